@@ -1,0 +1,34 @@
+"""jr-onnx: retrofit JumpReLU into exported ONNX classifiers, and know what it buys.
+
+The public names are imported on first use, so that `import jr_onnx` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jr_onnx._version import __version__
+
+if TYPE_CHECKING:
+    from jr_onnx.kappa import KappaPlan, RandomKappa
+    from jr_onnx.rewrite import find_sites, restore, rewrite
+    from jr_onnx.semantics import jump_relu
+
+_PUBLIC = {
+    "KappaPlan": "jr_onnx.kappa",
+    "RandomKappa": "jr_onnx.kappa",
+    "find_sites": "jr_onnx.rewrite",
+    "jump_relu": "jr_onnx.semantics",
+    "restore": "jr_onnx.rewrite",
+    "rewrite": "jr_onnx.rewrite",
+}
+
+__all__ = ["KappaPlan", "RandomKappa", "__version__", "find_sites", "jump_relu", "restore", "rewrite"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

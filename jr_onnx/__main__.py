@@ -1,0 +1,5 @@
+"""Run the command line with `python -m jr_onnx`."""
+
+from jr_onnx.cli import main
+
+main()

@@ -1,0 +1,134 @@
+"""One tree of errors: what is wrong, what to do, and how it maps to an exit code and an HTTP status.
+
+Every error a user can cause is raised as one of these. The command line prints `message` and `hint` on one
+line and leaves with `exit_code`; the server answers `http_status`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class JrError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        message: Which thing, what was found, what was expected.
+        hint: What to do about it; may be empty.
+    """
+
+    exit_code = 1
+    http_status = 500
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Join message and hint into the one line that a person reads."""
+        return f"{self.message.rstrip('.')}. {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling (multiprocessing) with the keyword-only hint."""
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(cls: type[JrError], message: str, hint: str) -> JrError:
+    return cls(message, hint=hint)
+
+
+class InputError(JrError):
+    """The user's input (a file, an option, an array) is not usable."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class ModelError(InputError):
+    """A file or proto is not a usable ONNX model."""
+
+
+class KappaError(InputError):
+    """A kappa value, map or range is not usable."""
+
+
+class DataError(InputError):
+    """A data set is missing, malformed or does not fit the model."""
+
+
+class OutputError(InputError):
+    """The result cannot be written where it was asked for."""
+
+
+class NoSiteError(JrError):
+    """The model has no ReLU that can be retrofitted."""
+
+    exit_code = 3
+    http_status = 400
+
+
+class RefusalError(JrError):
+    """A transformation refuses to go on because the result would be wrong, slow or surprising."""
+
+    exit_code = 4
+    http_status = 400
+
+
+class ContractError(JrError):
+    """A transformation broke its own contract; a defect of this package, caught before anything is written."""
+
+    exit_code = 70
+
+
+class VerificationError(JrError):
+    """Two evaluations that must agree do not."""
+
+    exit_code = 1
+
+
+class MissingExtraError(JrError):
+    """An optional dependency is not installed."""
+
+    exit_code = 5
+    http_status = 501
+
+
+class UnsupportedOpsError(JrError):
+    """A model holds operators that a back end cannot evaluate; `ops` lists all of them."""
+
+    exit_code = 6
+    http_status = 400
+
+    def __init__(self, message: str, *, hint: str = "", ops: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.ops = ops
+
+
+class IntegrityError(JrError):
+    """A package does not match its manifest or signature."""
+
+    exit_code = 7
+    http_status = 500
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency or say which extra brings it.
+
+    Args:
+        module: Dotted name of the module, for instance `"onnxruntime"`.
+        extra: The extra of this package that installs it, for instance `"cpu"`.
+
+    Raises:
+        MissingExtraError: The module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not module.startswith(error.name):
+            raise
+        raise MissingExtraError(
+            f"this needs the Python module {module!r}, which is not installed",
+            hint=f"Install it with: pip install 'jr-onnx[{extra}]'",
+        ) from None

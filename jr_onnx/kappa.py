@@ -1,0 +1,178 @@
+"""Which kappa goes to which site: uniform, per site, randomised U[low, high], or a runtime input.
+
+The paper uses one kappa for all sites (section 3) and, in appendix C, a random one drawn anew for every forward
+pass. A plan holds the wish; rounding to a site's dtype is `semantics.round_kappa`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from jr_onnx.errors import KappaError
+from jr_onnx.records import Record
+from jr_onnx.semantics import validate_kappa
+
+DEFAULT_INPUT_NAME = "jr_kappa"
+RandomPer = Literal["network", "site"]
+RandomSource = Literal["input", "op", "graph"]
+
+
+@dataclass(frozen=True, slots=True)
+class RandomKappa(Record):
+    """kappa ~ U[low, high], drawn once per forward pass (paper, appendix C).
+
+    Attributes:
+        low: Lower end, included.
+        high: Upper end.
+        per: One draw for the whole network, or one for every site.
+        source: Who draws: the session into a runtime input, the custom op from the operating system's entropy,
+            or the standard operator RandomUniform inside the graph (portable, but predictable).
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.random_kappa/1"
+    low: float
+    high: float
+    per: RandomPer = "network"
+    source: RandomSource = "input"
+
+    def __post_init__(self) -> None:
+        """Refuse a range that is empty or not a range of kappas."""
+        validate_kappa(self.low, "the lower end of the random kappa")
+        validate_kappa(self.high, "the upper end of the random kappa")
+        if not self.low < self.high:
+            raise KappaError(f"the random range is {self.low} to {self.high}, expected low < high")
+
+    @property
+    def middle(self) -> float:
+        """The kappa that stands in where nobody draws."""
+        return (self.low + self.high) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class KappaPlan(Record):
+    """The kappa of every site.
+
+    Attributes:
+        kappa: For every site that `by_site` does not name; None leaves those sites as they are.
+        by_site: Pairs of site id or regular expression (searched in the id) and kappa. An exact id wins over
+            expressions; among expressions the first match wins.
+        random: Draw kappa instead.
+        input_name: kappa is an optional scalar graph input of this name; `kappa` is its default.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.kappa_plan/1"
+    kappa: float | None = None
+    by_site: tuple[tuple[str, float], ...] = ()
+    random: RandomKappa | None = None
+    input_name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse wishes that contradict each other, and kappas that are none."""
+        if self.kappa is not None:
+            validate_kappa(self.kappa)
+        for pattern, value in self.by_site:
+            validate_kappa(value, f"kappa of {pattern!r}")
+            _compile(pattern)
+        if self.random is not None and (self.kappa is not None or self.by_site):
+            raise KappaError("a random kappa excludes a fixed one", hint="Give either a range or a value")
+        if self.input_name is not None:
+            if self.input_name == "":
+                raise KappaError("the name of the kappa input is empty, expected a tensor name")
+            if self.by_site:
+                raise KappaError(
+                    "a kappa input is one scalar for all sites, it excludes a kappa map",
+                    hint="Use one of the two",
+                )
+            if self.kappa is None and self.random is None:
+                raise KappaError("a kappa input needs a default", hint="Give --kappa or --random too")
+        if self.kappa is None and not self.by_site and self.random is None:
+            raise KappaError("no kappa was given", hint="Give --kappa, --kappa-map or --random")
+
+    @classmethod
+    def of(cls, kappa: float | Mapping[str, float] | KappaPlan | RandomKappa) -> KappaPlan:
+        """Make a plan from a number, a mapping of site patterns to numbers, a random range or a plan."""
+        if isinstance(kappa, KappaPlan):
+            return kappa
+        if isinstance(kappa, RandomKappa):
+            return cls(random=kappa, input_name=DEFAULT_INPUT_NAME if kappa.source == "input" else None)
+        if isinstance(kappa, Mapping):
+            pairs = ((str(key), validate_kappa(value, f"kappa of {key!r}")) for key, value in kappa.items())
+            return cls(by_site=tuple(pairs))
+        return cls(kappa=validate_kappa(kappa))
+
+    def for_site(self, site_id: str) -> float | None:
+        """Return the wanted kappa of a site, None where the plan leaves it alone."""
+        if self.random is not None:
+            return self.random.middle
+        for pattern, value in self.by_site:
+            if pattern == site_id:
+                return value
+        for pattern, value in self.by_site:
+            if _compile(pattern).search(site_id):
+                return value
+        return self.kappa
+
+    def unmatched(self, site_ids: Iterable[str]) -> list[str]:
+        """Return the patterns of the map that name no site."""
+        ids = list(site_ids)
+        return [
+            pattern
+            for pattern, _ in self.by_site
+            if pattern not in ids and not any(_compile(pattern).search(site) for site in ids)
+        ]
+
+
+def read_kappa_map(path: Path) -> dict[str, float]:
+    """Read a JSON or YAML file that maps site ids or regular expressions to kappas.
+
+    Raises:
+        KappaError: The file cannot be read or does not hold such a mapping.
+    """
+    import yaml
+
+    try:
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())
+    except (OSError, UnicodeDecodeError) as error:
+        raise KappaError(f"cannot read the kappa map {path}: {error}") from None
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise KappaError(f"the kappa map {path} is neither JSON nor YAML: {where}") from None
+    if not isinstance(content, dict) or not content:
+        raise KappaError(
+            f"the kappa map {path} holds {type(content).__name__}, expected a mapping",
+            hint="Write site ids or regular expressions and their kappas, for instance: conv1/Relu: 0.06",
+        )
+    result: dict[str, float] = {}
+    for key, value in content.items():
+        if isinstance(value, bool):
+            raise KappaError(f"the kappa map {path} gives {key!r} the value {value!r}, expected a number")
+        # YAML 1.1 reads 1e-3 as a string; validate_kappa takes it for the number it is.
+        result[str(key)] = validate_kappa(value, f"kappa of {key!r} in {path}")
+    return result
+
+
+def _strict_loader() -> Any:
+    """Return PyYAML's safe loader, refusing a key that stands twice (PyYAML keeps the last in silence)."""
+    import yaml
+
+    class StrictLoader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise KappaError(f"the kappa map names {key!r} twice")
+            return super().construct_mapping(node, deep)
+
+    return StrictLoader
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error:
+        # A site id may hold characters that are no expression, for instance an unbalanced bracket.
+        return re.compile(re.escape(pattern))

@@ -1,0 +1,169 @@
+"""What a retrofit writes into the model's metadata, and reads back: who, from what, with which kappa, how to undo it.
+
+One metadata entry, `jr_onnx.provenance`, holds a JSON record. It carries the original node of every site, so that
+`restore` needs nothing but the file. The functions take any ModelProto-like object; this module imports no onnx.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jr_onnx.errors import InputError, ModelError
+from jr_onnx.kappa import KappaPlan
+from jr_onnx.records import Record, dumps, loads
+
+METADATA_KEY = "jr_onnx.provenance"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRecord(Record):
+    """One rewritten site.
+
+    Attributes:
+        id: Stable readable id: scope path and node or output name.
+        form: How the ReLU was written: relu, clip, max, fused_conv, fused_gemm, nchwc_conv.
+        dtype: NumPy name of the element type.
+        scope: Scope path, "" for the main graph.
+        output: Name of the site's output tensor, which the rewrite keeps.
+        kappa: The kappa the node compares with, rounded to the dtype; the default where it is a runtime input.
+        cap: Upper bound of ReLU6 and its kin.
+        lowering: where, cast_mul, thresholded or custom.
+        nodes: How many nodes stand in the place of the original.
+        original: The original NodeProto, serialised, base64.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.site/1"
+    id: str
+    form: str
+    dtype: str
+    scope: str
+    output: str
+    kappa: float
+    cap: float | None
+    lowering: str
+    nodes: int
+    original: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalFile(Record):
+    """A file of external data: recorded by what the model refers to, hashed only on request."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.external_file/1"
+    location: str
+    length_bytes: int
+    tensors: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undo(Record):
+    """What beside the sites has to be put back on restore.
+
+    Attributes:
+        ir_version: The source's IR version.
+        opset_import: The source's opset imports, serialised OperatorSetIdProto, base64, in order.
+        function_opset_import: Function key -> the same for a function whose imports changed.
+        functions_added: Keys (domain, name, overload joined by "::") of functions this rewrite added.
+        inputs_removed: Index in the source and serialised ValueInfoProto of graph inputs that were initializers.
+        initializers_added: Names of top-level initializers this rewrite added.
+        inputs_added: Names of graph inputs this rewrite added.
+        calls: Scope path, index of the node and the original serialised NodeProto of calls that were changed.
+        metadata_index: Where in metadata_props the provenance entry stands.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.undo/1"
+    ir_version: int
+    opset_import: tuple[str, ...]
+    function_opset_import: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    functions_added: tuple[str, ...] = ()
+    inputs_removed: tuple[tuple[int, str], ...] = ()
+    initializers_added: tuple[str, ...] = ()
+    inputs_added: tuple[str, ...] = ()
+    calls: tuple[tuple[str, int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance(Record):
+    """The whole entry.
+
+    Attributes:
+        version: Version of this package that wrote it.
+        source_name: File name of the source model, without its folder; "" for a model in memory.
+        source_sha256: Digest of the source model file (without external data), or of the serialised proto.
+        plan: The kappa plan as asked for.
+        target: portable, cpu or cuda.
+        sites: The rewritten sites, in graph order.
+        undo: What `restore` puts back besides.
+        converted_from_opset: Opset of the file before `--opset`, None without a conversion.
+        external_data: The files the model refers to.
+        created: Time in UTC, ISO 8601, or None (the default: the same input gives the same bytes).
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.provenance/1"
+    version: str
+    source_name: str
+    source_sha256: str
+    plan: KappaPlan
+    target: str
+    sites: tuple[SiteRecord, ...]
+    undo: Undo
+    converted_from_opset: int | None = None
+    external_data: tuple[ExternalFile, ...] = ()
+    created: str | None = None
+
+
+def read(model: Any) -> Provenance | None:
+    """Return the provenance of a retrofitted ModelProto, None for a model that is no retrofit.
+
+    Raises:
+        ModelError: The entry is there but cannot be understood.
+    """
+    entries = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if not entries:
+        return None
+    if len(entries) > 1:
+        raise ModelError(f"the model's metadata holds {METADATA_KEY} {len(entries)} times, expected once")
+    try:
+        return loads(Provenance, entries[0])
+    except InputError as error:
+        raise ModelError(
+            f"the model's metadata entry {METADATA_KEY} cannot be understood: {error.message}",
+            hint="It was written by another version or edited; rewrite the original model again",
+        ) from None
+
+
+def write(model: Any, provenance: Provenance) -> None:
+    """Append the provenance to the model's metadata."""
+    entry = model.metadata_props.add()
+    entry.key = METADATA_KEY
+    entry.value = dumps(provenance, indent=None)
+
+
+def remove(model: Any) -> None:
+    """Take the provenance out of the model's metadata."""
+    for index in reversed(range(len(model.metadata_props))):
+        if model.metadata_props[index].key == METADATA_KEY:
+            del model.metadata_props[index]
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, read through a memory map.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            if path.stat().st_size:
+                with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
+                    for start in range(0, len(view), 1 << 20):
+                        digest.update(view[start : start + (1 << 20)])
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from None
+    return digest.hexdigest()

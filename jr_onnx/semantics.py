@@ -1,0 +1,105 @@
+"""The one definition of JumpReLU (paper, eq. 11), in NumPy, and the rounding of kappa to a tensor's dtype.
+
+    J(z) = z if z > kappa else 0        strict >, kappa >= 0 and finite
+    with a cap (ReLU6):  min(J(z), cap)
+
+NaN maps to 0, -inf to 0, +inf to +inf (or the cap), -0.0 to +0.0: what the standard operator `ThresholdedRelu`
+does. At kappa = 0 this is ReLU, value for value, on every input without NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.errors import KappaError
+
+OP_DOMAIN = "jr_onnx"
+OP_TYPE = "JumpRelu"
+OP_VERSION = 1
+DRAW_OP_TYPE = "DrawKappa"
+"""Operator without inputs that draws one kappa per run from the operating system's entropy."""
+
+FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""Element types a site may have, by NumPy's names."""
+
+_LARGEST = {
+    "float16": 65504.0,
+    "bfloat16": 3.3895313892515355e38,
+    "float32": 3.4028234663852886e38,
+    "float64": 1.7976931348623157e308,
+}
+
+
+def jump_relu(z: npt.NDArray[Any], kappa: float, cap: float | None = None) -> npt.NDArray[Any]:
+    """Apply JumpReLU to an array of any shape and floating dtype.
+
+    Args:
+        z: Pre-activations.
+        kappa: The jump, already representable in the dtype of `z` (see `round_kappa`).
+        cap: Upper bound of ReLU6 and its kin, or None.
+
+    Returns:
+        A new array of the shape and dtype of `z`.
+    """
+    zero = np.zeros((), dtype=z.dtype)
+    with np.errstate(invalid="ignore"):  # comparing NaN is the point: it yields False
+        result = np.where(z > np.asarray(kappa, dtype=z.dtype), z, zero)
+    if cap is not None:
+        result = np.minimum(result, np.asarray(cap, dtype=z.dtype))
+    return result
+
+
+def validate_kappa(kappa: float, what: str = "kappa") -> float:
+    """Return kappa as a float, or refuse it.
+
+    Raises:
+        KappaError: kappa is not a number, negative, NaN or infinite.
+    """
+    try:
+        value = float(kappa)
+    except (TypeError, ValueError):
+        raise KappaError(f"{what} is {kappa!r}, expected a number >= 0") from None
+    if math.isnan(value) or math.isinf(value) or value < 0:
+        raise KappaError(f"{what} is {value}, expected a finite number >= 0")
+    return value + 0.0  # -0.0 becomes 0.0
+
+
+def round_kappa(kappa: float, dtype: str) -> float:
+    """Round kappa to the value a site of this dtype really compares with.
+
+    A double site uses float64(float32(kappa)): ONNX attributes are float32, and every lowering of one plan must
+    agree value for value.
+
+    Args:
+        kappa: The wanted jump.
+        dtype: One of `FLOAT_DTYPES`.
+
+    Raises:
+        KappaError: kappa is invalid, or overflows the dtype.
+    """
+    value = validate_kappa(kappa)
+    if dtype not in _LARGEST:
+        raise KappaError(f"kappa cannot be rounded to {dtype!r}, expected one of {', '.join(FLOAT_DTYPES)}")
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.float32(value)
+        if dtype == "float16":
+            rounded = float(np.float16(single))
+        elif dtype == "bfloat16":
+            rounded = _round_bfloat16(single)
+        else:
+            rounded = float(single)
+    limit = min(_LARGEST[dtype], _LARGEST["float32"])
+    if math.isinf(rounded):
+        raise KappaError(f"kappa {value} overflows {dtype}, whose largest value is {limit}")
+    return rounded
+
+
+def _round_bfloat16(single: np.float32) -> float:
+    """Round a float32 to the nearest bfloat16, ties to even."""
+    bits = int(single.view(np.uint32))
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return float(np.array(bits, dtype=np.uint32).view(np.float32))

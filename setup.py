@@ -1,0 +1,5 @@
+"""Build the package; metadata is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
