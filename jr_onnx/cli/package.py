@@ -1,0 +1,15 @@
+"""`jr-onnx package triton|kserve|compose`: bring a model to an inference server."""
+
+from __future__ import annotations
+
+import click
+
+from jr_onnx.cli import package_triton
+
+
+@click.group("package")
+def command() -> None:
+    """Bring a model to an inference server: Triton, KServe, or Triton behind a load balancer."""
+
+
+command.add_command(package_triton.command)

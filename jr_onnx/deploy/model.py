@@ -1,0 +1,199 @@
+"""What a package needs to know of a model: its interface, its files and what it asks of the server.
+
+The file is parsed without its external data; nothing but the names of the data files is read of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import onnx
+
+from jr_onnx import provenance
+from jr_onnx.errors import ModelError
+from jr_onnx.provenance import Provenance
+from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
+
+_RANDOM_ATTRIBUTES = {"kappa_low", "kappa_high"}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFacts:
+    """One input or output of the model.
+
+    Attributes:
+        name: Its name.
+        element_type: Value of `onnx.TensorProto.DataType`.
+        dims: Sizes, -1 where the model leaves one open; None where not even the rank is known.
+        optional: An input with a default: an initializer of the same name.
+    """
+
+    name: str
+    element_type: int
+    dims: tuple[int, ...] | None
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a package needs to know of a model.
+
+    Attributes:
+        ir_version: IR version of the file.
+        opset: Version of the standard operators it imports, 0 where it imports none.
+        inputs: All graph inputs, those with a default included.
+        outputs: All graph outputs.
+        external: Locations of the external data, relative to the model's folder, sorted.
+        custom_ops: Operator types of this package's domain that nodes of the model use.
+        fallbacks: Those of `custom_ops` that a model-local function defines as well.
+        draws_in_op: A node draws kappa itself, from the operating system's entropy.
+        provenance: What the retrofit recorded, None for a model that is no retrofit.
+    """
+
+    ir_version: int
+    opset: int
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    external: tuple[str, ...]
+    custom_ops: tuple[str, ...]
+    fallbacks: tuple[str, ...]
+    draws_in_op: bool
+    provenance: Provenance | None
+
+    @property
+    def kappa_inputs(self) -> tuple[str, ...]:
+        """Names of the graph inputs through which the retrofit takes kappa at run time."""
+        if self.provenance is None:
+            return ()
+        added = set(self.provenance.undo.inputs_added)
+        return tuple(tensor.name for tensor in self.inputs if tensor.name in added)
+
+
+def read_model(path: Path) -> ModelFacts:
+    """Read the facts of a model file.
+
+    Raises:
+        ModelError: The file cannot be read, is no ONNX model, or its interface is not one of plain tensors.
+    """
+    model = _parse(path)
+    nodes = [node for node in _messages(model, onnx.NodeProto) if node.domain == OP_DOMAIN]
+    custom_ops = sorted({node.op_type for node in nodes})
+    functions = {function.name for function in model.functions if function.domain == OP_DOMAIN}
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    initializers |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return ModelFacts(
+        ir_version=model.ir_version,
+        opset=max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
+        inputs=tuple(_tensor(value, path, optional=value.name in initializers) for value in model.graph.input),
+        outputs=tuple(_tensor(value, path) for value in _outputs(model)),
+        external=_external_locations(model),
+        custom_ops=tuple(custom_ops),
+        fallbacks=tuple(name for name in custom_ops if name in functions),
+        draws_in_op=any(_draws(node) for node in nodes),
+        provenance=provenance.read(model),
+    )
+
+
+def external_file(folder: Path, location: str) -> Path:
+    """Return the file that an external data location means, refusing one outside the model's folder.
+
+    Args:
+        folder: The folder of the model file.
+        location: What the model says: a path relative to it, with slashes.
+
+    Raises:
+        ModelError: The location is empty, absolute, leaves the folder (a symbolic link included) or is no file.
+    """
+    relative = PurePosixPath(location)
+    if not location or relative.is_absolute() or ".." in relative.parts or "\x00" in location:
+        raise ModelError(
+            f"the model keeps tensors in {location!r}, expected a path below its own folder",
+            hint="Save the model again with its external data beside it",
+        )
+    path = folder / relative
+    try:
+        resolved = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise ModelError(f"the model keeps tensors in {location!r}, but {path} does not exist") from None
+    if not resolved.is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"the model keeps tensors in {location!r}, a symbolic link out of its folder",
+            hint="Copy the model and its data into one folder",
+        )
+    if not resolved.is_file():
+        raise ModelError(f"the model keeps tensors in {location!r}, but {path} is not a regular file")
+    return resolved
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror}") from None
+    except DecodeError:
+        raise ModelError(f"{path} is not an ONNX model: it does not parse", hint="Check how it was made") from None
+    if model.ir_version == 0 or not model.opset_import or not model.graph.output:
+        raise ModelError(f"{path} is not an ONNX model: it has no IR version, no opset or no output")
+    return model
+
+
+def _outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """Return the outputs, their shapes inferred where the file leaves one out."""
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return list(model.graph.output)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph.output
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return list(model.graph.output)  # the caller says that a shape is missing
+    by_name = {value.name: value for value in inferred}
+    return [by_name.get(value.name, value) for value in model.graph.output]
+
+
+def _tensor(value: onnx.ValueInfoProto, path: Path, *, optional: bool = False) -> TensorFacts:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise ModelError(
+            f"{path}: {value.name!r} is a {(kind or 'untyped value').removesuffix('_type')}, expected a tensor",
+            hint="Export the model with plain tensors (scikit-learn converters: zipmap=False)",
+        )
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return TensorFacts(value.name, tensor.elem_type, None, optional)
+    dims = tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+    return TensorFacts(value.name, tensor.elem_type, dims, optional)
+
+
+def _external_locations(model: onnx.ModelProto) -> tuple[str, ...]:
+    locations = set()
+    for tensor in _messages(model, onnx.TensorProto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            locations.add(entries.get("location", ""))
+    return tuple(sorted(locations))
+
+
+def _draws(node: onnx.NodeProto) -> bool:
+    if node.op_type == DRAW_OP_TYPE:
+        return True
+    return node.op_type == OP_TYPE and any(attribute.name in _RANDOM_ATTRIBUTES for attribute in node.attribute)
+
+
+def _messages(message: Any, wanted: type[Any]) -> Iterator[Any]:
+    """Yield every message of one type wherever it stands: graph, subgraph, function, attribute, training info."""
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            continue
+        for item in value if _is_repeated(descriptor) else (value,):
+            if isinstance(item, wanted):
+                yield item
+            if not isinstance(item, onnx.TensorProto):  # ListFields would copy its data
+                yield from _messages(item, wanted)
+
+
+def _is_repeated(descriptor: Any) -> bool:
+    return bool(descriptor.is_repeated) if hasattr(descriptor, "is_repeated") else descriptor.label == 3
