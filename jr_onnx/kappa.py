@@ -135,7 +135,7 @@ def read_kappa_map(path: Path) -> dict[str, float]:
     import yaml
 
     try:
-        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())
+        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise KappaError(f"cannot read the kappa map {path}: {error}") from None
     except yaml.YAMLError as error:
@@ -161,7 +161,7 @@ def _strict_loader() -> Any:
 
     class StrictLoader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
             for key in keys:
                 if keys.count(key) > 1:
                     raise KappaError(f"the kappa map names {key!r} twice")

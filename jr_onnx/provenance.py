@@ -1,4 +1,4 @@
-"""What a retrofit writes into the model's metadata, and reads back: who, from what, with which kappa, how to undo it.
+"""What a retrofit writes into the model's metadata and reads back: by whom, from what, which kappa, how to undo it.
 
 One metadata entry, `jr_onnx.provenance`, holds a JSON record. It carries the original node of every site, so that
 `restore` needs nothing but the file. The functions take any ModelProto-like object; this module imports no onnx.
@@ -72,8 +72,8 @@ class Undo(Record):
         inputs_removed: Index in the source and serialised ValueInfoProto of graph inputs that were initializers.
         initializers_added: Names of top-level initializers this rewrite added.
         inputs_added: Names of graph inputs this rewrite added.
-        calls: Scope path, index of the node and the original serialised NodeProto of calls that were changed.
-        metadata_index: Where in metadata_props the provenance entry stands.
+        nodes_prepended: How many nodes were put in front of the main graph's.
+        calls: Scope path, index in the source and serialised NodeProto of calls that were changed.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.undo/1"
@@ -84,6 +84,7 @@ class Undo(Record):
     inputs_removed: tuple[tuple[int, str], ...] = ()
     initializers_added: tuple[str, ...] = ()
     inputs_added: tuple[str, ...] = ()
+    nodes_prepended: int = 0
     calls: tuple[tuple[str, int, str], ...] = ()
 
 

@@ -168,9 +168,7 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     missing = [
         name
         for name, field in fields.items()
-        if name not in value
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in value and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise InputError(f"{where}: the field {missing[0]!r} is missing")

@@ -1,0 +1,21 @@
+"""Model files: read without loading weights, written atomically, external data carried along."""
+
+from jr_onnx.modelfile.external import ExternalMode, carry, check, external_tensors, resolve, tensors
+from jr_onnx.modelfile.load import ModelFile, from_proto, load
+from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, save
+
+__all__ = [
+    "ExternalMode",
+    "ModelFile",
+    "assemble",
+    "atomic_path",
+    "atomic_write",
+    "carry",
+    "check",
+    "external_tensors",
+    "from_proto",
+    "load",
+    "resolve",
+    "save",
+    "tensors",
+]

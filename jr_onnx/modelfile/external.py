@@ -1,0 +1,211 @@
+"""External data: found by walking the proto, never read into memory, carried to where the output will look for it.
+
+A tensor's `location` is relative to the model's folder. Locations that are absolute, climb out of the folder or pass
+through a symbolic link out of it are refused: a model file must not name any file of the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import onnx
+
+from jr_onnx.errors import ModelError, OutputError
+from jr_onnx.modelfile.save import atomic_path
+from jr_onnx.provenance import ExternalFile, sha256_file
+
+ExternalMode = Literal["auto", "copy", "hardlink", "reference"]
+_FICLONE = 0x40049409  # linux/fs.h: share extents with another file
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalTensor:
+    """A tensor whose data lies in a file beside the model."""
+
+    name: str
+    location: str
+    offset: int
+    length: int | None
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every TensorProto of a model: initializers, attributes, sub-graphs, functions."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+    for training in model.training_info:
+        yield from _graph_tensors(training.initialization)
+        yield from _graph_tensors(training.algorithm)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            sparse_tensors = list(attribute.sparse_tensors)
+            if attribute.HasField("sparse_tensor"):
+                sparse_tensors.append(attribute.sparse_tensor)
+            for sparse in sparse_tensors:
+                yield sparse.values
+                yield sparse.indices
+            if attribute.HasField("g"):
+                yield from _graph_tensors(attribute.g)
+            for graph in attribute.graphs:
+                yield from _graph_tensors(graph)
+
+
+def external_tensors(model: onnx.ModelProto) -> list[ExternalTensor]:
+    """List the tensors with external data.
+
+    Raises:
+        ModelError: An entry lacks its location or holds a number that is none.
+    """
+    found = []
+    for tensor in tensors(model):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        if not location:
+            raise ModelError(f"tensor {tensor.name!r} has external data without a location")
+        try:
+            offset = int(entries.get("offset") or 0)
+            length = int(entries["length"]) if entries.get("length") else None
+        except ValueError:
+            raise ModelError(f"tensor {tensor.name!r} has an external offset or length that is no number") from None
+        if offset < 0 or (length is not None and length < 0):
+            raise ModelError(f"tensor {tensor.name!r} has a negative external offset or length")
+        found.append(ExternalTensor(tensor.name, location, offset, length))
+    return found
+
+
+def check(model: onnx.ModelProto, folder: Path, *, hash_data: bool = False) -> tuple[ExternalFile, ...]:
+    """Check that all external data is there and inside the folder, and describe the files.
+
+    Raises:
+        ModelError: A file is missing, too short, or lies outside the model's folder.
+    """
+    by_location: dict[str, list[ExternalTensor]] = {}
+    for tensor in external_tensors(model):
+        by_location.setdefault(tensor.location, []).append(tensor)
+    files = []
+    for location, group in sorted(by_location.items()):
+        path = resolve(folder, location)
+        try:
+            size = path.stat().st_size
+        except OSError:
+            raise ModelError(
+                f"the external data {location!r} of tensor {group[0].name!r} is not in {folder}",
+                hint="Put the file beside the model, or export the model again",
+            ) from None
+        for tensor in group:
+            end = tensor.offset + (tensor.length or 0)
+            if end > size:
+                raise ModelError(
+                    f"tensor {tensor.name!r} ends at byte {end} of {location!r}, which has only {size} bytes",
+                    hint="The external data is cut off; copy or export it again",
+                )
+        digest = sha256_file(path) if hash_data else None
+        files.append(ExternalFile(location, size, len(group), digest))
+    return tuple(files)
+
+
+def resolve(folder: Path, location: str) -> Path:
+    """Return the path of a location, refusing one that leaves the folder.
+
+    Raises:
+        ModelError: The location is absolute or leaves the folder, directly or through a symbolic link.
+    """
+    pure = PurePosixPath(location)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in location or "\0" in location:
+        raise ModelError(
+            f"the external data {location!r} leaves the model's folder, which is refused",
+            hint="Move the data beside the model and save it with a relative location",
+        )
+    path = folder / location
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"the external data {location!r} cannot be followed: {error}") from None
+    if not inside:
+        raise ModelError(
+            f"the external data {location!r} is a link out of the model's folder, which is refused",
+            hint="Put the data itself beside the model",
+        )
+    return path
+
+
+def carry(files: tuple[ExternalFile, ...], source: Path, target: Path, mode: ExternalMode, *, force: bool) -> str:
+    """Bring external files to the output's folder and say how: "none", "reference", "reflink", "copy" or "hardlink".
+
+    In the source's own folder the output refers to the same files, for the model would otherwise need other locations.
+
+    Raises:
+        OutputError: A different file is in the way, `reference` was asked for across folders, or writing fails.
+    """
+    if not files:
+        return "none"
+    if source.resolve() == target.resolve():
+        return "reference"
+    if mode == "reference":
+        raise OutputError(
+            f"the output lies in {target}, so it cannot refer to external data in {source}",
+            hint="Write beside the source, or use --external-data copy",
+        )
+    how = "hardlink" if mode == "hardlink" else "reflink"
+    for item in files:
+        origin, destination = resolve(source, item.location), target / item.location
+        if destination.exists():
+            if origin.samefile(destination):
+                continue
+            if not force:
+                raise OutputError(f"{destination} exists", hint="Use --force to replace it, or choose another folder")
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        used = _place(origin, destination, mode)
+        how = used if used != "reflink" else how
+    return how
+
+
+def _place(origin: Path, destination: Path, mode: ExternalMode) -> str:
+    with atomic_path(destination) as temporary:
+        if mode == "hardlink":
+            temporary.unlink()
+            try:
+                os.link(origin.resolve(), temporary)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                raise OutputError(
+                    f"{destination} lies on another file system than {origin}, so a hard link is impossible",
+                    hint="Use --external-data copy",
+                ) from None
+            return "hardlink"
+        if _reflink(origin, temporary):
+            return "reflink"
+        shutil.copyfile(origin, temporary)
+        return "copy"
+
+
+def _reflink(origin: Path, destination: Path) -> bool:
+    with origin.open("rb") as source, destination.open("wb") as target, contextlib.suppress(OSError):
+        fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+        return True
+    return False

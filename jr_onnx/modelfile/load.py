@@ -1,0 +1,104 @@
+"""Read a model file into a small ModelProto and untouched payloads, with a clear word for every bad file."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from jr_onnx.errors import ModelError
+from jr_onnx.modelfile.wire import Payloads, WireError, split
+
+_HASH_CHUNK = 1 << 20
+
+
+@dataclass
+class ModelFile:
+    """A model as this package edits it.
+
+    Attributes:
+        path: Where it was read from; None for a model that came as a proto.
+        proto: The model; payloads larger than `wire.THRESHOLD` are 16-byte tokens when read from a file.
+        payloads: What the tokens stand for.
+        sha256: Digest of the file, or of the serialised proto.
+        length_bytes: Size of the file or of the serialised proto.
+    """
+
+    path: Path | None
+    proto: onnx.ModelProto
+    payloads: Payloads
+    sha256: str
+    length_bytes: int
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that external data is relative to."""
+        return self.path.parent if self.path is not None else None
+
+    @property
+    def name(self) -> str:
+        """File name without its folder, for messages and provenance."""
+        return self.path.name if self.path is not None else ""
+
+
+def load(path: str | Path) -> ModelFile:
+    """Read a model file; external data is not loaded.
+
+    Raises:
+        ModelError: The file is missing, unreadable, a directory, empty, cut off or no ONNX model.
+    """
+    path = Path(path)
+    view = _map(path)
+    digest = hashlib.sha256()
+    for start in range(0, len(view), _HASH_CHUNK):
+        digest.update(view[start : start + _HASH_CHUNK])
+    proto = onnx.ModelProto()
+    try:
+        skeleton, payloads = split(view)
+        proto.ParseFromString(skeleton)
+    except (WireError, DecodeError) as error:
+        reason = str(error) if isinstance(error, WireError) else "it does not parse as a ModelProto"
+        raise ModelError(
+            f"{path} is not an ONNX model, or is cut off ({reason})",
+            hint="Expected a serialised ModelProto (.onnx); export the model again or copy it in binary mode",
+        ) from None
+    _plausible(proto, path)
+    return ModelFile(path, proto, payloads, digest.hexdigest(), len(view))
+
+
+def from_proto(proto: onnx.ModelProto) -> ModelFile:
+    """Wrap a copy of a model in memory; its payloads stay in the copy."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    data = copy.SerializeToString(deterministic=True)
+    return ModelFile(None, copy, Payloads(), hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _map(path: Path) -> memoryview:
+    try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a directory, expected an ONNX model file")
+        with path.open("rb") as stream:
+            if path.stat().st_size == 0:
+                raise ModelError(f"{path} is empty (0 bytes), expected an ONNX model")
+            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError:
+        raise ModelError(f"{path} does not exist", hint="Check the path") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ModelError(f"cannot read {path}: {reason}") from None
+
+
+def _plausible(proto: onnx.ModelProto, path: Path) -> None:
+    """Refuse what parses by chance: protobuf accepts many byte strings as a message of unknown fields."""
+    if not proto.HasField("graph"):
+        raise ModelError(
+            f"{path} holds no graph, so it is not an ONNX model",
+            hint="Expected a serialised ModelProto (.onnx)",
+        )
+    if not proto.graph.node and not proto.graph.output:
+        raise ModelError(f"{path} holds a graph without nodes and outputs, so there is nothing to do")

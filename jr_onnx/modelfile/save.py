@@ -1,0 +1,107 @@
+"""Write files so that a crash or a full disk leaves the old one: temporary file, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import onnx
+
+from jr_onnx.errors import OutputError
+from jr_onnx.modelfile.wire import Buffer, Payloads, join
+
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+def save(proto: onnx.ModelProto, payloads: Payloads, path: Path) -> None:
+    """Write a model atomically, its payloads put back.
+
+    Raises:
+        OutputError: The folder is missing, or the file cannot be written.
+    """
+    atomic_write(path, join(proto.SerializeToString(deterministic=True), payloads))
+
+
+def assemble(proto: onnx.ModelProto, payloads: Payloads) -> onnx.ModelProto:
+    """Return the model with its payloads in it, for use in memory.
+
+    Raises:
+        OutputError: The model exceeds protobuf's 2 GB.
+    """
+    if not payloads:
+        return proto
+    chunks = list(join(proto.SerializeToString(deterministic=True), payloads))
+    total = sum(len(chunk) for chunk in chunks)
+    if total > _PROTOBUF_LIMIT:
+        raise OutputError(f"the model has {total} bytes, more than the 2 GB a ModelProto in memory can hold")
+    full = onnx.ModelProto()
+    full.ParseFromString(b"".join(chunks))
+    return full
+
+
+def atomic_write(path: Path, chunks: Iterable[Buffer]) -> None:
+    """Write chunks to a file that appears whole or not at all.
+
+    Raises:
+        OutputError: The folder is missing, or the file cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it into place on success, remove it on failure.
+
+    Raises:
+        OutputError: The folder is missing, or the file cannot be written.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise OutputError(f"the folder {folder} does not exist", hint="Create it or choose another output (-o)")
+    if path.is_dir():
+        raise OutputError(f"{path} is a directory, expected a file name", hint="Choose another output (-o)")
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=folder)
+        os.close(handle)
+        temporary = Path(name)
+        # mkstemp makes the file private; the result gets what the user's umask says, as any other file does.
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        temporary.replace(path)
+        _sync_folder(folder)
+    except OSError as error:
+        raise _explain(error, path) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _explain(error: OSError, path: Path) -> OutputError:
+    if error.errno == errno.ENOSPC:
+        return OutputError(f"cannot write {path}: the disk is full", hint="Nothing was changed; free some space")
+    return OutputError(f"cannot write {path}: {error.strerror or error}", hint="Nothing was changed")
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the file system allows opening a folder."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

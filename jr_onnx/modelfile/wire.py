@@ -1,0 +1,195 @@
+"""Take the weights out of a serialised ModelProto without parsing them, and put them back without copying them.
+
+    file bytes  --split-->  small ModelProto with 16-byte tokens in place of large payloads  +  views of the payloads
+    edited ModelProto  --join-->  chunks of the new file, the payloads byte for byte where their tokens stand
+
+Only the protobuf wire format is read (tags, varints, lengths), along the paths that lead to tensors. A model file
+of any size is then edited in a few megabytes of memory, and its weights cannot be changed by the edit. A payload is
+`raw_data`, or a packed `float_data` or `double_data`, of at least `THRESHOLD` bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+THRESHOLD: Final = 4096
+TOKEN_BYTES: Final = 16
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+# Message kind -> field number -> kind of the sub-message that may hold tensors (onnx.proto).
+_CHILDREN: Final[dict[str, dict[int, str]]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+# TensorProto: float_data, raw_data, double_data. A 16-byte token is a valid packed value of each.
+_PAYLOAD_FIELDS: Final = frozenset({4, 9, 10})
+
+Buffer = bytes | memoryview
+
+
+class WireError(ValueError):
+    """The bytes are not a serialised protobuf message."""
+
+
+@dataclass
+class Payloads:
+    """Views of the payloads that were taken out, and the tokens that stand for them.
+
+    A token is 8 random bytes and the payload's index in 8 bytes, so that no weight is mistaken for one.
+    """
+
+    nonce: bytes = field(default_factory=lambda: os.urandom(8))
+    views: list[Buffer] = field(default_factory=list)
+
+    def put(self, view: Buffer) -> bytes:
+        """Keep a payload and return its token."""
+        self.views.append(view)
+        return self.nonce + (len(self.views) - 1).to_bytes(8, "little")
+
+    def get(self, token: Buffer) -> Buffer | None:
+        """Return the payload of a token, None for bytes that are no token."""
+        if len(token) != TOKEN_BYTES or bytes(token[:8]) != self.nonce:
+            return None
+        index = int.from_bytes(token[8:], "little")
+        return self.views[index] if index < len(self.views) else None
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+
+def split(data: Buffer) -> tuple[bytes, Payloads]:
+    """Return the serialised model with tokens for payloads, and the payloads.
+
+    Raises:
+        WireError: The bytes are cut off or are not in protobuf's wire format.
+    """
+    payloads = Payloads()
+    chunks = _split_message(memoryview(data), "model", payloads)
+    return b"".join(chunks), payloads
+
+
+def join(data: bytes, payloads: Payloads) -> Iterator[Buffer]:
+    """Yield the chunks of the full file for a serialised model that holds tokens."""
+    positions = _positions(data, payloads.nonce)
+    yield from _join_message(memoryview(data), 0, len(data), "model", payloads, positions)
+
+
+def _split_message(view: memoryview, kind: str, payloads: Payloads) -> list[Buffer]:
+    chunks: list[Buffer] = []
+    kept = 0  # start of the bytes not yet emitted
+    for number, wire_type, start, body, end in _fields(view, 0, len(view)):
+        if wire_type != _LENGTH or end - body < THRESHOLD:
+            continue
+        if kind == "tensor" and number in _PAYLOAD_FIELDS:
+            replacement: list[Buffer] = [payloads.put(view[body:end])]
+        elif number in _CHILDREN[kind]:
+            replacement = _split_message(view[body:end], _CHILDREN[kind][number], payloads)
+        else:
+            continue
+        chunks.append(view[kept:start])
+        chunks.append(_tag(number) + _varint(sum(len(chunk) for chunk in replacement)))
+        chunks.extend(replacement)
+        kept = end
+    chunks.append(view[kept:])
+    return chunks
+
+
+def _join_message(
+    view: memoryview, first: int, last: int, kind: str, payloads: Payloads, positions: list[int]
+) -> list[Buffer]:
+    chunks: list[Buffer] = []
+    kept = first
+    for number, wire_type, start, body, end in _fields(view, first, last):
+        if wire_type != _LENGTH or not _any_between(positions, body, end):
+            continue
+        if kind == "tensor" and number in _PAYLOAD_FIELDS:
+            payload = payloads.get(view[body:end])
+            if payload is None:
+                continue
+            replacement: list[Buffer] = [payload]
+        elif number in _CHILDREN[kind]:
+            replacement = _join_message(view, body, end, _CHILDREN[kind][number], payloads, positions)
+        else:
+            continue
+        chunks.append(view[kept:start])
+        chunks.append(_tag(number) + _varint(sum(len(chunk) for chunk in replacement)))
+        chunks.extend(replacement)
+        kept = end
+    chunks.append(view[kept:last])
+    return chunks
+
+
+def _fields(view: memoryview, position: int, last: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (field number, wire type, start of the tag, start and end of the body) of every field."""
+    while position < last:
+        start = position
+        tag, position = _read_varint(view, position, last)
+        number, wire_type = tag >> 3, tag & 7
+        if number == 0:
+            raise WireError(f"field number 0 at byte {start}")
+        if wire_type == _LENGTH:
+            length, position = _read_varint(view, position, last)
+            end = position + length
+        elif wire_type == _VARINT:
+            _, end = _read_varint(view, position, last)
+        elif wire_type == _FIXED64:
+            end = position + 8
+        elif wire_type == _FIXED32:
+            end = position + 4
+        else:
+            raise WireError(f"wire type {wire_type} at byte {start}")
+        if end > last:
+            raise WireError(f"a field at byte {start} ends {end - last} bytes after its message")
+        yield number, wire_type, start, position, end
+        position = end
+
+
+def _read_varint(view: memoryview, position: int, last: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if position >= last:
+            raise WireError("cut off inside a number")
+        byte = view[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise WireError(f"a number of more than 64 bits at byte {position}")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _tag(number: int) -> bytes:
+    return _varint(number << 3 | _LENGTH)
+
+
+def _positions(data: bytes, nonce: bytes) -> list[int]:
+    found = []
+    position = data.find(nonce)
+    while position >= 0:
+        found.append(position)
+        position = data.find(nonce, position + TOKEN_BYTES)
+    return found
+
+
+def _any_between(positions: list[int], first: int, last: int) -> bool:
+    index = bisect_left(positions, first)
+    return index < len(positions) and positions[index] < last

@@ -1,0 +1,116 @@
+"""Prove that nothing else moved: undo the rewrite on a copy, and compare with the source field by field.
+
+What comes back must be the source, unknown fields included. The checker must pass wherever it passed before, and the
+sites must add up. A broken contract is a defect of this package; it is raised before anything is written.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx
+from onnx import checker
+
+from jr_onnx.errors import ContractError
+from jr_onnx.modelfile import tensors
+from jr_onnx.modelfile.wire import TOKEN_BYTES
+from jr_onnx.rewrite.differences import differences
+from jr_onnx.rewrite.protos import nodes_equal
+from jr_onnx.rewrite.scopes import function_key, top_scopes
+from jr_onnx.rewrite.sites import SiteTable, find_sites
+from jr_onnx.rewrite.undo import undo
+
+_SHOWN = 3
+# Least bytes an element can take; half a byte for 4-bit types is rounded down to a quarter to err on the safe side.
+_NARROW = 0.25
+
+
+@dataclass(frozen=True)
+class CheckerVerdict:
+    """What onnx.checker says of a model: `problem` is None where it passes."""
+
+    problem: str | None
+
+
+def check(model: onnx.ModelProto) -> CheckerVerdict:
+    """Run onnx.checker on a model whose weights may be tokens or external; their contents do not matter to it.
+
+    Such a tensor is shown to the checker as one float: it would compare the token's length with the shape, and look
+    for external files in the working directory. Presence and length of external data are checked elsewhere.
+    """
+    inline = onnx.ModelProto()
+    inline.CopyFrom(model)
+    for tensor in tensors(inline):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or _is_token(tensor):
+            name = tensor.name
+            tensor.Clear()
+            tensor.CopyFrom(onnx.TensorProto(name=name, dims=[1], data_type=onnx.TensorProto.FLOAT, float_data=[0.0]))
+    try:
+        checker.check_model(inline)
+    except checker.ValidationError as error:
+        return CheckerVerdict(" ".join(str(error).split()))
+    except (ValueError, RuntimeError, UnicodeDecodeError) as error:
+        return CheckerVerdict(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return CheckerVerdict(None)
+
+
+def ensure(source: onnx.ModelProto, output: onnx.ModelProto, before: SiteTable, rewritten: set[str]) -> CheckerVerdict:
+    """Check a rewrite's contract.
+
+    Args:
+        source: The model before.
+        output: The retrofitted model, provenance included.
+        before: The sites of the source.
+        rewritten: Ids of the sites that were rewritten.
+
+    Returns:
+        What the checker says of the output; a problem only if it had one with the source.
+
+    Raises:
+        ContractError: Something else moved, the sites do not add up, or the checker fails where it passed.
+    """
+    back = onnx.ModelProto()
+    back.CopyFrom(output)
+    undo(back)
+    if not nodes_equal(source, back):
+        moved = differences(source, back)[:_SHOWN]
+        raise ContractError(f"the rewrite moved more than its sites: {'; '.join(moved) or 'bytes differ'}")
+    left = {site.id for site in find_sites(output).sites}
+    expected = {site.id for site in before.sites} - rewritten
+    # A cloned function leaves its original behind, uncalled; its sites count neither here nor there.
+    called = {site.id for site in before.sites if not _uncalled(output, site.scope)}
+    if left != expected & called:
+        odd = sorted(left ^ (expected & called))[:_SHOWN]
+        raise ContractError(f"the sites do not add up after the rewrite: {', '.join(odd)}")
+    after = check(output)
+    if after.problem is not None:
+        earlier = check(source)
+        if earlier.problem is None:
+            raise ContractError(f"onnx.checker passed the source and fails the result: {after.problem}")
+    return after
+
+
+def _is_token(tensor: onnx.TensorProto) -> bool:
+    """Tell whether a tensor's data may be a token: 16 bytes where the shape asks for a large payload."""
+    if math.prod(tensor.dims) * _NARROW < TOKEN_BYTES:
+        return False
+    return TOKEN_BYTES in (len(tensor.raw_data), 4 * len(tensor.float_data), 8 * len(tensor.double_data))
+
+
+def _uncalled(model: onnx.ModelProto, scope_path: str) -> bool:
+    if not scope_path.startswith("fn:"):
+        return False
+    top = scope_path.split("/", maxsplit=1)[0]
+    called: set[str] = set()
+    frontier = [scope for scope in top_scopes(model) if scope.function is None]
+    bodies = {function_key(scope.function): scope for scope in top_scopes(model) if scope.function is not None}
+    while frontier:
+        scope = frontier.pop()
+        frontier.extend(scope.children)
+        for node in scope.nodes:
+            key = function_key(node)
+            if key in bodies and key not in called:
+                called.add(key)
+                frontier.append(bodies[key])
+    return not any(top == f"fn:{key}" for key in called)

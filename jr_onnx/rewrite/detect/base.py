@@ -1,0 +1,72 @@
+"""What a detector is given and what it may answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import onnx
+
+from jr_onnx.rewrite.constants import ConstantFinder
+
+
+@dataclass(frozen=True)
+class Context:
+    """What detectors may ask about the model.
+
+    Attributes:
+        model: The whole model.
+        constants: Proves values constant.
+        functions: Keys of the model-local functions.
+    """
+
+    model: onnx.ModelProto
+    constants: ConstantFinder
+    functions: set[str]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A ReLU: `before` nodes compute `operand`, then J, then `after` nodes (a cap).
+
+    Attributes:
+        form: How it was written.
+        operand: Name of the tensor that J is applied to; "" where `before` creates it.
+        typed_by: Name of a tensor of the model that has the site's element type.
+        cap: Upper bound, or None.
+        before: Nodes that compute the operand, without names for their last output; empty unless unfused.
+        after: The Clip that applies the cap to J's output, or None; an upper bound without a name is for the
+            lowering to fill in.
+        dtype: Element type, filled in by the caller.
+    """
+
+    form: str
+    operand: str
+    typed_by: str
+    cap: float | None = None
+    before: tuple[onnx.NodeProto, ...] = ()
+    after: onnx.NodeProto | None = None
+    dtype: str = field(default="")
+
+    def with_dtype(self, dtype: str) -> Match:
+        """Return the match with its element type."""
+        return dataclasses.replace(self, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A ReLU that cannot be rewritten."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class NotASite:
+    """A kin of ReLU that is none."""
+
+    reason: str
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, onnx.AttributeProto]:
+    """Return the node's attributes by name."""
+    return {attribute.name: attribute for attribute in node.attribute}

@@ -1,0 +1,73 @@
+"""Clip(z, 0, cap) -> Clip(J(z), , cap) = min(J(z), cap); Clip(z, 0) without an upper bound -> J(z).
+
+ReLU6 is exported as Clip. The bounds are attributes before opset 11 and inputs from then on; inputs count only where
+they are proved constant. A Clip whose lower bound is a constant other than 0 is no ReLU and is passed over. The
+Clip that stays behind J keeps its own upper bound and loses the lower one, so that it is not found as a site again.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+
+from jr_onnx.rewrite.constants import NotConstant
+from jr_onnx.rewrite.detect.base import Context, Match, Refused, attributes_of
+from jr_onnx.rewrite.scopes import Scope
+
+_CLIP_WITH_INPUTS = 11
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def detect_clip(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | None:
+    """Match Clip (1, 6, 11, 12, 13) with a lower bound of 0."""
+    if not node.input or not node.input[0] or len(node.output) != 1 or not node.output[0]:
+        return Refused("a Clip has a first input and one output, found otherwise")
+    if scope.opset >= _CLIP_WITH_INPUTS:
+        bounds = [_bound_input(context, scope, node, index) for index in (1, 2)]
+    else:
+        bounds = [_bound_attribute(node, name) for name in ("min", "max")]
+    low, high = bounds
+    if isinstance(low, Refused):
+        return Refused(f"the lower bound of this Clip is not constant: {low.reason}")
+    if low is None or low != 0:
+        return None
+    if isinstance(high, Refused):
+        return Refused(f"the upper bound of this Clip is not constant: {high.reason}")
+    if high is None or high >= _FLOAT32_MAX:
+        return Match("clip", node.input[0], node.output[0])
+    if math.isnan(high) or high < 0:
+        return Refused(f"this Clip goes from 0 to {high}, so it is no ReLU with a cap")
+    return Match("clip", node.input[0], node.output[0], cap=high, after=_upper_bound_only(node))
+
+
+def _upper_bound_only(node: onnx.NodeProto) -> onnx.NodeProto:
+    capping = onnx.NodeProto()
+    capping.CopyFrom(node)
+    if len(capping.input) > 1:
+        capping.input[1] = ""
+    for index in reversed(range(len(capping.attribute))):
+        if capping.attribute[index].name == "min":
+            del capping.attribute[index]
+    return capping
+
+
+def _bound_attribute(node: onnx.NodeProto, name: str) -> float | Refused | None:
+    attribute = attributes_of(node).get(name)
+    if attribute is None:
+        return None
+    if attribute.ref_attr_name:
+        return Refused(f"it is the function's attribute {attribute.ref_attr_name!r}")
+    return float(attribute.f)
+
+
+def _bound_input(context: Context, scope: Scope, node: onnx.NodeProto, index: int) -> float | Refused | None:
+    if len(node.input) <= index or not node.input[index]:
+        return None
+    value = context.constants.value(scope, node.input[index])
+    if isinstance(value, NotConstant):
+        return Refused(value.reason)
+    if value.size != 1:
+        return Refused(f"{node.input[index]!r} has {value.size} elements, expected a scalar")
+    return float(value.reshape(()).astype(np.float64))

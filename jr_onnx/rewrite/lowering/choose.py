@@ -1,0 +1,115 @@
+"""Which lowering a site gets, and why: by the wish, the target, the opset, the IR version and the element type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jr_onnx.errors import RefusalError
+from jr_onnx.rewrite.lowering.custom import MINIMUM_IR, custom_problem
+from jr_onnx.rewrite.lowering.thresholded import thresholded_allowed
+from jr_onnx.rewrite.lowering.where import cast_mul_allowed, where_allowed
+
+LoweringWish = Literal["auto", "where", "thresholded", "custom"]
+Lowering = Literal["where", "cast_mul", "thresholded", "custom"]
+Target = Literal["portable", "cpu", "cuda"]
+
+_THRESHOLDED_ON_CUDA_BEFORE = 22
+_LOWEST_OPSET = 7
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the choice depends on beside the wish.
+
+    Attributes:
+        dtype: NumPy name of the site's element type.
+        opset: Version of the standard operator set at the site.
+        ir_version: Of the model.
+        may_raise_ir: Whether a model below IR 8 may be raised; not while its initializers are graph inputs.
+        target: Where the model will run.
+        variable: Whether kappa is drawn or given at run time.
+        capped: Whether the site has a cap.
+    """
+
+    dtype: str
+    opset: int
+    ir_version: int
+    may_raise_ir: bool
+    target: Target
+    variable: bool
+    capped: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The lowering and the reason for it."""
+
+    lowering: Lowering
+    reason: str
+
+
+def choose(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
+    """Choose a lowering.
+
+    Raises:
+        RefusalError: The wish, or every lowering, is impossible here; names what works.
+    """
+    if setting.opset < _LOWEST_OPSET:
+        raise RefusalError(
+            f"site {site_id}: opset {setting.opset} is below {_LOWEST_OPSET}, where no lowering exists",
+            hint=f"Convert the model first: --opset {_LOWEST_OPSET} or higher",
+        )
+    if wish == "auto":
+        return _auto(setting, site_id)
+    problem = _problem(wish, setting)
+    if problem is None:
+        lowering: Lowering = _where_form(setting) or "where" if wish == "where" else wish
+        return Choice(lowering, "as asked")
+    works = [name for name in ("where", "thresholded", "custom") if _problem(name, setting) is None]
+    hint = f"Use --lowering {' or '.join(works)}" if works else "Convert the model to a newer opset (--opset)"
+    raise RefusalError(f"site {site_id}: the lowering {wish} is impossible: {problem}", hint=hint)
+
+
+def _auto(setting: Setting, site_id: str) -> Choice:
+    # auto never raises an IR version: a change the user did not ask for, and a slow one for IR 3.
+    if setting.target != "portable" and setting.ir_version >= MINIMUM_IR and _problem("custom", setting) is None:
+        return Choice("custom", f"one node with its own kernel for {setting.target}, a function elsewhere")
+    on_cuda = setting.target != "cuda" or setting.opset < _THRESHOLDED_ON_CUDA_BEFORE
+    has_kernel = setting.dtype in ("float32", "float16") and on_cuda
+    if has_kernel and _problem("thresholded", setting) is None:
+        return Choice("thresholded", "one standard node")
+    form = _where_form(setting)
+    if form is not None:
+        return Choice(form, "standard nodes with a kernel for this type, opset and target")
+    raise RefusalError(
+        f"site {site_id}: no lowering takes {setting.dtype} at opset {setting.opset}",
+        hint="Convert the model to a newer opset (--opset)",
+    )
+
+
+def _problem(wish: str, setting: Setting) -> str | None:
+    if wish == "where":
+        return None if _where_form(setting) else f"no standard nodes take {setting.dtype} at opset {setting.opset}"
+    if wish == "thresholded":
+        if setting.variable:
+            return "ThresholdedRelu holds kappa as an attribute, it cannot change at run time"
+        if setting.target == "cuda" and setting.opset >= _THRESHOLDED_ON_CUDA_BEFORE:
+            return f"ONNX Runtime has no CUDA kernel of ThresholdedRelu at opset {setting.opset}"
+        if not thresholded_allowed(setting.opset, setting.dtype):
+            return f"ThresholdedRelu does not take {setting.dtype} at opset {setting.opset}"
+        return None
+    if setting.ir_version < MINIMUM_IR and not setting.may_raise_ir:
+        return (
+            f"it needs IR {MINIMUM_IR}, and raising this model from IR {setting.ir_version} would make its initializers, "
+            "which are also graph inputs, overridable (and slow); --demote-initializer-inputs takes them off the inputs"
+        )
+    return custom_problem(
+        setting.opset, setting.dtype, variable=setting.variable, capped=setting.capped, target=setting.target
+    )
+
+
+def _where_form(setting: Setting) -> Lowering | None:
+    if where_allowed(setting.opset, setting.dtype):
+        return "where"
+    return "cast_mul" if cast_mul_allowed(setting.opset, setting.dtype) else None

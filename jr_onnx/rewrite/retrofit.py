@@ -1,0 +1,335 @@
+"""The main job: find the sites, choose, apply, prove the contract, write. One function for files, protos and graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import onnx
+
+from jr_onnx import provenance
+from jr_onnx._version import __version__
+from jr_onnx.errors import InputError, KappaError, NoSiteError, OutputError, RefusalError
+from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, save
+from jr_onnx.provenance import Provenance
+from jr_onnx.records import Record
+from jr_onnx.rewrite import contract
+from jr_onnx.rewrite.apply import Edit, Wish, apply
+from jr_onnx.rewrite.convert import convert
+from jr_onnx.rewrite.lowering import LoweringWish, Target
+from jr_onnx.rewrite.scopes import main_scope
+from jr_onnx.rewrite.sites import LocatedSite, Refusal, SiteTable, locate
+from jr_onnx.rewrite.undo import undo
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
+
+DEFAULT_SUFFIX = ".jr.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class RewrittenSite(Record):
+    """One row of a result: what a site is now."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.rewritten_site/1"
+    id: str
+    form: str
+    dtype: str
+    kappa: float
+    cap: float | None
+    lowering: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteResult(Record):
+    """What a rewrite did.
+
+    Attributes:
+        sites: The rewritten sites, in graph order.
+        skipped: Ids of sites that the plan or the filters left alone.
+        refusals: ReLUs that cannot be rewritten.
+        changes: Everything beside the sites that changed, in words.
+        warnings: What the user should know.
+        source_sha256: Digest of the source.
+        output: Path of the written file, None for protos and dry runs.
+        external_data: How external data came to the output: none, reference, reflink, copy or hardlink.
+        checker_problem: What onnx.checker has against the source and the result alike, None if nothing.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.rewrite_result/1"
+    sites: tuple[RewrittenSite, ...]
+    skipped: tuple[str, ...]
+    refusals: tuple[Refusal, ...]
+    changes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    source_sha256: str
+    output: str | None = None
+    external_data: str = "none"
+    checker_problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to rewrite; see `rewrite` for the meaning of each."""
+
+    plan: KappaPlan
+    lowering: LoweringWish = "auto"
+    target: Target = "portable"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    opset: int | None = None
+    demote_initializer_inputs: bool = False
+    replace: bool = False
+    hash_data: bool = False
+    timestamp: bool = False
+
+
+@dataclass(frozen=True)
+class Retrofit:
+    """A finished rewrite in memory: the source it is compared with, the new model, and the result."""
+
+    source: ModelFile
+    model: onnx.ModelProto
+    result: RewriteResult
+
+
+def rewrite(
+    model: str | Path | onnx.ModelProto | gs.Graph,
+    kappa: float | Mapping[str, float] | KappaPlan | RandomKappa,
+    *,
+    output: str | Path | None = None,
+    force: bool = False,
+    external_data: ExternalMode = "auto",
+    **options: Any,
+) -> tuple[Any, RewriteResult]:
+    """Replace the ReLUs of a model by JumpReLU, and change nothing else.
+
+    Args:
+        model: A path, a ModelProto or an onnx-graphsurgeon Graph; the input itself is not changed.
+        kappa: The jump for all sites, a mapping of site ids or regular expressions to jumps, a random range or a plan.
+        output: For a path: where to write; by default `<name>.jr.onnx` beside the source.
+        force: Replace an existing output.
+        external_data: For a path: how external data comes to another folder: auto (reflink, else copy), copy,
+            hardlink or reference.
+        **options: lowering ("auto", "where", "thresholded", "custom"), target ("portable", "cpu", "cuda"),
+            include and exclude (regular expressions, searched in site ids), opset (convert first),
+            demote_initializer_inputs, replace (retrofit a retrofit anew), hash_data, timestamp.
+
+    Returns:
+        The retrofitted model, of the kind that came in (a path for a path), and what was done.
+
+    Raises:
+        ModelError: The input is no usable model.
+        KappaError: kappa is invalid, or names no site.
+        NoSiteError: There is no site, or none is left.
+        RefusalError: A lowering is impossible, or the model is a retrofit and `replace` is not set.
+        OutputError: The result cannot be written.
+    """
+    settings = Options(KappaPlan.of(kappa), **options)
+    if isinstance(model, onnx.ModelProto):
+        done = retrofit(from_proto(model), settings)
+        return done.model, done.result
+    if not isinstance(model, str | Path):
+        from jr_onnx.rewrite.surgeon import rewrite_graph
+
+        return rewrite_graph(model, settings)
+    source = load(model)
+    path = choose_output(source, output, force=force)
+    done = retrofit(source, settings)
+    result = write(done, path, external_data, force=force)
+    return path, result
+
+
+def retrofit(source: ModelFile, options: Options) -> Retrofit:
+    """Rewrite a loaded model in memory and prove the contract; writes nothing."""
+    base, converted_from, conversion = _base(source, options)
+    files = check(base.proto, base.folder, hash_data=options.hash_data) if base.folder is not None else ()
+    findings = locate(base.proto)
+    chosen = _select(findings.located, findings.table, options)
+    model = onnx.ModelProto()
+    model.CopyFrom(base.proto)
+    ids = {item.site.id for item in chosen}
+    wish = Wish(options.plan, options.lowering, options.target, options.demote_initializer_inputs)
+    edit = apply(model, [item for item in locate(model).located if item.site.id in ids], wish)
+    if edit.undo is None:
+        raise RefusalError("the rewrite recorded no way back")
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if options.timestamp else None
+    record = Provenance(
+        __version__, source.name, source.sha256, options.plan, options.target, tuple(edit.records), edit.undo,
+        converted_from, files, created,
+    )  # fmt: skip
+    provenance.write(model, record)
+    verdict = contract.ensure(base.proto, model, findings.table, ids)
+    skipped = tuple(site.id for site in findings.table.sites if site.id not in ids)
+    rows = tuple(
+        RewrittenSite(item.id, item.form, item.dtype, item.kappa, item.cap, item.lowering, edit.choices[item.id].reason)
+        for item in edit.records
+    )
+    result = RewriteResult(
+        rows, skipped, findings.table.refusals, (*conversion, *edit.changes), tuple(_warnings(options, edit)),
+        source.sha256, checker_problem=verdict.problem,
+    )  # fmt: skip
+    return Retrofit(base, model, result)
+
+
+def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: bool) -> RewriteResult:
+    """Write a finished rewrite; external data first, the model last, so that a model never lacks its data.
+
+    Raises:
+        OutputError: Something is in the way or cannot be written.
+    """
+    how = "none"
+    record = provenance.read(done.model)
+    if record is not None and done.source.folder is not None:
+        how = carry(record.external_data, done.source.folder, path.parent, external_data, force=force)
+    save(done.model, done.source.payloads, path)
+    return dataclasses.replace(done.result, output=str(path), external_data=how)
+
+
+def restore(model: str | Path | onnx.ModelProto, output: str | Path | None = None, *, force: bool = False) -> Any:
+    """Give the original of a retrofit back, bit for bit in everything but the provenance.
+
+    Args:
+        model: A path or a ModelProto; the input itself is not changed.
+        output: For a path: where to write; by default `<name>.restored.onnx` beside it.
+        force: Replace an existing output.
+
+    Returns:
+        A ModelProto for a ModelProto, the written path for a path.
+
+    Raises:
+        ModelError: The model is no retrofit, or was changed since.
+        OutputError: The result cannot be written.
+    """
+    if isinstance(model, onnx.ModelProto):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        undo(copy)
+        return copy
+    source = load(model)
+    path = choose_output(source, output, force=force, suffix=".restored.onnx")
+    record = undo(source.proto)
+    if source.folder is not None:
+        carry(record.external_data, source.folder, path.parent, "auto", force=force)
+    save(source.proto, source.payloads, path)
+    return path
+
+
+def choose_output(source: ModelFile, output: str | Path | None, *, force: bool, suffix: str = DEFAULT_SUFFIX) -> Path:
+    """Return where to write.
+
+    Raises:
+        OutputError: The output is the source itself, or exists and `force` is not set.
+    """
+    if source.path is None:
+        raise OutputError("a model in memory has no path to write beside")
+    path = Path(output) if output is not None else source.path.with_name(_stem(source.path.name) + suffix)
+    if path.exists() and path.samefile(source.path):
+        raise OutputError(f"the output {path} is the source itself", hint="Choose another output (-o)")
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists", hint="Use --force to replace it, or choose another output (-o)")
+    return path
+
+
+def _stem(name: str) -> str:
+    for ending in (DEFAULT_SUFFIX, ".onnx"):
+        if name.endswith(ending) and len(name) > len(ending):
+            return name.removesuffix(ending)
+    return name
+
+
+def _base(source: ModelFile, options: Options) -> tuple[ModelFile, int | None, list[str]]:
+    """Return what is rewritten: the source, its original if it is a retrofit, converted if asked for."""
+    if provenance.read(source.proto) is not None:
+        if not options.replace:
+            raise RefusalError(
+                f"{source.name or 'the model'} is a retrofit already",
+                hint="Use --replace to give its sites a new kappa, or jr-onnx restore for the original",
+            )
+        undo(source.proto)
+    if options.opset is None:
+        return source, None, []
+    before = main_scope(source.proto).opset
+    converted, lines = convert(source, options.opset)
+    return converted, before, lines
+
+
+def _select(located: Sequence[LocatedSite], table: SiteTable, options: Options) -> list[LocatedSite]:
+    """Return the sites to rewrite.
+
+    Raises:
+        NoSiteError: There is none.
+        KappaError: A pattern of the kappa map matches no site.
+        InputError: A filter is no regular expression, or matches no site.
+    """
+    if not located:
+        raise NoSiteError(_why_no_site(table))
+    ids = [item.site.id for item in located]
+    lost = options.plan.unmatched(ids)
+    if lost:
+        raise KappaError(
+            f"the kappa map's entry {lost[0]!r} matches none of the {len(ids)} sites",
+            hint=f"Site ids look like {ids[0]!r}; jr-onnx inspect lists them",
+        )
+    include = [_expression(pattern, "--include", ids) for pattern in options.include]
+    exclude = [_expression(pattern, "--exclude", ids) for pattern in options.exclude]
+    chosen = [
+        item
+        for item in located
+        if (not include or any(pattern.search(item.site.id) for pattern in include))
+        and not any(pattern.search(item.site.id) for pattern in exclude)
+        and options.plan.for_site(item.site.id) is not None
+    ]
+    if not chosen:
+        raise NoSiteError(f"--include, --exclude and the kappa map leave none of the {len(ids)} sites")
+    return chosen
+
+
+def _expression(pattern: str, option: str, ids: Sequence[str]) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{option} {pattern!r} is no regular expression: {error}") from None
+    if not any(compiled.search(site) for site in ids):
+        raise InputError(
+            f"{option} {pattern!r} matches none of the {len(ids)} sites",
+            hint=f"Site ids look like {ids[0]!r}; jr-onnx inspect lists them",
+        )
+    return compiled
+
+
+def _why_no_site(table: SiteTable) -> str:
+    if table.refusals:
+        first = table.refusals[0]
+        more = f" (and {len(table.refusals) - 1} more)" if len(table.refusals) > 1 else ""
+        return f"no site can be rewritten: {first.id} ({first.op_type}): {first.reason}{more}"
+    if table.others:
+        first_other = table.others[0]
+        return f"no site found: the model has no ReLU; {first_other.id} ({first_other.op_type}): {first_other.reason}"
+    return "no site found: the model has no ReLU"
+
+
+def _warnings(options: Options, edit: Edit) -> list[str]:
+    found = []
+    random = options.plan.random
+    if random is not None and random.source == "graph":
+        found.append(
+            "kappa is drawn by RandomUniform inside the graph: ONNX Runtime seeds it from the clock and one observed draw "
+            "predicts the next; use --random-source input or op for a defence"
+        )
+    elif random is not None and random.source == "input":
+        found.append(
+            f"kappa is drawn by jr_onnx.InferenceSession and jr-onnx serve; elsewhere it stays at its default {random.middle:g}"
+        )
+    elif random is not None:
+        found.append("without the jr_onnx op library kappa is drawn by RandomUniform, which is predictable")
+    if any(record.lowering == "cast_mul" for record in edit.records):
+        found.append("opset 7 and 8 have no Where: NaN stays NaN at these sites, where JumpReLU gives 0")
+    return found

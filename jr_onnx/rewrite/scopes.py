@@ -1,0 +1,150 @@
+"""Walk every place of a model where nodes live: the main graph, sub-graphs of If, Loop and Scan, function bodies.
+
+A scope's path is readable and stable: "" is the main graph, "If_3.then_branch" a branch of the node `If_3`,
+"fn:pkg::gelu" the body of the function `gelu` of domain `pkg`. Paths join with "/".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableSequence
+from dataclasses import dataclass, field
+
+import onnx
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(eq=False)
+class Scope:
+    """One list of nodes and the names they can see.
+
+    Attributes:
+        path: Readable path, "" for the main graph.
+        nodes: The repeated field itself, so that edits reach the model.
+        graph: The GraphProto, or None for a function body.
+        function: The FunctionProto this scope is the body of or lies in, or None.
+        parent: The scope whose names are visible here; None for the main graph and for function bodies.
+        opsets: Domain -> version; "" is the standard domain.
+    """
+
+    path: str
+    nodes: MutableSequence[onnx.NodeProto]
+    graph: onnx.GraphProto | None
+    function: onnx.FunctionProto | None
+    parent: Scope | None
+    opsets: dict[str, int]
+    children_of: dict[int, list[Scope]] = field(default_factory=dict)
+
+    @property
+    def children(self) -> list[Scope]:
+        """The scopes of the sub-graphs of this scope's nodes, in order; `children_of` has them by node index."""
+        return [child for group in self.children_of.values() for child in group]
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the model's main graph."""
+        return self.parent is None and self.function is None
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard domain; 0 where it is not imported."""
+        return self.opsets.get("", 0)
+
+    def root(self) -> Scope:
+        """Return the main graph or the function body this scope lies in."""
+        scope = self
+        while scope.parent is not None:
+            scope = scope.parent
+        return scope
+
+    def node_label(self, node: onnx.NodeProto) -> str:
+        """Return the name by which people know a node: its name, else its first output."""
+        if node.name:
+            return str(node.name)
+        return next((str(name) for name in node.output if name), str(node.op_type))
+
+
+def function_key(function: onnx.FunctionProto | onnx.NodeProto) -> str:
+    """Return "domain::name" or "domain::name::overload" of a function, or of the function a node would call."""
+    name = function.op_type if isinstance(function, onnx.NodeProto) else function.name
+    domain = normal_domain(function.domain)
+    return f"{domain}::{name}::{function.overload}" if function.overload else f"{domain}::{name}"
+
+
+def normal_domain(domain: str) -> str:
+    """Return "" for both spellings of the standard domain."""
+    return "" if domain in STANDARD_DOMAINS else domain
+
+
+def opset_table(imports: MutableSequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    """Return domain -> version of a list of opset imports."""
+    return {normal_domain(entry.domain): int(entry.version) for entry in imports}
+
+
+def main_scope(model: onnx.ModelProto) -> Scope:
+    """Return the scope of the main graph, its sub-graphs below it."""
+    opsets = opset_table(model.opset_import)
+    if "" not in opsets and model.ir_version < 3:
+        opsets[""] = 1  # before IR 3 there were no imports, and operator set 1 was meant
+    return _graph_scope("", model.graph, None, None, opsets)
+
+
+def function_scopes(model: onnx.ModelProto) -> list[Scope]:
+    """Return the scopes of the function bodies, their sub-graphs below them."""
+    scopes = []
+    for function in model.functions:
+        scope = Scope(
+            f"fn:{function_key(function)}", function.node, None, function, None, opset_table(function.opset_import)
+        )
+        add_children(scope)
+        scopes.append(scope)
+    return scopes
+
+
+def walk(scope: Scope) -> Iterator[Scope]:
+    """Yield a scope and all below it, outer ones first."""
+    yield scope
+    for child in scope.children:
+        yield from walk(child)
+
+
+def top_scopes(model: onnx.ModelProto) -> list[Scope]:
+    """Return the scope of the main graph and those of the function bodies."""
+    return [main_scope(model), *function_scopes(model)]
+
+
+def _graph_scope(
+    path: str,
+    graph: onnx.GraphProto,
+    function: onnx.FunctionProto | None,
+    parent: Scope | None,
+    opsets: dict[str, int],
+) -> Scope:
+    scope = Scope(path, graph.node, graph, function, parent, opsets)
+    add_children(scope)
+    return scope
+
+
+def add_children(scope: Scope) -> None:
+    """Find the sub-graphs of a scope's nodes, and theirs."""
+    taken: set[str] = set()
+    for position, node in enumerate(scope.nodes):
+        for attribute in node.attribute:
+            graphs = [attribute.g] if attribute.HasField("g") else []
+            graphs.extend(attribute.graphs)
+            for index, graph in enumerate(graphs):
+                label = f"{scope.node_label(node)}.{attribute.name}" + (f"[{index}]" if len(graphs) > 1 else "")
+                label = unique(label, taken)
+                path = f"{scope.path}/{label}" if scope.path else label
+                child = _graph_scope(path, graph, scope.function, scope, scope.opsets)
+                scope.children_of.setdefault(position, []).append(child)
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """Return the name, with "#2", "#3", ... where it is taken, and take it."""
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}#{count}"
+    taken.add(candidate)
+    return candidate

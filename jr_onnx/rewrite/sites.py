@@ -1,0 +1,217 @@
+"""Find every ReLU of a model: what can be rewritten (sites), what cannot and why (refusals), what is none (others)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import onnx
+from onnx import TensorProto
+
+from jr_onnx.modelfile import load
+from jr_onnx.records import Record
+from jr_onnx.rewrite.constants import ConstantFinder
+from jr_onnx.rewrite.detect import DETECTORS, refuse
+from jr_onnx.rewrite.detect.base import Context, Match, NotASite, Refused
+from jr_onnx.rewrite.dtypes import NAMES, ElementTypes
+from jr_onnx.rewrite.scopes import Scope, function_key, top_scopes, unique, walk
+from jr_onnx.semantics import FLOAT_DTYPES, OP_DOMAIN
+
+_FEEDS_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Site(Record):
+    """A ReLU that can become a JumpReLU.
+
+    Attributes:
+        id: Stable readable id: scope path and node name, or output name where the node has none.
+        form: relu, clip, max, fused_conv, fused_gemm or nchwc_conv.
+        op_type: Operator of the node, with its domain unless it is the standard one.
+        dtype: NumPy name of the element type.
+        scope: Scope path, "" for the main graph.
+        node_name: Name of the node, may be "".
+        output: Name of the output tensor, which a rewrite keeps.
+        cap: Upper bound of ReLU6 and its kin, or None.
+        feeds: What reads the output, "Conv conv2" or "output logits"; shortened after four.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.found_site/1"
+    id: str
+    form: str
+    op_type: str
+    dtype: str
+    scope: str
+    node_name: str
+    output: str
+    cap: float | None
+    feeds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Record):
+    """A ReLU that cannot become a JumpReLU, and why."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.refusal/1"
+    id: str
+    op_type: str
+    scope: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Other(Record):
+    """A kin of ReLU that is no site, and why."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.not_a_site/1"
+    id: str
+    op_type: str
+    scope: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTable(Record):
+    """All of a model's sites, refusals and others, in graph order."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.site_table/1"
+    sites: tuple[Site, ...]
+    refusals: tuple[Refusal, ...]
+    others: tuple[Other, ...]
+
+
+@dataclass(frozen=True)
+class LocatedSite:
+    """A site together with where it is in the proto; only valid until the proto is edited."""
+
+    site: Site
+    scope: Scope
+    index: int
+    match: Match
+
+    @property
+    def node(self) -> onnx.NodeProto:
+        """The site's node."""
+        return self.scope.nodes[self.index]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `locate` returns: the located sites and the table of everything."""
+
+    located: tuple[LocatedSite, ...]
+    table: SiteTable
+    tops: Sequence[Scope]
+
+
+def find_sites(model: onnx.ModelProto | str | Path) -> SiteTable:
+    """List every ReLU of a model.
+
+    Args:
+        model: A ModelProto, or the path of a model file (weights and external data are not loaded).
+
+    Raises:
+        ModelError: The file is no usable model.
+    """
+    proto = model if isinstance(model, onnx.ModelProto) else load(model).proto
+    return locate(proto).table
+
+
+def locate(model: onnx.ModelProto) -> Findings:
+    """Find the sites of a proto, with their places in it."""
+    tops = top_scopes(model)
+    context = Context(model, ConstantFinder(model), {function_key(function) for function in model.functions})
+    types = ElementTypes(tops)
+    located: list[LocatedSite] = []
+    refusals: list[Refusal] = []
+    others: list[Other] = []
+    taken: set[str] = set()
+    for scope in (scope for top in tops if not _is_own_function(top) for scope in walk(top)):
+        readers = _Readers(scope)
+        for index, node in enumerate(scope.nodes):
+            verdict = _judge(context, scope, node)
+            if verdict is None:
+                continue
+            label = scope.node_label(node)
+            name = unique(f"{scope.path}/{label}" if scope.path else label, taken)
+            shown = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
+            if isinstance(verdict, Match):
+                verdict = _check_type(types, scope, verdict)
+            if isinstance(verdict, Refused):
+                refusals.append(Refusal(name, shown, scope.path, verdict.reason))
+            elif isinstance(verdict, NotASite):
+                others.append(Other(name, shown, scope.path, verdict.reason))
+            else:
+                output = str(node.output[0])
+                site = Site(
+                    name, verdict.form, shown, verdict.dtype, scope.path, str(node.name), output, verdict.cap, readers.of(output)
+                )  # fmt: skip
+                located.append(LocatedSite(site, scope, index, verdict))
+    table = SiteTable(tuple(item.site for item in located), tuple(refusals), tuple(others))
+    return Findings(tuple(located), table, tops)
+
+
+def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:
+    detector: Callable[..., Match | Refused | NotASite | None] | None = DETECTORS.get(
+        (scope_domain(node), str(node.op_type))
+    )
+    verdict = detector(context, scope, node) if detector is not None else None
+    return verdict if verdict is not None else refuse(context, scope, node)
+
+
+def _is_own_function(scope: Scope) -> bool:
+    """Tell whether a scope is the body of JumpRelu or DrawKappa, which a rewrite adds."""
+    return scope.function is not None and scope.function.domain == OP_DOMAIN
+
+
+def scope_domain(node: onnx.NodeProto) -> str:
+    """Return the node's domain, "" for both spellings of the standard one."""
+    return "" if node.domain in ("", "ai.onnx") else str(node.domain)
+
+
+def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refused | NotASite:
+    """Fill in the element type, or say why there is none to work with."""
+    found = types.of(scope, match.typed_by)
+    if not found:
+        return NotASite("it stands in a function that nothing calls")
+    if 0 in found:
+        return Refused(
+            f"the element type of {match.typed_by!r} is not known; add type information, for instance with "
+            "onnx.shape_inference.infer_shapes, and try again"
+        )
+    if len(found) > 1:
+        names = ", ".join(sorted(NAMES.get(number, str(number)) for number in found))
+        return Refused(f"its function is called with several element types ({names}), and kappa is rounded to one")
+    number = found.pop()
+    name = NAMES.get(number, TensorProto.DataType.Name(number).lower())
+    if name in FLOAT_DTYPES:
+        return match.with_dtype(name)
+    if name.startswith(("int", "uint")):
+        return Refused(f"it is an integer ReLU ({name}); a jump below 1 would change nothing, others are not meant")
+    return Refused(f"its element type is {name}, expected one of {', '.join(FLOAT_DTYPES)}")
+
+
+class _Readers:
+    """Who reads a value of a scope, sub-graphs included."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._by_name: dict[str, list[str]] = {}
+        for inner in walk(scope):
+            for node in inner.nodes:
+                for name in node.input:
+                    self._by_name.setdefault(name, []).append(f"{node.op_type} {inner.node_label(node)}")
+        outputs: Sequence[str] = ()
+        if scope.graph is not None:
+            outputs = [value.name for value in scope.graph.output]
+        elif scope.function is not None:
+            outputs = list(scope.function.output)
+        for name in outputs:
+            self._by_name.setdefault(name, []).append(f"output {name}")
+
+    def of(self, name: str) -> tuple[str, ...]:
+        found = list(dict.fromkeys(self._by_name.get(name, [])))
+        if len(found) > _FEEDS_SHOWN:
+            found[_FEEDS_SHOWN - 1 :] = [f"and {len(found) - _FEEDS_SHOWN + 1} more"]
+        return tuple(found)

@@ -1,0 +1,102 @@
+"""Take a rewrite back, from what its provenance records: the original nodes, calls, inputs, functions and imports."""
+
+from __future__ import annotations
+
+import onnx
+
+from jr_onnx import provenance
+from jr_onnx.errors import ModelError
+from jr_onnx.provenance import Provenance, SiteRecord
+from jr_onnx.rewrite.protos import replace_nodes, scopes_by_path, unpack
+from jr_onnx.rewrite.scopes import Scope, function_key
+
+
+def undo(model: onnx.ModelProto) -> Provenance:
+    """Put the original back, in place, and return the provenance that was there.
+
+    Raises:
+        ModelError: The model is no retrofit, or was changed since so that a site is not where it was.
+    """
+    record = provenance.read(model)
+    if record is None:
+        raise ModelError(
+            "the model carries no jr-onnx provenance, so there is nothing to restore",
+            hint="Only files written by jr-onnx can be restored; other tools may have dropped the metadata",
+        )
+    _remove_functions(model, set(record.undo.functions_added))
+    _restore_sites(model, record.sites)
+    _restore_graph(model, record)
+    provenance.remove(model)
+    return record
+
+
+def _remove_functions(model: onnx.ModelProto, added: set[str]) -> None:
+    for index in reversed(range(len(model.functions))):
+        if function_key(model.functions[index]) in added:
+            del model.functions[index]
+
+
+def _restore_sites(model: onnx.ModelProto, sites: tuple[SiteRecord, ...]) -> None:
+    scopes = scopes_by_path(model)
+    by_scope: dict[str, list[SiteRecord]] = {}
+    for site in sites:
+        by_scope.setdefault(site.scope, []).append(site)
+    # Inner scopes first: restoring an outer one copies what lies inside.
+    for path in reversed([path for path in scopes if path in by_scope]):
+        _restore_scope(scopes[path], by_scope[path])
+
+
+def _restore_scope(scope: Scope, sites: list[SiteRecord]) -> None:
+    nodes: list[onnx.NodeProto | None] = list(scope.nodes)
+    last = {name: index for index, node in enumerate(scope.nodes) for name in node.output}
+    for site in sites:
+        end = last.get(site.output)
+        start = end - site.nodes + 1 if end is not None else -1
+        if end is None or start < 0 or any(node is None for node in nodes[start : end + 1]):
+            raise ModelError(
+                f"site {site.id} is not where the rewrite left it (tensor {site.output!r})",
+                hint="The file was changed after the rewrite; restore from the original model",
+            )
+        nodes[start : end + 1] = [None] * (end - start) + [unpack(onnx.NodeProto, site.original)]
+    replace_nodes(scope, [node for node in nodes if node is not None])
+
+
+def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
+    graph, steps = model.graph, record.undo
+    del graph.node[: steps.nodes_prepended]
+    for name in steps.initializers_added:
+        _remove_named(graph.initializer, name)
+    for name in steps.inputs_added:
+        _remove_named(graph.input, name)
+    if steps.inputs_removed:
+        inputs = list(graph.input)
+        for index, packed in steps.inputs_removed:
+            inputs.insert(index, unpack(onnx.ValueInfoProto, packed))
+        del graph.input[:]
+        graph.input.extend(inputs)
+    _restore_calls(model, steps.calls)
+    del model.opset_import[:]
+    model.opset_import.extend(unpack(onnx.OperatorSetIdProto, packed) for packed in steps.opset_import)
+    for function in model.functions:
+        imports = steps.function_opset_import.get(function_key(function))
+        if imports is not None:
+            del function.opset_import[:]
+            function.opset_import.extend(unpack(onnx.OperatorSetIdProto, packed) for packed in imports)
+    model.ir_version = steps.ir_version
+
+
+def _restore_calls(model: onnx.ModelProto, calls: tuple[tuple[str, int, str], ...]) -> None:
+    scopes = scopes_by_path(model)
+    for path, index, packed in calls:
+        if path not in scopes or index >= len(scopes[path].nodes):
+            raise ModelError(f"call {index} in scope {path!r} is not where the rewrite left it")
+        # A call holds no sub-graph, so copying over it leaves the other scopes alone.
+        scopes[path].nodes[index].CopyFrom(unpack(onnx.NodeProto, packed))
+
+
+def _remove_named(items: object, name: str) -> None:
+    for index, item in enumerate(items):  # type: ignore[arg-type, var-annotated]
+        if item.name == name:
+            del items[index]  # type: ignore[attr-defined]
+            return
+    raise ModelError(f"{name!r}, which the rewrite added, is gone", hint="Restore from the original model")
