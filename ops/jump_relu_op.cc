@@ -1,0 +1,123 @@
+#include "jump_relu_op.h"
+
+namespace jr {
+namespace {
+
+struct Shape {
+  const std::int64_t* dims = nullptr;
+  std::size_t rank = 0;
+};
+
+// Copies the shape into `storage`: what a runtime older than kShapeReferenceApi offers.
+ort::Status* copy_shape(const ort::Api* api, const ort::Value* value, std::vector<std::int64_t>* storage) {
+  ort::TensorTypeAndShapeInfo* info = nullptr;
+  ort::Status* status = api->GetTensorTypeAndShape(value, &info);
+  if (status != nullptr) return status;
+  std::size_t rank = 0;
+  status = api->GetDimensionsCount(info, &rank);
+  if (status == nullptr) {
+    storage->resize(rank);
+    status = api->GetDimensions(info, storage->data(), rank);
+  }
+  api->ReleaseTensorTypeAndShapeInfo(info);
+  return status;
+}
+
+ort::Status* read_shape(const Runtime& runtime, const ort::Value* value, std::vector<std::int64_t>* storage,
+                        Shape* out) {
+  if (runtime.has_shape_reference) {
+    int type = 0;
+    return runtime.api->GetTensorElementTypeAndShapeDataReference(value, &type, &out->dims, &out->rank);
+  }
+  ort::Status* status = copy_shape(runtime.api, value, storage);
+  *out = {storage->data(), storage->size()};
+  return status;
+}
+
+std::size_t element_count(const Shape& shape) {
+  std::size_t count = 1;
+  for (std::size_t i = 0; i < shape.rank; ++i) count *= static_cast<std::size_t>(shape.dims[i]);
+  return count;
+}
+
+ort::Status* data_of(const Runtime& runtime, const ort::Value* value, void** out) {
+  // The C interface has one accessor, for mutable data; the input is only read through it.
+  return runtime.api->GetTensorMutableData(const_cast<ort::Value*>(value), out);
+}
+
+}  // namespace
+
+ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, Buffers* out) {
+  const ort::Api* api = runtime.api;
+  const ort::Value* input = nullptr;
+  ort::Value* output = nullptr;
+  void* in = nullptr;
+  std::vector<std::int64_t> storage;
+  Shape shape;
+  ort::Status* status = api->KernelContext_GetInput(context, 0, &input);
+  if (status == nullptr) status = read_shape(runtime, input, &storage, &shape);
+  if (status == nullptr) status = api->KernelContext_GetOutput(context, 0, shape.dims, shape.rank, &output);
+  if (status == nullptr) status = data_of(runtime, input, &in);
+  if (status == nullptr) status = data_of(runtime, output, &out->out);
+  if (status != nullptr) return status;
+  out->in = in;
+  out->count = element_count(shape);
+  return nullptr;
+}
+
+ort::Status* read_kappa_input(const Runtime& runtime, const ort::KernelContext* context, const std::string& node,
+                              float* out) {
+  const ort::Value* value = nullptr;
+  std::vector<std::int64_t> storage;
+  Shape shape;
+  ort::Status* status = runtime.api->KernelContext_GetInput(context, 1, &value);
+  if (status != nullptr) return status;
+  if (value == nullptr) return fail(runtime.api, ort::kInvalidArgument, node + ": the kappa input has no value");
+  status = read_shape(runtime, value, &storage, &shape);
+  if (status != nullptr) return status;
+  const std::size_t count = element_count(shape);
+  if (count != 1) {
+    return fail(runtime.api, ort::kInvalidArgument,
+                node + ": the kappa input has " + std::to_string(count) + " elements, expected one float");
+  }
+  void* data = nullptr;
+  status = data_of(runtime, value, &data);
+  if (status == nullptr) *out = *static_cast<const float*>(data);
+  return status;
+}
+
+bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t index) {
+  std::size_t count = 0;
+  ort::Status* status = api->KernelInfo_GetInputCount(info, &count);
+  std::size_t size = 0;
+  if (status == nullptr && index < count) status = api->KernelInfo_GetInputName(info, index, nullptr, &size);
+  if (status != nullptr) api->ReleaseStatus(status);
+  return size > 1;  // the size counts the terminator
+}
+
+// The shape object of the input goes to the output as it is: rebuilt from its dimensions, a symbolic one would be
+// refused, and without an inferred shape ONNX Runtime does not work in place.
+ort::Status* infer_same_shape(const ort::CustomOp* op, ort::ShapeInferContext* context) {
+  const ort::Api* api = static_cast<const OpEntry*>(op)->runtime->api;
+  ort::TensorTypeAndShapeInfo* info = nullptr;
+  ort::Status* status = api->ShapeInferContext_GetInputTypeShape(context, 0, &info);
+  if (status == nullptr && info != nullptr) status = api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
+  if (status != nullptr) api->ReleaseStatus(status);  // an unknown shape stays unknown, the node still runs
+  return nullptr;
+}
+
+std::size_t reuse_first_input(int** input_index, int** output_index) {
+  *input_index = new (std::nothrow) int(0);
+  *output_index = new (std::nothrow) int(0);
+  if (*input_index != nullptr && *output_index != nullptr) return 1;
+  release_reuse(*input_index, *output_index);
+  *input_index = *output_index = nullptr;
+  return 0;
+}
+
+void release_reuse(int* input_index, int* output_index) {
+  delete input_index;
+  delete output_index;
+}
+
+}  // namespace jr

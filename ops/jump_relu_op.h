@@ -1,0 +1,129 @@
+// The operator jr_onnx::JumpRelu for one element type, without the pass itself: attributes, shapes, buffers, kappa.
+//
+// A back end (CPU, CUDA) derives its kernel from `JumpReluKernel` and names it in `jump_relu_entry`. Everything that
+// does not change between runs is settled when the kernel is created; a run of a plain node makes five calls into
+// ONNX Runtime (input, its shape, output, two data pointers).
+#pragma once
+
+#include <climits>
+#include <cstdint>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "jump_relu.h"
+#include "kappa.h"
+#include "op_entry.h"
+#include "runtime.h"
+
+namespace jr {
+
+// The buffers of one run. `in` and `out` are the same where ONNX Runtime reuses the input's buffer.
+struct Buffers {
+  const void* in = nullptr;
+  void* out = nullptr;
+  std::size_t count = 0;
+};
+
+// Opens input 0 and output 0 of the same shape.
+ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, Buffers* out);
+
+// Reads the float scalar at input 1, which lies in CPU memory for every provider.
+ort::Status* read_kappa_input(const Runtime& runtime, const ort::KernelContext* context, const std::string& node,
+                              float* out);
+
+// Whether the node has an input of this index; an omitted optional input has an empty name.
+bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t index);
+
+template <class E>
+class JumpReluKernel {
+ public:
+  using Element = E;
+  using Bits = typename E::Bits;
+
+  explicit JumpReluKernel(const Runtime& runtime) : runtime_(runtime) {}
+
+  // Reads the attributes; an error names the node.
+  ort::Status* initialize(const ort::KernelInfo* info) {
+    const ort::Api* api = runtime_.api;
+    node_ = describe_node(api, info, "JumpRelu");
+    has_kappa_input_ = has_input(api, info, 1);
+    std::string wrong = read_attributes(api, info, has_kappa_input_, &attributes_);
+    if (wrong.empty() && attributes_.has_range) wrong = complain_about_overflow(attributes_.high, "kappa_high");
+    if (wrong.empty() && attributes_.has_kappa) wrong = complain_about_overflow(attributes_.kappa, "kappa");
+    if (!wrong.empty()) return fail(api, ort::kInvalidArgument, node_ + ": " + wrong);
+    fixed_ = jump_of(attributes_.kappa);
+    return nullptr;
+  }
+
+ protected:
+  bool has_cap() const { return attributes_.has_cap; }
+  bool kappa_changes() const { return has_kappa_input_ || attributes_.has_range; }
+  const Runtime& runtime() const { return runtime_; }
+  const std::string& node() const { return node_; }
+
+  // The constants of this run: fixed, read from the second input, or drawn.
+  ort::Status* jump_of_run(const ort::KernelContext* context, Jump<Bits>* out) const {
+    *out = fixed_;
+    if (!kappa_changes()) return nullptr;
+    float kappa = 0;
+    if (has_kappa_input_) {
+      ort::Status* status = read_kappa_input(runtime_, context, node_, &kappa);
+      if (status != nullptr) return status;
+      std::string wrong = complain_about_kappa(kappa, "the kappa input");
+      if (wrong.empty()) wrong = complain_about_overflow(kappa, "the kappa input");
+      if (!wrong.empty()) return fail(runtime_.api, ort::kInvalidArgument, node_ + ": " + wrong);
+    } else if (!draw_uniform(attributes_.low, attributes_.high, &kappa)) {
+      return fail(runtime_.api, ort::kFail, node_ + ": the operating system gives no random numbers");
+    }
+    *out = jump_of(kappa);
+    return nullptr;
+  }
+
+ private:
+  Jump<Bits> jump_of(float kappa) const {
+    // Adding +0 turns -0 into +0, whose bits are the ones the comparison expects.
+    const Bits cap = attributes_.has_cap ? E::round(attributes_.cap + 0.0f) : E::kInfinity;
+    return make_jump<Bits>(E::round(kappa + 0.0f), E::kInfinity, cap);
+  }
+
+  static std::string complain_about_overflow(float kappa, const char* name) {
+    if (E::round(kappa + 0.0f) < E::kInfinity) return {};
+    return std::string(name) + " overflows " + E::kName + ", the type of the input";
+  }
+
+  const Runtime& runtime_;
+  std::string node_;
+  JumpAttributes attributes_;
+  bool has_kappa_input_ = false;
+  Jump<Bits> fixed_{};
+};
+
+ort::Status* infer_same_shape(const ort::CustomOp* op, ort::ShapeInferContext* context);
+std::size_t reuse_first_input(int** input_index, int** output_index);
+void release_reuse(int* input_index, int* output_index);
+
+// Builds the entry of the operator for a kernel class: `Kernel(runtime)`, `initialize(info)`, `compute(context)`.
+template <class Kernel>
+OpEntry jump_relu_entry(const Runtime& runtime, const char* provider) {
+  OpEntry entry = kernel_entry<Kernel>(runtime, provider);
+  entry.GetName = [](const ort::CustomOp*) { return "JumpRelu"; };
+  entry.GetInputType = [](const ort::CustomOp*, std::size_t index) {
+    return index == 0 ? Kernel::kElementType : ort::kFloat;
+  };
+  entry.GetInputTypeCount = [](const ort::CustomOp*) { return std::size_t{2}; };
+  entry.GetOutputType = [](const ort::CustomOp*, std::size_t) { return Kernel::kElementType; };
+  entry.GetInputCharacteristic = [](const ort::CustomOp*, std::size_t index) {
+    return index == 0 ? ort::kRequired : ort::kOptional;
+  };
+  entry.GetInputMemoryType = [](const ort::CustomOp* op, std::size_t index) {
+    const bool on_cpu = static_cast<const OpEntry*>(op)->provider == nullptr;
+    return index == 1 && !on_cpu ? ort::kCpuInput : ort::kDefaultMemory;
+  };
+  entry.InferOutputShapeFn = infer_same_shape;
+  entry.GetMayInplace = reuse_first_input;
+  entry.ReleaseMayInplace = release_reuse;
+  return entry;
+}
+
+}  // namespace jr
