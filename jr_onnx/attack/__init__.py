@@ -1,0 +1,23 @@
+"""Attacks on classifiers: the paper's own and the adaptive ones; see `base.Attack` for the contract."""
+
+from jr_onnx.attack.base import Attack
+from jr_onnx.attack.deepfool import DeepFool
+from jr_onnx.attack.fgsm import FGSM, IteratedFGSM
+from jr_onnx.attack.result import AttackResult
+from jr_onnx.attack.surrogate import adaptive_backwards, parse_backward
+from jr_onnx.attack.target import ArrayTarget, Target, TorchTarget
+from jr_onnx.attack.trust_region import TrustRegion
+
+__all__ = [
+    "FGSM",
+    "ArrayTarget",
+    "Attack",
+    "AttackResult",
+    "DeepFool",
+    "IteratedFGSM",
+    "Target",
+    "TorchTarget",
+    "TrustRegion",
+    "adaptive_backwards",
+    "parse_backward",
+]

@@ -1,0 +1,97 @@
+"""Sign steps without a ball, as the paper takes them (paper, section 2.1, eqs. 4 and 5).
+
+What the paper calls PGD is the iterated fast gradient sign method with an early stop per sample: no ball, no
+random start, and `eps` is the size of one step. 40 steps of 0.01 in normalised MNIST units move a pixel by at most 0.4,
+which is 0.1232 of the pixel range. `pgd.PGD` is what everybody else calls PGD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from jr_onnx.attack.base import Problem
+from jr_onnx.attack.norms import Norm
+from jr_onnx.attack.stepwise import Live, StepwiseAttack
+from jr_onnx.errors import InputError
+
+Clip = Literal["range", "batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperAttack(StepwiseAttack):
+    """Base of the paper's own attacks.
+
+    Attributes:
+        clip: "range" clips to the valid range. "batch" clips, as the authors' code does, to the least and greatest
+            value among the samples still under attack at that step: results then depend on the batch.
+    """
+
+    clip: Clip = "range"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown clip."""
+        super().__post_init__()
+        if self.clip not in ("range", "batch"):
+            raise InputError(f"clip of {self.name} is {self.clip!r}, expected range or batch")
+
+    def _clip(self, problem: Problem, live: Live, x: Tensor) -> Tensor:
+        """Clip new points in place."""
+        if self.clip == "batch":
+            low, high = torch.aminmax(live.x)
+            return torch.clamp(x, low, high, out=x)
+        return x.clamp_(problem.low, problem.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IteratedFGSM(PaperAttack):
+    """The paper's "PGD": iterated FGSM until the sample is fooled.
+
+    Attributes:
+        eps: Size of one step.
+        steps: At most this many; the paper takes 40 on MNIST and 7 on CIFAR-10.
+    """
+
+    name: ClassVar[str] = "paper-pgd"
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
+
+    eps: float = 0.01
+    steps: int = 40
+
+    @property
+    def length(self) -> int:
+        """Steps of one round."""
+        return self.steps
+
+    def _move(self, problem: Problem, live: Live, parts: tuple[Tensor, ...]) -> Tensor:
+        return self._clip(problem, live, live.x + parts[1].sign_().mul_(self.eps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(PaperAttack):
+    """The fast gradient sign method: one step of size eps (Goodfellow et al., 2015).
+
+    Attributes:
+        eps: Size of the step, and so the L-infinity budget.
+    """
+
+    name: ClassVar[str] = "fgsm"
+    norms: ClassVar[tuple[Norm, ...]] = ("linf",)
+
+    eps: float = 0.3
+
+    @property
+    def length(self) -> int:
+        """Steps of one round."""
+        return 1
+
+    @property
+    def radius(self) -> float | None:
+        """The L-infinity budget."""
+        return self.eps
+
+    def _move(self, problem: Problem, live: Live, parts: tuple[Tensor, ...]) -> Tensor:
+        return self._clip(problem, live, live.x + parts[1].sign_().mul_(self.eps))

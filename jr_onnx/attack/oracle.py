@@ -1,0 +1,227 @@
+"""Every question an attack asks the model goes through an `Oracle`, which slices, counts and averages.
+
+It cuts a batch into slices that fit the processor's cache, keeps count of passes, of non-finite values and of
+zero gradients per sample, averages over draws of a random model (expectation over transformation, Athalye et al.,
+2018), and lets the gradient come from another model (transfer) or backward pass (BPDA) than the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jr_onnx.attack.noise import Noise
+from jr_onnx.attack.objectives import Objective, finite
+from jr_onnx.attack.target import Target
+
+CPU_SLICE = 64
+"""Images per evaluation on a CPU: the activations of small networks then stay in the cache."""
+
+Work = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+"""From logits (n, K) with a graph, leaf (n, C, H, W) and aim (n, 2) to tensors of n rows."""
+Screen = Callable[[Tensor, Tensor], Tensor]
+"""From judged logits (n, K) and rows (n,) to the samples (n,) that need no gradient any more."""
+
+
+class Tally:
+    """Counts per sample of a batch."""
+
+    def __init__(self, count: int, device: torch.device | None = None) -> None:
+        """Start at zero for `count` samples."""
+        self.forward = torch.zeros(count, dtype=torch.int64, device=device)
+        self.backward = torch.zeros_like(self.forward)
+        self.nonfinite = torch.zeros_like(self.forward)
+        self.zero_gradient = torch.zeros_like(self.forward)
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """The answer to one question about n samples.
+
+    Attributes:
+        logits: Of the judged model (n, K).
+        kept: The samples (n,) that were differentiated; the others were screened out.
+        parts: What the work returned, with one row per kept sample.
+    """
+
+    logits: Tensor
+    kept: Tensor
+    parts: tuple[Tensor, ...]
+
+
+class Oracle:
+    """A batch's access to the judged model and to the model that gives gradients."""
+
+    def __init__(self, judge: Target, source: Target, tally: Tally, seed: int, draws: int, slice_size: int) -> None:
+        """Bind the models; see the module's docstring.
+
+        Args:
+            judge: Decides about success.
+            source: Gives gradients; the judge itself, another backward pass of it, or another model.
+            tally: Where to count.
+            seed: Of the draws of a random model.
+            draws: How many draws of a random model to average; one is what a naive attack does.
+            slice_size: Images per evaluation.
+        """
+        self.judge = judge
+        self.source = source
+        self.tally = tally
+        self.draws = draws
+        self.slice_size = slice_size
+        self._noise = Noise(seed)
+        self._shared = judge.same_forward(source)
+        self._step = 0
+
+    def logits(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Judge inputs (n, ...) of the samples `rows` (n,): logits (n, K), averaged if the model is random."""
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(x), self.slice_size):
+                piece = slice(start, start + self.slice_size)
+                parts.append(self._judge(x[piece], rows[piece]))
+        self._step += 1
+        judged = _plain(torch.cat(parts))
+        self.tally.nonfinite[rows[~finite(judged)]] += 1
+        return judged
+
+    def gradient(
+        self, x: Tensor, rows: Tensor, objective: Objective, aim: Tensor, screen: Screen | None = None
+    ) -> Evaluation:
+        """Judge inputs and differentiate an objective.
+
+        Args:
+            x: Inputs (n, C, H, W).
+            rows: Their positions in the batch (n,).
+            objective: What to differentiate, of the source's logits.
+            aim: Classes for the objective (n, 2).
+            screen: Tells from the judged logits who needs no gradient any more.
+
+        Returns:
+            An evaluation whose parts are the objective's values (m,) and gradients (m, C, H, W), averaged over
+            the draws of a random source. Non-finite entries of a gradient are counted and then zero.
+        """
+
+        def work(logits: Tensor, leaf: Tensor, aim: Tensor) -> tuple[Tensor, ...]:
+            values = objective(logits, aim)
+            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+            return values.detach(), gradient
+
+        found = self.differentiate(x, rows, aim, work, screen=screen)
+        values, gradient = found.parts
+        good = self._note(rows[found.kept], gradient)
+        if not bool(good.all()):
+            found.parts = (values, torch.where(torch.isfinite(gradient), gradient, 0.0))
+        return found
+
+    def differentiate(
+        self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, *, backwards: int = 1, screen: Screen | None = None
+    ) -> Evaluation:
+        """Judge inputs and run a differentiation of the source's logits, `backwards` backward passes long."""
+        logits, kept, parts = [], [], []
+        for start in range(0, len(x), self.slice_size):
+            piece = slice(start, start + self.slice_size)
+            part = self._differentiate(x[piece], rows[piece], aim[piece], work, backwards, screen)
+            logits.append(part.logits)
+            kept.append(part.kept)
+            if bool(part.kept.any()):
+                parts.append(part.parts)
+        self._step += 1
+        judged = torch.cat(logits)
+        self.tally.nonfinite[rows[~finite(judged)]] += 1
+        joined = tuple(torch.cat(column) for column in zip(*parts, strict=True)) if parts else (x[:0, 0, 0, 0], x[:0])
+        return Evaluation(judged, torch.cat(kept), joined)
+
+    def _differentiate(
+        self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
+    ) -> Evaluation:
+        if self._shared and not self.judge.is_random:
+            return self._one_forward(x, rows, aim, work, backwards, screen)
+        with torch.inference_mode():
+            judged = self._judge(x, rows)
+        judged = _plain(judged)
+        kept = self._kept(judged, rows, screen)
+        if not bool(kept.any()):
+            return Evaluation(judged, kept, ())
+        x, rows, aim = x[kept], rows[kept], aim[kept]
+        total: tuple[Tensor, ...] = ()
+        draws = self.draws if self.source.is_random else 1
+        for number in range(draws):
+            _, parts = self._graph(self.source.draw(self._key(number)), x, rows, aim, work, backwards)
+            total = parts if not total else tuple(a + b for a, b in zip(total, parts, strict=True))
+        return Evaluation(judged, kept, total if draws == 1 else tuple(part / draws for part in total))
+
+    def _one_forward(
+        self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
+    ) -> Evaluation:
+        """Serve the verdict and the gradient from one forward pass.
+
+        Samples that are already done would cost `backwards` useless passes each; where that exceeds the price of
+        another forward pass (about half a backward pass) of the others, the others are evaluated again alone.
+        """
+        leaf = x.detach().requires_grad_()
+        logits = self.source.logits(leaf)
+        self.tally.forward[rows] += 1
+        judged = logits.detach()
+        kept = self._kept(judged, rows, screen)
+        left = int(kept.sum())
+        if left == 0:
+            return Evaluation(judged, kept, ())
+        if (len(x) - left) * backwards > 0.5 * left:
+            del leaf, logits
+            _, parts = self._graph(self.source, x[kept], rows[kept], aim[kept], work, backwards)
+            return Evaluation(judged, kept, parts)
+        parts = work(logits, leaf, aim)
+        self.tally.backward[rows] += backwards
+        return Evaluation(judged, kept, parts if left == len(x) else tuple(part[kept] for part in parts))
+
+    def _graph(
+        self, source: Target, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        leaf = x.detach().requires_grad_()
+        logits = source.logits(leaf)
+        parts = work(logits, leaf, aim)
+        self.tally.forward[rows] += 1
+        self.tally.backward[rows] += backwards
+        return logits.detach(), parts
+
+    def _judge(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return logits, or for a random model the logarithm of the mean probability over the draws."""
+        if not self.judge.is_random:
+            self.tally.forward[rows] += 1
+            return self.judge.logits(x)
+        self.tally.forward[rows] += self.draws
+        if self.draws == 1:
+            return self.judge.draw(self._key(0)).logits(x)
+        several = [self.judge.draw(self._key(n)).logits(x).log_softmax(1) for n in range(self.draws)]
+        return torch.stack(several).logsumexp(0)
+
+    def _key(self, number: int) -> int:
+        """Return the key of a draw: the same ones at every step if several are averaged, else a fresh one.
+
+        Common random numbers keep the averaged objective one fixed function, which an iteration can climb.
+        """
+        step = self._step if self.draws == 1 else 0
+        return self._noise.word("model draw", step * self.draws + number)
+
+    def _kept(self, judged: Tensor, rows: Tensor, screen: Screen | None) -> Tensor:
+        if screen is None:
+            return torch.ones(len(judged), dtype=torch.bool, device=judged.device)
+        return ~screen(judged, rows)
+
+    def _note(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        """Count gradients that are not finite, or zero; return who has a finite one."""
+        if len(gradient) == 0:
+            return torch.ones_like(rows, dtype=torch.bool)
+        largest = gradient.flatten(1).abs().amax(1)  # NaN and infinity carry through
+        good = torch.isfinite(largest)
+        self.tally.nonfinite[rows[~good]] += 1
+        self.tally.zero_gradient[rows[largest == 0]] += 1
+        return good
+
+
+def _plain(inferred: Tensor) -> Tensor:
+    """Turn an inference-mode tensor into one that autograd may meet later."""
+    return inferred.clone()

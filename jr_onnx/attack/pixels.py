@@ -1,0 +1,80 @@
+"""The torch side of `jr_onnx.data.Preprocessing`: from pixels to a network's input inside the attacked model.
+
+    value = ((low + pixel * (high - low)) - mean) / std        per channel, then NCHW or NHWC
+
+Attacks see pixels in [0, 1]. Under paper units they see `value`, still as (N, C, H, W): there the paper's authors
+attack and measure, and 0.01 of their MNIST is 0.00308 of the pixel range.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jr_onnx.data.preprocessing import Preprocessing
+from jr_onnx.errors import InputError
+
+Units = Literal["pixel", "paper"]
+
+
+class PixelMap:
+    """Applies and inverts a preprocessing on tensors, with gradients."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        """Remember the preprocessing."""
+        self.preprocessing = preprocessing
+        self._low, high = preprocessing.range
+        self._span = high - self._low
+        self._factors: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        unit = (self._low, self._span) == (0.0, 1.0)
+        self.is_identity = unit and set(preprocessing.mean) == {0.0} and set(preprocessing.std) == {1.0}
+
+    def check_channels(self, channels: int) -> None:
+        """Refuse images whose number of channels does not fit the preprocessing.
+
+        Raises:
+            DataError: It does not fit.
+        """
+        self.preprocessing.affine(channels)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Map pixels (N, C, H, W) to values of the same shape."""
+        mean, std = self._mean_std(pixels)
+        scaled = pixels if (self._low, self._span) == (0.0, 1.0) else self._low + pixels * self._span
+        return (scaled - mean) / std
+
+    def denormalise(self, values: Tensor) -> Tensor:
+        """Map values (N, C, H, W) back to pixels."""
+        mean, std = self._mean_std(values)
+        scaled = values * std + mean
+        return scaled if (self._low, self._span) == (0.0, 1.0) else (scaled - self._low) / self._span
+
+    def arrange(self, values: Tensor) -> Tensor:
+        """Lay values (N, C, H, W) out as the network wants them."""
+        return values if self.preprocessing.layout == "NCHW" else values.permute(0, 2, 3, 1)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The least and greatest value of any valid pixel of any channel.
+
+        The authors clip to the least and greatest value of the batch, one range for all channels; on any batch of
+        natural images that is this range.
+        """
+        scale, offset = self.preprocessing.affine(max(len(self.preprocessing.mean), len(self.preprocessing.std)))
+        return float(offset.min()), float((scale + offset).max())
+
+    def _mean_std(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        key = (like.device, like.dtype)
+        if key not in self._factors:
+            mean = torch.tensor(self.preprocessing.mean, dtype=like.dtype, device=like.device)
+            std = torch.tensor(self.preprocessing.std, dtype=like.dtype, device=like.device)
+            self._factors[key] = (mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1))
+        return self._factors[key]
+
+
+def require_units(units: str) -> None:
+    """Refuse units that are neither pixels nor the paper's."""
+    if units not in ("pixel", "paper"):
+        raise InputError(f"the units are {units!r}, expected pixel or paper")

@@ -1,0 +1,106 @@
+"""Attacks that move every sample step by step until it is fooled.
+
+One forward pass a step serves the verdict and the gradient. A sample leaves the batch in the step that finds it
+fooled, and keeps the point that fooled it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from jr_onnx.attack.base import GradientAttack, Problem
+from jr_onnx.attack.norms import Ball
+from jr_onnx.attack.objectives import cross_entropy
+from jr_onnx.attack.oracle import Evaluation
+
+
+@dataclass(slots=True)
+class Live:
+    """The samples still under attack, kept compact.
+
+    Attributes:
+        rows: Their positions in the problem (m,).
+        x: Where they are (m, C, H, W).
+        aim: Classes for the objective (m, 2).
+        ball: Where they may go; None for attacks without a budget.
+        state: Further tensors of one row per sample, such as a momentum.
+    """
+
+    rows: Tensor
+    x: Tensor
+    aim: Tensor
+    ball: Ball | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def keep(self, kept: Tensor) -> None:
+        """Drop the samples that `kept` (m,) does not name."""
+        if bool(kept.all()):
+            return
+        self.rows, self.x, self.aim = self.rows[kept], self.x[kept], self.aim[kept]
+        self.ball = None if self.ball is None else self.ball.select(kept)
+        self.state = {name: values[kept] for name, values in self.state.items()}
+
+
+class StepwiseAttack(GradientAttack):
+    """Base of the step-by-step attacks; a subclass says how a sample moves."""
+
+    @property
+    def rounds(self) -> int:
+        """How often to start again for the samples that are not yet fooled."""
+        return 1
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """Steps of one round."""
+
+    @abstractmethod
+    def _move(self, problem: Problem, live: Live, parts: tuple[Tensor, ...]) -> Tensor:
+        """Return the next points (m, C, H, W), given what `_ask` differentiated; non-finite ends a sample."""
+
+    def _begin(self, problem: Problem, live: Live, number: int) -> None:
+        """Prepare round `number`: starting points, ball, momentum."""
+
+    def _ask(self, problem: Problem, live: Live) -> Evaluation:
+        """Judge the live samples and differentiate; by default the cross entropy."""
+        return problem.oracle.gradient(live.x, live.rows, cross_entropy, live.aim, problem.won)
+
+    def _search(self, problem: Problem) -> Tensor:
+        result = problem.images.clone()
+        left = problem.rows
+        for number in range(self.rounds):
+            live = Live(left, problem.images[left], problem.aim[left])
+            self._begin(problem, live, number)
+            fooled = self._walk(problem, live, result)
+            left = left[~fooled]
+            if len(left) == 0:
+                break
+        return result
+
+    def _walk(self, problem: Problem, live: Live, result: Tensor) -> Tensor:
+        """Walk one round; write the end points into `result` and tell which of the starters were fooled."""
+        started = live.rows
+        fooled = torch.zeros(len(problem), dtype=torch.bool, device=result.device)
+        for _ in range(self.length):
+            found = self._ask(problem, live)
+            done = ~found.kept
+            result[live.rows[done]] = live.x[done]
+            fooled[live.rows[done]] = True
+            live.keep(found.kept)
+            if len(live.rows) == 0:
+                break
+            problem.iterations[live.rows] += 1
+            live.x = self._move(problem, live, found.parts)
+            usable = torch.isfinite(live.x.flatten(1).sum(1))
+            if not bool(usable.all()):
+                result[live.rows[~usable]] = live.x[~usable]
+                live.keep(usable)
+        result[live.rows] = live.x
+        if self.rounds > 1 and len(live.rows):
+            won = problem.won(problem.oracle.logits(live.x, live.rows), live.rows)
+            fooled[live.rows[won]] = True
+        return fooled[started]
