@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jr_onnx.cli import package_triton
+from jr_onnx.cli import package_compose, package_kserve, package_triton
 
 
 @click.group("package")
@@ -13,3 +13,5 @@ def command() -> None:
 
 
 command.add_command(package_triton.command)
+command.add_command(package_kserve.command)
+command.add_command(package_compose.command)

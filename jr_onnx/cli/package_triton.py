@@ -7,42 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jr_onnx.cli.package_types import NamedShape, Numbers
+
 if TYPE_CHECKING:
     from jr_onnx.deploy.options import OpLibrary, TritonOptions
 
 _RELEASE = "26.08"
-
-
-class Numbers(click.ParamType[tuple[int, ...]]):
-    """Numbers with commas between."""
-
-    name = "N,N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Parse 0,1 into (0, 1)."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        if not all(part.strip().isdecimal() for part in parts):
-            self.fail(f"{value!r}, expected numbers with commas between, for instance 0,1", param, ctx)
-        return tuple(int(part) for part in parts)
-
-
-class NamedShape(click.ParamType[tuple[str, tuple[int, ...]]]):
-    """An input's name and sizes, the sizes after the last colon."""
-
-    name = "NAME:N,N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        """Parse x:3,224,224 into ("x", (3, 224, 224))."""
-        if isinstance(value, tuple):
-            return value
-        name, _, sizes = str(value).rpartition(":")
-        if not name:
-            self.fail(f"{value!r}, expected a name and sizes, for instance x:3,224,224", param, ctx)
-        return name, Numbers().convert(sizes, param, ctx)
 
 
 @click.command("triton")
@@ -52,14 +22,10 @@ class NamedShape(click.ParamType[tuple[str, tuple[int, ...]]]):
 )
 @click.option("--name", help="Name of the model; without it, the file's name.")
 @click.option("--version", type=int, default=1, show_default=True, help="Version of the model.")
-@click.option("--triton-release", default=_RELEASE, show_default=True, help="Release that will serve it.")
+@click.option("--triton-release", default=_RELEASE, show_default=True, help="Release that serves it.")
 @click.option("--max-batch", type=int, help="Largest batch, 0 for none; 32 where the model takes batches.")
-@click.option(
-    "--preferred-batch", type=Numbers(), default=(), help="Batch sizes to form at once, for instance 8,16."
-)
-@click.option(
-    "--delay-us", type=int, default=500, show_default=True, help="Longest wait for a batch (microseconds)."
-)
+@click.option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to form at once, for instance 8,16.")
+@click.option("--delay-us", type=int, default=500, show_default=True, help="Longest wait for a batch (microseconds).")
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
 @click.option("--instances", type=int, default=1, show_default=True, help="Sessions (for each GPU).")
 @click.option("--gpus", type=Numbers(), default=(), help="Which GPUs, for instance 0,1; without it, all.")
@@ -71,9 +37,7 @@ class NamedShape(click.ParamType[tuple[str, tuple[int, ...]]]):
 @click.option("--labels", type=click.Path(path_type=Path), help="Text file with a class name a line.")
 @click.option("--labels-output", metavar="NAME", help="The output the labels belong to.")
 @click.option("--with-op-library", is_flag=True, help="Package the custom operator's library.")
-@click.option(
-    "--op-library", type=click.Path(path_type=Path), help="That library, where it is not the built-in one."
-)
+@click.option("--op-library", type=click.Path(path_type=Path), help="That library, where it is not the built-in one.")
 @click.option("--repository-path-on-server", metavar="PATH", help="Where the server sees the repository.")
 @click.option("--all-versions", is_flag=True, help="Serve every version, not only the latest.")
 @click.option("--allow-fixed-kappa", is_flag=True, help="Accept a kappa that nobody draws there.")

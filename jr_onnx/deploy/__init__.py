@@ -9,32 +9,53 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jr_onnx.deploy.manifest import Manifest, VerifiedPackage, verify
+    from jr_onnx.deploy.compose import ComposeOptions, Publish, package_compose
+    from jr_onnx.deploy.deployment import Deployed, Resources
+    from jr_onnx.deploy.kserve import KServeOptions, Scaling, package_kserve
+    from jr_onnx.deploy.manifest import Manifest, VerifiedPackage, expect_packages, verify
     from jr_onnx.deploy.options import Batching, OpLibrary, Placement, TritonOptions, WarmUp
     from jr_onnx.deploy.triton import Packaged, package_triton
 
 _PUBLIC = {
     "Batching": "jr_onnx.deploy.options",
+    "ComposeOptions": "jr_onnx.deploy.compose",
+    "Deployed": "jr_onnx.deploy.deployment",
+    "KServeOptions": "jr_onnx.deploy.kserve",
     "Manifest": "jr_onnx.deploy.manifest",
     "OpLibrary": "jr_onnx.deploy.options",
     "Packaged": "jr_onnx.deploy.triton",
     "Placement": "jr_onnx.deploy.options",
+    "Publish": "jr_onnx.deploy.compose",
+    "Resources": "jr_onnx.deploy.deployment",
+    "Scaling": "jr_onnx.deploy.kserve",
     "TritonOptions": "jr_onnx.deploy.options",
     "VerifiedPackage": "jr_onnx.deploy.manifest",
     "WarmUp": "jr_onnx.deploy.options",
+    "expect_packages": "jr_onnx.deploy.manifest",
+    "package_compose": "jr_onnx.deploy.compose",
+    "package_kserve": "jr_onnx.deploy.kserve",
     "package_triton": "jr_onnx.deploy.triton",
     "verify": "jr_onnx.deploy.manifest",
 }
 
 __all__ = [
     "Batching",
+    "ComposeOptions",
+    "Deployed",
+    "KServeOptions",
     "Manifest",
     "OpLibrary",
     "Packaged",
     "Placement",
+    "Publish",
+    "Resources",
+    "Scaling",
     "TritonOptions",
     "VerifiedPackage",
     "WarmUp",
+    "expect_packages",
+    "package_compose",
+    "package_kserve",
     "package_triton",
     "verify",
 ]

@@ -10,9 +10,7 @@ from __future__ import annotations
 from jr_onnx.deploy.model import ModelFacts
 from jr_onnx.errors import RefusalError
 
-_FIX_HINT = (
-    "serve it with jr-onnx serve, which draws kappa for every request, or accept it with --allow-fixed-kappa"
-)
+_FIX_HINT = "serve it with jr-onnx serve, which draws kappa for every request, or accept it with --allow-fixed-kappa"
 
 
 def check_kappa(facts: ModelFacts, *, with_library: bool, allow_fixed: bool, expose: bool) -> tuple[str, ...]:
@@ -80,11 +78,7 @@ def _taken_as_input(facts: ModelFacts, *, is_random: bool, allow_fixed: bool, ex
     if allow_fixed:
         middle = " (the middle of the range)" if is_random else ""
         return (f"kappa stays at the default of the input {name!r}{middle}, which clients do not see",)
-    what = (
-        "random, but nobody would draw it there"
-        if is_random
-        else "a runtime input, but nobody would feed it there"
-    )
+    what = "random, but nobody would draw it there" if is_random else "a runtime input, but nobody would feed it there"
     choice = "" if is_random else ", or let clients set it with --expose-kappa"
     raise RefusalError(
         f"kappa is {what}: the input {name!r} would stay at its default",

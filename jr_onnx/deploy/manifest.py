@@ -6,7 +6,7 @@
         labels.txt
         1/                                   a package: one version of one model
           model.onnx
-          jr_onnx.manifest.json              names ../config.pbtxt, ../labels.txt and model.onnx
+          jr_onnx.manifest              names ../config.pbtxt, ../labels.txt and model.onnx
           jr_onnx.manifest.sig               with --sign
         2/ ...                               another package, with its own manifest
 
@@ -32,7 +32,7 @@ from jr_onnx.errors import InputError, IntegrityError
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record, dumps, loads
 
-MANIFEST_NAME = "jr_onnx.manifest.json"
+MANIFEST_NAME = "jr_onnx.manifest"  # no ending that `kubectl apply -f FOLDER` would take for a resource
 SIGNATURE_NAME = "jr_onnx.manifest.sig"
 Kind = Literal["triton", "kserve", "compose"]
 _OWN_NAMES = (MANIFEST_NAME, SIGNATURE_NAME)
@@ -57,12 +57,14 @@ class TritonSettings(Record):
     Attributes:
         release: The Triton release the model was checked against.
         device: cpu or gpu.
+        gpus: The GPUs the model names; none named means all the server sees.
         server_path: Where the server finds the repository, where the model needs that path to load.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.triton_settings/1"
     release: str
     device: Literal["cpu", "gpu"]
+    gpus: tuple[int, ...] = ()
     server_path: str | None = None
 
 

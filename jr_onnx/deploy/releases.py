@@ -87,9 +87,7 @@ def check_model(ir_version: int, opset: int, tag: str, what: str) -> Release:
     fitting = [entry.tag for entry in RELEASES if ir_version <= entry.ir_version and opset <= entry.opset]
     remedies = [f"use --triton-release {fitting[0]} or later"] if fitting else []
     if opset > release.opset:
-        remedies.append(
-            f"convert the source model to opset {release.opset} (jr-onnx rewrite --opset {release.opset})"
-        )
+        remedies.append(f"convert the source model to opset {release.opset} (jr-onnx rewrite --opset {release.opset})")
     if ir_version > release.ir_version:
         remedies.append(f"export the source model with IR version {release.ir_version}")
     raise RefusalError(

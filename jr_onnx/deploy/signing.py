@@ -3,7 +3,7 @@
 What is signed is the manifest file; it holds the digest of every other file. The bundle can be checked with the
 library's own command line as well:
 
-    model_signing verify key jr_onnx.manifest.json --signature jr_onnx.manifest.sig --public_key public.pem
+    model_signing verify key jr_onnx.manifest --signature jr_onnx.manifest.sig --public_key public.pem
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import Any
 
 from jr_onnx.errors import InputError, IntegrityError, require
 
-_KEY_HINT = (
-    "Make a pair with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem, then openssl ec -pubout"
-)
+_KEY_HINT = "Make a pair with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem, then openssl ec -pubout"
 
 
 def check_private_key(key: Path) -> None:
@@ -86,9 +84,7 @@ def check_signature(manifest: Path, signature: Path, key: Path) -> None:
             config.verify(manifest, signature)
     except Exception as error:  # noqa: BLE001 - a forged bundle makes the library fail in any way it likes
         reason = str(error) or type(error).__name__
-        raise IntegrityError(
-            f"the signature of {manifest} does not hold for the key {key.name}: {reason}"
-        ) from None
+        raise IntegrityError(f"the signature of {manifest} does not hold for the key {key.name}: {reason}") from None
 
 
 def _library(part: str) -> Any:

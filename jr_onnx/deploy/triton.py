@@ -5,7 +5,7 @@
                                                        <library>.so             with the operator library
                                                        <version>/model.onnx
                                                                  model.data     external data, same relative names
-                                                                 jr_onnx.manifest.json (and .sig)
+                                                                 jr_onnx.manifest (and .sig)
 
 Everything is built aside and put in place in one step. A second model stands beside the first; a second version
 goes into the first one's folder and shares its configuration, which must be the same to the byte, because Triton
@@ -74,6 +74,7 @@ def package_triton(model: str | Path, repository: str | Path, options: TritonOpt
         settings = TritonSettings(
             release=options.release,
             device=options.placement.device,
+            gpus=options.placement.gpus,
             server_path=options.op_library.server_path if options.op_library else None,
         )
         manifest = write_manifest(
@@ -140,9 +141,7 @@ def _write_labels(staged: Path, face: Interface, options: TritonOptions) -> str 
             + ", ".join(f"{name!r} has {sizes[name]}" for name in wanted)
         )
     if len(fitting) > 1:
-        raise InputError(
-            f"{len(labels)} labels fit several outputs: {fitting}", hint="Name one with --labels-output"
-        )
+        raise InputError(f"{len(labels)} labels fit several outputs: {fitting}", hint="Name one with --labels-output")
     (staged / LABELS_NAME).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     return fitting[0]
 

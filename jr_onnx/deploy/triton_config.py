@@ -131,9 +131,7 @@ def config_text(
         message.append(("version_policy", [("all", [])]))
     message.append(("instance_group", _instance_group(options.placement)))
     if face.max_batch:
-        batching: Message = (
-            [("preferred_batch_size", options.batching.preferred)] if options.batching.preferred else []
-        )
+        batching: Message = [("preferred_batch_size", options.batching.preferred)] if options.batching.preferred else []
         batching.append(("max_queue_delay_microseconds", options.batching.delay_us))
         message.append(("dynamic_batching", batching))
     message += _optimization(options.placement)
@@ -222,9 +220,7 @@ def _warm_up(face: Interface, options: TritonOptions) -> Message:
         ]
         inputs.append(("inputs", [("key", tensor.name), ("value", value)]))
     sizes = sorted({1, face.max_batch or 1})
-    return [
-        ("model_warmup", [("name", f"zeros of batch {size}"), ("batch_size", size), *inputs]) for size in sizes
-    ]
+    return [("model_warmup", [("name", f"zeros of batch {size}"), ("batch_size", size), *inputs]) for size in sizes]
 
 
 def _warm_up_shape(tensor: Tensor, options: TritonOptions) -> tuple[int, ...]:
@@ -235,9 +231,7 @@ def _warm_up_shape(tensor: Tensor, options: TritonOptions) -> tuple[int, ...]:
             size >= 1 and wanted in (-1, size) for size, wanted in zip(given, dims, strict=True)
         )
         if not fits:
-            raise InputError(
-                f"the warm-up shape of {tensor.name!r} is {list(given)}, expected {list(dims)} without -1"
-            )
+            raise InputError(f"the warm-up shape of {tensor.name!r} is {list(given)}, expected {list(dims)} without -1")
         return tuple(given)
     if -1 not in dims:
         return dims

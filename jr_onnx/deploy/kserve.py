@@ -1,0 +1,268 @@
+"""Package a Triton repository for KServe: a ServingRuntime and an InferenceService.
+
+    repository/   ->   deployment/servingruntime.yaml       how a replica is started
+                                  inferenceservice.yaml     what it serves, with which resources, how it scales
+                                  jr_onnx.manifest
+
+The repository itself is uploaded by the user to where `storage_uri` points: its root, with `<model>/config.pbtxt`
+below. The runtime is of our own and its version is written out, because the one KServe brings is years behind.
+Security settings stand at the container, where Knative takes them without a feature flag.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jr_onnx.deploy.deployment import (
+    GPU_RESOURCE,
+    SERVER_UID,
+    Deployed,
+    Resources,
+    open_repository,
+    to_yaml,
+    write_deployment,
+)
+from jr_onnx.deploy.releases import DEFAULT_RELEASE, image
+from jr_onnx.errors import InputError
+
+MOUNT_PATH = "/mnt/models"
+HTTP_PORT = 8080
+GRPC_PORT = 9000
+METRICS_PORT = 8002
+_MODEL_FORMAT = {"name": "triton", "version": "2"}
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,46}[a-z0-9])?")
+_URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How many replicas run.
+
+    Attributes:
+        minimum: Fewest; 0 lets Knative scale to zero.
+        maximum: Most.
+        concurrency: Requests in flight that one replica should have.
+    """
+
+    minimum: int = 1
+    maximum: int = 3
+    concurrency: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that contradict each other."""
+        if self.minimum < 0 or self.maximum < max(1, self.minimum):
+            raise InputError(
+                f"the replicas are {self.minimum} to {self.maximum}, expected 0 or more, and at most 1 or more"
+            )
+        if self.concurrency < 1:
+            raise InputError(f"the target concurrency is {self.concurrency}, expected 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class KServeOptions:
+    """Everything about a KServe package but the repository and the folder.
+
+    Attributes:
+        storage_uri: Where the repository's root was uploaded to.
+        name: Name of the InferenceService; None for that of the only model.
+        namespace: Kubernetes namespace; None leaves it to kubectl.
+        release: Triton release.
+        transport: The port that Knative routes to: rest or grpc.
+        resources: See `Resources`.
+        gpus: GPUs of a replica; None for one where a model needs it.
+        scaling: See `Scaling`.
+        service_account: Service account with the credentials of the storage.
+        load_seconds: How long the models may take to load before a replica counts as dead.
+        force: Replace an older package.
+        sign_key: Private key (PEM) that signs the manifest.
+    """
+
+    storage_uri: str
+    name: str | None = None
+    namespace: str | None = None
+    release: str = DEFAULT_RELEASE
+    transport: Literal["rest", "grpc"] = "rest"
+    resources: Resources = field(default_factory=Resources)
+    gpus: int | None = None
+    scaling: Scaling = field(default_factory=Scaling)
+    service_account: str | None = None
+    load_seconds: int = 120
+    force: bool = False
+    sign_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names and addresses that Kubernetes or KServe would refuse."""
+        if _URI.fullmatch(self.storage_uri) is None:
+            raise InputError(
+                f"the storage URI is {self.storage_uri!r}, expected scheme and place, for instance s3://bucket/models"
+            )
+        for what, name in (("namespace", self.namespace), ("service account", self.service_account)):
+            if name is not None:
+                _check_name(name, what)
+        if self.gpus is not None and self.gpus < 0:
+            raise InputError(f"the number of GPUs is {self.gpus}, expected 0 or more")
+        if self.load_seconds < 1:
+            raise InputError(f"the loading time is {self.load_seconds} s, expected 1 or more")
+
+
+def package_kserve(repository: str | Path, target: str | Path, options: KServeOptions) -> Deployed:
+    """Write the KServe manifests of a packaged repository.
+
+    Args:
+        repository: A repository made by `package_triton`; it is verified first.
+        target: The folder to write, which must not exist.
+        options: Everything else.
+
+    Raises:
+        IntegrityError: The repository does not match its manifests.
+        RefusalError: A model in it cannot run in this deployment.
+        OutputError: The folder exists.
+        InputError: The service has no usable name.
+    """
+    assumed_gpus = 1 if options.gpus is None else options.gpus
+    opened = open_repository(
+        Path(repository), release=options.release, mount_path=MOUNT_PATH, gpus_per_replica=assumed_gpus
+    )
+    gpus = options.gpus if options.gpus is not None else int(opened.needs_gpu)
+    name = _check_name(options.name or _default_name(opened.names), "name of the service")
+    documents = {
+        "servingruntime.yaml": serving_runtime(name, options, gpus),
+        "inferenceservice.yaml": inference_service(name, options, gpus),
+    }
+    return write_deployment(
+        Path(target),
+        {file_name: to_yaml(document) for file_name, document in documents.items()},
+        kind="kserve",
+        name=name,
+        force=options.force,
+        sign_key=options.sign_key,
+    )
+
+
+def serving_runtime(name: str, options: KServeOptions, gpus: int) -> dict[str, Any]:
+    """Return the ServingRuntime: one Triton container, not root, with probes."""
+    container = {
+        "name": "kserve-container",
+        "image": image(options.release),
+        "args": [
+            "tritonserver",
+            f"--model-repository={MOUNT_PATH}",
+            "--disable-auto-complete-config",
+            f"--http-port={HTTP_PORT}",
+            f"--grpc-port={GRPC_PORT}",
+            f"--metrics-port={METRICS_PORT}",
+            "--exit-timeout-secs=30",
+        ],
+        "ports": [_port(options)],
+        "readinessProbe": {**_probe(options, "ready"), "periodSeconds": 5, "failureThreshold": 3},
+        "livenessProbe": {
+            **_probe(options, "live"),
+            # Triton opens its ports only after the models are loaded.
+            "initialDelaySeconds": options.load_seconds,
+            "periodSeconds": 10,
+            "failureThreshold": 3,
+        },
+        "resources": _resources(options, gpus),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": SERVER_UID,
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    return {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ServingRuntime",
+        "metadata": _metadata(_runtime_name(name), name, options),
+        "spec": {
+            "annotations": {
+                "prometheus.kserve.io/port": str(METRICS_PORT),
+                "prometheus.kserve.io/path": "/metrics",
+            },
+            "supportedModelFormats": [{**_MODEL_FORMAT, "autoSelect": False}],
+            "protocolVersions": ["v2", "grpc-v2"],
+            "multiModel": False,
+            "containers": [container],
+        },
+    }
+
+
+def inference_service(name: str, options: KServeOptions, gpus: int) -> dict[str, Any]:
+    """Return the InferenceService: storage, runtime and its version, resources and autoscaling."""
+    predictor: dict[str, Any] = {
+        "minReplicas": options.scaling.minimum,
+        "maxReplicas": options.scaling.maximum,
+        "scaleMetric": "concurrency",
+        "scaleTarget": options.scaling.concurrency,
+    }
+    if options.service_account is not None:
+        predictor["serviceAccountName"] = options.service_account
+    predictor["model"] = {
+        "modelFormat": dict(_MODEL_FORMAT),
+        "runtime": _runtime_name(name),
+        "runtimeVersion": f"{options.release}-py3",
+        "protocolVersion": "v2" if options.transport == "rest" else "grpc-v2",
+        "storageUri": options.storage_uri,
+        "resources": _resources(options, gpus),
+    }
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": _metadata(name, name, options),
+        "spec": {"predictor": predictor},
+    }
+
+
+def _port(options: KServeOptions) -> dict[str, Any]:
+    """Return the one port; its name tells Knative the protocol."""
+    if options.transport == "grpc":
+        return {"name": "h2c", "containerPort": GRPC_PORT, "protocol": "TCP"}
+    return {"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"}
+
+
+def _probe(options: KServeOptions, state: str) -> dict[str, Any]:
+    if options.transport == "grpc":
+        return {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
+    return {"httpGet": {"path": f"/v2/health/{state}", "port": HTTP_PORT}, "timeoutSeconds": 5}
+
+
+def _resources(options: KServeOptions, gpus: int) -> dict[str, dict[str, str]]:
+    wanted = {"cpu": options.resources.cpus, "memory": options.resources.memory}
+    if gpus:
+        wanted[GPU_RESOURCE] = str(gpus)
+    return {"requests": wanted, "limits": dict(wanted)}
+
+
+def _metadata(name: str, service: str, options: KServeOptions) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name}
+    if options.namespace is not None:
+        metadata["namespace"] = options.namespace
+    metadata["labels"] = {"app.kubernetes.io/name": service, "app.kubernetes.io/managed-by": "jr-onnx"}
+    return metadata
+
+
+def _runtime_name(name: str) -> str:
+    return f"{name}-triton"
+
+
+def _default_name(models: tuple[str, ...]) -> str:
+    """Return the only model's name, its dots and underscores turned into dashes."""
+    if len(models) != 1:
+        raise InputError(
+            f"the repository holds {len(models)} models ({', '.join(models)}), so the service has no obvious name",
+            hint="Choose one with --name",
+        )
+    return models[0].lower().replace("_", "-").replace(".", "-")
+
+
+def _check_name(name: str, what: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise InputError(
+            f"the {what} is {name!r}, expected lower-case letters, digits and '-', first a letter, at most 48",
+            hint="Choose one with --name" if what.startswith("name of") else "",
+        )
+    return name
