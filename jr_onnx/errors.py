@@ -95,6 +95,13 @@ class MissingExtraError(JrError):
     http_status = 501
 
 
+class OpLibraryError(JrError):
+    """The op library is not built, or ONNX Runtime cannot load it."""
+
+    exit_code = 5
+    http_status = 501
+
+
 class UnsupportedOpsError(JrError):
     """A model holds operators that a back end cannot evaluate; `ops` lists all of them."""
 

@@ -1,0 +1,161 @@
+"""Where the op library lies, how it gets into a session, and whether it really works here.
+
+`setup.py` builds `libjr_onnx_cpu.so` and, where nvcc is, `libjr_onnx_cuda.so` (which serves the CPU provider too)
+into `jr_onnx/lib/`, and writes beside them why one is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+
+from jr_onnx.errors import InputError, JrError, OpLibraryError, require
+from jr_onnx.records import Record
+from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION, jump_relu, round_kappa
+
+Target = Literal["cpu", "cuda"]
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+_FOLDER = Path(__file__).resolve().parent.parent / "lib"
+_REPORT = "build.json"
+_REBUILD = "pip install --force-reinstall --no-deps . (in the source tree)"
+_NEEDS = {"cpu": "a C++17 compiler (g++ or clang++)", "cuda": "a C++17 compiler and nvcc (the CUDA toolkit)"}
+_PROBE_KAPPA = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStatus(Record):
+    """What is known about one op library.
+
+    Attributes:
+        target: cpu or cuda.
+        built: The file is there.
+        loadable: A session on the CPU ran the operator from it, and the result was right.
+        reason: Why not, empty where everything is well.
+        path: The file, whether it exists or not.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.library_status/1"
+    target: Target
+    built: bool
+    loadable: bool
+    reason: str
+    path: str
+
+
+def library_path(target: Target) -> Path:
+    """Return the op library of a target.
+
+    Raises:
+        OpLibraryError: It is not built; the hint says what to do.
+        InputError: The target is unknown.
+    """
+    path = _expected_path(target)
+    if not path.is_file():
+        reason = _why_not_built(target)
+        raise OpLibraryError(
+            f"the op library {path.name} is not built" + (f" ({reason})" if reason else ""),
+            hint=f"Install {_NEEDS[target]} and run {_REBUILD}, or use another lowering than custom",
+        )
+    return path
+
+
+def register(session_options: Any, target: Target) -> Path:
+    """Add the operators to the session options of ONNX Runtime.
+
+    Args:
+        session_options: An `onnxruntime.SessionOptions`.
+        target: cpu, or cuda for sessions on either provider.
+
+    Returns:
+        The library that was registered.
+
+    Raises:
+        OpLibraryError: The library is not built, or ONNX Runtime cannot load it.
+        InputError: The target is unknown.
+    """
+    path = library_path(target)
+    try:
+        session_options.register_custom_ops_library(str(path))
+    except Exception as error:
+        raise OpLibraryError(
+            f"ONNX Runtime cannot load {path}: {_one_line(error)}", hint=f"Build it anew: {_REBUILD}"
+        ) from error
+    return path
+
+
+def status(target: Target) -> LibraryStatus:
+    """Find out whether the library of a target is built and works, by running it on the CPU.
+
+    Raises:
+        InputError: The target is unknown.
+    """
+    path = _expected_path(target)
+    if not path.is_file():
+        reason = _why_not_built(target) or f"not built; install {_NEEDS[target]} and run {_REBUILD}"
+        return LibraryStatus(target, built=False, loadable=False, reason=reason, path=str(path))
+    try:
+        _run_probe(target)
+    except JrError as error:
+        return LibraryStatus(target, built=True, loadable=False, reason=str(error), path=str(path))
+    return LibraryStatus(target, built=True, loadable=True, reason="", path=str(path))
+
+
+def _expected_path(target: str) -> Path:
+    if target not in TARGETS:
+        raise InputError(f"the op library target is {target!r}, expected one of {', '.join(TARGETS)}")
+    return _FOLDER / f"libjr_onnx_{target}.so"
+
+
+def _why_not_built(target: str) -> str:
+    """Return what `setup.py` wrote down, or nothing."""
+    try:
+        report = json.loads((_FOLDER / _REPORT).read_text(encoding="utf-8"))
+        return str(report[target].get("reason", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _run_probe(target: Target) -> None:
+    """Run one JumpRelu on the CPU provider and compare with the definition.
+
+    Raises:
+        JrError: It does not load, does not run, or computes something else.
+    """
+    onnxruntime = require("onnxruntime", "cpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # the reason is in the exception
+    options.intra_op_num_threads = 1
+    register(options, target)
+    kappa = round_kappa(_PROBE_KAPPA, "float32")
+    above = np.nextafter(np.float32(kappa), np.float32(1))
+    z = np.array([-1.0, -0.0, kappa, above, 2.0, np.nan, np.inf, -np.inf], dtype=np.float32)
+    try:
+        session = onnxruntime.InferenceSession(_probe_model(), options, providers=["CPUExecutionProvider"])
+        result = session.run(None, {"z": z})[0]
+    except Exception as error:
+        raise OpLibraryError(f"a session with {OP_DOMAIN}::{OP_TYPE} fails: {_one_line(error)}") from error
+    if result.tobytes() != jump_relu(z, kappa).tobytes():
+        raise OpLibraryError(
+            f"{OP_DOMAIN}::{OP_TYPE} computes {result.tolist()} for {z.tolist()} at kappa {kappa}",
+            hint=f"Build it anew: {_REBUILD}",
+        )
+
+
+def _probe_model() -> bytes:
+    """Return a model of one JumpRelu(z) with z of shape (N,), float32."""
+    from onnx import TensorProto, helper
+
+    node = helper.make_node(OP_TYPE, ["z"], ["y"], domain=OP_DOMAIN, kappa=_PROBE_KAPPA)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("z", "y")]
+    graph = helper.make_graph([node], "probe", values[:1], values[1:])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid(OP_DOMAIN, OP_VERSION)]
+    return bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
