@@ -1,0 +1,8 @@
+"""An ONNX classifier as a torch module with gradients, and a replaceable derivative at every JumpReLU site."""
+
+from jr_onnx.torchnet.jump import SiteBackward
+from jr_onnx.torchnet.loading import load
+from jr_onnx.torchnet.module import OnnxModule
+from jr_onnx.torchnet.sites import TorchSite
+
+__all__ = ["OnnxModule", "SiteBackward", "TorchSite", "load"]

@@ -1,0 +1,520 @@
+"""Compile a model into a program: functions inlined, constants folded, attributes read once.
+
+Every value is of one of three kinds: *constant* (known now), *host* (made of shapes, so it stays on the CPU) or
+*device* (made of the input). An operator on host values runs on the host; a host value that meets a device value is
+moved. So shape arithmetic never waits for a GPU, and the batch size stays free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import onnx
+import torch
+from onnx import AttributeProto
+from torch import Tensor
+
+from jr_onnx.errors import ModelError
+from jr_onnx.rewrite.scopes import Scope, function_key, normal_domain
+from jr_onnx.torchnet import ops as _ops
+from jr_onnx.torchnet.dtypes import Precision, from_proto, name_of
+from jr_onnx.torchnet.ops.microsoft import LINEAR_PARTS
+from jr_onnx.torchnet.program import BranchStep, MoveStep, OpStep, Program, SiteStep, Step
+from jr_onnx.torchnet.registry import MAX_OPSET, MIN_OPSET, Node, UnsupportedNodeError, find
+
+__all__ = ["Compiler", "Ref", "SitePlan", "Unsupported"]
+
+_FAMILIES = _ops.__all__  # importing the package has filled the table of operators
+_MAX_DEPTH = 64
+_MAX_FOLDED = 1 << 26
+Kind = Literal["const", "host", "device"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Where a value of the model lies: its place in the list, its kind, its ONNX element type (0 = not told)."""
+
+    place: int
+    kind: Kind
+    element_type: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlan:
+    """What the compiler has to know of a site: its number, its cap, and its data input (None: the linear part's)."""
+
+    number: int
+    cap: float | None
+    data_input: int | None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unsupported:
+    """One operator that cannot be evaluated, and where it stands."""
+
+    op_type: str
+    domain: str
+    opset: int
+    node: str
+    reason: str
+
+    def __str__(self) -> str:
+        name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
+        text = f"{name} (opset {self.opset}, node {self.node!r}"
+        return f"{text}: {self.reason})" if self.reason else f"{text})"
+
+
+@dataclass
+class Compiler:
+    """Compile one model.
+
+    Attributes:
+        functions: Function key -> scope of its body.
+        sites: (scope path, output name) -> the site's plan.
+        precision: Element types to torch types.
+        lead: The exported batch size that constant shapes begin with, where they are to follow the batch.
+        base_dir: The folder of external data.
+        constants: Place -> tensor, filled while compiling.
+        on_device: Places of constants that operators read as data.
+        unsupported: What cannot be evaluated, filled while compiling.
+        count: How many places there are.
+        cache: Name -> main-graph initializer, shared by compilations of one model.
+    """
+
+    functions: Mapping[str, Scope]
+    sites: Mapping[tuple[str, str], SitePlan]
+    precision: Precision = field(default_factory=Precision)
+    lead: int | None = None
+    base_dir: str = ""
+    constants: dict[int, Tensor] = field(default_factory=dict)
+    on_device: dict[int, int] = field(default_factory=dict)
+    unsupported: list[Unsupported] = field(default_factory=list)
+    count: int = 0
+    cache: dict[str, Tensor] = field(default_factory=dict)
+
+    def new_place(self) -> int:
+        """Return a fresh place."""
+        self.count += 1
+        return self.count - 1
+
+    def constant(self, tensor: Tensor, element_type: int = 0) -> Ref:
+        """Return a reference to a new constant."""
+        place = self.new_place()
+        self.constants[place] = tensor
+        return Ref(place, "const", element_type)
+
+    def graph(self, scope: Scope, env: dict[str, Ref], wanted: Sequence[str]) -> tuple[list[Step], list[Ref]]:
+        """Compile the nodes of the main graph or a branch that `wanted` values need.
+
+        Args:
+            scope: The graph.
+            env: Name -> value; the graph's inputs and the outer names. Extended with what the graph defines.
+            wanted: Names to compute.
+
+        Returns:
+            The steps, and the wanted values.
+
+        Raises:
+            ModelError: A value is used that nothing defines.
+        """
+        if scope.graph is not None:
+            self._initializers(scope.graph, env, self.cache)
+        return self._nodes(scope, env, wanted, {}, 0)
+
+    def _initializers(self, graph: onnx.GraphProto, env: dict[str, Ref], cache: dict[str, Tensor]) -> None:
+        for tensor in graph.initializer:
+            value = cache[tensor.name] if tensor.name in cache else self._read(tensor)
+            if value is not None:
+                cache[tensor.name] = value
+                env[tensor.name] = self.constant(value, tensor.data_type)
+
+    def _read(self, tensor: onnx.TensorProto) -> Tensor | None:
+        try:
+            value = from_proto(tensor, self.base_dir)
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(f"the tensor {tensor.name!r} cannot be read: {' '.join(str(error).split())}") from None
+        return None if value is None else self.precision.cast(value)
+
+    def _nodes(
+        self,
+        scope: Scope,
+        env: dict[str, Ref],
+        wanted: Sequence[str],
+        bound: Mapping[str, AttributeProto],
+        depth: int,
+    ) -> tuple[list[Step], list[Ref]]:
+        steps: list[Step] = []
+        for position in needed_nodes(scope, env, wanted):
+            self._node(scope, position, env, bound, steps, depth)
+        missing = [name for name in wanted if name not in env]
+        if missing:
+            raise ModelError(f"the value {missing[0]!r} is not defined in {scope.path or 'the main graph'}")
+        return steps, [env[name] for name in wanted]
+
+    def _node(
+        self,
+        scope: Scope,
+        position: int,
+        env: dict[str, Ref],
+        bound: Mapping[str, AttributeProto],
+        steps: list[Step],
+        depth: int,
+    ) -> None:
+        """Compile one node, adding its outputs to `env` and its steps to `steps`."""
+        proto = scope.nodes[position]
+        inputs = [self._lookup(env, name, scope, proto) if name else None for name in proto.input]
+        called = self.functions.get(function_key(proto))
+        plan = self.sites.get((scope.path, str(proto.output[0]))) if proto.output else None
+        if called is not None and plan is None:
+            self._call(called, proto, inputs, env, bound, steps, depth)
+        elif proto.op_type == "If" and not normal_domain(proto.domain):
+            self._branch(scope, position, inputs, env, bound, steps, depth)
+        elif plan is not None:
+            self._site(scope, proto, plan, inputs, env, bound, steps)
+        else:
+            self._operator(scope, proto, inputs, env, bound, steps)
+
+    def _lookup(self, env: Mapping[str, Ref], name: str, scope: Scope, proto: onnx.NodeProto) -> Ref:
+        if name in env:
+            return env[name]
+        if scope.graph is not None and any(tensor.name == name for tensor in scope.graph.initializer):
+            tensor = next(tensor for tensor in scope.graph.initializer if tensor.name == name)
+            self._refuse(scope, proto, f"element type {name_of(tensor.data_type)} of {name!r}")
+            return self.constant(torch.zeros(()), tensor.data_type)
+        if scope.graph is not None and any(sparse.values.name == name for sparse in scope.graph.sparse_initializer):
+            self._refuse(scope, proto, f"the sparse initializer {name!r}")
+            return self.constant(torch.zeros(()))
+        raise ModelError(f"the node {scope.node_label(proto)!r} reads {name!r}, which nothing defines")
+
+    def _refuse(self, scope: Scope, proto: onnx.NodeProto, reason: str) -> None:
+        domain = normal_domain(proto.domain)
+        label = f"{scope.path}/{scope.node_label(proto)}" if scope.path else scope.node_label(proto)
+        entry = Unsupported(str(proto.op_type), domain, scope.opsets.get(domain, 0), label, reason)
+        if entry not in self.unsupported:
+            self.unsupported.append(entry)
+
+    def _operator(
+        self,
+        scope: Scope,
+        proto: onnx.NodeProto,
+        inputs: list[Ref | None],
+        env: dict[str, Ref],
+        bound: Mapping[str, AttributeProto],
+        steps: list[Step],
+    ) -> None:
+        domain = normal_domain(proto.domain)
+        version = scope.opsets.get(domain, 0 if domain == "" else 1)
+        spec = find(domain, str(proto.op_type), version)
+        reason = ""
+        if domain == "" and not MIN_OPSET <= version <= MAX_OPSET:
+            spec, reason = None, f"operator sets {MIN_OPSET} to {MAX_OPSET} are supported"
+        function = None
+        node = self._view(scope, proto, inputs, bound, version)
+        if spec is not None:
+            try:
+                function = spec.build(node)
+            except UnsupportedNodeError as error:
+                reason = str(error)
+        if spec is None or function is None:
+            self._refuse(scope, proto, reason)
+            for name in proto.output:
+                env[name] = Ref(self.new_place(), "device")
+            return
+        present = [ref for ref in inputs if ref is not None]
+        step = OpStep(scope.node_label(proto), str(proto.op_type), (), (), function=function)
+        if all(ref.kind == "const" for ref in present):
+            if self._fold(step, inputs, proto, env, node):
+                return
+            kind: Kind = "device"
+        else:
+            data = [ref for at, ref in enumerate(inputs) if ref is not None and at not in spec.host]
+            kind = "device" if any(ref.kind == "device" for ref in data) else "host"
+            if not any(ref.kind == "host" for ref in data) and any(ref.kind == "device" for ref in present):
+                kind = "device"
+        if proto.op_type in ("Shape", "Size") and not domain:
+            kind = "host"
+            step.inputs = tuple(self._as_is(ref) for ref in inputs)
+        else:
+            step.inputs = tuple(
+                self._placed(ref, "host" if at in spec.host and (ref is None or ref.kind != "device") else kind, steps)
+                for at, ref in enumerate(inputs)
+            )
+        step.outputs = self._outputs(proto, env, kind, node)
+        steps.append(step)
+
+    def _view(
+        self,
+        scope: Scope,
+        proto: onnx.NodeProto,
+        inputs: Sequence[Ref | None],
+        bound: Mapping[str, AttributeProto],
+        version: int,
+    ) -> Node:
+        return Node(
+            op_type=str(proto.op_type),
+            name=scope.node_label(proto),
+            opset=version,
+            attributes=self._attributes(proto, bound),
+            constants=[
+                self.constants[ref.place] if ref is not None and ref.kind == "const" else None for ref in inputs
+            ],
+            present=[ref is not None for ref in inputs],
+            outputs=len(proto.output),
+            precision=self.precision,
+            lead=self.lead,
+            element_types=[ref.element_type if ref is not None else 0 for ref in inputs],
+        )
+
+    def _attributes(self, proto: onnx.NodeProto, bound: Mapping[str, AttributeProto]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for attribute in proto.attribute:
+            source: AttributeProto | None = attribute
+            if attribute.ref_attr_name:
+                source = bound.get(attribute.ref_attr_name)
+            if source is None or source.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+                continue
+            value = onnx.helper.get_attribute_value(source)
+            if isinstance(value, bytes):
+                value = value.decode("utf-8", errors="replace")
+            elif isinstance(value, onnx.TensorProto):
+                value = self._read(value)
+                if value is None:
+                    continue
+            elif not isinstance(value, int | float | str | onnx.SparseTensorProto):
+                value = list(value)
+            result[str(attribute.name)] = value
+        return result
+
+    def _fold(
+        self, step: OpStep, inputs: Sequence[Ref | None], proto: onnx.NodeProto, env: dict[str, Ref], node: Node
+    ) -> bool:
+        """Compute a node whose inputs are all constant; False where the result would be too large to keep."""
+        arguments = [self.constants[ref.place] if ref is not None else None for ref in inputs]
+        try:
+            with torch.no_grad():
+                result = step.function(*arguments)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelError(f"the node {step.name!r} ({step.op_type}) cannot be evaluated: {reason}") from error
+        results = list(result) if isinstance(result, tuple | list) else [result]
+        if sum(item.numel() for item in results) > _MAX_FOLDED:
+            return False
+        for name, item in zip(proto.output, results, strict=False):
+            if name:
+                env[name] = self.constant(item.detach(), _told(proto, node))
+        return True
+
+    def _outputs(self, proto: onnx.NodeProto, env: dict[str, Ref], kind: Kind, node: Node | None) -> tuple[int, ...]:
+        places = []
+        for name in proto.output:
+            place = self.new_place() if name else -1
+            places.append(place)
+            if name:
+                env[name] = Ref(place, kind, _told(proto, node) if node is not None else 0)
+        return tuple(places)
+
+    def _as_is(self, ref: Ref | None) -> int:
+        return -1 if ref is None else ref.place
+
+    def _placed(self, ref: Ref | None, kind: Kind, steps: list[Step]) -> int:
+        """Return the place of a value where an operator of this kind can read it."""
+        if ref is None:
+            return -1
+        if ref.kind == "const" and kind == "device":
+            if ref.place not in self.on_device:
+                self.on_device[ref.place] = self.new_place()
+            return self.on_device[ref.place]
+        if ref.kind == "host" and kind == "device":
+            place = self.new_place()
+            steps.append(MoveStep("", "to device", (ref.place,), (place,)))
+            return place
+        return ref.place
+
+    def _site(
+        self,
+        scope: Scope,
+        proto: onnx.NodeProto,
+        plan: SitePlan,
+        inputs: list[Ref | None],
+        env: dict[str, Ref],
+        bound: Mapping[str, AttributeProto],
+        steps: list[Step],
+    ) -> None:
+        step = SiteStep(scope.node_label(proto), str(proto.op_type), (), (), site=plan.number, cap=plan.cap)
+        if plan.data_input is not None:
+            step.inputs = (self._placed(inputs[plan.data_input], "device", steps),)
+        else:
+            version = scope.opsets.get(normal_domain(proto.domain), 1)
+            try:
+                step.linear = LINEAR_PARTS[str(proto.op_type)](self._view(scope, proto, inputs, bound, version))
+            except (UnsupportedNodeError, KeyError) as error:
+                reason = str(error) if isinstance(error, UnsupportedNodeError) else "no such fused operator"
+                self._refuse(scope, proto, reason)
+            step.inputs = tuple(self._placed(ref, "device", steps) for ref in inputs)
+        step.outputs = self._outputs(proto, env, "device", None)
+        steps.append(step)
+
+    def _call(
+        self,
+        called: Scope,
+        proto: onnx.NodeProto,
+        inputs: Sequence[Ref | None],
+        env: dict[str, Ref],
+        bound: Mapping[str, AttributeProto],
+        steps: list[Step],
+        depth: int,
+    ) -> None:
+        """Inline a model-local function."""
+        function = called.function
+        if function is None or depth > _MAX_DEPTH:
+            raise ModelError(f"the function {function_key(proto)!r} calls itself")
+        pairs = zip(function.input, inputs, strict=False)
+        inner: dict[str, Ref] = {str(name): ref for name, ref in pairs if ref is not None}
+        given: dict[str, AttributeProto] = {default.name: default for default in function.attribute_proto}
+        for attribute in proto.attribute:
+            source = bound.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
+            if source is not None:
+                given[attribute.name] = source
+        absent = {str(name) for name in function.input} - set(inner)
+        wanted = [str(inside) for inside, outside in zip(function.output, proto.output, strict=False) if outside]
+        body, results = self._function_nodes(called, inner, wanted, given, absent, depth)
+        steps.extend(body)
+        outsides = [str(name) for name in proto.output if name]
+        env.update(zip(outsides, results, strict=True))
+
+    def _function_nodes(
+        self,
+        called: Scope,
+        inner: dict[str, Ref],
+        wanted: Sequence[str],
+        given: Mapping[str, AttributeProto],
+        absent: set[str],
+        depth: int,
+    ) -> tuple[list[Step], list[Ref]]:
+        if absent:
+            # An optional input that the call leaves out is an empty name inside the body.
+            nodes = []
+            for node in called.nodes:
+                copy = onnx.NodeProto()
+                copy.CopyFrom(node)
+                for index, name in enumerate(copy.input):
+                    if name in absent:
+                        copy.input[index] = ""
+                nodes.append(copy)
+            called = Scope(
+                called.path, nodes, called.graph, called.function, called.parent, called.opsets, called.children_of
+            )
+        return self._nodes(called, inner, wanted, given, depth + 1)
+
+    def _branch(
+        self,
+        scope: Scope,
+        position: int,
+        inputs: Sequence[Ref | None],
+        env: dict[str, Ref],
+        bound: Mapping[str, AttributeProto],
+        steps: list[Step],
+        depth: int,
+    ) -> None:
+        """Compile an If: one branch where the condition is constant, both where it is computed."""
+        proto = scope.nodes[position]
+        bodies = branch_bodies(scope, position)
+        condition = inputs[0] if inputs else None
+        if condition is None or len(bodies) != 2:
+            raise ModelError(f"the If node {scope.node_label(proto)!r} lacks its condition or a branch")
+        if condition.kind == "const":
+            chosen = bodies[0] if bool(self.constants[condition.place].reshape(()).item()) else bodies[1]
+            inner_steps, results = self._body(chosen, env, bound, depth)
+            steps.extend(inner_steps)
+            env.update({name: ref for name, ref in zip(proto.output, results, strict=False) if name})
+            return
+        compiled = [self._body(body, env, bound, depth) for body in bodies]
+        kinds: list[Kind] = [
+            "host" if all(results[at].kind != "device" for _, results in compiled) else "device"
+            for at in range(len(proto.output))
+        ]
+        programs = []
+        for inner_steps, results in compiled:
+            finals = tuple(self._placed(ref, kind, inner_steps) for ref, kind in zip(results, kinds, strict=True))
+            programs.append(Program(inner_steps, finals))
+        outputs = tuple(self.new_place() for _ in proto.output)
+        for name, place, kind in zip(proto.output, outputs, kinds, strict=True):
+            env[name] = Ref(place, kind)
+        steps.append(
+            BranchStep(scope.node_label(proto), "If", (condition.place,), outputs, branches=(programs[0], programs[1]))
+        )
+
+    def _body(
+        self, body: Scope, env: Mapping[str, Ref], bound: Mapping[str, AttributeProto], depth: int
+    ) -> tuple[list[Step], list[Ref]]:
+        inner = dict(env)
+        graph = body.graph
+        if graph is None:
+            raise ModelError(f"{body.path!r} is no graph")
+        self._initializers(graph, inner, {})
+        return self._nodes(body, inner, [str(value.name) for value in graph.output], bound, depth + 1)
+
+
+def branch_bodies(scope: Scope, position: int) -> list[Scope]:
+    """Return the then and the else branch of an If, in this order."""
+    node = scope.nodes[position]
+    names = [str(attribute.name) for attribute in node.attribute if attribute.HasField("g")]
+    bodies = dict(zip(names, scope.children_of.get(position, []), strict=False))
+    return [bodies[name] for name in ("then_branch", "else_branch") if name in bodies]
+
+
+def needed_nodes(scope: Scope, env: Mapping[str, Ref], wanted: Iterable[str]) -> list[int]:
+    """Return the positions of the nodes that the wanted names need, in an order in which they can run.
+
+    Files whose nodes do not stand in topological order are put in order.
+
+    Raises:
+        ModelError: The graph has a cycle.
+    """
+    producer = {str(name): at for at, node in enumerate(scope.nodes) for name in node.output if name}
+    order: list[int] = []
+    state: dict[int, int] = {}  # 1: its inputs are being visited, 2: done
+    stack: list[tuple[int, bool]] = [(producer[name], False) for name in reversed(list(wanted)) if name in producer]
+    while stack:
+        at, leaving = stack.pop()
+        if leaving:
+            state[at] = 2
+            order.append(at)
+            continue
+        if state.get(at) == 2:
+            continue
+        if state.get(at) == 1:
+            raise ModelError(f"the node {scope.node_label(scope.nodes[at])!r} depends on itself")
+        state[at] = 1
+        stack.append((at, True))
+        for name in reversed(_read_names(scope, at)):
+            before = producer.get(name)
+            if before is not None and name not in env and state.get(before) != 2:
+                stack.append((before, False))
+    return order
+
+
+def _read_names(scope: Scope, position: int) -> list[str]:
+    """Return the names a node reads, those that its sub-graphs capture included."""
+    names = [str(name) for name in scope.nodes[position].input if name]
+    for child in scope.children_of.get(position, []):
+        for at in range(len(child.nodes)):
+            names.extend(_read_names(child, at))
+        if child.graph is not None:
+            names.extend(str(value.name) for value in child.graph.output)
+    return names
+
+
+def _told(proto: onnx.NodeProto, node: Node | None) -> int:
+    """Return the element type of a node's output where its attributes tell it, or its kind passes it on."""
+    if node is None:
+        return 0
+    if proto.op_type == "Cast":
+        return int(node.attr("to", 0))
+    if proto.op_type == "Constant":
+        return next((int(item.t.data_type) for item in proto.attribute if item.name == "value"), 0)
+    if proto.op_type in ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"):
+        return node.element_type(0)
+    return 0

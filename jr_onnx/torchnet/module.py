@@ -1,0 +1,321 @@
+"""The module: an ONNX classifier in torch, its sites' kappas and derivatives adjustable at any time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from jr_onnx.errors import DataError, InputError, KappaError
+from jr_onnx.kappa import RandomKappa
+from jr_onnx.semantics import round_kappa
+from jr_onnx.torchnet.jump import SiteBackward
+from jr_onnx.torchnet.program import Context, Observer, Program, SiteState, Values, execute
+from jr_onnx.torchnet.sites import TorchSite
+
+KappaSetting = float | Mapping[str, float] | None
+BackwardSetting = SiteBackward | Mapping[str, SiteBackward]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """The unchangeable part of a module, shared by its clones.
+
+    Attributes:
+        program: The steps.
+        places: Length of the list of values.
+        host_constants: Place -> constant that stays on the CPU.
+        sites: The retrofit sites, then the model's own jumps.
+        input_place: Where the input goes.
+        input_name: Name of the input.
+        input_shape: Its shape; None for a free axis, the batch axis included.
+        output_name: Name of the value the logits are taken from.
+        num_classes: How many logits there are.
+        static_batch: The only batch size the graph can run with; other sizes are cut into such pieces. None: any.
+        notes: What a reader of results should know about the conversion.
+        dtype: Floating type of the computation.
+    """
+
+    program: Program
+    places: int
+    host_constants: dict[int, Tensor]
+    sites: tuple[TorchSite, ...]
+    input_place: int
+    input_name: str
+    input_shape: tuple[int | None, ...]
+    output_name: str
+    num_classes: int
+    static_batch: int | None
+    notes: tuple[str, ...]
+    dtype: torch.dtype
+
+
+class OnnxModule(nn.Module):
+    """An ONNX classifier as a torch module; made by `jr_onnx.torchnet.load`.
+
+    The forward pass is the file's; gradients are torch's, with a replaceable derivative at every site. Weights are
+    buffers (they need no gradient); `clone` shares them.
+
+    Attributes:
+        sites: Site id -> site, in graph order, keyed as by `jr_onnx.rewrite.find_sites`.
+        jumps: JumpReLUs that a model without provenance has by itself, keyed by node name.
+    """
+
+    def __init__(self, blueprint: Blueprint, constants: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._blueprint = blueprint
+        self._device_places = tuple(constants)
+        self.register_buffer("anchor", torch.zeros(0, dtype=blueprint.dtype))  # where the module lives
+        for place, tensor in constants.items():
+            self.register_buffer(f"constant_{place}", tensor)
+        self.sites = {site.id: site for site in blueprint.sites if site.form != "own_jump"}
+        self.jumps = {site.id: site for site in blueprint.sites if site.form == "own_jump"}
+        self._ids = [site.id for site in blueprint.sites]
+        self._states = [SiteState(site.kappa) for site in blueprint.sites]
+        self._random: RandomKappa | None = None
+        self._generator: torch.Generator | None = None
+        self._observer: Observer | None = None
+        self._template: Values = []
+        self._refresh()
+        self.eval()
+
+    @property
+    def input_name(self) -> str:
+        """Name of the model's image input."""
+        return self._blueprint.input_name
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the model's inputs; one."""
+        return (self._blueprint.input_name,)
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of the input; None for an axis of any length, the batch axis included."""
+        return self._blueprint.input_shape
+
+    @property
+    def output_name(self) -> str:
+        """Name of the value in the model that the logits are."""
+        return self._blueprint.output_name
+
+    @property
+    def num_classes(self) -> int:
+        """How many logits there are."""
+        return self._blueprint.num_classes
+
+    @property
+    def static_batch(self) -> int | None:
+        """The batch size the graph is bound to, None where any works (the module takes any in both cases)."""
+        return self._blueprint.static_batch
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results should know about the conversion."""
+        return self._blueprint.notes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the computation."""
+        return self._blueprint.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._device
+
+    @property
+    def kappas(self) -> dict[str, float]:
+        """Site id -> its kappa, rounded to the site's element type."""
+        return {name: self._states[site.number].kappa for name, site in self.sites.items()}
+
+    @property
+    def backwards(self) -> dict[str, SiteBackward]:
+        """Site id -> how its derivative is taken."""
+        return {name: self._states[site.number].backward for name, site in self.sites.items()}
+
+    @property
+    def random(self) -> RandomKappa | None:
+        """The range kappa is drawn from in every forward pass, or None."""
+        return self._random
+
+    def set_kappa(self, kappa: KappaSetting) -> None:
+        """Set the jump of sites; 0 makes a ReLU.
+
+        Args:
+            kappa: One number for all sites; a mapping of site id to number, which leaves other sites as they are;
+                or None for what the loaded file has.
+
+        Raises:
+            KappaError: A value is no kappa, or an id is unknown.
+        """
+        if kappa is None:
+            for site in self._blueprint.sites:
+                self._states[site.number].kappa = site.kappa
+        elif isinstance(kappa, Mapping):
+            known = {**self.jumps, **self.sites}
+            self._check_ids(kappa, known)
+            rounded = {name: round_kappa(value, known[name].dtype) for name, value in kappa.items()}
+            for name, value in rounded.items():
+                self._states[known[name].number].kappa = value
+        else:
+            for site in self.sites.values():
+                self._states[site.number].kappa = round_kappa(kappa, site.dtype)
+
+    def set_backward(self, backward: BackwardSetting) -> None:
+        """Choose how the derivative of sites is taken; the forward pass stays the exact JumpReLU.
+
+        Args:
+            backward: One choice for all sites (and the model's own jumps), or a mapping of site id to choice, which
+                leaves other sites as they are.
+
+        Raises:
+            KappaError: An id is unknown.
+        """
+        if isinstance(backward, SiteBackward):
+            for state in self._states:
+                state.backward = backward
+            return
+        known = {**self.jumps, **self.sites}
+        self._check_ids(backward, known)
+        for name, choice in backward.items():
+            self._states[known[name].number].backward = choice
+
+    def _check_ids(self, names: Mapping[str, Any], known: Mapping[str, TorchSite]) -> None:
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            shown = ", ".join(list(known)[:5]) + (", ..." if len(known) > 5 else "")
+            raise KappaError(f"there is no site {unknown[0]!r}; the sites are {shown or 'none'}")
+
+    def set_random(
+        self,
+        low: float | None,
+        high: float | None = None,
+        per: Literal["network", "site"] = "network",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Draw kappa ~ U[low, high] anew for every forward pass (paper, appendix C).
+
+        Args:
+            low: Lower end; None switches the drawing off.
+            high: Upper end.
+            per: One draw for the whole network, or one for every site.
+            generator: A CPU generator to draw from; None for torch's global one.
+
+        Raises:
+            KappaError: The range is empty or no range of kappas.
+        """
+        if low is None:
+            self._random, self._generator = None, None
+            return
+        if high is None:
+            raise KappaError(f"the random range starts at {low} and has no upper end, expected low < high")
+        self._random, self._generator = RandomKappa(low, high, per), generator
+
+    @contextlib.contextmanager
+    def observing(self, observer: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+        """Call `observer(site id, z, J(z))` at every site of the forward passes inside the `with` block."""
+        before, self._observer = self._observer, observer
+        try:
+            yield
+        finally:
+            self._observer = before
+
+    def clone(self) -> OnnxModule:
+        """Return a module that shares weights and program, with kappas, derivatives and randomness of its own."""
+        constants = {place: self._template[place] for place in self._device_places}
+        twin = OnnxModule(self._blueprint, constants).to(self._device)
+        twin._states = [SiteState(state.kappa, state.backward) for state in self._states]
+        twin._random, twin._generator = self._random, self._generator
+        return twin
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits.
+
+        Args:
+            x: The input, (N, ...) with any N; converted to the module's floating type.
+
+        Returns:
+            (N, num_classes).
+
+        Raises:
+            DataError: The shape does not fit the model's input.
+            ModelError: A node cannot be evaluated for this input.
+        """
+        self._check_shape(x)
+        x = x.to(self._blueprint.dtype)
+        context = Context(self._device, self._draw(), self._states, self._ids, self._observer)
+        size = self._blueprint.static_batch
+        if size is None or x.shape[0] == size:
+            return self._run(x, context)
+        pieces = [self._piece(part, size, context) for part in torch.split(x, size)]
+        return torch.cat(pieces)
+
+    def _piece(self, part: Tensor, size: int, context: Context) -> Tensor:
+        """Run a piece of at most the static batch size, filled up with copies of its last sample."""
+        count = part.shape[0]
+        if count < size:
+            part = torch.cat([part, part[-1:].expand(size - count, *part.shape[1:])])
+        return self._run(part, context)[:count]
+
+    def _run(self, x: Tensor, context: Context) -> Tensor:
+        values = self._template.copy()
+        values[self._blueprint.input_place] = x
+        execute(self._blueprint.program.steps, values, context)
+        logits: Tensor = values[self._blueprint.program.results[0]]
+        return logits if logits.dim() == 2 else logits.flatten(1)
+
+    def _draw(self) -> list[float]:
+        """Return the kappa of every site for one forward pass."""
+        if self._random is None:
+            return [state.kappa for state in self._states]
+        low, high = self._random.low, self._random.high
+        shared = self._uniform(low, high) if self._random.per == "network" else None
+        kappas = []
+        for site, state in zip(self._blueprint.sites, self._states, strict=True):
+            if site.form == "own_jump":
+                kappas.append(state.kappa)
+            else:
+                value = shared if shared is not None else self._uniform(low, high)
+                kappas.append(round_kappa(value, site.dtype))
+        return kappas
+
+    def _uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=self._generator, dtype=torch.float64).item())
+
+    def _check_shape(self, x: Tensor) -> None:
+        expected: Sequence[int | None] = self._blueprint.input_shape
+        fits = x.dim() == len(expected) and all(
+            want is None or have == want for have, want in zip(x.shape[1:], expected[1:], strict=True)
+        )
+        if not fits:
+            shown = ", ".join("any" if size is None else str(size) for size in expected)
+            raise DataError(
+                f"the input has the shape {list(x.shape)}, but {self._blueprint.input_name!r} expects [{shown}]",
+                hint="Check the layout (NCHW or NHWC) and the image size",
+            )
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> OnnxModule:
+        """Move the weights; refuse a change of type, which the compiled casts would not follow."""
+        probe = fn(torch.zeros(0, dtype=self._blueprint.dtype))
+        if probe.dtype != self._blueprint.dtype:
+            raise InputError(
+                f"the module computes in {self._blueprint.dtype} and cannot be converted to {probe.dtype}",
+                hint="Load the model again with dtype=...",
+            )
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._refresh()
+        return self
+
+    def _refresh(self) -> None:
+        """Lay the constants out where the program reads them."""
+        self._template = [None] * self._blueprint.places
+        for place, tensor in self._blueprint.host_constants.items():
+            self._template[place] = tensor
+        self._device = self.get_buffer("anchor").device
+        for place in self._device_places:
+            self._template[place] = self.get_buffer(f"constant_{place}")

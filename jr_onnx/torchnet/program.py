@@ -1,0 +1,215 @@
+"""What runs at a forward pass: a flat list of steps over a list of values.
+
+A step knows the places of its inputs and outputs in the list, and which values nobody needs after it. Steps hold no
+weights and no site states: those come with the list and the context, so that several modules share one program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jr_onnx.errors import ModelError
+from jr_onnx.torchnet.jump import SiteBackward, jump
+from jr_onnx.torchnet.registry import Function
+
+Values = list[Any]
+Observer = Callable[[str, Tensor, Tensor], None]
+"""Called with a site's id, its input and its output."""
+
+
+@dataclass(slots=True)
+class SiteState:
+    """The changeable part of a site: its kappa now, and how its derivative is taken."""
+
+    kappa: float
+    backward: SiteBackward = field(default_factory=SiteBackward)
+
+
+@dataclass(slots=True)
+class Context:
+    """What a pass needs beside the values.
+
+    Attributes:
+        device: Where the data lives.
+        kappas: The kappa of every site in this pass, by the site's number.
+        states: The state of every site, by its number.
+        ids: The id of every site, by its number.
+        observer: Called at every site, or None.
+    """
+
+    device: torch.device
+    kappas: list[float]
+    states: list[SiteState]
+    ids: list[str]
+    observer: Observer | None = None
+
+
+@dataclass(slots=True)
+class Step:
+    """Base of the steps.
+
+    Attributes:
+        name: The node's name, for messages.
+        op_type: The node's operator.
+        inputs: Places of the inputs, -1 for an absent one.
+        outputs: Places of the outputs, -1 for an unused one.
+        release: Places that nobody reads after this step.
+    """
+
+    name: str
+    op_type: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    release: tuple[int, ...] = ()
+
+    def run(self, values: Values, context: Context) -> None:
+        """Read the inputs, write the outputs, drop what is released."""
+        raise NotImplementedError
+
+    def reads(self) -> set[int]:
+        """Return every place this step reads, sub-programs included."""
+        return {place for place in self.inputs if place >= 0}
+
+    def writes(self) -> set[int]:
+        """Return every place this step writes, sub-programs included."""
+        return {place for place in self.outputs if place >= 0}
+
+
+@dataclass(slots=True)
+class OpStep(Step):
+    """One operator."""
+
+    function: Function = lambda *_: None
+
+    def run(self, values: Values, context: Context) -> None:
+        """See `Step.run`."""
+        del context
+        result = self.function(*[values[place] if place >= 0 else None for place in self.inputs])
+        if len(self.outputs) == 1 and not isinstance(result, tuple | list):
+            values[self.outputs[0]] = result
+        else:
+            for place, item in zip(self.outputs, result, strict=False):
+                if place >= 0:
+                    values[place] = item
+        for place in self.release:
+            values[place] = None
+
+
+@dataclass(slots=True)
+class SiteStep(Step):
+    """One site: an optional linear part (of a fused node), then the jump."""
+
+    site: int = 0
+    cap: float | None = None
+    linear: Function | None = None
+
+    def run(self, values: Values, context: Context) -> None:
+        """See `Step.run`."""
+        if self.linear is None:
+            z = values[self.inputs[0]]
+        else:
+            z = self.linear(*[values[place] if place >= 0 else None for place in self.inputs])
+        result = jump(z, context.kappas[self.site], self.cap, context.states[self.site].backward)
+        if context.observer is not None:
+            context.observer(context.ids[self.site], z, result)
+        values[self.outputs[0]] = result
+        for place in self.release:
+            values[place] = None
+
+
+@dataclass(slots=True)
+class MoveStep(Step):
+    """Bring a value that was computed on the host to the data's device."""
+
+    def run(self, values: Values, context: Context) -> None:
+        """See `Step.run`."""
+        values[self.outputs[0]] = values[self.inputs[0]].to(context.device)
+        for place in self.release:
+            values[place] = None
+
+
+@dataclass(slots=True)
+class BranchStep(Step):
+    """An If: run one of two sub-programs, then take its results."""
+
+    branches: tuple[Program, Program] = field(default_factory=lambda: (Program(), Program()))
+
+    def run(self, values: Values, context: Context) -> None:
+        """See `Step.run`."""
+        chosen = self.branches[0] if bool(values[self.inputs[0]].reshape(()).item()) else self.branches[1]
+        execute(chosen.steps, values, context)
+        for place, source in zip(self.outputs, chosen.results, strict=True):
+            values[place] = values[source]
+        for place in self.release:
+            values[place] = None
+
+    def reads(self) -> set[int]:
+        """See `Step.reads`."""
+        found = {self.inputs[0]}
+        for branch in self.branches:
+            found.update(branch.results)
+            for step in branch.steps:
+                found.update(step.reads())
+        return found
+
+    def writes(self) -> set[int]:
+        """See `Step.writes`."""
+        found = set(self.outputs)
+        for branch in self.branches:
+            for step in branch.steps:
+                found.update(step.writes())
+        return found
+
+
+@dataclass(slots=True)
+class Program:
+    """Steps, and where their results lie."""
+
+    steps: list[Step] = field(default_factory=list)
+    results: tuple[int, ...] = ()
+
+
+def execute(steps: Sequence[Step], values: Values, context: Context) -> None:
+    """Run steps in order.
+
+    Raises:
+        ModelError: A step fails, for instance because the input's shape does not suit the model.
+    """
+    step = None
+    try:
+        for step in steps:
+            step.run(values, context)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        if step is None or isinstance(error, torch.OutOfMemoryError) or "memory" in str(error).lower():
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"the node {step.name!r} ({step.op_type}) cannot be evaluated: {reason}") from error
+
+
+def prune(program: Program) -> None:
+    """Drop steps whose outputs nobody needs, and note where each value is read last."""
+    _prune(program, None)
+
+
+def _prune(program: Program, own: set[int] | None) -> None:
+    """Prune a program; a branch may only drop values it made itself (`own`), since the rest may be read after it."""
+    needed = set(program.results)
+    kept: list[Step] = []
+    for step in reversed(program.steps):
+        if step.writes() & needed:
+            needed |= step.reads()
+            kept.append(step)
+            if isinstance(step, BranchStep):
+                for branch in step.branches:
+                    _prune(branch, set().union(*(inner.writes() for inner in branch.steps)))
+    program.steps = kept[::-1]
+    later = set(program.results)
+    for step in reversed(program.steps):
+        touched = step.reads() | step.writes()
+        step.release = tuple(sorted(place for place in touched - later if own is None or place in own))
+        later |= step.reads()

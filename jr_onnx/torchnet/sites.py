@@ -1,0 +1,122 @@
+"""The sites of a model as the evaluator sees them: the rewriter's sites, and jumps the model has by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from jr_onnx.provenance import Provenance
+from jr_onnx.rewrite.scopes import Scope, normal_domain, unique, walk
+from jr_onnx.rewrite.sites import LocatedSite
+from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, round_kappa
+from jr_onnx.torchnet.compiler import SitePlan
+
+_DEFAULT_ALPHA = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TorchSite:
+    """A place where JumpReLU is applied.
+
+    Attributes:
+        id: The rewriter's id (`jr_onnx.rewrite.find_sites`).
+        number: Position in the module's lists.
+        form: relu, clip, max, fused_conv, fused_gemm, nchwc_conv; own_jump for one that the model has by itself.
+        op_type: Operator of the node.
+        dtype: NumPy name of the element type in the model; kappa is rounded to it.
+        scope: Scope path, "" for the main graph.
+        node_name: Name of the node, may be "".
+        output: Name of the output tensor.
+        cap: Upper bound of ReLU6 and its kin, or None.
+        kappa: The jump in the file that was loaded.
+    """
+
+    id: str
+    number: int
+    form: str
+    op_type: str
+    dtype: str
+    scope: str
+    node_name: str
+    output: str
+    cap: float | None
+    kappa: float
+
+
+def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -> list[tuple[TorchSite, SitePlan]]:
+    """Return the rewriter's sites with their kappas, and what the compiler must know of each.
+
+    Args:
+        located: The sites of the original model.
+        provenance: Of the retrofit that the original was restored from, or None.
+    """
+    kappas = {record.id: record.kappa for record in provenance.sites} if provenance is not None else {}
+    result = []
+    for number, item in enumerate(located):
+        found = item.site
+        site = TorchSite(
+            found.id,
+            number,
+            found.form,
+            found.op_type,
+            found.dtype,
+            found.scope,
+            found.node_name,
+            found.output,
+            found.cap,
+            kappas.get(found.id, 0.0),
+        )
+        operand = item.match.operand
+        data_input = list(item.node.input).index(operand) if operand else None
+        result.append((site, SitePlan(number, found.cap, data_input)))
+    return result
+
+
+def own_jumps(tops: Sequence[Scope], first: int) -> list[tuple[TorchSite, SitePlan]]:
+    """Return the JumpReLUs that a model without provenance has: ThresholdedRelu and jr_onnx::JumpRelu nodes.
+
+    Their kappa is the model's own and is not part of a retrofit, but their derivative is replaceable like a site's.
+
+    Args:
+        tops: The model's scopes.
+        first: The number of the first of them.
+    """
+    result: list[tuple[TorchSite, SitePlan]] = []
+    taken: set[str] = set()
+    for scope, node in _jump_nodes(tops):
+        kappa, cap = _constants(node)
+        if kappa is None:
+            continue
+        label = scope.node_label(node)
+        name = unique(f"{scope.path}/{label}" if scope.path else label, taken)
+        number = first + len(result)
+        output = str(node.output[0])
+        site = TorchSite(
+            name, number, "own_jump", str(node.op_type), "float32", scope.path, str(node.name), output, cap, kappa
+        )
+        result.append((site, SitePlan(number, cap, 0)))
+    return result
+
+
+def _jump_nodes(tops: Sequence[Scope]) -> Iterator[tuple[Scope, onnx.NodeProto]]:
+    for top in tops:
+        if top.function is not None and top.function.domain == OP_DOMAIN:
+            continue
+        for scope in walk(top):
+            for node in scope.nodes:
+                key = (normal_domain(node.domain), node.op_type)
+                if key in (("", "ThresholdedRelu"), (OP_DOMAIN, OP_TYPE)) and len(node.input) == 1 and node.output:
+                    yield scope, node
+
+
+def _constants(node: onnx.NodeProto) -> tuple[float | None, float | None]:
+    """Return kappa and cap; kappa is None where it is negative, drawn, or the attribute of a function."""
+    if any(attribute.ref_attr_name for attribute in node.attribute):
+        return None, None
+    values = {str(attribute.name): float(attribute.f) for attribute in node.attribute}
+    if node.op_type == "ThresholdedRelu":
+        alpha = values.get("alpha", _DEFAULT_ALPHA)
+        return (round_kappa(alpha, "float32") if alpha >= 0 else None), None
+    return values.get("kappa"), values.get("cap")

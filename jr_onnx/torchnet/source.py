@@ -1,0 +1,148 @@
+"""Read what is to be evaluated: a file or proto, its original if it is a retrofit, its input and its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from jr_onnx import provenance
+from jr_onnx.errors import InputError, ModelError
+from jr_onnx.provenance import Provenance
+from jr_onnx.rewrite import restore
+from jr_onnx.torchnet.dtypes import FLOATS
+
+_MATRIX = 2
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInput:
+    """The image input: its name, its element type, and its sizes (None where free)."""
+
+    name: str
+    element_type: int
+    shape: tuple[int | None, ...]
+
+    @property
+    def batch(self) -> int | None:
+        """The batch size the model declares, None where it is free."""
+        return self.shape[0] if self.shape else None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to evaluate.
+
+    Attributes:
+        model: The original model: a retrofit's jumps are taken out again, and come back as the sites' kappas.
+        provenance: Of the retrofit, or None.
+        base_dir: The folder external data lies in.
+    """
+
+    model: onnx.ModelProto
+    provenance: Provenance | None
+    base_dir: str
+
+
+def read(model: str | Path | onnx.ModelProto) -> Source:
+    """Read a model.
+
+    Raises:
+        ModelError: The file is no usable model.
+    """
+    base_dir = ""
+    if isinstance(model, onnx.ModelProto):
+        proto = model
+    else:
+        path = Path(model)
+        base_dir = str(path.parent)
+        try:
+            proto = onnx.load(str(path), format="protobuf", load_external_data=False)
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}") from None
+        except (DecodeError, ValueError) as error:
+            raise ModelError(f"{path} is no ONNX model: {' '.join(str(error).split())}") from None
+    if not proto.graph.node:
+        raise ModelError("the model has no nodes")
+    record = provenance.read(proto)
+    return Source(restore(proto) if record is not None else proto, record, base_dir)
+
+
+def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> GraphInput:
+    """Return the model's one input.
+
+    Args:
+        model: The model.
+        shape: The caller's word on the shape, or None.
+
+    Raises:
+        ModelError: The model has several inputs, none, or one without a shape.
+        InputError: The caller's shape contradicts the model's.
+    """
+    given = {tensor.name for tensor in model.graph.initializer}
+    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
+    inputs = [value for value in model.graph.input if value.name not in given]
+    if len(inputs) != 1:
+        names = ", ".join(repr(value.name) for value in inputs) or "none"
+        raise ModelError(
+            f"the model has {len(inputs)} inputs ({names}), expected one image input",
+            hint="Fix the others as initializers, or export the model again without them",
+        )
+    value = inputs[0]
+    tensor = value.type.tensor_type
+    declared: tuple[int | None, ...] | None = None
+    if tensor.HasField("shape"):
+        declared = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
+    if shape is not None:
+        if declared is not None and not _agree(declared, shape):
+            raise InputError(f"the given input shape {list(shape)} contradicts the model's, {list(declared)}")
+        declared = tuple(shape)
+    if not declared:
+        raise ModelError(
+            f"the model does not declare a shape with a batch axis for its input {value.name!r}",
+            hint="Give input_shape=(None, channels, height, width)",
+        )
+    return GraphInput(str(value.name), int(tensor.elem_type), declared)
+
+
+def _agree(declared: Sequence[int | None], given: Sequence[int | None]) -> bool:
+    return len(declared) == len(given) and all(
+        one is None or other is None or one == other for one, other in zip(declared, given, strict=True)
+    )
+
+
+def logit_candidates(model: onnx.ModelProto, output: str | None) -> list[str]:
+    """Return the names of values that may be the logits, the likeliest first.
+
+    Args:
+        model: The model.
+        output: The caller's choice: a graph output or any value of the main graph; or None.
+
+    Raises:
+        InputError: There is no value of that name.
+        ModelError: The model has no floating output.
+    """
+    if output is not None:
+        known = {name for node in model.graph.node for name in node.output}
+        if output not in known:
+            names = ", ".join(repr(value.name) for value in model.graph.output)
+            raise InputError(f"the model has no value {output!r}; its outputs are {names}")
+        return [output]
+    floating = [
+        value
+        for value in model.graph.output
+        if value.type.HasField("tensor_type") and value.type.tensor_type.elem_type in (0, *FLOATS)
+    ]
+    if not floating:
+        raise ModelError("the model has no output of a floating type, so there are no logits to attack")
+
+    def unlikely(value: onnx.ValueInfoProto) -> int:
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape"):
+            return 1
+        return 0 if len(tensor.shape.dim) == _MATRIX else 2
+
+    return [str(value.name) for value in sorted(floating, key=unlikely)]
