@@ -301,8 +301,8 @@ def _add_input(work: _Work) -> str:
     if model.ir_version < _DEFAULTS_SINCE_IR:
         if _initializers_are_inputs(model):
             raise RefusalError(
-                f"a kappa input needs IR {_DEFAULTS_SINCE_IR}, and raising this model from IR {model.ir_version} would make "
-                "its initializers, which are also graph inputs, overridable (and slow)",
+                f"a kappa input needs IR {_DEFAULTS_SINCE_IR}, and raising this model from IR {model.ir_version} "
+                "would make its initializers, which are also graph inputs, overridable (and slow)",
                 hint="Add --demote-initializer-inputs to take them off the inputs",
             )
         _raise_ir(work, _DEFAULTS_SINCE_IR)

@@ -107,7 +107,8 @@ def _attribute(attribute: onnx.AttributeProto) -> str:
     if attribute.HasField("g") or attribute.graphs:
         return "graph"
     try:
-        return _short(onnx.helper.get_attribute_value(attribute))
+        value = onnx.helper.get_attribute_value(attribute)
+        return _short(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
     except ValueError:
         return "?"
 

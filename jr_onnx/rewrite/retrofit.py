@@ -141,8 +141,8 @@ def rewrite(
 
         return rewrite_graph(model, settings)
     source = load(model)
-    path = choose_output(source, output, force=force)
     done = retrofit(source, settings)
+    path = choose_output(source, output, force=force)
     result = write(done, path, external_data, force=force)
     return path, result
 
@@ -321,12 +321,13 @@ def _warnings(options: Options, edit: Edit) -> list[str]:
     random = options.plan.random
     if random is not None and random.source == "graph":
         found.append(
-            "kappa is drawn by RandomUniform inside the graph: ONNX Runtime seeds it from the clock and one observed draw "
-            "predicts the next; use --random-source input or op for a defence"
+            "kappa is drawn by RandomUniform inside the graph: ONNX Runtime seeds it from the clock and one observed "
+            "draw predicts the next; use --random-source input or op for a defence"
         )
     elif random is not None and random.source == "input":
         found.append(
-            f"kappa is drawn by jr_onnx.InferenceSession and jr-onnx serve; elsewhere it stays at its default {random.middle:g}"
+            "kappa is drawn by jr_onnx.InferenceSession and jr-onnx serve; elsewhere it stays at its default "
+            f"{random.middle:g}"
         )
     elif random is not None:
         found.append("without the jr_onnx op library kappa is drawn by RandomUniform, which is predictable")

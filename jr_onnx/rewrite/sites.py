@@ -145,8 +145,9 @@ def locate(model: onnx.ModelProto) -> Findings:
                 others.append(Other(name, shown, scope.path, verdict.reason))
             else:
                 output = str(node.output[0])
+                feeds = readers.of(output)
                 site = Site(
-                    name, verdict.form, shown, verdict.dtype, scope.path, str(node.name), output, verdict.cap, readers.of(output)
+                    name, verdict.form, shown, verdict.dtype, scope.path, str(node.name), output, verdict.cap, feeds
                 )  # fmt: skip
                 located.append(LocatedSite(site, scope, index, verdict))
     table = SiteTable(tuple(item.site for item in located), tuple(refusals), tuple(others))

@@ -101,8 +101,9 @@ def _problem(wish: str, setting: Setting) -> str | None:
         return None
     if setting.ir_version < MINIMUM_IR and not setting.may_raise_ir:
         return (
-            f"it needs IR {MINIMUM_IR}, and raising this model from IR {setting.ir_version} would make its initializers, "
-            "which are also graph inputs, overridable (and slow); --demote-initializer-inputs takes them off the inputs"
+            f"it needs IR {MINIMUM_IR}, and raising this model from IR {setting.ir_version} would make its "
+            "initializers, which are also graph inputs, overridable (and slow); --demote-initializer-inputs takes "
+            "them off the inputs"
         )
     return custom_problem(
         setting.opset, setting.dtype, variable=setting.variable, capped=setting.capped, target=setting.target

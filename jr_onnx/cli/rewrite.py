@@ -1,0 +1,176 @@
+"""`jr-onnx rewrite`: replace the ReLUs of a model by JumpReLU, and change nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jr_onnx.cli.output import json_option, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from jr_onnx.kappa import KappaPlan, RandomSource
+    from jr_onnx.rewrite import RewriteResult
+
+_ROWS_SHOWN = 12
+
+
+@click.command("rewrite")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--kappa", type=float, help="The jump, for every site: z passes where z > kappa. 0 is ReLU.")
+@click.option(
+    "--kappa-map",
+    type=click.Path(path_type=Path),
+    help="JSON or YAML file: site id or regular expression -> kappa. Sites it does not name get --kappa, or stay ReLU.",
+)
+@click.option(
+    "--random",
+    "random_range",
+    nargs=2,
+    type=float,
+    metavar="LOW HIGH",
+    help="Draw kappa from U[LOW, HIGH] for every forward pass (paper, appendix C).",
+)
+@click.option(
+    "--random-per",
+    type=click.Choice(["network", "site"]),
+    default="network",
+    show_default=True,
+    help="One draw for the whole network, or one for every site.",
+)
+@click.option(
+    "--random-source",
+    type=click.Choice(["input", "op", "graph"]),
+    help="Who draws: jr_onnx.InferenceSession into a graph input, the custom op, or RandomUniform in the graph "
+    "(predictable).  [default: input per network, op per site]",
+)
+@click.option(
+    "--kappa-input", metavar="NAME", help="Make kappa an optional scalar graph input; --kappa is its default."
+)
+@click.option("--include", multiple=True, metavar="REGEX", help="Rewrite only sites whose id matches. Repeatable.")
+@click.option("--exclude", multiple=True, metavar="REGEX", help="Leave sites whose id matches as they are. Repeatable.")
+@click.option(
+    "--lowering",
+    type=click.Choice(["auto", "where", "thresholded", "custom"]),
+    default="auto",
+    show_default=True,
+    help="How J is written: Sub/Greater/Where, ThresholdedRelu, or the jr_onnx custom op with a function body.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["portable", "cpu", "cuda"]),
+    default="portable",
+    show_default=True,
+    help="Where the model will run; auto chooses the lowering for it.",
+)
+@click.option(
+    "--opset", type=int, metavar="N", help="Convert the model to this opset first, and list what that changed."
+)
+@click.option(
+    "--demote-initializer-inputs",
+    is_flag=True,
+    help="Take initializers off the graph inputs (IR 3 lists them there), where the IR version must be raised.",
+)
+@click.option("--replace", is_flag=True, help="MODEL is a retrofit: give its sites the new kappa.")
+@click.option(
+    "--external-data",
+    type=click.Choice(["auto", "copy", "hardlink", "reference"]),
+    default="auto",
+    show_default=True,
+    help="How external data comes to another folder; auto shares blocks where the file system can, else copies.",
+)
+@click.option("--hash-data", is_flag=True, help="Record the SHA-256 of external data in the provenance too.")
+@click.option("--timestamp", is_flag=True, help="Record the time in the provenance (the bytes then differ each time).")
+@click.option("--dry-run", is_flag=True, help="Do everything but writing.")
+@click.option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Where to write.  [default: MODEL.jr.onnx beside it]"
+)
+@json_option
+def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff: bool, **given: Any) -> None:
+    """Replace the ReLUs of MODEL by JumpReLU, and change nothing else.
+
+    J(z) = z if z > kappa else 0. The simplest use is: jr-onnx rewrite model.onnx --kappa 0.06
+    """
+    from jr_onnx.modelfile import load
+    from jr_onnx.rewrite import Options, retrofit
+    from jr_onnx.rewrite.differences import text_diff
+    from jr_onnx.rewrite.retrofit import choose_output, write
+
+    options = Options(
+        plan=_plan(given),
+        lowering=given["lowering"],
+        target=given["target"],
+        include=given["include"],
+        exclude=given["exclude"],
+        opset=given["opset"],
+        demote_initializer_inputs=given["demote_initializer_inputs"],
+        replace=given["replace"],
+        hash_data=given["hash_data"],
+        timestamp=given["timestamp"],
+    )
+    source = load(model)
+    done = retrofit(source, options)
+    path = None if dry_run else choose_output(source, output, force=given["force"])
+    result = done.result if path is None else write(done, path, given["external_data"], force=given["force"])
+    if diff:
+        click.echo(text_diff(done.source.proto, done.model))
+    if as_json:
+        print_json(result)
+    elif not diff:
+        _show(result)
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+    if path is not None:
+        say(f"next: jr-onnx verify {path} {model}")
+
+
+def _plan(given: dict[str, Any]) -> KappaPlan:
+    from jr_onnx.errors import KappaError
+    from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan, RandomKappa, read_kappa_map
+
+    by_site = read_kappa_map(given["kappa_map"]) if given["kappa_map"] is not None else {}
+    random = None
+    name = given["kappa_input"]
+    if given["random_range"]:
+        low, high = given["random_range"]
+        source: RandomSource = given["random_source"] or ("op" if given["random_per"] == "site" else "input")
+        random = RandomKappa(low, high, given["random_per"], source)
+        if source == "input":
+            name = name or DEFAULT_INPUT_NAME
+        elif name is not None:
+            raise KappaError(f"--kappa-input goes with --random-source input, found {source!r}")
+    elif given["random_source"] or given["random_per"] != "network":
+        raise KappaError("--random-source and --random-per go with --random LOW HIGH, which is missing")
+    return KappaPlan(given["kappa"], tuple(by_site.items()), random, name)
+
+
+def _show(result: RewriteResult) -> None:
+    rows = [
+        (
+            site.id,
+            site.form if site.cap is None else f"{site.form} <= {site.cap:g}",
+            site.dtype,
+            f"{site.kappa:.9g}",
+            site.lowering,
+        )
+        for site in result.sites
+    ]
+    if len(rows) > _ROWS_SHOWN:
+        hidden = len(rows) - _ROWS_SHOWN + 1
+        rows = [*rows[: _ROWS_SHOWN - 1], (f"... and {hidden} more (--json lists all)", "", "", "", "")]
+    print_table(("site", "form", "dtype", "kappa", "lowering"), rows)
+    refused = (
+        f", {len(result.refusals)} ReLUs cannot be rewritten (jr-onnx inspect says why)" if result.refusals else ""
+    )
+    skipped = f", {len(result.skipped)} left as they are" if result.skipped else ""
+    where = f" -> {result.output}" if result.output else " (dry run, nothing written)"
+    click.echo(f"{len(result.sites)} sites rewritten{skipped}{refused}{where}")
+    for change in result.changes:
+        click.echo(f"also changed: {change}")
+    if result.external_data != "none":
+        click.echo(f"external data: {result.external_data}")
+    if result.checker_problem is not None:
+        click.echo(f"onnx.checker complains of the source and the result alike: {result.checker_problem}")
