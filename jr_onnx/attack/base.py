@@ -287,7 +287,7 @@ class _Judge:
             model = view.draw(self.noise.word("decision draw", number))
             for start in range(0, len(pixels), self.slice_size):
                 piece = slice(start, start + self.slice_size)
-                with torch.inference_mode():
+                with torch.no_grad():
                     logits = model.logits(pixels[piece])
                 rate[piece] += fooled(logits, aim[piece]) / draws
                 good[piece] &= finite(logits)

@@ -86,8 +86,8 @@ class Ball:
         self.eps = eps
         self.norm = norm
         if norm == "linf":
-            self.lower = _inside(centre - eps, centre, eps).clamp_min(low)
-            self.upper = _inside(centre + eps, centre, eps).clamp_max(high)
+            self.lower = _bound(centre, -eps).clamp_min(low)
+            self.upper = _bound(centre, eps).clamp_max(high)
         else:
             self.lower = torch.full_like(centre, low)
             self.upper = torch.full_like(centre, high)
@@ -173,7 +173,9 @@ def steepest(gradient: Tensor, norm: Norm, *, density: float = 0.05) -> Tensor:
     return (sign / sign.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
 
-def _inside(bound: Tensor, centre: Tensor, eps: float) -> Tensor:
-    """Step a rounded bound one float towards the centre where rounding put it outside the ball."""
-    outside = (bound.double() - centre.double()).abs() > eps
-    return torch.where(outside, torch.nextafter(bound, centre), bound)
+def _bound(centre: Tensor, offset: float) -> Tensor:
+    """Return centre + offset, stepping one float towards the centre where rounding went beyond."""
+    exact = centre.double() + offset
+    bound = exact.to(centre.dtype)
+    beyond = (bound.double() - centre.double()).abs() > abs(offset)
+    return torch.where(beyond, torch.nextafter(bound, centre), bound)

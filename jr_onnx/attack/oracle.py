@@ -3,6 +3,9 @@
 It cuts a batch into slices that fit the processor's cache, keeps count of passes, of non-finite values and of
 zero gradients per sample, averages over draws of a random model (expectation over transformation, Athalye et al.,
 2018), and lets the gradient come from another model (transfer) or backward pass (BPDA) than the verdict.
+
+Verdicts are evaluated under `no_grad`, not `inference_mode`: it is as fast for networks, and a model that keeps a
+constant from its first evaluation could not differentiate with an inference tensor later.
 """
 
 from __future__ import annotations
@@ -78,12 +81,12 @@ class Oracle:
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Judge inputs (n, ...) of the samples `rows` (n,): logits (n, K), averaged if the model is random."""
         parts = []
-        with torch.inference_mode():
+        with torch.no_grad():
             for start in range(0, len(x), self.slice_size):
                 piece = slice(start, start + self.slice_size)
                 parts.append(self._judge(x[piece], rows[piece]))
         self._step += 1
-        judged = _plain(torch.cat(parts))
+        judged = torch.cat(parts)
         self.tally.nonfinite[rows[~finite(judged)]] += 1
         return judged
 
@@ -139,9 +142,8 @@ class Oracle:
     ) -> Evaluation:
         if self._shared and not self.judge.is_random:
             return self._one_forward(x, rows, aim, work, backwards, screen)
-        with torch.inference_mode():
+        with torch.no_grad():
             judged = self._judge(x, rows)
-        judged = _plain(judged)
         kept = self._kept(judged, rows, screen)
         if not bool(kept.any()):
             return Evaluation(judged, kept, ())
@@ -220,8 +222,3 @@ class Oracle:
         self.tally.nonfinite[rows[~good]] += 1
         self.tally.zero_gradient[rows[largest == 0]] += 1
         return good
-
-
-def _plain(inferred: Tensor) -> Tensor:
-    """Turn an inference-mode tensor into one that autograd may meet later."""
-    return inferred.clone()
