@@ -1,4 +1,4 @@
-"""Export a torch network to ONNX: `python -m tools.export digits_cnn --weights out/digits_cnn.pt out/digits_cnn.onnx`.
+"""Export a torch network to ONNX: `python -m tools.export digits_cnn out/cnn.onnx --weights out/cnn.pt`.
 
 Both of torch's exporters are here, because their graphs differ: the old one traces (TorchScript), the new one goes
 through `torch.export` (dynamo). The file is checked, compared with torch in ONNX Runtime on random inputs, and
@@ -8,7 +8,7 @@ freed of source paths and stack traces before it is written.
 from __future__ import annotations
 
 import importlib
-import io
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,9 @@ class WithPreprocessing(nn.Module):
         preprocessing: What it expects; NCHW.
         channels: C.
     """
+
+    gain: Tensor
+    offset: Tensor
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing, channels: int) -> None:
         super().__init__()
@@ -80,13 +83,10 @@ def export(
     # Two images: an exporter may take a batch of one for a constant.
     sample = torch.rand((batch or 2, *input_shape), generator=torch.Generator().manual_seed(0))
     try:
-        content = _run_exporter(model, sample, exporter, opset, dynamic=batch is None)
+        proto = _run_exporter(model, sample, exporter, opset, dynamic=batch is None)
     except Exception as error:  # noqa: BLE001 - the exporters raise whatever their passes raise
         reason = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"the {exporter} exporter fails at opset {opset}: {type(error).__name__}: {reason}"
-        ) from None
-    proto = onnx.load_model_from_string(content)
+        raise InputError(f"the {exporter} exporter fails at opset {opset}: {type(error).__name__}: {reason}") from None
     strip_traces(proto)
     onnx.checker.check_model(proto, full_check=True)
     _compare(model, proto, input_shape, batch)
@@ -104,21 +104,24 @@ def strip_traces(proto: onnx.ModelProto) -> None:
     del proto.graph.metadata_props[:]
 
 
-def _run_exporter(model: nn.Module, sample: Tensor, exporter: Exporter, opset: int, *, dynamic: bool) -> bytes:
+def _run_exporter(
+    model: nn.Module, sample: Tensor, exporter: Exporter, opset: int, *, dynamic: bool
+) -> onnx.ModelProto:
     names: dict[str, Any] = {"input_names": [INPUT_NAME], "output_names": [OUTPUT_NAME], "opset_version": opset}
     with warnings.catch_warnings():
         # The old exporter announces its end, the new one its internals; neither concerns the caller.
         warnings.simplefilter("ignore")
         if exporter == "old":
             axes = {INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}} if dynamic else None
-            buffer = io.BytesIO()
-            torch.onnx.export(model, (sample,), buffer, dynamo=False, dynamic_axes=axes, **names)
-            return buffer.getvalue()
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.onnx"
+                torch.onnx.export(model, (sample,), path, dynamo=False, dynamic_axes=axes, **names)
+                return onnx.load_model(path)
         shapes = ({0: torch.export.Dim("batch")},) if dynamic else None
         program = torch.onnx.export(model, (sample,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
         if program is None:
             raise InputError("the dynamo exporter returned nothing")
-        return program.model_proto.SerializeToString()
+        return program.model_proto
 
 
 def _compare(model: nn.Module, proto: onnx.ModelProto, input_shape: tuple[int, ...], batch: int | None) -> None:

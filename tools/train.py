@@ -24,12 +24,8 @@ from tools.training.record import versions
 
 @click.command()
 @click.argument("model", type=click.Choice(NAMES))
-@click.option(
-    "--data", "spec", help="Data to train on, such as mnist:DIR. [default: digits for the digits networks]"
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Weights file to write."
-)
+@click.option("--data", "spec", help="Data to train on, such as mnist:DIR. [default: digits for the digits networks]")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Weights file to write.")
 @click.option("--robust", is_flag=True, help="Adversarial training on mixed batches (paper, section 4.1).")
 @click.option("--epochs", type=click.IntRange(1), help="Train for another number of epochs.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)

@@ -129,9 +129,9 @@ class ImageData:
         """
         digest = hashlib.sha256(f"{self.pixels.shape} {self.pixels.dtype.str} {self.scale!r}".encode())
         for start in range(0, len(self), _CHUNK):
-            digest.update(np.ascontiguousarray(self.pixels[start : start + _CHUNK]))
-        digest.update(np.ascontiguousarray(self.labels, dtype="<i8"))
-        digest.update(np.ascontiguousarray(self.indices, dtype="<i8"))
+            digest.update(self.pixels[start : start + _CHUNK].tobytes())
+        digest.update(self.labels.astype("<i8").tobytes())
+        digest.update(self.indices.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def _convert(self, pixels: NDArray[Any]) -> NDArray[np.float32]:

@@ -3,9 +3,10 @@
 Every item has a 64-bit key: its index, or a hash of its file name. The key is mixed (splitmix64) into a fraction
 in [0, 1). An item's split depends on its own key alone: adding images never moves another one across the border.
 
-    a set with train and test parts:   validation = the train items whose fraction is below 0.1
-    a set with one part only:          validation = fraction below 0.2, test = the rest, no train
-    the embedded digits:               test = below 0.2, validation = below 0.4, train = the rest
+    a set with a validation part of its own:   as the set says
+    a set with train and test parts:           validation = the train items whose fraction is below 0.1
+    a set with one part only:                  validation = fraction below 0.2, test = the rest, no train
+    the embedded digits:                       test = below 0.2, validation = below 0.4, train = the rest
 
 Validation therefore never overlaps test. Items that are byte-for-byte equal under two keys are two items.
 """
@@ -13,6 +14,7 @@ Validation therefore never overlaps test. Items that are byte-for-byte equal und
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set as AbstractSet
 from typing import Final, Literal
 
 import numpy as np
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from jr_onnx.errors import DataError
 
 Split = Literal["train", "validation", "test"]
+Part = Literal["train", "validation", "test", "one"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
 VALIDATION_OF_TRAIN: Final = 0.1
 VALIDATION_OF_ONE: Final = 0.2
@@ -60,22 +63,54 @@ def name_fractions(names: list[str]) -> NDArray[np.float64]:
     return fractions(np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64))
 
 
-def of_train(values: NDArray[np.float64], split: Literal["train", "validation"]) -> NDArray[np.int64]:
-    """Return the positions of `split` within the train part of a set that has a test part of its own."""
-    inside = values < VALIDATION_OF_TRAIN
-    return np.flatnonzero(inside if split == "validation" else ~inside).astype(np.int64)
+def part_of(split: Split, parts: AbstractSet[Part], name: str) -> Part:
+    """Return the part of a set that a split is taken from.
 
-
-def of_one(values: NDArray[np.float64], split: Split, name: str) -> NDArray[np.int64]:
-    """Return the positions of `split` within a set that has one part only.
+    Args:
+        split: What is wanted.
+        parts: What the set has; `one` alone for a set without parts.
+        name: Of the set, for the error.
 
     Raises:
-        DataError: Such a set has no train split.
+        DataError: The set has no such split.
     """
-    if split == "train":
+    if "one" in parts:
+        return "one"
+    if split in parts:
+        return split
+    if split == "validation":
+        return "train" if "train" in parts else "test"
+    raise DataError(
+        f"{name} has the parts {', '.join(sorted(parts))}, no {split} part",
+        hint=f"Add the {split} images, or use another split",
+    )
+
+
+def positions(
+    split: Split, part: Part, parts: AbstractSet[Part], values: NDArray[np.float64], name: str
+) -> NDArray[np.int64]:
+    """Return the positions of a split within its part; see the module's docstring.
+
+    Args:
+        split: What is wanted.
+        part: What `part_of` returned.
+        parts: What the set has.
+        values: The fractions of the items of the part, (N,).
+        name: Of the set, for the error.
+
+    Raises:
+        DataError: A set of one part has no train split.
+    """
+    alone = part == "one" or (part == "test" and parts == {"test"})
+    if alone and split == "train":
         raise DataError(
             f"{name} has one part only, which serves as validation and test",
             hint="Use the split validation or test, or give data with a train part",
         )
-    inside = values < VALIDATION_OF_ONE
-    return np.flatnonzero(inside if split == "validation" else ~inside).astype(np.int64)
+    if alone:
+        border = VALIDATION_OF_ONE
+    elif part == "train" and "validation" not in parts:
+        border = VALIDATION_OF_TRAIN
+    else:
+        return np.arange(len(values), dtype=np.int64)
+    return np.flatnonzero((values < border) == (split == "validation")).astype(np.int64)

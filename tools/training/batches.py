@@ -1,6 +1,6 @@
 """From stored bytes to a training batch: order, augmentation, normalisation, adversarial images.
 
-Everything random comes from a generator seeded by (seed, epoch), so that a resumed run equals one that never stopped.
+Everything random comes from a generator seeded by (seed, epoch): a resumed run equals one that never stopped.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How each network is trained: the paper's protocol (section 4.1) for its networks, a short one for the digits.
 
 The protocol: stochastic gradient descent with momentum 0.9 and weight decay 5e-4, batches of 128, incomplete
-batches dropped, the weights of the last epoch kept. The plain networks start at a rate of 0.02 and are divided by 5
-three times, the residual ones start at 0.1 and are divided by 10. A robust network sees mixed batches: FGSM images
-in the place of the first part of each batch (`adversarial.py`).
+batches dropped, the weights of the last epoch kept. The rate of the plain networks starts at 0.02 and is divided
+by 5 three times, that of the residual ones starts at 0.1 and is divided by 10. A robust network sees mixed
+batches: FGSM images in the place of the first part of each batch (`batches.mix_adversarial`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,178 @@
+"""A folder of PNG and JPEG pictures: one sub-folder per class, or a file labels.csv with the columns file and label.
+
+    DIR/cat/1.png DIR/dog/2.png              one part; classes in the order of their names
+    DIR/train/cat/1.png DIR/test/cat/2.png   parts, where all sub-folders are named train, validation (or val), test
+    DIR/labels.csv                           one part; labels are whole numbers from 0
+
+All pictures are of one size and all of them gray or all in colour. Pictures are decoded only when chosen, and class
+folders are taken in turn (the first picture of each class, then the second), so that any front part is balanced.
+The split goes by a picture's path, not by its position: adding pictures moves no other one.
+"""
+
+from __future__ import annotations
+
+import csv
+from itertools import chain, zip_longest
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jr_onnx.data.block import Block
+from jr_onnx.data.npz import MOST_CLASSES
+from jr_onnx.data.reading import check_memory, check_shape, find_folder, reading
+from jr_onnx.data.splits import Part, name_fractions
+from jr_onnx.errors import DataError, require
+
+_SUFFIXES: Final = (".png", ".jpg", ".jpeg")
+_PART_NAMES: Final[dict[str, Part]] = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+}
+_LABELS: Final = "labels.csv"
+_MODES: Final = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
+_LARGEST_LIST: Final = 256 << 20
+
+
+class Folder:
+    """A folder of pictures.
+
+    Raises:
+        DataError: Not a folder, empty, or with files of another kind in it.
+        MissingExtraError: Pillow is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._pillow = require("PIL.Image", "attack")
+        self._folder = find_folder(folder, (), "picture")
+        self.name = f"folder:{self._folder.resolve().name}"
+        self._parts = self._find_parts()
+        self.parts: frozenset[Part] = frozenset(self._parts)
+
+    def block(self, part: Part) -> Block:
+        """List the pictures of a part; none is opened yet.
+
+        Raises:
+            DataError: A class is empty, a file is of another kind, labels.csv is malformed.
+        """
+        folder = self._parts[part]
+        with reading(folder, "a folder of pictures"):
+            if (folder / _LABELS).is_file():
+                names, labels = _read_list(folder)
+                class_names = tuple(str(number) for number in range(int(labels.max()) + 1))
+            else:
+                names, labels, class_names = _list_classes(folder)
+
+        def read(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+            return decode(self._pillow, [folder / names[position] for position in chosen])
+
+        return Block(labels, read, 255.0, class_names, name_fractions(names))
+
+    def _find_parts(self) -> dict[Part, Path]:
+        below = _visible(self._folder)
+        names = {path.name for path in below if path.is_dir()}
+        if names and names <= _PART_NAMES.keys():
+            parts: dict[Part, Path] = {}
+            for name in sorted(names):
+                if _PART_NAMES[name] in parts:
+                    raise DataError(f"{self._folder} has both val and validation, expected one of them")
+                parts[_PART_NAMES[name]] = self._folder / name
+            return parts
+        return {"one": self._folder}
+
+
+def decode(pillow: ModuleType, paths: list[Path]) -> NDArray[np.uint8]:
+    """Decode pictures of one size and kind into (N, C, H, W) bytes.
+
+    Args:
+        pillow: The module PIL.Image.
+        paths: PNG and JPEG files.
+
+    Raises:
+        DataError: One cannot be decoded, is of another size or kind, is transparent, or has more than 8 bits.
+    """
+    result = np.empty((0,), dtype=np.uint8)
+    for position, path in enumerate(paths):
+        planes = _decode_one(pillow, path, result.shape[1:] if position else None, paths[0])
+        if position == 0:
+            check_memory(path.parent, check_shape(path, (len(paths), *planes.shape), 1))
+            result = np.empty((len(paths), *planes.shape), dtype=np.uint8)
+        result[position] = planes
+    return result
+
+
+def _decode_one(pillow: ModuleType, path: Path, expected: tuple[int, ...] | None, first: Path) -> NDArray[np.uint8]:
+    with reading(path, "a PNG or JPEG picture"), pillow.open(path, formats=("PNG", "JPEG")) as picture:
+        mode = _MODES.get(picture.mode)
+        if mode is None or "transparency" in picture.info:
+            raise DataError(
+                f"{path} is a picture of mode {picture.mode}, expected opaque gray or colour with 8 bits",
+                hint="Convert it first",
+            )
+        # The header's size is checked before a pixel is decoded.
+        shape = (1 if mode == "L" else 3, picture.height, picture.width)
+        check_memory(path, check_shape(path, shape, 1))
+        if expected is not None and shape != expected:
+            raise DataError(
+                f"{path} has the shape {shape}, {first} has {expected}, expected one shape (C, H, W) for all",
+                hint="Convert the pictures to one size and one kind first",
+            )
+        array: NDArray[Any] = np.asarray(picture.convert(mode), dtype=np.uint8)
+    return array[None] if mode == "L" else array.transpose(2, 0, 1)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _list_classes(folder: Path) -> tuple[list[str], NDArray[np.int64], tuple[str, ...]]:
+    classes = _visible(folder)
+    for path in classes:
+        if not path.is_dir():
+            raise DataError(f"{path} stands beside the class folders", hint=f"Remove it, or add {_LABELS}")
+    if not classes:
+        raise DataError(f"{folder} is empty, expected one sub-folder per class or {_LABELS}")
+    columns: list[list[tuple[str, int]]] = []
+    for number, one in enumerate(classes):
+        pictures = _visible(one)
+        odd = [path for path in pictures if path.suffix.lower() not in _SUFFIXES or not path.is_file()]
+        if odd:
+            raise DataError(f"{odd[0]} is no PNG or JPEG file", hint="Remove it from the class folder")
+        if not pictures:
+            raise DataError(f"the class folder {one} is empty", hint="Remove it, or add pictures")
+        columns.append([(f"{one.name}/{path.name}", number) for path in pictures])
+    turns = chain.from_iterable(zip_longest(*columns))
+    pairs = [pair for pair in turns if pair is not None]
+    labels = np.array([label for _, label in pairs], dtype=np.int64)
+    return [name for name, _ in pairs], labels, tuple(path.name for path in classes)
+
+
+def _read_list(folder: Path) -> tuple[list[str], NDArray[np.int64]]:
+    path = folder / _LABELS
+    if path.stat().st_size > _LARGEST_LIST:
+        raise DataError(f"{path} has {path.stat().st_size} bytes, expected at most {_LARGEST_LIST}")
+    labels: dict[str, int] = {}
+    with reading(path, "a list of labels"), path.open(encoding="utf-8-sig", newline="") as stream:
+        rows = csv.DictReader(stream, strict=True)
+        if not {"file", "label"} <= set(rows.fieldnames or ()):
+            raise DataError(f"{path} has the columns {rows.fieldnames}, expected file and label")
+        for row in rows:
+            name, text = row["file"] or "", row["label"] or ""
+            if not text.isascii() or not text.strip().isdigit() or int(text) >= MOST_CLASSES:
+                raise DataError(
+                    f"{path}, line {rows.line_num}: found the label {text!r}, "
+                    f"expected a whole number from 0 to {MOST_CLASSES - 1}"
+                )
+            pure = PurePosixPath(name)
+            if not name or pure.is_absolute() or ".." in pure.parts:
+                raise DataError(f"{path}, line {rows.line_num}: {name!r} leaves the folder, expected a path inside it")
+            if str(pure) in labels:
+                raise DataError(f"{path}, line {rows.line_num}: {name!r} is listed twice")
+            labels[str(pure)] = int(text)
+    if not labels:
+        raise DataError(f"{path} lists no picture")
+    return list(labels), np.fromiter(labels.values(), dtype=np.int64)
