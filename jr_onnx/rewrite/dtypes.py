@@ -40,8 +40,8 @@ _SCHEMA_TYPES = {
 # Operators without a schema in onnx whose first output has the type of their first input.
 _FLOAT_CONTRIB = {
     "FusedConv", "FusedGemm", "Conv", "FusedMatMul", "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "MaxPool",
-    "SkipLayerNormalization", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReorderInput", "ReorderOutput", "NhwcFusedConv",
-    "NhwcConv", "GroupNorm", "LayerNormalization",
+    "SkipLayerNormalization", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReorderInput", "ReorderOutput",
+    "NhwcFusedConv", "NhwcConv", "GroupNorm", "LayerNormalization",
 }  # fmt: skip
 _MAX_DEPTH = 64
 

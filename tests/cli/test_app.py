@@ -1,0 +1,87 @@
+"""The root command: light, lists everything, one line per error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from jr_onnx.cli import app as app_module
+from jr_onnx.cli.app import COMMANDS
+from jr_onnx.errors import JrError
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from jr_onnx.cli.app import run\n"
+        "assert run(['--help']) == 0\n"
+        "heavy = {'numpy', 'onnx', 'rich', 'torch', 'onnxruntime'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+def test_version(jr) -> None:
+    assert jr("--version").out.startswith("jr-onnx, version ")
+
+
+def test_unknown_command_is_a_usage_error(jr) -> None:
+    outcome = jr("retrofit")
+    assert outcome.exit_code == 2
+    assert "No such command 'retrofit'" in outcome.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_loads_and_every_option_has_help(name: str) -> None:
+    command = app_module.app.get_command(click.Context(app_module.app), name)
+    assert command is not None
+    for leaf in leaves(command):
+        assert leaf.help, f"{leaf.name} has no help"
+        for parameter in leaf.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{leaf.name} {parameter.opts[0]} has no help"
+
+
+def leaves(command: click.Command) -> list[click.Command]:
+    if isinstance(command, click.Group):
+        return [leaf for child in command.commands.values() for leaf in leaves(child)]
+    return [command]
+
+
+def failing(error: Exception) -> click.Command:
+    @click.command()
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "text"),
+    [
+        (JrError("the thing is bad", hint="Do this"), 1, "jr-onnx: the thing is bad. Do this\n"),
+        (JrError("two\nlines"), 1, "jr-onnx: two lines\n"),
+        (MemoryError(), 71, "jr-onnx: out of memory\n"),
+        (OSError(28, "No space left on device", "x.onnx"), 74, "jr-onnx: x.onnx: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "\njr-onnx: interrupted\n"),
+    ],
+)
+def test_errors_are_one_line(jr, monkeypatch, error: Exception, exit_code: int, text: str) -> None:
+    monkeypatch.setattr(app_module.LazyGroup, "get_command", lambda *_: failing(error))
+    outcome = jr("inspect")
+    assert (outcome.exit_code, outcome.err, outcome.out) == (exit_code, text, "")
+
+
+def test_a_defect_asks_for_a_report_and_debug_shows_the_traceback(jr, monkeypatch) -> None:
+    monkeypatch.setattr(app_module.LazyGroup, "get_command", lambda *_: failing(ZeroDivisionError("oops")))
+    outcome = jr("inspect")
+    assert outcome.exit_code == 70
+    assert outcome.err.count("\n") == 1
+    assert "internal error: ZeroDivisionError: oops" in outcome.err
+    assert "Traceback" in jr("--debug", "inspect").err

@@ -1,0 +1,177 @@
+"""`jr-onnx rewrite` and `jr-onnx restore`, as a person uses them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from jr_onnx import provenance
+from jr_onnx.rewrite import RewriteResult
+
+
+def operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def test_the_plain_case_needs_no_option_but_kappa(jr, model: Path) -> None:
+    outcome = jr("rewrite", model, "--kappa", "0.06")
+    written = model.with_name("net.jr.onnx")
+    assert outcome.exit_code == 0
+    assert operators(written) == ["Gemm", "ThresholdedRelu", "Gemm"]
+    assert outcome.out.splitlines()[-1] == f"1 sites rewritten -> {written}"
+    assert outcome.err == f"next: jr-onnx verify {written} {model}\n"
+
+
+def test_json_is_the_record(jr, model: Path) -> None:
+    result = RewriteResult.from_json(json.loads(jr("rewrite", model, "--kappa", "0.06", "--json").out))
+    assert [site.id for site in result.sites] == ["act1"]
+    assert result.output == str(model.with_name("net.jr.onnx"))
+
+
+def test_dry_run_and_diff_write_nothing(jr, model: Path) -> None:
+    outcome = jr("rewrite", model, "--kappa", "0.06", "--dry-run", "--diff", "--lowering", "where")
+    assert outcome.exit_code == 0
+    assert "-a = Relu(h)" in outcome.out.splitlines()
+    assert "+a = Where(a/jr_above, h, a/jr_zero)" in outcome.out.splitlines()
+    assert sorted(path.name for path in model.parent.iterdir()) == ["net.onnx"]
+
+
+def test_an_existing_output_is_kept_without_force(jr, model: Path) -> None:
+    written = model.with_name("net.jr.onnx")
+    written.write_bytes(b"precious")
+    outcome = jr("rewrite", model, "--kappa", "1")
+    assert outcome.exit_code == 2
+    assert outcome.err == f"jr-onnx: {written} exists. Use --force to replace it, or choose another output (-o)\n"
+    assert written.read_bytes() == b"precious"
+    assert jr("rewrite", model, "--kappa", "1", "--force").exit_code == 0
+
+
+def test_output_equal_to_input_is_refused(jr, model: Path) -> None:
+    before = model.read_bytes()
+    outcome = jr("rewrite", model, "--kappa", "1", "-o", model, "--force")
+    assert outcome.exit_code == 2
+    assert "is the source itself" in outcome.err
+    assert model.read_bytes() == before
+
+
+def test_a_retrofit_is_refused_unless_replaced(jr, model: Path) -> None:
+    jr("rewrite", model, "--kappa", "0.06")
+    written = model.with_name("net.jr.onnx")
+    refused = jr("rewrite", written, "--kappa", "0.5")
+    assert refused.exit_code == 4
+    assert "is a retrofit already. Use --replace" in refused.err
+    again = model.with_name("again.onnx")
+    assert jr("rewrite", written, "--kappa", "0.5", "--replace", "-o", again).exit_code == 0
+    record = provenance.read(onnx.load(again))
+    assert record is not None
+    assert [site.kappa for site in record.sites] == [0.5]
+
+
+def test_restore_gives_the_original_back(jr, model: Path) -> None:
+    jr("rewrite", model, "--kappa", "0.06", "--lowering", "custom")
+    outcome = jr("restore", model.with_name("net.jr.onnx"))
+    assert outcome.exit_code == 0
+    assert onnx.load(model.with_name("net.restored.onnx")) == onnx.load(model)
+
+
+def test_restore_of_an_original_says_so(jr, model: Path) -> None:
+    outcome = jr("restore", model)
+    assert outcome.exit_code == 2
+    assert "carries no jr-onnx provenance" in outcome.err
+
+
+def test_kappa_map(jr, model: Path) -> None:
+    table = model.with_name("kappas.yaml")
+    table.write_text("act.*: 0.25\n")
+    assert jr("rewrite", model, "--kappa-map", table).exit_code == 0
+    record = provenance.read(onnx.load(model.with_name("net.jr.onnx")))
+    assert record is not None
+    assert [site.kappa for site in record.sites] == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("conv7: 0.25\n", "the kappa map's entry 'conv7' matches none of the 1 sites. Site ids look like 'act1'"),
+        ("[1, 2]\n", "holds list, expected a mapping"),
+        ("act1: lots\n", "kappa of 'act1' in"),
+        ("act1: -1\n", "is -1.0, expected a finite number >= 0"),
+        ("act1: 1\nact1: 2\n", "names 'act1' twice"),
+        ("{act1: [\n", "is neither JSON nor YAML"),
+    ],
+)
+def test_bad_kappa_maps(jr, model: Path, content: str, said: str) -> None:
+    table = model.with_name("kappas.yaml")
+    table.write_text(content)
+    outcome = jr("rewrite", model, "--kappa-map", table)
+    assert outcome.exit_code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not model.with_name("net.jr.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "said"),
+    [
+        ([], 2, "no kappa was given. Give --kappa, --kappa-map or --random"),
+        (["--kappa", "-1"], 2, "kappa is -1.0, expected a finite number >= 0"),
+        (["--kappa", "nan"], 2, "kappa is nan, expected a finite number >= 0"),
+        (["--kappa", "inf"], 2, "kappa is inf, expected a finite number >= 0"),
+        (["--kappa", "1e39"], 2, "site act1: kappa 1e+39 overflows float32"),
+        (["--random", "1", "0.5"], 2, "the random range is 1.0 to 0.5, expected low < high"),
+        (["--random", "0.5", "1", "--kappa", "1"], 2, "a random kappa excludes a fixed one"),
+        (["--random-per", "site", "--kappa", "1"], 2, "go with --random LOW HIGH, which is missing"),
+        (["--kappa-input", "k"], 2, "a kappa input needs a default"),
+        (["--kappa", "1", "--kappa-input", "h"], 2, "the model already has a value or node named 'h'"),
+        (["--kappa", "1", "--include", "conv"], 2, "--include 'conv' matches none of the 1 sites"),
+        (["--kappa", "1", "--exclude", "("], 2, "--exclude '(' is no regular expression"),
+        (["--kappa", "1", "--exclude", "act"], 3, "leave none of the 1 sites"),
+        (["--kappa", "1", "--lowering", "thresholded", "--kappa-input", "k"], 4, "cannot change at run time"),
+        (["--kappa", "1", "--opset", "99"], 2, "--opset is 99, expected 7 to"),
+        (["--kappa", "1", "-o", "missing/x.onnx"], 2, "the folder missing does not exist"),
+    ],
+)
+def test_bad_options_write_nothing(jr, model: Path, words: list[str], exit_code: int, said: str) -> None:
+    outcome = jr("rewrite", model, *words)
+    assert outcome.exit_code == exit_code, outcome.err
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert sorted(path.name for path in model.parent.iterdir()) == ["net.onnx"]
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["rewrite", "--kappa", "1"], ["restore"]])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda _path: None, "does not exist"),
+        (lambda path: path.mkdir(), "is a directory"),
+        (lambda path: path.write_bytes(b""), "is empty (0 bytes)"),
+        (lambda path: path.write_bytes(b"hello, this is no model"), "is not an ONNX model"),
+        (lambda path: path.write_bytes(b"\x08\x07"), "holds no graph"),
+    ],
+)
+def test_bad_files(jr, tmp_path: Path, command: list[str], make, said: str) -> None:
+    path = tmp_path / "bad.onnx"
+    make(path)
+    outcome = jr(command[0], path, *command[1:])
+    assert outcome.exit_code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_truncated_file(jr, model: Path) -> None:
+    model.write_bytes(model.read_bytes()[:-7])
+    outcome = jr("rewrite", model, "--kappa", "1")
+    assert outcome.exit_code == 2
+    assert "is cut off" in outcome.err
+
+
+def test_random_kappa_becomes_an_input_with_a_default(jr, model: Path) -> None:
+    outcome = jr("rewrite", model, "--random", "0.5", "1")
+    assert outcome.exit_code == 0
+    written = onnx.load(model.with_name("net.jr.onnx"))
+    assert [value.name for value in written.graph.input] == ["x", "jr_kappa"]
+    assert "it stays at its default 0.75" in " ".join(outcome.err.split()) or "default 0.75" in outcome.err

@@ -1,0 +1,70 @@
+"""The main job from end to end on the embedded digits: what `make demo` runs.
+
+Every step is the command a person would type; its output is shown as it is. The results stay in out/demo.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from jr_onnx.data import load
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "out" / "demo"
+KAPPAS = (0.0, 0.06, 0.25, 0.5, 1.0)
+
+
+def main() -> None:
+    """Run the demo; leaves with 1 when a step fails."""
+    started = time.monotonic()
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    shutil.copy(ROOT / "models" / "exported" / "digits_cnn.onnx", OUT / "digits.onnx")
+    show("jr-onnx inspect out/demo/digits.onnx")
+    show("jr-onnx rewrite out/demo/digits.onnx --kappa 0.06")
+    show("jr-onnx verify out/demo/digits.jr.onnx out/demo/digits.onnx --data digits")
+    show_accuracy()
+    print(f"\nDone in {time.monotonic() - started:.0f} s. The results lie in {OUT.relative_to(ROOT)}:")
+    for path in sorted(OUT.rglob("*")):
+        if path.is_file():
+            print(f"  {path.relative_to(ROOT)}  {path.stat().st_size} bytes")
+
+
+def show(command: str) -> None:
+    """Print a command, run it, and stop the demo when it fails."""
+    print(f"\n$ {command}", flush=True)
+    words = shlex.split(command)
+    done = subprocess.run([sys.executable, "-m", "jr_onnx", *words[1:]], cwd=ROOT, check=False)
+    if done.returncode != 0:
+        sys.exit(f"the demo stopped: {command!r} left with exit code {done.returncode}")
+
+
+def show_accuracy() -> None:
+    """Print the clean accuracy of the original and of retrofits with several kappas, on the digits' test split."""
+    data = load("digits", split="test")
+    print(f"\nClean accuracy on {len(data.labels)} test images (ONNX Runtime):")
+    print(f"  original    {accuracy(OUT / 'digits.onnx', data.images, data.labels):.2%}")
+    for kappa in KAPPAS:
+        path = OUT / f"digits.kappa-{kappa:g}.jr.onnx"
+        command = ["rewrite", str(OUT / "digits.onnx"), "--kappa", str(kappa), "-o", str(path)]
+        subprocess.run([sys.executable, "-m", "jr_onnx", *command], check=True, capture_output=True)
+        print(f"  kappa {kappa:<5g} {accuracy(path, data.images, data.labels):.2%}")
+
+
+def accuracy(model: Path, images: np.ndarray, labels: np.ndarray) -> float:
+    """Return the share of images that a model puts into the right class."""
+    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: images})
+    return float(np.mean(logits.argmax(axis=1) == labels))
+
+
+if __name__ == "__main__":
+    main()
