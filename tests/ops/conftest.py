@@ -1,0 +1,122 @@
+"""Fixtures of the op library's tests: a compiler, the kernel behind ctypes, sessions with the operators."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+from jr_onnx.runtime import library_path, register
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+OPS = ROOT / "ops"
+HERE = Path(__file__).resolve().parent
+Compile = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def cxx() -> list[str]:
+    wish = os.environ.get("CXX", "").strip()
+    if wish:
+        return shlex.split(wish)
+    for name in ("c++", "g++", "clang++"):
+        if path := shutil.which(name):
+            return [path]
+    pytest.skip("no C++ compiler on this machine")
+
+
+@pytest.fixture(scope="session")
+def compile_cxx(cxx: list[str], tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    """Compile sources of the tests and of ops/ into one program or shared object."""
+
+    def build(name: str, sources: Sequence[str | Path], *flags: str) -> Path:
+        output = tmp_path_factory.mktemp("compiled") / name
+        files = [str(HERE / item) if (HERE / item).is_file() else str(OPS / item) for item in sources]
+        command = [*cxx, "-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{OPS}", *flags, *files, "-o", str(output)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return output
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def probe(compile_cxx: Compile) -> ctypes.CDLL:
+    """The CPU pass behind a C interface."""
+    path = compile_cxx("libprobe.so", ["kernel_probe.cc", "cpu_kernel.cc"], "-O3", "-shared", "-fPIC")
+    library = ctypes.CDLL(str(path))
+    library.jr_onnx_test_apply.argtypes = [
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_float,
+        ctypes.c_float,
+        ctypes.c_int,
+    ]
+    library.jr_onnx_test_apply.restype = None
+    library.jr_onnx_test_round.argtypes = [ctypes.c_int, ctypes.c_float]
+    library.jr_onnx_test_round.restype = ctypes.c_int64
+    return library
+
+
+@pytest.fixture(scope="session")
+def cpu_library(cxx: list[str]) -> Path:
+    """The library as installed; where a compiler is, its absence is a failure and not a skip."""
+    path = library_path("cpu")
+    newest = max(source.stat().st_mtime for source in OPS.iterdir())
+    assert path.stat().st_mtime >= newest - 1, "the op library is older than ops/: run pip install -e . again"
+    return path
+
+
+MakeSession = Callable[..., onnxruntime.InferenceSession]
+
+
+def make_model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    functions: Sequence[onnx.FunctionProto] = (),
+) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "graph", inputs, outputs)
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("jr_onnx", 1)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=9, functions=list(functions))
+
+
+@pytest.fixture
+def make_session(cpu_library: Path) -> MakeSession:
+    """Open a session of a few nodes with the operators registered."""
+
+    def build(
+        nodes: Sequence[onnx.NodeProto],
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+        functions: Sequence[onnx.FunctionProto] = (),
+        library: Path | None = None,
+        **options: Any,
+    ) -> onnxruntime.InferenceSession:
+        session_options = onnxruntime.SessionOptions()
+        session_options.log_severity_level = 4
+        for name, value in options.items():
+            setattr(session_options, name, value)
+        if library is None:
+            register(session_options, "cpu")
+        else:
+            session_options.register_custom_ops_library(str(library))
+        model = make_model(nodes, inputs, outputs, functions)
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), session_options, providers=["CPUExecutionProvider"]
+        )
+
+    return build
