@@ -31,8 +31,8 @@ class JrError(Exception):
         return f"{self.message.rstrip('.')}. {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive pickling (multiprocessing) with the keyword-only hint."""
-        return (_rebuild, (type(self), self.message, self.hint))
+        """Survive pickling (multiprocessing) with the keyword-only hint and what a subclass adds."""
+        return (_rebuild, (type(self), self.message, self.hint), self.__dict__)
 
 
 def _rebuild(cls: type[JrError], message: str, hint: str) -> JrError:

@@ -80,6 +80,10 @@ class KappaPlan(Record):
         if self.random is not None and (self.kappa is not None or self.by_site):
             raise KappaError("a random kappa excludes a fixed one", hint="Give either a range or a value")
         if self.input_name is not None:
+            if self.random is not None and self.random.source != "input":
+                raise KappaError(
+                    f"a kappa drawn by the {self.random.source} excludes a kappa input", hint="Use one of the two"
+                )
             if self.input_name == "":
                 raise KappaError("the name of the kappa input is empty, expected a tensor name")
             if self.by_site:
@@ -138,7 +142,8 @@ def read_kappa_map(path: Path) -> dict[str, float]:
         content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise KappaError(f"cannot read the kappa map {path}: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # PyYAML lets ValueError out for a number of thousands of digits, RecursionError for thousands of brackets.
         where = " ".join(str(error).split())
         raise KappaError(f"the kappa map {path} is neither JSON nor YAML: {where}") from None
     if not isinstance(content, dict) or not content:
@@ -148,6 +153,8 @@ def read_kappa_map(path: Path) -> dict[str, float]:
         )
     result: dict[str, float] = {}
     for key, value in content.items():
+        if str(key) in result:
+            raise KappaError(f"the kappa map names {str(key)!r} twice, as a string and as a number")
         if isinstance(value, bool):
             raise KappaError(f"the kappa map {path} gives {key!r} the value {value!r}, expected a number")
         # YAML 1.1 reads 1e-3 as a string; validate_kappa takes it for the number it is.

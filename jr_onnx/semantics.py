@@ -63,6 +63,8 @@ def validate_kappa(kappa: float, what: str = "kappa") -> float:
         value = float(kappa)
     except (TypeError, ValueError):
         raise KappaError(f"{what} is {kappa!r}, expected a number >= 0") from None
+    except OverflowError:
+        raise KappaError(f"{what} is an integer beyond any float, expected a finite number >= 0") from None
     if math.isnan(value) or math.isinf(value) or value < 0:
         raise KappaError(f"{what} is {value}, expected a finite number >= 0")
     return value + 0.0  # -0.0 becomes 0.0

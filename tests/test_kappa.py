@@ -1,0 +1,158 @@
+"""Kappa plans: which site gets which kappa, and what is refused before any model is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jr_onnx.errors import KappaError
+from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan, RandomKappa, read_kappa_map
+from jr_onnx.records import dumps, loads
+
+
+def test_a_number_is_the_kappa_of_every_site() -> None:
+    plan = KappaPlan.of(0.06)
+    assert plan.for_site("anything") == 0.06
+    assert plan.unmatched(["anything"]) == []
+
+
+def test_an_exact_id_wins_over_an_expression_wherever_it_stands() -> None:
+    plan = KappaPlan.of({"relu": 0.1, "block1/relu": 0.2, "block": 0.3})
+    assert plan.for_site("block1/relu") == 0.2
+    assert plan.for_site("block2/relu") == 0.1  # the first expression that is found in the id
+    assert plan.for_site("block3/act") == 0.3
+    assert plan.for_site("head") is None
+
+
+def test_the_uniform_kappa_serves_what_the_map_does_not_name() -> None:
+    plan = KappaPlan(kappa=0.5, by_site=(("conv", 0.1),))
+    assert plan.for_site("conv1") == 0.1
+    assert plan.for_site("fc") == 0.5
+
+
+def test_a_site_id_that_is_no_expression_is_taken_literally() -> None:
+    plan = KappaPlan.of({"relu[0": 0.1, "a(b": 0.2})
+    assert plan.for_site("relu[0") == 0.1
+    assert plan.for_site("x/a(b/y") == 0.2
+    assert plan.unmatched(["x/a(b/y"]) == ["relu[0"]
+
+
+def test_a_site_id_with_expression_characters_matches_itself() -> None:
+    plan = KappaPlan.of({"a.b+c": 0.1})
+    assert plan.unmatched(["a.b+c"]) == []
+    assert plan.for_site("a.b+c") == 0.1
+
+
+def test_entries_that_name_no_site_are_reported_in_order() -> None:
+    plan = KappaPlan.of({"zzz": 0.1, "relu": 0.2, "yyy": 0.3})
+    assert plan.unmatched(["relu1"]) == ["zzz", "yyy"]
+
+
+def test_a_random_plan_stands_in_with_its_middle() -> None:
+    plan = KappaPlan.of(RandomKappa(0.02, 0.1))
+    assert plan.for_site("any") == pytest.approx(0.06)
+    assert plan.input_name == DEFAULT_INPUT_NAME
+    assert KappaPlan.of(RandomKappa(0.02, 0.1, source="op")).input_name is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: KappaPlan(), "no kappa was given"),
+        (lambda: KappaPlan(kappa=-1.0), "expected a finite number >= 0"),
+        (lambda: KappaPlan(kappa=float("nan")), "expected a finite number >= 0"),
+        (lambda: KappaPlan.of({"a": float("inf")}), "kappa of 'a' is inf"),
+        (lambda: KappaPlan.of({}), "no kappa was given"),
+        (lambda: KappaPlan(kappa=0.1, random=RandomKappa(0.1, 0.2)), "a random kappa excludes a fixed one"),
+        (lambda: KappaPlan(by_site=(("a", 0.1),), random=RandomKappa(0.1, 0.2)), "excludes a fixed one"),
+        (lambda: KappaPlan(kappa=0.1, input_name=""), "name of the kappa input is empty"),
+        (lambda: KappaPlan(by_site=(("a", 0.1),), input_name="k"), "excludes a kappa map"),
+        (lambda: KappaPlan(input_name="k"), "needs a default"),
+        (lambda: KappaPlan(random=RandomKappa(0, 1, source="op"), input_name="k"), "excludes a kappa input"),
+        (lambda: RandomKappa(0.2, 0.1), "expected low < high"),
+        (lambda: RandomKappa(0.1, 0.1), "expected low < high"),
+        (lambda: RandomKappa(-0.1, 0.1), "the lower end of the random kappa"),
+        (lambda: RandomKappa(0.1, float("inf")), "the upper end of the random kappa"),
+    ],
+)
+def test_wishes_that_contradict_each_other_are_refused(make: object, message: str) -> None:
+    with pytest.raises(KappaError, match=message):
+        make()  # type: ignore[operator]
+
+
+@given(
+    st.one_of(
+        st.floats(0, 1e30).map(KappaPlan.of),
+        st.dictionaries(st.text(min_size=1), st.floats(0, 1e30), min_size=1).map(KappaPlan.of),
+        st.tuples(st.floats(0, 1), st.floats(2, 3), st.sampled_from(["network", "site"]))
+        .map(lambda ends: RandomKappa(*ends))
+        .map(KappaPlan.of),
+        st.builds(KappaPlan, kappa=st.floats(0, 1), input_name=st.text(min_size=1)),
+    )
+)
+def test_a_plan_survives_json(plan: KappaPlan) -> None:
+    assert loads(KappaPlan, dumps(plan)) == plan
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "map.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("conv1: 0.06\nconv2: 1e-3\n", {"conv1": 0.06, "conv2": 0.001}),  # YAML 1.1 reads 1e-3 as a string
+        ('{"a": 0.1, "b": 2}', {"a": 0.1, "b": 2.0}),
+        ("1: 0.5\n", {"1": 0.5}),
+        ("'^conv.*': .5\n", {"^conv.*": 0.5}),
+        ("a: 0\n", {"a": 0.0}),
+        ("a: 1_0\n", {"a": 10.0}),
+        ("\ufeffa: 0.25\n", {"a": 0.25}),
+    ],
+)
+def test_a_map_is_read_from_json_and_yaml(tmp_path: Path, text: str, expected: dict[str, float]) -> None:
+    assert read_kappa_map(write(tmp_path, text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds NoneType, expected a mapping"),
+        ("[1, 2]", "holds list, expected a mapping"),
+        ("{}", "expected a mapping"),
+        ("a: yes\n", "the value True, expected a number"),
+        ("a: high\n", "kappa of 'a' in .* is 'high', expected a number"),
+        ("a:\n", "kappa of 'a' in .* is None"),
+        ("a: -1\n", "expected a finite number >= 0"),
+        ("a: .inf\n", "expected a finite number >= 0"),
+        ("a: .nan\n", "expected a finite number >= 0"),
+        ("a: {b: 1}\n", "expected a number"),
+        ("a: [0.1]\n", "expected a number"),
+        ("a: 0.1\na: 0.2\n", "names 'a' twice"),
+        ('{"a": 0.1, "a": 0.1}', "names 'a' twice"),
+        ("1: 0.1\n'1': 0.2\n", "names '1' twice"),
+        ("a: 0.1\n b: : 2\n", "neither JSON nor YAML"),
+        ("a: !!python/object/apply:os.system ['false']\n", "neither JSON nor YAML"),
+        ("? [a, b]\n: 0.1\n", "neither JSON nor YAML"),
+        (b"\xff\xfe\x00", "cannot read the kappa map"),
+        ("&a [*a]", "expected a mapping"),
+        ("[" * 5000, "neither JSON nor YAML"),
+        ("a: " + "9" * 5000, "neither JSON nor YAML"),
+        ("a: " + "9" * 500, "an integer beyond any float"),
+    ],
+)
+def test_a_map_that_is_none_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(KappaError, match=message):
+        read_kappa_map(write(tmp_path, text))
+
+
+def test_a_missing_map_is_named(tmp_path: Path) -> None:
+    with pytest.raises(KappaError, match=r"cannot read the kappa map .*nowhere\.yaml"):
+        read_kappa_map(tmp_path / "nowhere.yaml")
+    with pytest.raises(KappaError, match="cannot read the kappa map"):
+        read_kappa_map(tmp_path)
