@@ -198,7 +198,7 @@ def _balancer(replicas: list[str], options: ComposeOptions) -> dict[str, Any]:
         "security_opt": ["no-new-privileges:true"],
         "networks": ["inference"],
         "ports": [
-            {"target": inside, "published": str(outside), "host_ip": publish.address, "protocol": "tcp"}
+            {"target": inside, "published": outside, "host_ip": publish.address, "protocol": "tcp"}
             for outside, inside in ports
         ],
         "depends_on": {name: {"condition": "service_healthy"} for name in replicas},

@@ -6,7 +6,7 @@
         labels.txt
         1/                                   a package: one version of one model
           model.onnx
-          jr_onnx.manifest              names ../config.pbtxt, ../labels.txt and model.onnx
+          jr_onnx.manifest                   names ../config.pbtxt, ../labels.txt and model.onnx
           jr_onnx.manifest.sig               with --sign
         2/ ...                               another package, with its own manifest
 

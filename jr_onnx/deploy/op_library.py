@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from jr_onnx.errors import InputError
+from jr_onnx.runtime.ops_library import library_path
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\.so")
 _ELF = b"\x7fELF"
@@ -20,9 +21,10 @@ def find_library(path: Path | None, device: Literal["cpu", "gpu"]) -> Path:
         device: Where the model will run: the CUDA library is for gpu, the CPU library for cpu.
 
     Raises:
-        InputError: There is none, or the file is no shared library.
+        OpLibraryError: None was named and none is built.
+        InputError: The file is no shared library.
     """
-    chosen = path or _built_in(device)
+    chosen = path or library_path("cuda" if device == "gpu" else "cpu")
     if not chosen.is_file():
         raise InputError(f"the operator library {chosen} does not exist")
     if _FILE_NAME.fullmatch(chosen.name) is None:
@@ -31,17 +33,3 @@ def find_library(path: Path | None, device: Literal["cpu", "gpu"]) -> Path:
         if stream.read(len(_ELF)) != _ELF:
             raise InputError(f"the operator library {chosen} is not a shared library for Linux")
     return chosen
-
-
-def _built_in(device: Literal["cpu", "gpu"]) -> Path:
-    folder = Path(__file__).resolve().parent.parent / "lib"
-    wanted = "cuda" if device == "gpu" else "cpu"
-    libraries = sorted(folder.glob("*.so"))
-    for library in libraries:
-        if wanted in library.name:
-            return library
-    built = ", ".join(library.name for library in libraries) or "none"
-    raise InputError(
-        f"the operator library for {wanted} was not built with this package (built: {built})",
-        hint="Name one with --op-library FILE; jr-onnx doctor says what is missing",
-    )

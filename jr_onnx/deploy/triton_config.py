@@ -215,7 +215,7 @@ def _warm_up(face: Interface, options: TritonOptions) -> Message:
     for tensor in required:
         value: Message = [
             ("data_type", Symbol(tensor.data_type)),
-            ("dims", _warm_up_shape(tensor, options)),
+            ("dims", _warm_up_shape(tensor, options, batched=face.max_batch > 0)),
             ("zero_data", True),
         ]
         inputs.append(("inputs", [("key", tensor.name), ("value", value)]))
@@ -223,7 +223,7 @@ def _warm_up(face: Interface, options: TritonOptions) -> Message:
     return [("model_warmup", [("name", f"zeros of batch {size}"), ("batch_size", size), *inputs]) for size in sizes]
 
 
-def _warm_up_shape(tensor: Tensor, options: TritonOptions) -> tuple[int, ...]:
+def _warm_up_shape(tensor: Tensor, options: TritonOptions, *, batched: bool) -> tuple[int, ...]:
     given = options.warm_up.shapes.get(tensor.name)
     dims = tensor.request_dims
     if given is not None:
@@ -233,10 +233,14 @@ def _warm_up_shape(tensor: Tensor, options: TritonOptions) -> tuple[int, ...]:
         if not fits:
             raise InputError(f"the warm-up shape of {tensor.name!r} is {list(given)}, expected {list(dims)} without -1")
         return tuple(given)
+    lead: tuple[int, ...] = ()
+    if not batched and len(dims) > 1 and dims[0] == -1:  # the model's own batch dimension
+        lead, dims = (1,), dims[1:]
     if -1 not in dims:
-        return dims
+        return lead + dims
     if len(dims) == 3 and 1 <= dims[0] <= 4 and dims[1:] == (-1, -1):  # an image, channels first
-        return (dims[0], DEFAULT_IMAGE_SIDE, DEFAULT_IMAGE_SIDE)
+        return (*lead, dims[0], DEFAULT_IMAGE_SIDE, DEFAULT_IMAGE_SIDE)
+    dims = tensor.request_dims
     raise InputError(
         f"no warm-up shape is known for {tensor.name!r}, whose shape is {list(dims)}",
         hint=f"Give one, for instance --warmup-shape {tensor.name}:{','.join(str(abs(dim)) for dim in dims)}, "

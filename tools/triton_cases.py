@@ -1,0 +1,120 @@
+"""The repository that `tools/check_triton.py` has served, and the requests it sends.
+
+Every feature of a package is there once: two versions, labels, batching, external data, a model without a batch
+dimension, a hidden and an exposed kappa input, and the operator library where it is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from jr_onnx.deploy import Batching, OpLibrary, TritonOptions, package_triton
+from jr_onnx.errors import JrError
+from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.rewrite import rewrite
+from jr_onnx.runtime.ops_library import library_path
+
+MODELS = Path(__file__).resolve().parent.parent / "models" / "exported"
+_KAPPA = 0.06
+_BATCHES = (1, 1, 1, 2, 3, 5, 8, 1, 32, 1, 1, 4)
+"""More than one batch of 32 takes, so that Triton must join some requests and split others."""
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def build_repository(repository: Path, work: Path) -> Path:
+    """Package the models and return the file of requests, each with the answer of ONNX Runtime in this process."""
+    arrays: Arrays = {}
+    _two_versions(repository, work, arrays)
+    _external_data(repository, work, arrays)
+    _no_batch_dimension(repository, work, arrays)
+    _kappa_inputs(repository, work, arrays)
+    _operator_library(repository, work, arrays)
+    path = work / "cases.npz"
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def _two_versions(repository: Path, work: Path, arrays: Arrays) -> None:
+    labels = work / "labels.txt"
+    labels.write_text("".join(f"digit {number}\n" for number in range(10)), encoding="utf-8")
+    for version in (1, 2):
+        model = _retrofit(MODELS / "digits_cnn.onnx", work / f"digits{version}.onnx", version * _KAPPA)
+        options = TritonOptions(
+            name="digits", version=version, labels=labels, all_versions=True, batching=Batching(delay_us=2000)
+        )
+        package_triton(model, repository, options)
+        _add_cases(arrays, f"digits@{version}", model, _BATCHES)
+
+
+def _external_data(repository: Path, work: Path, arrays: Arrays) -> None:
+    source = work / "mlp.onnx"
+    proto = onnx.load(MODELS / "digits_mlp.onnx")
+    onnx.save(proto, source, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    model = _retrofit(source, work / "external.onnx", _KAPPA)
+    package_triton(model, repository, TritonOptions(name="external"))
+    _add_cases(arrays, "external@1", model, _BATCHES)
+
+
+def _no_batch_dimension(repository: Path, work: Path, arrays: Arrays) -> None:
+    proto = onnx.load(MODELS / "digits_cnn.onnx")
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 3
+    source = work / "fixed_source.onnx"
+    onnx.save(proto, source)
+    model = _retrofit(source, work / "fixed.onnx", _KAPPA)
+    package_triton(model, repository, TritonOptions(name="fixed"))
+    _add_cases(arrays, "fixed@1", model, (3, 3))
+
+
+def _kappa_inputs(repository: Path, work: Path, arrays: Arrays) -> None:
+    source = MODELS / "digits_mlp.onnx"
+    hidden = _retrofit(source, work / "hidden.onnx", RandomKappa(0.0, 0.1))
+    package_triton(hidden, repository, TritonOptions(name="hidden", allow_fixed_kappa=True))
+    _add_cases(arrays, "hidden@1", hidden, (1, 2, 1))
+    exposed = _retrofit(source, work / "exposed.onnx", KappaPlan(kappa=_KAPPA, input_name="kappa"))
+    package_triton(exposed, repository, TritonOptions(name="exposed", expose_kappa=True))
+    for index, kappa in enumerate((None, 0.0, 0.5)):
+        _add_cases(arrays, f"exposed@1#kappa{index}", exposed, (1, 2), kappa)
+
+
+def _operator_library(repository: Path, work: Path, arrays: Arrays) -> None:
+    try:
+        library = library_path("cpu")
+    except JrError as error:
+        print(f"left out: the operator library, because {error}")
+        return
+    model = _retrofit(MODELS / "digits_cnn.onnx", work / "custom.onnx", _KAPPA, lowering="custom")
+    options = TritonOptions(name="custom", op_library=OpLibrary(str(repository), library))
+    package_triton(model, repository, options)
+    _add_cases(arrays, "custom@1", model, _BATCHES)
+
+
+def _retrofit(source: Path, target: Path, kappa: Any, lowering: str = "where") -> Path:
+    rewrite(source, kappa, output=target, lowering=lowering)
+    return target
+
+
+def _add_cases(arrays: Arrays, label: str, model: Path, batches: tuple[int, ...], kappa: float | None = None) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # an initializer that is an input too is meant here, not a mistake
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    sizes = [size if isinstance(size, int) else 1 for size in entry.shape[1:]]
+    generator = np.random.default_rng(7)
+    for number, batch in enumerate(batches):
+        case = f"{label}#{number}" if "#" not in label else f"{label}.{number}"
+        feed: Arrays = {entry.name: generator.random((batch, *sizes), dtype=np.float32)}
+        sent = dict(feed)
+        if kappa is not None:
+            feed["kappa"] = np.asarray(kappa, dtype=np.float32)
+            sent["kappa"] = feed["kappa"].reshape(1)  # Triton has no scalars
+        for name, value in sent.items():
+            arrays[f"{case}/in/{name}"] = value
+        for output, answer in zip(session.get_outputs(), session.run(None, feed), strict=True):
+            arrays[f"{case}/out/{output.name}"] = answer
