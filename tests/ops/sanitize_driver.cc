@@ -1,0 +1,386 @@
+// Runs the whole CPU library under the sanitizers, on a runtime made here: every callback, every way a call into the
+// runtime can fail, exact-size buffers on the heap, and threads. Prints "clean" and returns 0 if nothing is wrong.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "ort_abi.h"
+
+using namespace jr::ort;
+
+extern "C" Status* RegisterCustomOps(SessionOptions* options, const ApiBase* base);
+
+#define CHECK(condition)                                                          \
+  do {                                                                            \
+    if (!(condition)) {                                                           \
+      std::fprintf(stderr, "line %d: %s does not hold\n", __LINE__, #condition); \
+      std::exit(1);                                                               \
+    }                                                                             \
+  } while (false)
+
+// The opaque objects of this runtime.
+namespace jr::ort {
+struct Status {
+  std::string message;
+};
+struct TensorTypeAndShapeInfo {
+  std::vector<std::int64_t> dims;
+};
+struct Value {
+  std::vector<std::int64_t> dims;
+  void* data;
+};
+struct KernelInfo {
+  std::map<std::string, float> attributes;
+  std::vector<std::string> inputs;
+  std::string name;
+};
+struct KernelContext {
+  std::vector<const Value*> inputs;
+  Value* output;
+  std::vector<std::int64_t> asked;
+};
+struct ShapeInferContext {
+  TensorTypeAndShapeInfo* input;
+  TensorTypeAndShapeInfo output;
+  const TensorTypeAndShapeInfo* given;
+};
+struct SessionOptions {
+  std::vector<CustomOpDomain*> domains;
+};
+struct CustomOpDomain {
+  std::vector<const CustomOp*> ops;
+};
+}  // namespace jr::ort
+
+namespace {
+
+thread_local int calls_until_failure = -1;  // negative: never
+
+Status* step() {
+  if (calls_until_failure >= 0 && calls_until_failure-- == 0) return new Status{"made to fail"};
+  return nullptr;
+}
+
+Status* copy_text(const std::string& text, char* out, std::size_t* size) {
+  if (out != nullptr) {
+    CHECK(*size >= text.size() + 1);
+    std::memcpy(out, text.c_str(), text.size() + 1);
+  }
+  *size = text.size() + 1;
+  return nullptr;
+}
+
+Api make_api() {
+  Api api{};
+  api.CreateStatus = [](int, const char* message) { return new Status{message}; };
+  api.ReleaseStatus = [](Status* status) { delete status; };
+  api.CreateCustomOpDomain = [](const char* name, CustomOpDomain** out) {
+    CHECK(std::string(name) == "jr_onnx");
+    Status* status = step();
+    if (status == nullptr) *out = new CustomOpDomain;
+    return status;
+  };
+  api.CustomOpDomain_Add = [](CustomOpDomain* domain, const CustomOp* op) {
+    domain->ops.push_back(op);
+    return step();
+  };
+  api.AddCustomOpDomain = [](SessionOptions* options, CustomOpDomain* domain) {
+    options->domains.push_back(domain);
+    return step();
+  };
+  api.ReleaseCustomOpDomain = [](CustomOpDomain* domain) { delete domain; };
+  api.GetTensorMutableData = [](Value* value, void** out) {
+    *out = value->data;
+    return step();
+  };
+  api.CreateTensorTypeAndShapeInfo = [](TensorTypeAndShapeInfo** out) {
+    Status* status = step();
+    if (status == nullptr) *out = new TensorTypeAndShapeInfo;
+    return status;
+  };
+  api.SetTensorElementType = [](TensorTypeAndShapeInfo*, int) { return step(); };
+  api.SetDimensions = [](TensorTypeAndShapeInfo* info, const std::int64_t* dims, std::size_t count) {
+    info->dims.assign(dims, dims + count);
+    return step();
+  };
+  api.GetDimensionsCount = [](const TensorTypeAndShapeInfo* info, std::size_t* out) {
+    *out = info->dims.size();
+    return step();
+  };
+  api.GetDimensions = [](const TensorTypeAndShapeInfo* info, std::int64_t* dims, std::size_t count) {
+    CHECK(count == info->dims.size());
+    for (std::size_t i = 0; i < count; ++i) dims[i] = info->dims[i];
+    return step();
+  };
+  api.GetTensorTypeAndShape = [](const Value* value, TensorTypeAndShapeInfo** out) {
+    Status* status = step();
+    if (status == nullptr) *out = new TensorTypeAndShapeInfo{value->dims};
+    return status;
+  };
+  api.ReleaseTensorTypeAndShapeInfo = [](TensorTypeAndShapeInfo* info) { delete info; };
+  api.GetTensorElementTypeAndShapeDataReference = [](const Value* value, int*, const std::int64_t** dims,
+                                                     std::size_t* count) {
+    *dims = value->dims.empty() ? nullptr : value->dims.data();
+    *count = value->dims.size();
+    return step();
+  };
+  api.KernelInfoGetAttribute_float = [](const KernelInfo* info, const char* name, float* out) -> Status* {
+    const auto found = info->attributes.find(name);
+    if (found == info->attributes.end()) return new Status{"no such attribute"};
+    *out = found->second;
+    return nullptr;
+  };
+  api.KernelInfo_GetInputCount = [](const KernelInfo* info, std::size_t* out) {
+    *out = info->inputs.size();
+    return step();
+  };
+  api.KernelInfo_GetInputName = [](const KernelInfo* info, std::size_t index, char* out, std::size_t* size) {
+    Status* status = step();
+    return status != nullptr ? status : copy_text(info->inputs.at(index), out, size);
+  };
+  api.KernelInfo_GetNodeName = [](const KernelInfo* info, char* out, std::size_t* size) {
+    Status* status = step();
+    return status != nullptr ? status : copy_text(info->name, out, size);
+  };
+  api.KernelContext_GetInput = [](const KernelContext* context, std::size_t index, const Value** out) {
+    *out = context->inputs.at(index);
+    return step();
+  };
+  api.KernelContext_GetOutput = [](KernelContext* context, std::size_t, const std::int64_t* dims, std::size_t count,
+                                   Value** out) {
+    context->asked.assign(dims, dims + count);
+    *out = context->output;
+    return step();
+  };
+  api.KernelContext_ParallelFor = [](const KernelContext*, void (*fn)(void*, std::size_t), std::size_t total,
+                                     std::size_t, void* data) {
+    std::thread odd([&] {
+      for (std::size_t i = 1; i < total; i += 2) fn(data, i);
+    });
+    for (std::size_t i = 0; i < total; i += 2) fn(data, i);
+    odd.join();
+    return step();
+  };
+  api.ShapeInferContext_GetInputTypeShape = [](const ShapeInferContext* context, std::size_t,
+                                               TensorTypeAndShapeInfo** out) {
+    *out = context->input;
+    return step();
+  };
+  api.ShapeInferContext_SetOutputTypeShape = [](const ShapeInferContext* context, std::size_t,
+                                                const TensorTypeAndShapeInfo* info) {
+    auto* mutable_context = const_cast<ShapeInferContext*>(context);
+    mutable_context->given = info;
+    mutable_context->output = *info;
+    return step();
+  };
+  return api;
+}
+
+// Two runtimes: one with shape references, one that copies shapes.
+Api new_api = make_api();
+Api old_api = make_api();
+
+const ApiBase kNewBase = {[](std::uint32_t) -> const Api* { return &new_api; }, [] { return "1.31.1"; }};
+const ApiBase kOldBase = {[](std::uint32_t version) -> const Api* { return version <= 18 ? &old_api : nullptr; },
+                          [] { return "1.18.0"; }};
+const ApiBase kTooOldBase = {[](std::uint32_t version) -> const Api* { return version <= 17 ? &old_api : nullptr; },
+                             [] { return "1.17.0"; }};
+
+std::string take(Status* status) {
+  const std::string message = status == nullptr ? "" : status->message;
+  delete status;
+  return message;
+}
+
+const CustomOp& find(const SessionOptions& options, const char* name, ElementType type) {
+  for (const CustomOp* op : options.domains.at(0)->ops) {
+    if (std::string(op->GetName(op)) == name && op->GetOutputType(op, 0) == type) return *op;
+  }
+  std::fprintf(stderr, "no operator %s\n", name);
+  std::exit(1);
+}
+
+void* create(const CustomOp& op, const Api& api, const KernelInfo& info, std::string* wrong) {
+  void* kernel = nullptr;
+  *wrong = take(op.CreateKernelV2(&op, &api, &info, &kernel));
+  return kernel;
+}
+
+// Runs a kernel over exact-size heap buffers, in place or apart.
+void run_length(const CustomOp& op, void* kernel, std::size_t count, bool in_place) {
+  std::unique_ptr<float[]> in(new float[count]);
+  std::unique_ptr<float[]> out(new float[count]);
+  for (std::size_t i = 0; i < count; ++i) in[i] = static_cast<float>(i % 7) - 3.0f;
+  const std::vector<float> before(in.get(), in.get() + count);
+  const Value input{{static_cast<std::int64_t>(count)}, in.get()};
+  Value output{{}, in_place ? in.get() : out.get()};
+  KernelContext context{{&input}, &output, {}};
+  CHECK(take(op.KernelComputeV2(kernel, &context)).empty());
+  CHECK(context.asked == input.dims);
+  const float* result = static_cast<float*>(output.data);
+  for (std::size_t i = 0; i < count; ++i) CHECK(result[i] == (before[i] > 1.5f ? std::fmin(before[i], 2.5f) : 0.0f));
+}
+
+void check_lengths(const SessionOptions& options, const Api& api) {
+  const CustomOp& op = find(options, "JumpRelu", kFloat);
+  std::string wrong;
+  void* kernel = create(op, api, {{{"kappa", 1.5f}, {"cap", 2.5f}}, {"z"}, "site"}, &wrong);
+  CHECK(wrong.empty());
+  for (std::size_t count = 0; count <= 130; ++count) {
+    run_length(op, kernel, count, true);
+    run_length(op, kernel, count, false);
+  }
+  for (std::size_t count : {4095, 4096, 4097, 65535, 65536, 65537, 300001}) run_length(op, kernel, count, true);
+  op.KernelDestroy(kernel);
+}
+
+void check_rank_zero_and_types(const SessionOptions& options, const Api& api) {
+  for (const ElementType type : {kFloat, kDouble, kFloat16, kBfloat16}) {
+    const CustomOp& op = find(options, "JumpRelu", type);
+    CHECK(op.GetInputTypeCount(&op) == 2 && op.GetOutputTypeCount(&op) == 1);
+    CHECK(op.GetInputType(&op, 0) == type && op.GetInputType(&op, 1) == kFloat);
+    CHECK(op.GetInputCharacteristic(&op, 0) == kRequired && op.GetInputCharacteristic(&op, 1) == kOptional);
+    CHECK(op.GetInputMemoryType(&op, 1) == kDefaultMemory && op.GetExecutionProviderType(&op) == nullptr);
+    CHECK(op.GetStartVersion(&op) == 1 && op.version == kMinimumApi);
+    std::string wrong;
+    void* kernel = create(op, api, {{{"kappa", 0.5f}}, {"z"}, ""}, &wrong);
+    CHECK(wrong.empty());
+    alignas(8) unsigned char element[8] = {};
+    const Value input{{}, element};
+    Value output{{}, element};
+    KernelContext context{{&input}, &output, {7}};
+    CHECK(take(op.KernelComputeV2(kernel, &context)).empty() && context.asked.empty());
+    op.KernelDestroy(kernel);
+  }
+}
+
+void check_kappa_input(const SessionOptions& options, const Api& api) {
+  const CustomOp& op = find(options, "JumpRelu", kFloat);
+  std::string wrong;
+  void* kernel = create(op, api, {{}, {"z", "kappa"}, "site"}, &wrong);
+  CHECK(wrong.empty());
+  float kappa = 1.0f;
+  float z[3] = {0.5f, 1.0f, 2.0f};
+  const Value input{{3}, z};
+  const Value scalar{{}, &kappa};
+  Value output{{}, z};
+  KernelContext context{{&input, &scalar}, &output, {}};
+  CHECK(take(op.KernelComputeV2(kernel, &context)).empty() && z[1] == 0.0f && z[2] == 2.0f);
+  kappa = NAN;
+  CHECK(take(op.KernelComputeV2(kernel, &context)).find("the kappa input is nan") != std::string::npos);
+  context.inputs[1] = nullptr;
+  CHECK(take(op.KernelComputeV2(kernel, &context)).find("has no value") != std::string::npos);
+  op.KernelDestroy(kernel);
+}
+
+// Every call into the runtime fails once, in the kernel's creation and in its runs.
+void check_failures(const SessionOptions& options, const Api& api) {
+  const CustomOp& op = find(options, "JumpRelu", kFloat);
+  const CustomOp& draw = find(options, "DrawKappa", kFloat);
+  std::string wrong;
+  void* kernel = create(op, api, {{}, {"z", "kappa"}, "site"}, &wrong);
+  void* drawing = create(draw, api, {{{"low", 0.25f}, {"high", 0.5f}}, {}, "draw"}, &wrong);
+  CHECK(wrong.empty());
+  float kappa = 1.0f;
+  std::vector<float> z(70000, 2.0f);
+  const Value input{{70000}, z.data()};
+  const Value scalar{{}, &kappa};
+  Value output{{}, z.data()};
+  int failures = 0;
+  for (int at = 0; at < 20; ++at) {
+    KernelContext context{{&input, &scalar}, &output, {}};
+    calls_until_failure = at;
+    failures += !take(op.KernelComputeV2(kernel, &context)).empty();
+    calls_until_failure = at;
+    failures += !take(draw.KernelComputeV2(drawing, &context)).empty();
+    calls_until_failure = at;
+    void* made = create(op, api, {{{"kappa", 1.0f}}, {"z", ""}, "site"}, &wrong);
+    if (made != nullptr) op.KernelDestroy(made);
+    TensorTypeAndShapeInfo shape{{2, -1}};
+    ShapeInferContext inference{&shape, {}, nullptr};
+    calls_until_failure = at;
+    CHECK(op.InferOutputShapeFn(&op, &inference) == nullptr);
+    CHECK(at < 2 || inference.given == &shape);
+    calls_until_failure = at;
+    CHECK(draw.InferOutputShapeFn(&draw, &inference) == nullptr);
+    calls_until_failure = -1;
+  }
+  CHECK(failures >= 9);
+  op.KernelDestroy(kernel);
+  draw.KernelDestroy(drawing);
+}
+
+void check_draws(const SessionOptions& options, const Api& api) {
+  const CustomOp& draw = find(options, "DrawKappa", kFloat);
+  std::string wrong;
+  void* kernel = create(draw, api, {{{"low", 0.25f}, {"high", 0.5f}}, {}, "draw"}, &wrong);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      float drawn = 0;
+      Value output{{}, &drawn};
+      KernelContext context{{}, &output, {}};
+      for (int run = 0; run < 200; ++run) {
+        CHECK(take(draw.KernelComputeV2(kernel, &context)).empty());
+        CHECK(drawn >= 0.25f && drawn < 0.5f);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  draw.KernelDestroy(kernel);
+}
+
+void check_bad_attributes(const SessionOptions& options, const Api& api) {
+  const CustomOp& op = find(options, "JumpRelu", kFloat16);
+  std::string wrong;
+  CHECK(create(op, api, {{{"kappa", 1e6f}}, {"z"}, "a"}, &wrong) == nullptr);
+  CHECK(wrong == "JumpRelu node 'a': kappa overflows float16, the type of the input");
+  CHECK(create(op, api, {{{"kappa", -1.0f}}, {"z"}, ""}, &wrong) == nullptr);
+  CHECK(wrong == "JumpRelu node: kappa is -1, expected a finite number >= 0");
+  op.KernelDestroy(nullptr);
+  int* inputs = nullptr;
+  int* outputs = nullptr;
+  CHECK(op.GetMayInplace(&inputs, &outputs) == 1 && *inputs == 0 && *outputs == 0);
+  op.ReleaseMayInplace(inputs, outputs);
+}
+
+void check_registration() {
+  for (int at = 0; at < 7; ++at) {  // the domain, its five operators, the session options
+    SessionOptions options;
+    calls_until_failure = at;
+    CHECK(!take(RegisterCustomOps(&options, &kNewBase)).empty());
+    CHECK(options.domains.empty() || at == 6);
+    calls_until_failure = -1;
+  }
+  SessionOptions options;
+  CHECK(take(RegisterCustomOps(&options, &kTooOldBase)).find("needs ONNX Runtime 1.18") != std::string::npos);
+}
+
+}  // namespace
+
+int main() {
+  check_registration();
+  for (const ApiBase* base : {&kNewBase, &kOldBase}) {
+    const Api& api = base == &kNewBase ? new_api : old_api;
+    SessionOptions first;
+    SessionOptions second;
+    CHECK(RegisterCustomOps(&first, base) == nullptr && RegisterCustomOps(&second, base) == nullptr);
+    CHECK(first.domains == second.domains && first.domains.size() == 1 && first.domains[0]->ops.size() == 5);
+    check_lengths(first, api);
+    check_rank_zero_and_types(first, api);
+    check_kappa_input(first, api);
+    check_failures(first, api);
+    check_draws(first, api);
+    check_bad_attributes(first, api);
+  }
+  std::puts("clean");
+  return 0;
+}

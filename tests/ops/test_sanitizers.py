@@ -1,0 +1,47 @@
+"""The whole CPU library runs clean under the address, undefined-behaviour and thread sanitizers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCES = (
+    "sanitize_driver.cc",
+    "runtime.cc",
+    "kappa.cc",
+    "cpu_kernel.cc",
+    "jump_relu_op.cc",
+    "jump_relu_cpu.cc",
+    "draw_kappa.cc",
+    "register.cc",
+)
+
+
+def can_sanitize(cxx: list[str], folder: Path, flag: str) -> bool:
+    """Whether the sanitizer's own library is installed and runs here."""
+    source = folder / "empty.cc"
+    source.write_text("int main() { return 0; }\n")
+    built = subprocess.run([*cxx, flag, str(source), "-o", str(folder / "empty")], capture_output=True, check=False)
+    return (
+        built.returncode == 0 and subprocess.run([folder / "empty"], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", pytest.param("thread", marks=pytest.mark.slow)])
+def test_clean(cxx: list[str], compile_cxx: Any, tmp_path: Path, sanitizer: str) -> None:
+    flag = f"-fsanitize={sanitizer}"
+    if not can_sanitize(cxx, tmp_path, flag):
+        pytest.skip(f"the compiler has no working {flag} here")
+    driver = compile_cxx("driver", SOURCES, flag, "-fno-sanitize-recover=all", "-O0", "-pthread")
+    environment = {**os.environ, "JR_ONNX_PARALLEL_BYTES": "262144", "ASAN_OPTIONS": "detect_leaks=1"}
+    for isa in ("baseline", "avx2", "avx512"):
+        done = subprocess.run(
+            [driver], capture_output=True, text=True, check=False, env={**environment, "JR_ONNX_ISA": isa}, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "clean\n"
+        assert done.stderr == ""
