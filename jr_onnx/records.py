@@ -14,6 +14,7 @@ one. Non-finite floats travel as the strings "nan", "inf" and "-inf", because JS
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -73,8 +74,8 @@ def loads(cls: type[R], text: str) -> R:
         InputError: Not JSON, or not such a record.
     """
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not a {cls.SCHEMA} record: {error}") from None
     return cls.from_json(value)
 
@@ -90,6 +91,19 @@ def load_file(cls: type[R], path: Path) -> R:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     return loads(cls, text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice, of which the JSON module would keep the last in silence."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it names {next(name for name in names if names.count(name) > 1)!r} twice")
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _encode(value: Any) -> JsonValue:
@@ -180,7 +194,8 @@ def _decode_scalar(kind: Any, value: Any, where: str) -> Any:
         if isinstance(value, str) and value in _NON_FINITE:
             return float(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+            with contextlib.suppress(OverflowError):  # an integer beyond any float
+                return float(value)
     elif kind is int:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
