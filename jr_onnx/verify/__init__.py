@@ -1,0 +1,16 @@
+"""Prove that a retrofit computes what it should; needs onnxruntime, onnx and NumPy, never torch."""
+
+from jr_onnx.verify.flips import FLIP_LIMIT, FlipTally, NearJump, RunVerdict, SiteTrace, control_noise, judge
+from jr_onnx.verify.tolerance import Bound, rounding_bound
+
+__all__ = [
+    "FLIP_LIMIT",
+    "Bound",
+    "FlipTally",
+    "NearJump",
+    "RunVerdict",
+    "SiteTrace",
+    "control_noise",
+    "judge",
+    "rounding_bound",
+]
