@@ -83,7 +83,10 @@ def main() -> int:
         options.report.write_text(json.dumps(findings, indent=1) + "\n", encoding="utf-8")
     for row in findings["rejected"]:
         print(f"{row['fault']:28} {row['message']}")
-    print(json.dumps(findings["loaded"]["differences"], indent=1))
+    for transport, rows in findings["loaded"]["differences"].items():
+        print(f"{transport}: {len(rows)} requests, largest difference {max(rows.values())}")
+    for case, row in findings["loaded"]["statistics"].items():
+        print(f"{case}: {row['requests']} requests in {row['runs']} runs")
     print("\n".join(failures) or "every check holds")
     return 1 if failures else 0
 
@@ -121,7 +124,7 @@ def check_loaded(environment: Environment, backends: Path, repository: Path, cas
     try:
         log = _wait_until_ready(server, http)
         command = [str(environment.python), str(ROOT / "tools" / "oip_client.py"), str(cases)]
-        command += ["--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}", "--threads", "8"]
+        command += ["--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}", "--threads", "8", "--statistics"]
         answer = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         report = json.loads(answer.stdout) if answer.returncode == 0 else {}
     finally:
@@ -131,9 +134,17 @@ def check_loaded(environment: Environment, backends: Path, repository: Path, cas
     differences = {transport: report[transport]["differences"] for transport in report}
     for transport, rows in differences.items():
         failures += [f"{transport} {case}: differs by {value}" for case, value in rows.items() if not value <= _BOUND]
+    statistics = report.get("grpc", {}).get("statistics", {})
+    if not any(row["runs"] < row["requests"] for case, row in statistics.items() if case.startswith("digits@")):
+        failures.append(f"the server joined no requests: {statistics}")
     if {package.label: package.manifest for package in verify(repository)} != before:
         failures.append("the server changed the repository")
-    return {"differences": differences, "failures": failures, "exit_code": server.returncode}
+    return {
+        "differences": differences,
+        "statistics": statistics,
+        "failures": failures,
+        "exit_code": server.returncode,
+    }
 
 
 def check_fault(environment: Environment, backends: Path, work: Path, fault: Fault) -> dict[str, Any]:

@@ -77,6 +77,16 @@ def check(library: Any, client: Any, cases: Iterable[Case], threads: int) -> dic
         return dict(zip(labels, pool.map(distance, listed), strict=True))
 
 
+def statistics(channel: Any, cases: Iterable[Case]) -> dict[str, dict[str, int]]:
+    """Return how many requests each model answered, in how many runs; fewer runs mean that requests were joined."""
+    result = {}
+    for model, version in sorted({(case.model, case.version) for case in cases}):
+        row = channel.get_inference_statistics(model, version, as_json=True)["model_stats"][0]
+        requests = int(row["inference_stats"]["success"]["count"])
+        result[f"{model}@{version}"] = {"requests": requests, "runs": int(row["execution_count"])}
+    return result
+
+
 def main() -> int:
     """Ask over both transports and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -84,6 +94,7 @@ def main() -> int:
     parser.add_argument("--http", help="host:port of the HTTP endpoint")
     parser.add_argument("--grpc", help="host:port of the gRPC endpoint")
     parser.add_argument("--threads", type=int, default=4)
+    parser.add_argument("--statistics", action="store_true", help="ask Triton how many runs the requests took")
     options = parser.parse_args()
     cases = read_cases(options.cases)
     report: dict[str, Any] = {}
@@ -101,10 +112,17 @@ def main() -> int:
         import tritonclient.grpc as grpc
 
         channel = grpc.InferenceServerClient(options.grpc)
+        before = statistics(channel, cases) if options.statistics else {}
         report["grpc"] = {
             "ready": channel.is_server_ready(),
             "differences": check(grpc, channel, cases, threads=options.threads),
         }
+        if options.statistics:
+            after = statistics(channel, cases)
+            # The warm-up counts as requests too, so only what came since is of interest.
+            report["grpc"]["statistics"] = {
+                case: {key: after[case][key] - before[case][key] for key in after[case]} for case in after
+            }
         channel.close()
     json.dump(report, sys.stdout, indent=1)
     return 0

@@ -143,8 +143,11 @@ def _parse(path: Path) -> onnx.ModelProto:
 
 
 def _outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Return the outputs, their shapes inferred where the file leaves one out."""
-    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+    """Return the outputs, their shapes inferred where the file leaves something open.
+
+    ONNX Runtime infers them too, and Triton refuses a configuration that is less exact than the session's answer.
+    """
+    if all(_is_known(value.type.tensor_type) for value in model.graph.output):
         return list(model.graph.output)
     try:
         inferred = onnx.shape_inference.infer_shapes(model).graph.output
@@ -152,6 +155,11 @@ def _outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
         return list(model.graph.output)  # the caller says that a shape is missing
     by_name = {value.name: value for value in inferred}
     return [by_name.get(value.name, value) for value in model.graph.output]
+
+
+def _is_known(tensor: onnx.TypeProto.Tensor) -> bool:
+    """Return whether every size but the first, which may be the batch, is a number."""
+    return tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim[1:])
 
 
 def _tensor(value: onnx.ValueInfoProto, path: Path, *, optional: bool = False) -> TensorFacts:

@@ -123,10 +123,11 @@ def config_text(
         ("platform", "onnxruntime_onnx"),
         ("max_batch_size", face.max_batch),
     ]
-    message += [("input", _tensor_fields(tensor)) for tensor in face.inputs]
+    batched = face.max_batch > 0
+    message += [("input", _tensor_fields(tensor, batched=batched)) for tensor in face.inputs]
     for tensor in face.outputs:
         labels: Message = [("label_filename", LABELS_NAME)] if tensor.name == labels_output else []
-        message.append(("output", _tensor_fields(tensor) + labels))
+        message.append(("output", _tensor_fields(tensor, batched=batched) + labels))
     if options.all_versions:
         message.append(("version_policy", [("all", [])]))
     message.append(("instance_group", _instance_group(options.placement)))
@@ -163,13 +164,15 @@ def _as_configured(tensor: TensorFacts, skip: int) -> Tensor:
     return Tensor(tensor.name, _TYPES[tensor.element_type], (tensor.dims or ())[skip:], tensor.optional)
 
 
-def _tensor_fields(tensor: Tensor) -> Message:
+def _tensor_fields(tensor: Tensor, *, batched: bool) -> Message:
     fields: Message = [
         ("name", tensor.name),
         ("data_type", Symbol(tensor.data_type)),
         ("dims", tensor.request_dims),
     ]
-    if not tensor.dims:
+    if not tensor.dims and batched:
+        # One number for each request: the model has no dimension but the batch. A scalar of a model without batches
+        # is stated as [ 1 ] alone; Triton refuses an empty reshape there, and its back end knows what is meant.
         fields.append(("reshape", [("shape", ())]))
     if tensor.optional:
         fields.append(("optional", True))

@@ -55,11 +55,13 @@ class TritonPythonModel:
 
     def _feed(self, request: Any) -> dict[str, np.ndarray[Any, Any]]:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        scalars = {value.name for value in self.session.get_overridable_initializers() if value.shape == []}
+        known = (*self.session.get_inputs(), *self.session.get_overridable_initializers())
+        scalars = {value.name for value in known if value.shape == []}
         return {name: array.reshape(()) if name in scalars else array for name, array in tensors.items()}
 
     def _response(self, arrays: list[np.ndarray[Any, Any]]) -> Any:
-        tensors = [pb_utils.Tensor(name, array) for name, array in zip(self.outputs, arrays, strict=True)]
+        named = zip(self.outputs, arrays, strict=True)
+        tensors = [pb_utils.Tensor(name, np.atleast_1d(array)) for name, array in named]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
