@@ -28,6 +28,15 @@ __all__ = ["Compiler", "Ref", "SitePlan", "Unsupported"]
 
 _FAMILIES = _ops.__all__  # importing the package has filled the table of operators
 _MAX_DEPTH = 64
+_ATTRIBUTE_TYPES = (
+    AttributeProto.FLOAT,
+    AttributeProto.FLOATS,
+    AttributeProto.INT,
+    AttributeProto.INTS,
+    AttributeProto.STRING,
+    AttributeProto.STRINGS,
+    AttributeProto.TENSOR,
+)
 _MAX_FOLDED = 1 << 26
 Kind = Literal["const", "host", "device"]
 
@@ -273,7 +282,7 @@ class Compiler:
             source: AttributeProto | None = attribute
             if attribute.ref_attr_name:
                 source = bound.get(attribute.ref_attr_name)
-            if source is None or source.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS):
+            if source is None or source.type not in _ATTRIBUTE_TYPES:
                 continue
             value = onnx.helper.get_attribute_value(source)
             if isinstance(value, bytes):
@@ -282,7 +291,7 @@ class Compiler:
                 value = self._read(value)
                 if value is None:
                     continue
-            elif not isinstance(value, int | float | str | onnx.SparseTensorProto):
+            elif not isinstance(value, int | float | str):
                 value = list(value)
             result[str(attribute.name)] = value
         return result

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
 from jr_onnx.torchnet.registry import Function, Node, op
+
+_FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4)
+_LOW_FOUR = 0xF
+_LARGEST_INT4 = 7
 
 
 @op("Constant")
@@ -62,13 +67,26 @@ def _eye_like(node: Node) -> Function:
 
 @op("Cast")
 def _cast(node: Node) -> Function:
-    dtype = node.dtype(node.attr("to"))
+    wanted = int(node.attr("to"))
+    dtype = node.dtype(wanted)
+    if wanted in _FOUR_BITS:
+        return lambda x: _four_bits(x, dtype)
     return lambda x: _convert(x, dtype)
 
 
 @op("CastLike")
 def _cast_like(node: Node) -> Function:
+    if node.element_type(1) in _FOUR_BITS:
+        return lambda x, like: _four_bits(x, like.dtype)
     return lambda x, like: _convert(x, like.dtype)
+
+
+def _four_bits(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Keep the low four bits, read as signed or not: how casts to (U)INT4 wrap."""
+    bits = x.to(torch.int64) & _LOW_FOUR
+    if dtype == torch.int8:
+        bits = torch.where(bits > _LARGEST_INT4, bits - _LOW_FOUR - 1, bits)
+    return bits.to(dtype)
 
 
 def _convert(x: Tensor, dtype: torch.dtype) -> Tensor:

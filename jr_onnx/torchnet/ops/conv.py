@@ -12,6 +12,9 @@ from torch import Tensor
 from jr_onnx.torchnet.ops.windows import Window, pad_axes
 from jr_onnx.torchnet.registry import Function, Node, op
 
+Convolution = Callable[..., Tensor]
+"""Takes input, weight and an optional bias."""
+
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
@@ -20,16 +23,25 @@ _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
 }
 
 
-def convolution(node: Node, weight_input: int = 1) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-    """Return the convolution as a function of input, weight and bias; shared with the fused and quantised forms."""
+def _for_kernel(node: Node, weight_input: int, build: Callable[[list[int]], Convolution]) -> Convolution:
+    """Build a convolution for its kernel's extent, at every pass where only the weight at run time tells it."""
     kernel = node.attr("kernel_shape")
     weight = node.const(weight_input)
     if kernel is None and weight is not None:
         kernel = list(weight.shape[2:])
-    if kernel is None:
-        raise node.refuse("neither kernel_shape nor a constant weight")
-    if len(kernel) not in _CONV:
-        raise node.refuse(f"{len(kernel)} spatial axes")
+    if kernel is not None:
+        if len(kernel) not in _CONV:
+            raise node.refuse(f"{len(kernel)} spatial axes")
+        return build(kernel)
+    return lambda x, w, b=None: build(list(w.shape[2:]))(x, w, b)
+
+
+def convolution(node: Node, weight_input: int = 1) -> Convolution:
+    """Return the convolution as a function of input, weight and bias; shared with the fused and quantised forms."""
+    return _for_kernel(node, weight_input, lambda kernel: _convolution(node, kernel))
+
+
+def _convolution(node: Node, kernel: list[int]) -> Convolution:
     window = Window.of(node, kernel)
     function = _CONV[window.rank]
     common: dict[str, Any] = {
@@ -39,11 +51,7 @@ def convolution(node: Node, weight_input: int = 1) -> Callable[[Tensor, Tensor, 
     }
     if window.symmetric:
         padding = window.pads[: window.rank]
-
-        def run_plain(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-            return function(x, w, b, padding=padding, **common)
-
-        return run_plain
+        return lambda x, w, b=None: function(x, w, b, padding=padding, **common)
 
     def run(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         begin, end = window.pads_for(x.shape[2:])
@@ -59,52 +67,41 @@ def _conv(node: Node) -> Function:
 
 @op("ConvTranspose")
 def _conv_transpose(node: Node) -> Function:
-    kernel = node.attr("kernel_shape")
-    weight = node.const(1)
-    if kernel is None and weight is not None:
-        kernel = list(weight.shape[2:])
-    if kernel is None:
-        raise node.refuse("neither kernel_shape nor a constant weight")
+    return _for_kernel(node, 1, lambda kernel: _transposed(node, kernel))
+
+
+def _transposed(node: Node, kernel: list[int]) -> Convolution:
     rank = len(kernel)
-    if rank not in _TRANSPOSED:
-        raise node.refuse(f"{rank} spatial axes")
+    window = Window.of(node, kernel)
     function = _TRANSPOSED[rank]
-    strides = node.attr("strides") or [1] * rank
-    dilations = node.attr("dilations") or [1] * rank
     extra = node.attr("output_padding") or [0] * rank
     groups = node.attr("group", 1)
     wanted = node.attr("output_shape")
-    auto_pad = node.attr("auto_pad", "NOTSET") or "NOTSET"
-    pads = node.attr("pads") or [0] * (2 * rank)
-    if min(pads) < 0:
-        raise node.refuse(f"negative pads {list(pads)}")
+
+    def crops(full: list[int], sizes: torch.Size) -> tuple[list[int], list[int]]:
+        """Return how much of the full result is cut at the beginning and at the end of every axis."""
+        if wanted is None and not window.same:
+            return list(window.pads[:rank]), list(window.pads[rank:])
+        target = list(wanted[-rank:]) if wanted is not None else [sizes[i] * window.strides[i] for i in range(rank)]
+        total = [have - want for have, want in zip(full, target, strict=True)]
+        # SAME_UPPER cuts the odd element at the end, everything else at the beginning (ConvTranspose specification).
+        begin = [cut // 2 if window.auto_pad == "SAME_UPPER" else cut - cut // 2 for cut in total]
+        return begin, [cut - first for cut, first in zip(total, begin, strict=True)]
 
     def run(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         sizes = x.shape[2:]
-        full = [strides[i] * (sizes[i] - 1) + extra[i] + (kernel[i] - 1) * dilations[i] + 1 for i in range(rank)]
-        begin, end = _transposed_pads(full, sizes)
-        # The uncropped result, its far end lengthened by what output_padding adds, then both ends cropped.
-        # torch wants output_padding below the stride or the dilation; zeros beyond the last window are the same.
-        result = function(x, w, None, stride=strides, groups=groups, dilation=dilations)
-        grow = [max(0, extra[i]) for i in range(rank)]
-        result = pad_axes(result, [0] * rank, grow)
+        full = [
+            window.strides[i] * (sizes[i] - 1) + extra[i] + (kernel[i] - 1) * window.dilations[i] + 1
+            for i in range(rank)
+        ]
+        begin, end = crops(full, sizes)
+        result = function(x, w, None, stride=window.strides, groups=groups, dilation=window.dilations)
+        # output_padding lengthens the far end by zeros; torch itself takes it only below the stride or dilation.
+        result = pad_axes(result, [0] * rank, extra)
         for axis in range(rank):
             if begin[axis] or end[axis]:
                 result = pad_axes_or_crop(result, axis + 2, begin[axis], end[axis])
         return result if b is None else result + b.reshape(-1, *[1] * rank)
-
-    def _transposed_pads(full: list[int], sizes: torch.Size) -> tuple[list[int], list[int]]:
-        if wanted is None and auto_pad in ("NOTSET", "VALID"):
-            return (list(pads[:rank]), list(pads[rank:])) if auto_pad == "NOTSET" else ([0] * rank, [0] * rank)
-        target = list(wanted[-rank:]) if wanted is not None else [sizes[i] * strides[i] for i in range(rank)]
-        begin, end = [], []
-        for i in range(rank):
-            total = full[i] - target[i]
-            # "If auto_pad is SAME_UPPER the extra padding is added at the end" (ConvTranspose specification).
-            half = total // 2
-            begin.append(half if auto_pad == "SAME_UPPER" else total - half)
-            end.append(total - begin[-1])
-        return begin, end
 
     return run
 

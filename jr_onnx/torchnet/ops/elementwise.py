@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import reduce
 
 import torch
+from onnx import TensorProto
 from torch import Tensor
 
+from jr_onnx.torchnet.dtypes import name_of
 from jr_onnx.torchnet.registry import Function, Node, op
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
@@ -19,7 +21,6 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Asinh": torch.asinh,
     "Atan": torch.atan,
     "Atanh": torch.atanh,
-    "BitwiseNot": torch.bitwise_not,
     "Ceil": torch.ceil,
     "Cos": torch.cos,
     "Cosh": torch.cosh,
@@ -128,6 +129,13 @@ def _isinf(node: Node) -> Function:
     if negative:
         return lambda x: x == -math.inf
     return lambda x: torch.zeros_like(x, dtype=torch.bool)
+
+
+@op("BitwiseNot")
+def _bitwise_not(node: Node) -> Function:
+    if node.element_type(0) in (TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64):
+        raise node.refuse(f"element type {name_of(node.element_type(0))}, which is computed in int64")
+    return torch.bitwise_not
 
 
 @op("BitShift")

@@ -31,7 +31,7 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep nothing: the derivative is one."""
-        del ctx
+        del ctx, inputs, output
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:

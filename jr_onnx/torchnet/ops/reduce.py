@@ -18,16 +18,24 @@ def _prod(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
     return x
 
 
-def _extreme(function: Callable[..., Tensor], boolean: Callable[..., Tensor]) -> Reduction:
+def _extreme(function: Callable[..., Tensor], *, largest: bool) -> Reduction:
     def run(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
         if x.dtype == torch.bool:
-            return boolean(x.to(torch.uint8), axes, keep).to(torch.bool)
-        if x.is_floating_point() and any(x.shape[axis] == 0 for axis in axes):
+            return torch.clamp(run(x.to(torch.int8), axes, keep), 0, 1).to(torch.bool)
+        if any(x.shape[axis] == 0 for axis in axes):
             shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
-            x = torch.full(shape, -torch.inf if function is torch.amax else torch.inf, dtype=x.dtype)
+            x = torch.full(shape, _extreme_of_none(x.dtype, largest), dtype=x.dtype, device=x.device)
         return function(x, tuple(axes), keep)
 
     return run
+
+
+def _extreme_of_none(dtype: torch.dtype, largest: bool) -> float:
+    """Return the maximum (or minimum) of no elements: the least (or greatest) value of the type."""
+    if dtype.is_floating_point:
+        return -torch.inf if largest else torch.inf
+    limits = torch.iinfo(dtype)
+    return limits.min if largest else limits.max
 
 
 def _sum(x: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
@@ -50,9 +58,9 @@ _REDUCTIONS: dict[str, Reduction] = {
     "ReduceL2": _norm2,
     "ReduceLogSum": lambda x, axes, keep: torch.log(_sum(x, axes, keep)),
     "ReduceLogSumExp": _logsumexp,
-    "ReduceMax": _extreme(torch.amax, torch.amax),
+    "ReduceMax": _extreme(torch.amax, largest=True),
     "ReduceMean": lambda x, axes, keep: torch.mean(x, dim=tuple(axes), keepdim=keep),
-    "ReduceMin": _extreme(torch.amin, torch.amin),
+    "ReduceMin": _extreme(torch.amin, largest=False),
     "ReduceProd": _prod,
     "ReduceSum": _sum,
     "ReduceSumSquare": lambda x, axes, keep: _sum(x * x, axes, keep),
@@ -97,7 +105,7 @@ def _reduce(node: Node) -> Function:
 def _arg_reduce(node: Node) -> Function:
     axis, keep = node.attr("axis", 0), bool(node.attr("keepdims", 1))
     last = bool(node.attr("select_last_index", 0))
-    extreme = torch.amax if node.op_type == "ArgMax" else torch.amin
+    extreme: Callable[..., Tensor] = torch.amax if node.op_type == "ArgMax" else torch.amin
 
     def run(x: Tensor) -> Tensor:
         if not last:
