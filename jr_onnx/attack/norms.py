@@ -133,11 +133,12 @@ class Ball:
         return result
 
 
-def project_l1_box(delta: Tensor, lower: Tensor, upper: Tensor, eps: float) -> Tensor:
+def project_l1_box(delta: Tensor, lower: Tensor, upper: Tensor, eps: float | Tensor) -> Tensor:
     """Project perturbations onto the L1 ball cut with a box that contains zero (Croce and Hein, 2021, section 3).
 
     The solution is `clamp(sign(d) * max(|d| - t, 0), lower, upper)` for the least t >= 0 that meets the budget.
-    The L1 norm falls monotonically in t, so t is found by bisection, to within float rounding.
+    The L1 norm falls monotonically in t, so t is found by bisection, to within float rounding. `eps` is one budget
+    for all samples, or one for each (N,).
     """
     flat, low, high = delta.flatten(1), lower.flatten(1), upper.flatten(1)
     size, sign = flat.abs(), flat.sign()

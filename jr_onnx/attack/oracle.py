@@ -39,6 +39,13 @@ class Tally:
         self.nonfinite = torch.zeros_like(self.forward)
         self.zero_gradient = torch.zeros_like(self.forward)
 
+    def add(self, other: Tally) -> None:
+        """Count what another tally of the same samples has counted."""
+        self.forward += other.forward
+        self.backward += other.backward
+        self.nonfinite += other.nonfinite
+        self.zero_gradient += other.zero_gradient
+
 
 @dataclass(slots=True)
 class Evaluation:

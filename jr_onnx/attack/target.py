@@ -168,6 +168,11 @@ class TorchTarget(Target):
         self.model = model
         self.settings = Settings()
         self._reseed = reseed
+        random = getattr(model, "random", None)
+        if isinstance(random, RandomKappa) and hasattr(model, "set_random"):
+            # Draw here instead, where a draw has a key and can be repeated.
+            self.settings = Settings(random=random)
+            model.set_random(None)
         if isinstance(model, nn.Module):
             model.eval().requires_grad_(False)
             if device is not None:
@@ -203,6 +208,22 @@ class TorchTarget(Target):
         if kappa is not None:
             self._require("set_kappa", "another kappa")
         return self._set(kappa=_frozen(kappa), random=None, draw=None)
+
+    def with_scaled_kappa(self, factor: float) -> TorchTarget:
+        """Return a view whose every jump is `factor` times this view's: 0 is the ReLU network.
+
+        The jumps that a model brought along without this package's provenance are scaled too.
+        """
+        validate_kappa(factor, "the factor of kappa")
+        self._require("kappas", "a multiple of kappa")
+        self._require("set_kappa", "a multiple of kappa")
+        if self.settings.random is not None:
+            middle = self.settings.random.middle
+            return self.with_kappa(middle * factor)
+        self._apply()
+        model: Any = self.model
+        own = {str(name): site.kappa for name, site in getattr(model, "jumps", {}).items()}
+        return self.with_kappa({name: kappa * factor for name, kappa in {**own, **model.kappas}.items()})
 
     def with_random_kappa(self, random: RandomKappa) -> TorchTarget:
         """Return a view that draws kappa anew for every forward pass (paper, appendix C)."""
@@ -240,7 +261,10 @@ class TorchTarget(Target):
         if settings.draw is not None and self._reseed is not None:
             self._reseed(settings.draw)  # always: the model's own state moves on with each evaluation
         if hasattr(self.model, "set_kappa"):
-            self.model.set_kappa(self._kappa(settings))
+            kappa = self._kappa(settings)
+            self.model.set_kappa(None)  # a map leaves the sites it does not name as they are
+            if kappa is not None:
+                self.model.set_kappa(kappa)
         if hasattr(self.model, "set_backward"):
             self.model.set_backward(settings.backward)
 
@@ -253,7 +277,7 @@ class TorchTarget(Target):
         if settings.random.per == "network":
             return low + (high - low) * noise.scalar("kappa")
         sites: Any = getattr(self.model, "sites", ())
-        return {site.id: low + (high - low) * noise.scalar("kappa", step) for step, site in enumerate(sites)}
+        return {str(site): low + (high - low) * noise.scalar("kappa", step) for step, site in enumerate(sites)}
 
 
 class ArrayTarget(Target):
