@@ -17,7 +17,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         if isinstance(value, tuple):
             return value
         parts = str(value).split(",")
-        if not all(part.strip().isdecimal() for part in parts):
+        if not all(part.strip().isdecimal() and part.isascii() for part in parts):
             self.fail(f"{value!r}, expected numbers with commas between, for instance 0,1", param, ctx)
         return tuple(int(part) for part in parts)
 

@@ -28,8 +28,8 @@ GPU_RESOURCE = "nvidia.com/gpu"
 SERVER_UID = 1000
 """The user `triton-server` of NVIDIA's image."""
 
-_CPUS = re.compile(r"[1-9]\d*(\.\d+)?|0\.\d*[1-9]\d*|[1-9]\d*m")
-_MEMORY = re.compile(r"[1-9]\d*(Ki|Mi|Gi|Ti)")
+_CPUS = re.compile(r"[1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*|[1-9][0-9]*m")
+_MEMORY = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti)")
 
 
 @dataclass(frozen=True, slots=True)

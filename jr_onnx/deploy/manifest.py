@@ -189,7 +189,10 @@ def verify(folder: str | Path, key: str | Path | None = None) -> tuple[VerifiedP
     problems = list(found.problems)
     packages = [_check_package(path, key, problems) for path in manifests]
     covered = {path for package in packages if package for path in _covered(package)} | set(manifests)
-    problems += [f"{_show(path, root)} is in no manifest" for path in sorted(found.files - covered)]
+    # Where a manifest cannot be used, it alone is the problem, not each file that it may have named.
+    unusable = [path.parent for path, package in zip(manifests, packages, strict=True) if package is None]
+    unknown = [path for path in sorted(found.files - covered) if not _may_belong(path, unusable)]
+    problems += [f"{_show(path, root)} is in no manifest" for path in unknown]
     occupied = {parent for path in found.files for parent in path.parents}
     problems += [f"the folder {_show(path, root)} is empty" for path in sorted(found.folders - occupied)]
     if problems:
@@ -311,6 +314,11 @@ def _check_file(base: Path, entry: FileEntry) -> str:
     if digest != entry.sha256:
         return f"{shown} was changed (SHA-256 {digest[:12]}..., expected {entry.sha256[:12]}...)"
     return ""
+
+
+def _may_belong(path: Path, folders: list[Path]) -> bool:
+    """Return whether a file lies in one of these packages, or beside its folder where versions share files."""
+    return any(path.is_relative_to(folder) or path.parent == folder.parent for folder in folders)
 
 
 def _covered(package: VerifiedPackage) -> Iterable[Path]:

@@ -57,7 +57,7 @@ def find_release(tag: str) -> Release:
     Raises:
         InputError: The tag is not of the form 26.08, or older than every release in the table.
     """
-    if re.fullmatch(r"\d\d\.(0[1-9]|1[0-2])", tag) is None:
+    if re.fullmatch(r"[0-9]{2}\.(0[1-9]|1[0-2])", tag) is None:
         raise InputError(f"the Triton release is {tag!r}, expected year and month, for instance {DEFAULT_RELEASE}")
     older = [release for release in RELEASES if release.tag <= tag]
     if not older:

@@ -242,4 +242,10 @@ def _check_shared(staged: Path, target: Path, version: str) -> None:
 
 
 def _next_version(target: Path) -> int:
-    return max((int(entry.name) for entry in target.iterdir() if entry.name.isdecimal()), default=0) + 1
+    return (
+        max(
+            (int(entry.name) for entry in target.iterdir() if entry.name.isascii() and entry.name.isdecimal()),
+            default=0,
+        )
+        + 1
+    )

@@ -1,0 +1,152 @@
+"""Signatures: only the owner of the key could have made the manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jr_onnx.deploy import TritonOptions, package_triton, verify
+from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME
+from jr_onnx.errors import InputError, IntegrityError, MissingExtraError
+from tests.deploy.builders import make_keys
+
+
+@pytest.fixture
+def signed(tmp_path: Path, model: Path, key_pair: tuple[Path, Path]) -> Path:
+    root = tmp_path / "signed"
+    package_triton(model, root, TritonOptions(name="net", sign_key=key_pair[0]))
+    return root
+
+
+def test_a_signed_package_holds_for_the_owners_key(signed: Path, key_pair: tuple[Path, Path]) -> None:
+    (package,) = verify(signed, key_pair[1])
+    assert package.signed
+    assert package.signature_checked
+
+
+def test_without_a_key_the_signature_is_not_trusted(signed: Path) -> None:
+    (package,) = verify(signed)
+    assert package.signed
+    assert not package.signature_checked
+
+
+def test_another_key_is_refused(signed: Path, tmp_path: Path) -> None:
+    _, public = make_keys(tmp_path / "others")
+    with pytest.raises(IntegrityError, match="does not hold for the key"):
+        verify(signed, public)
+
+
+def test_a_manifest_made_to_fit_a_changed_model_is_found(
+    signed: Path, key_pair: tuple[Path, Path], model: Path, tmp_path: Path
+) -> None:
+    forged = tmp_path / "forged"
+    package_triton(model, forged, TritonOptions(name="net", version=1, all_versions=True))
+    shutil.copy(signed / "net" / "1" / SIGNATURE_NAME, forged / "net" / "1" / SIGNATURE_NAME)
+    verify(forged)  # every digest fits
+    with pytest.raises(IntegrityError, match="does not hold for the key"):
+        verify(forged, key_pair[1])
+
+
+def test_a_changed_file_of_a_signed_package_is_found(signed: Path, key_pair: tuple[Path, Path]) -> None:
+    with (signed / "net" / "1" / "model.onnx").open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(IntegrityError, match="was changed"):
+        verify(signed, key_pair[1])
+
+
+def test_an_unsigned_package_is_refused_where_a_key_is_given(repository: Path, key_pair: tuple[Path, Path]) -> None:
+    with pytest.raises(IntegrityError, match="is not signed"):
+        verify(repository, key_pair[1])
+
+
+def test_one_unsigned_package_spoils_the_repository(signed: Path, model: Path, key_pair: tuple[Path, Path]) -> None:
+    package_triton(model, signed, TritonOptions(name="unsigned"))
+    with pytest.raises(IntegrityError, match="unsigned/1 is not signed"):
+        verify(signed, key_pair[1])
+    verify(signed / "net", key_pair[1])
+
+
+def test_packages_added_later_leave_the_first_signature_valid(
+    signed: Path, model: Path, key_pair: tuple[Path, Path]
+) -> None:
+    first = (signed / "net" / "1" / SIGNATURE_NAME).read_bytes()
+    package_triton(model, signed, TritonOptions(name="net", version=2, sign_key=key_pair[0]))
+    package_triton(model, signed, TritonOptions(name="other", sign_key=key_pair[0]))
+    labels = [package.label for package in verify(signed, key_pair[1])]
+    assert labels == ["net/1", "net/2", "other/1"]
+    assert (signed / "net" / "1" / SIGNATURE_NAME).read_bytes() == first
+
+
+@pytest.mark.parametrize("text", ["", "{}", "no json", '{"verificationMaterial": {}}', "[" * 100_000])
+def test_a_forged_signature_never_gets_past(signed: Path, key_pair: tuple[Path, Path], text: str) -> None:
+    (signed / "net" / "1" / SIGNATURE_NAME).write_text(text, encoding="utf-8")
+    with pytest.raises(IntegrityError, match="does not hold") as caught:
+        verify(signed, key_pair[1])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_signature_moved_to_another_package_does_not_hold(
+    signed: Path, model: Path, key_pair: tuple[Path, Path]
+) -> None:
+    package_triton(model, signed, TritonOptions(name="other"))
+    shutil.copy(signed / "net" / "1" / SIGNATURE_NAME, signed / "other" / "1" / SIGNATURE_NAME)
+    with pytest.raises(IntegrityError, match="does not hold"):
+        verify(signed, key_pair[1])
+
+
+def test_a_linked_signature_is_refused(signed: Path, key_pair: tuple[Path, Path]) -> None:
+    signature = signed / "net" / "1" / SIGNATURE_NAME
+    signature.rename(signed.parent / "elsewhere")
+    signature.symlink_to(signed.parent / "elsewhere")
+    with pytest.raises(IntegrityError, match="symbolic link"):
+        verify(signed, key_pair[1])
+
+
+def test_the_librarys_own_command_accepts_the_signature(signed: Path, key_pair: tuple[Path, Path]) -> None:
+    package = signed / "net" / "1"
+    command = [sys.executable, "-m", "model_signing", "verify", "key", str(package / MANIFEST_NAME)]
+    command += ["--signature", str(package / SIGNATURE_NAME), "--public_key", str(key_pair[1])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_signed_statement_names_the_manifests_digest(signed: Path) -> None:
+    bundle = json.loads((signed / "net" / "1" / SIGNATURE_NAME).read_text(encoding="utf-8"))
+    assert bundle["mediaType"].startswith("application/vnd.dev.sigstore.bundle")
+
+
+@pytest.mark.parametrize("content", [None, "no key", "public"])
+def test_a_key_that_cannot_sign_is_refused_before_anything_is_written(
+    tmp_path: Path, model: Path, key_pair: tuple[Path, Path], content: str | None
+) -> None:
+    key = tmp_path / "some.pem"
+    if content == "public":
+        shutil.copy(key_pair[1], key)
+    elif content is not None:
+        key.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"cannot sign|cannot read the key"):
+        package_triton(model, tmp_path / "repository", TritonOptions(name="net", sign_key=key))
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_private_key_cannot_stand_in_for_the_public_one(signed: Path, key_pair: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="cannot check a signature"):
+        verify(signed, key_pair[0])
+
+
+def test_a_missing_key_file_is_said(signed: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the key"):
+        verify(signed, tmp_path / "nowhere.pem")
+
+
+def test_without_the_library_the_extra_is_named(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "OpenSSL", None)
+    with pytest.raises(MissingExtraError, match=r"jr-onnx\[serve\]"):
+        verify(repository, tmp_path / "key.pem")
