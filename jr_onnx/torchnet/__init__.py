@@ -3,6 +3,7 @@
 from jr_onnx.torchnet.jump import SiteBackward
 from jr_onnx.torchnet.loading import load
 from jr_onnx.torchnet.module import OnnxModule
+from jr_onnx.torchnet.parity import Comparison, ParityReport, check_parity
 from jr_onnx.torchnet.sites import TorchSite
 
-__all__ = ["OnnxModule", "SiteBackward", "TorchSite", "load"]
+__all__ = ["Comparison", "OnnxModule", "ParityReport", "SiteBackward", "TorchSite", "check_parity", "load"]

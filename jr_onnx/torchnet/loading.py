@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Compiled:
     compiler: Compiler
     input_place: int
     dtype: torch.dtype
+    names: dict[int, str]
 
 
 class _Builder:
@@ -118,7 +120,8 @@ class _Builder:
         if results[0].kind != "device":
             raise ModelError(f"the value {name!r} does not depend on the input {self.entry.name!r}")
         program = Program(steps, (results[0].place,))
-        return Compiled(program, compiler, place, self._float_type(compiler))
+        names = {ref.place: known for known, ref in env.items()}
+        return Compiled(program, compiler, place, self._float_type(compiler), names)
 
     def _float_type(self, compiler: Compiler) -> torch.dtype:
         """Return the floating type of the input, or for an integer input that of the weights."""
@@ -147,12 +150,12 @@ def _module(builder: _Builder, name: str, logits_from: LogitsFrom) -> OnnxModule
     whole = _attempt(builder, compiled, inputs[0])
     if isinstance(whole, JrError):
         raise whole
-    softmax = _softmax_place(compiled.program, whole.shape[0] if whole.dim() else 0)
+    softmax = _final_softmax(compiled.program)
     if softmax is not None and logits_from == "pre_softmax":
-        before = _attempt(builder, compiled, inputs[0], softmax)
+        before = _attempt(builder, compiled, inputs[0], softmax.inputs[0])
         if isinstance(before, Tensor) and before.numel() == whole.numel() and _matrix(before, inputs[0].shape[0]):
             notes.append(f"logits are taken before the final softmax of {name!r}")
-            compiled = _with_result(compiled, softmax)
+            compiled = _with_result(compiled, softmax.inputs[0])
             whole = before
         else:
             softmax = None
@@ -173,7 +176,8 @@ def _module(builder: _Builder, name: str, logits_from: LogitsFrom) -> OnnxModule
             f"the input is of type {name_of(builder.entry.element_type)}; it is evaluated on floating values, so that "
             "there is a gradient"
         )
-    return _assemble(builder, compiled, name, whole.numel() // inputs[0].shape[0], static_batch, notes)
+    classes = whole.numel() // inputs[0].shape[0]
+    return _assemble(builder, compiled, name, softmax.op_type if softmax else "", classes, static_batch, notes)
 
 
 def _probe_inputs(builder: _Builder, compiled: Compiled) -> tuple[Tensor, Tensor]:
@@ -213,7 +217,7 @@ def _attempt(builder: _Builder, compiled: Compiled, x: Tensor, place: int | None
 
 
 def _with_result(compiled: Compiled, place: int) -> Compiled:
-    return Compiled(Program(compiled.program.steps, (place,)), compiled.compiler, compiled.input_place, compiled.dtype)
+    return dataclasses.replace(compiled, program=Program(compiled.program.steps, (place,)))
 
 
 def _matrix(result: Tensor, batch: int) -> bool:
@@ -226,8 +230,8 @@ def _matrix(result: Tensor, batch: int) -> bool:
     )
 
 
-def _softmax_place(program: Program, batch: int) -> int | None:
-    """Return the place of what goes into the final softmax, None where there is none."""
+def _final_softmax(program: Program) -> OpStep | None:
+    """Return the softmax that the result comes from, None where there is none."""
     producers = {place: step for step in program.steps for place in step.outputs}
     place = program.results[0]
     while True:
@@ -235,8 +239,8 @@ def _softmax_place(program: Program, batch: int) -> int | None:
         if not isinstance(step, OpStep):
             return None
         if step.op_type in _SOFTMAXES:
-            return step.inputs[0]
-        if step.op_type not in _PASSED_ON or batch == 0:
+            return step
+        if step.op_type not in _PASSED_ON:
             return None
         place = step.inputs[0]
 
@@ -258,8 +262,8 @@ def _batch_mode(
     size = inputs[0].shape[0]
     rewritten = builder.compile(name, size)
     if before_softmax:
-        place = _softmax_place(rewritten.program, size)
-        rewritten = _with_result(rewritten, place) if place is not None else rewritten
+        softmax = _final_softmax(rewritten.program)
+        rewritten = rewritten if softmax is None else _with_result(rewritten, softmax.inputs[0])
     if _same(_attempt(builder, rewritten, torch.cat(inputs)), expected):
         return rewritten, None
     return compiled, size
@@ -279,7 +283,13 @@ def _same(found: Tensor | JrError, expected: Tensor) -> bool:
 
 
 def _assemble(
-    builder: _Builder, compiled: Compiled, name: str, classes: int, static_batch: int | None, notes: list[str]
+    builder: _Builder,
+    compiled: Compiled,
+    name: str,
+    softmax: str,
+    classes: int,
+    static_batch: int | None,
+    notes: list[str],
 ) -> OnnxModule:
     prune(compiled.program)
     used: set[int] = set(compiled.program.results)
@@ -296,6 +306,8 @@ def _assemble(
         input_name=builder.entry.name,
         input_shape=(None, *builder.entry.shape[1:]),
         output_name=name,
+        logits_name=compiled.names.get(compiled.program.results[0], ""),
+        softmax=softmax,
         num_classes=classes,
         static_batch=static_batch,
         notes=tuple(notes),

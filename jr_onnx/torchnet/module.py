@@ -33,7 +33,10 @@ class Blueprint:
         input_place: Where the input goes.
         input_name: Name of the input.
         input_shape: Its shape; None for a free axis, the batch axis included.
-        output_name: Name of the value the logits are taken from.
+        output_name: Name of the output (or chosen value) that the logits belong to.
+        logits_name: Name of the main graph's value that the logits are: the output itself or what goes into its
+            softmax; "" where that lies inside a function.
+        softmax: Softmax or LogSoftmax where the logits are what goes into it, else "".
         num_classes: How many logits there are.
         static_batch: The only batch size the graph can run with; other sizes are cut into such pieces. None: any.
         notes: What a reader of results should know about the conversion.
@@ -48,6 +51,8 @@ class Blueprint:
     input_name: str
     input_shape: tuple[int | None, ...]
     output_name: str
+    logits_name: str
+    softmax: str
     num_classes: int
     static_batch: int | None
     notes: tuple[str, ...]
@@ -100,8 +105,18 @@ class OnnxModule(nn.Module):
 
     @property
     def output_name(self) -> str:
-        """Name of the value in the model that the logits are."""
+        """Name of the model's output (or the chosen value) that the logits belong to."""
         return self._blueprint.output_name
+
+    @property
+    def logits_name(self) -> str:
+        """Name of the main graph's value that the logits are, "" where it lies inside a function."""
+        return self._blueprint.logits_name
+
+    @property
+    def softmax(self) -> str:
+        """Softmax or LogSoftmax where the output is that of the logits, else ""."""
+        return self._blueprint.softmax
 
     @property
     def num_classes(self) -> int:
@@ -165,6 +180,16 @@ class OnnxModule(nn.Module):
         else:
             for site in self.sites.values():
                 self._states[site.number].kappa = round_kappa(kappa, site.dtype)
+
+    def set_kappa_unrounded(self, kappas: Mapping[str, float]) -> None:
+        """Set the jump of sites to values that their element type need not have, to study what rounding does.
+
+        Raises:
+            KappaError: An id is unknown.
+        """
+        self._check_ids(kappas, self.sites)
+        for name, value in kappas.items():
+            self._states[self.sites[name].number].kappa = value
 
     def set_backward(self, backward: BackwardSetting) -> None:
         """Choose how the derivative of sites is taken; the forward pass stays the exact JumpReLU.

@@ -99,7 +99,7 @@ def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> G
     if shape is not None:
         if declared is not None and not _agree(declared, shape):
             raise InputError(f"the given input shape {list(shape)} contradicts the model's, {list(declared)}")
-        declared = tuple(shape)
+        declared = tuple(shape) if declared is None else _merged(declared, shape)
     if not declared:
         raise ModelError(
             f"the model does not declare a shape with a batch axis for its input {value.name!r}",
@@ -112,6 +112,10 @@ def _agree(declared: Sequence[int | None], given: Sequence[int | None]) -> bool:
     return len(declared) == len(given) and all(
         one is None or other is None or one == other for one, other in zip(declared, given, strict=True)
     )
+
+
+def _merged(declared: Sequence[int | None], given: Sequence[int | None]) -> tuple[int | None, ...]:
+    return tuple(one if other is None else other for one, other in zip(declared, given, strict=True))
 
 
 def logit_candidates(model: onnx.ModelProto, output: str | None) -> list[str]:

@@ -110,7 +110,7 @@ def _arg_reduce(node: Node) -> Function:
     def run(x: Tensor) -> Tensor:
         if not last:
             return _first(x)
-        return x.shape[axis] - 1 - _first(x.flip(axis))
+        return torch.sub(x.shape[axis] - 1, _first(torch.flip(x, (axis,))))
 
     def _first(x: Tensor) -> Tensor:
         # torch promises no particular index among equals; ONNX asks for the smallest that holds the extreme.
@@ -119,7 +119,8 @@ def _arg_reduce(node: Node) -> Function:
         shape[axis] = size
         places = torch.arange(size, device=x.device).reshape(shape)
         hits: Tensor = torch.where(x == extreme(x, axis, True), places, size)
-        return hits.amin(axis, keepdim=keep)
+        result: Tensor = torch.amin(hits, axis, keep)
+        return result
 
     return run
 
@@ -131,7 +132,7 @@ def _cumsum(node: Node) -> Function:
 
     def run(x: Tensor, axis_input: Tensor) -> Tensor:
         axis = (read(axis_input) or [0])[0]
-        values = x.flip(axis) if backward else x
+        values = torch.flip(x, (axis,)) if backward else x
         total = torch.cumsum(values, dim=axis, dtype=x.dtype)
         if exclusive:
             total = total - values
