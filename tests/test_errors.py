@@ -59,7 +59,7 @@ def test_require_returns_the_module() -> None:
 def test_require_names_the_extra() -> None:
     with pytest.raises(MissingExtraError, match=r"'no_such_module_here'.*pip install 'jr-onnx\[serve\]'"):
         require("no_such_module_here", "serve")
-    with pytest.raises(MissingExtraError, match="no_such_module_here.inner"):
+    with pytest.raises(MissingExtraError, match=r"no_such_module_here\.inner"):
         require("no_such_module_here.inner", "serve")
 
 

@@ -61,7 +61,7 @@ def test_a_random_plan_stands_in_with_its_middle() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: KappaPlan(), "no kappa was given"),
+        (KappaPlan, "no kappa was given"),
         (lambda: KappaPlan(kappa=-1.0), "expected a finite number >= 0"),
         (lambda: KappaPlan(kappa=float("nan")), "expected a finite number >= 0"),
         (lambda: KappaPlan.of({"a": float("inf")}), "kappa of 'a' is inf"),

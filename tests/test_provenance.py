@@ -95,7 +95,7 @@ def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot read .*nowhere"):
+    with pytest.raises(ModelError, match=r"cannot read .*nowhere"):
         provenance.sha256_file(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="cannot read"):
         provenance.sha256_file(tmp_path)
