@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,9 +39,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         InputError: The file cannot be read or holds something else.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch remarks on the pickle protocol before it refuses the file
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds on a file that holds no weights
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise InputError(f"cannot read weights from {path}: {reason}") from None
     if not isinstance(content, Mapping) or not content:
         raise InputError(f"{path} holds {type(content).__name__}, expected a mapping of names to tensors")
