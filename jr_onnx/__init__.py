@@ -13,9 +13,11 @@ from jr_onnx._version import __version__
 if TYPE_CHECKING:
     from jr_onnx.kappa import KappaPlan, RandomKappa
     from jr_onnx.rewrite import find_sites, restore, rewrite
+    from jr_onnx.runtime.session import InferenceSession
     from jr_onnx.semantics import jump_relu
 
 _PUBLIC = {
+    "InferenceSession": "jr_onnx.runtime.session",
     "KappaPlan": "jr_onnx.kappa",
     "RandomKappa": "jr_onnx.kappa",
     "find_sites": "jr_onnx.rewrite",
@@ -24,7 +26,16 @@ _PUBLIC = {
     "rewrite": "jr_onnx.rewrite",
 }
 
-__all__ = ["KappaPlan", "RandomKappa", "__version__", "find_sites", "jump_relu", "restore", "rewrite"]
+__all__ = [
+    "InferenceSession",
+    "KappaPlan",
+    "RandomKappa",
+    "__version__",
+    "find_sites",
+    "jump_relu",
+    "restore",
+    "rewrite",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,36 @@
+"""What a session says about the way it went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jr_onnx.records import Record
+
+Mode = Literal["optimised", "plain", "saved", "none"]
+Way = Literal["auto", "plain", "optimised"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrofitInfo(Record):
+    """Which way a session went.
+
+    Attributes:
+        mode: optimised (retrofitted after ONNX Runtime's optimisation), plain (ONNX Runtime optimised the file as it
+            is), saved (the file came from `jr-onnx optimize`), none (the model is no retrofit).
+        reason: Why plain, "" otherwise.
+        sites: How many sites the retrofit has.
+        jumps: How many jumps stand in the optimised graph; more than sites where functions are called several times.
+        library: Path of the op library that was registered, None without.
+        library_problem: Why there is none, "" where it is registered or not needed.
+        kappa_input: Name of the input that holds kappa, or None.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.session/1"
+    mode: Mode
+    reason: str = ""
+    sites: int = 0
+    jumps: int = 0
+    library: str | None = None
+    library_problem: str = ""
+    kappa_input: str | None = None

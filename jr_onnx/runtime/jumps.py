@@ -1,0 +1,189 @@
+"""Write the jump where a marker was found in the optimised graph.
+
+    HardSigmoid_i(z)                        ->  J_i(z)
+    Conv / FusedConv [.., HardSigmoid_i]    ->  the same node [.., Relu], then J_i in place
+    FusedGemm [.., HardSigmoid_i]           ->  FusedGemm [.., ThresholdedRelu]      fixed kappa, no cap
+                                                FusedGemm [.., Relu], then J_i       otherwise
+
+J(relu(z)) = J(z) for every z, kappa >= 0 and cap, so the fused Relu may stay; it costs nothing inside the convolution.
+J is one node of the op library, or standard nodes where the library is missing. An element-wise node does not care
+about the blocked layout, and J(0) = 0 keeps the padding of its channels at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+from onnx import helper
+
+from jr_onnx.kappa import RandomKappa
+from jr_onnx.provenance import Provenance, SiteRecord
+from jr_onnx.rewrite.lowering import LOWERINGS, Jump, Lowering, Names, constant
+from jr_onnx.rewrite.protos import replace_nodes
+from jr_onnx.rewrite.scopes import Scope, main_scope, top_scopes
+from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
+from jr_onnx.semantics import OP_DOMAIN, OP_VERSION
+
+_CLIP_WITH_INPUTS = 11
+_THRESHOLDED_SINCE = 10
+_WHERE_SINCE = 9
+
+
+@dataclass(frozen=True)
+class KappaSource:
+    """Where the sites of one model have their kappa from.
+
+    Attributes:
+        inputs: Graph inputs the retrofit added.
+        initializers: Their defaults.
+        nodes: Nodes in front of the graph that draw kappa.
+        own: The range from which every site draws for itself, or None.
+        has_library: Whether the op library is registered.
+    """
+
+    inputs: tuple[onnx.ValueInfoProto, ...]
+    initializers: tuple[onnx.TensorProto, ...]
+    nodes: tuple[onnx.NodeProto, ...]
+    own: RandomKappa | None
+    has_library: bool
+
+    @property
+    def runtime(self) -> str | None:
+        """Name of the scalar of the main graph that holds kappa at run time, or None."""
+        if self.nodes:
+            return str(self.nodes[-1].output[0])
+        return str(self.inputs[0].name) if self.inputs else None
+
+
+def kappa_source(retrofit: onnx.ModelProto, record: Provenance, *, has_library: bool) -> KappaSource:
+    """Copy from a retrofit what its jumps read, before the retrofit is undone.
+
+    Raises:
+        NotFollowedError: kappa is drawn by the op library, which is missing.
+    """
+    random, graph = record.plan.random, retrofit.graph
+    if random is not None and random.source == "op" and not has_library:
+        raise NotFollowedError("kappa is drawn by the op library, which is not there")
+    return KappaSource(
+        inputs=tuple(_copies(value for value in graph.input if value.name in record.undo.inputs_added)),
+        initializers=tuple(_copies(item for item in graph.initializer if item.name in record.undo.initializers_added)),
+        nodes=tuple(_copies(graph.node[: record.undo.nodes_prepended])),
+        own=random if random is not None and random.per == "site" else None,
+        has_library=has_library,
+    )
+
+
+def write_jumps(model: onnx.ModelProto, found: Sequence[Found], source: KappaSource) -> None:
+    """Replace the markers by jumps, in place, and add what they read: the kappa input, or the node that draws.
+
+    Raises:
+        NotFollowedError: A name that the retrofit uses is taken in the optimised graph.
+    """
+    names = Names(top_scopes(model))
+    _claim(names, source)
+    by_scope: dict[Scope, dict[int, Found]] = {}
+    for item in found:
+        by_scope.setdefault(item.scope, {})[item.index] = item
+    # Inner scopes first: editing an outer one copies what lies inside.
+    for scope in sorted(by_scope, key=_depth, reverse=True):
+        nodes: list[onnx.NodeProto] = []
+        for index, node in enumerate(scope.nodes):
+            item_here = by_scope[scope].get(index)
+            nodes.extend([node] if item_here is None else _jumped(node, item_here, source, names))
+        replace_nodes(scope, nodes)
+    model.graph.input.extend(source.inputs)
+    model.graph.initializer.extend(source.initializers)
+    if source.nodes:
+        main = main_scope(model)
+        replace_nodes(main, [*source.nodes, *main.nodes])
+    if source.has_library and not any(entry.domain == OP_DOMAIN for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(OP_DOMAIN, OP_VERSION))
+
+
+def _jumped(node: onnx.NodeProto, found: Found, source: KappaSource, names: Names) -> list[onnx.NodeProto]:
+    """Return the nodes for one marker."""
+    site, result = found.site, str(node.output[0])
+    runtime = source.runtime
+    if not found.fused:
+        return _jump(site, str(node.input[0]), result, found.scope, source, names)
+    host = onnx.NodeProto()
+    host.CopyFrom(node)
+    clear_activation(host)
+    if host.op_type == "FusedGemm" and runtime is None and source.own is None and site.cap is None:
+        host.attribute.append(helper.make_attribute("activation", "ThresholdedRelu"))
+        host.attribute.append(helper.make_attribute("activation_alpha", site.kappa))
+        return [host]
+    host.attribute.append(helper.make_attribute("activation", "Relu"))
+    host.output[0] = names.fresh(f"{result}/jr_relu")
+    return [host, *_jump(site, host.output[0], result, found.scope, source, names)]
+
+
+def _jump(
+    site: SiteRecord, operand: str, result: str, scope: Scope, source: KappaSource, names: Names
+) -> list[onnx.NodeProto]:
+    name = names.fresh(f"{result}/jr_jump")
+    jump = Jump(
+        operand, result, node_name=name, base=result, dtype=site.dtype, opset=scope.opset, kappa=site.kappa,
+        runtime=source.runtime,
+    )  # fmt: skip
+    nodes: list[onnx.NodeProto] = []
+    if source.own is not None and source.own.source == "op":
+        jump = replace(jump, draw=(source.own.low, source.own.high))
+    elif source.own is not None:
+        nodes.extend(_uniform(source.own, result, names))
+        jump = replace(jump, runtime=nodes[-1].output[0])
+    if source.has_library:
+        return [*nodes, *LOWERINGS["custom"](replace(jump, cap=site.cap), names)]
+    lowering = _standard(scope.opset, variable=jump.runtime is not None)
+    if site.cap is None:
+        return [*nodes, *LOWERINGS[lowering](jump, names)]
+    jump = replace(jump, result=names.fresh(f"{result}/jr_jumped"))
+    return [*nodes, *LOWERINGS[lowering](jump, names), *_cap(site.cap, jump.result, result, scope, names)]
+
+
+def _standard(opset: int, *, variable: bool) -> Lowering:
+    if not variable and opset >= _THRESHOLDED_SINCE:
+        return "thresholded"
+    return "where" if opset >= _WHERE_SINCE else "cast_mul"
+
+
+def _cap(cap: float, operand: str, result: str, scope: Scope, names: Names) -> list[onnx.NodeProto]:
+    name = names.fresh(f"{result}/jr_cap")
+    if scope.opset < _CLIP_WITH_INPUTS:
+        return [helper.make_node("Clip", [operand], [result], name=name, max=cap)]
+    bound = constant(names, result, "bound", cap, "float32")
+    return [bound, helper.make_node("Clip", [operand, "", bound.output[0]], [result], name=name)]
+
+
+def _uniform(random: RandomKappa, base: str, names: Names) -> list[onnx.NodeProto]:
+    vector, scalar = names.fresh(f"{base}/jr_drawn_vector"), names.fresh(f"{base}/jr_drawn")
+    return [
+        helper.make_node("RandomUniform", [], [vector], name=vector, low=random.low, high=random.high, shape=[1]),
+        helper.make_node("Squeeze", [vector], [scalar], name=scalar),
+    ]
+
+
+def _claim(names: Names, source: KappaSource) -> None:
+    wanted = [value.name for value in source.inputs]
+    wanted += [name for node in source.nodes for name in node.output]
+    for name in wanted:
+        if names.fresh(name) != name:
+            raise NotFollowedError(f"ONNX Runtime's optimiser uses the name {name!r}, which the retrofit added")
+
+
+def _copies(messages: object) -> list[onnx.NodeProto]:
+    copies = []
+    for message in messages:  # type: ignore[attr-defined]
+        copy = type(message)()
+        copy.CopyFrom(message)
+        copies.append(copy)
+    return copies
+
+
+def _depth(scope: Scope) -> int:
+    depth = 0
+    while scope.parent is not None:
+        depth, scope = depth + 1, scope.parent
+    return depth

@@ -1,0 +1,203 @@
+"""Follow sites through ONNX Runtime's optimiser: every site becomes an operator that nothing else can be taken for.
+
+    site i  ->  HardSigmoid(z; alpha = 2 + i, beta = b)  ->  [optimiser]  ->  wherever alpha = 2 + i and beta = b stand
+
+ONNX Runtime fuses HardSigmoid wherever it fuses Relu (convolutions with and without a residual sum, Gemm), keeps it in
+the blocked NCHWc layout, and carries its parameters along. Names do not survive that: in the blocked layout every
+tensor gets a new one. Two sites never merge, for their parameters differ; and no optimisation that is true of Relu
+alone (folding it into a quantiser, a Clip or another Relu) can slip in. What the optimiser returns is therefore valid
+for any element-wise function at the sites, and the jump may be put there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from jr_onnx.provenance import SiteRecord
+from jr_onnx.rewrite.protos import replace_nodes, scopes_by_path
+from jr_onnx.rewrite.scopes import Scope, function_key, top_scopes, walk
+from jr_onnx.rewrite.sites import locate
+
+_FUSED_FORMS = ("fused_conv", "fused_gemm", "nchwc_conv")
+_FIRST_ALPHA = 2.0  # far from 1/6, whose product with z ONNX Runtime fuses to HardSwish
+_SENTINELS = tuple(-7.0 - 0.5**k for k in range(1, 12))
+_ACTIVATION = b"HardSigmoid"
+
+
+class NotFollowedError(Exception):
+    """A site cannot be followed; the message is the reason for the plain path."""
+
+
+@dataclass
+class Markers:
+    """The markers that stand in a model.
+
+    Attributes:
+        beta: The sentinel that tells markers from the model's own HardSigmoid.
+        sites: By alpha.
+        expected: How often each alpha must be found: once, or once for every call of the site's function.
+    """
+
+    beta: float
+    sites: dict[float, SiteRecord] = field(default_factory=dict)
+    expected: dict[float, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A marker in the optimised graph.
+
+    Attributes:
+        scope: Where.
+        index: Position of its node in the scope.
+        site: The site it stands for.
+        fused: Whether it is the activation of a larger node.
+    """
+
+    scope: Scope
+    index: int
+    site: SiteRecord
+    fused: bool
+
+
+def plant(model: onnx.ModelProto, sites: Sequence[SiteRecord]) -> Markers:
+    """Put a marker at every site of a restored model, in place.
+
+    Raises:
+        NotFollowedError: A site cannot carry a marker.
+    """
+    markers = Markers(_free_sentinel(model))
+    calls = _calls(model)
+    operands = _operands(model, sites)
+    scopes = scopes_by_path(model)
+    by_scope: dict[str, dict[str, float]] = {}
+    for number, site in enumerate(sites):
+        alpha = _FIRST_ALPHA + number
+        markers.sites[alpha] = site
+        markers.expected[alpha] = calls.get(scopes[site.scope].root().path, 0) if site.scope in scopes else 0
+        if markers.expected[alpha] == 0:
+            raise NotFollowedError(f"site {site.id} stands where nothing calls it")
+        by_scope.setdefault(site.scope, {})[site.output] = alpha
+    # Inner scopes first: editing an outer one copies what lies inside.
+    for path in reversed([path for path in scopes if path in by_scope]):
+        wanted, nodes = by_scope[path], []
+        for node in scopes[path].nodes:
+            mine = next((wanted[name] for name in node.output if name in wanted), None)
+            nodes.append(node if mine is None else _marked(node, mine, markers, operands))
+        replace_nodes(scopes[path], nodes)
+    return markers
+
+
+def harvest(model: onnx.ModelProto, markers: Markers) -> list[Found]:
+    """Find every marker in the optimised model.
+
+    Raises:
+        NotFollowedError: A site is missing, stands too often, or in a form that is not understood.
+    """
+    found = []
+    counts = dict.fromkeys(markers.sites, 0)
+    for scope in (scope for top in top_scopes(model) for scope in walk(top)):
+        for index, node in enumerate(scope.nodes):
+            verdict = _read(node, markers)
+            if verdict is None:
+                continue
+            alpha, fused = verdict
+            counts[alpha] += 1
+            found.append(Found(scope, index, markers.sites[alpha], fused))
+    for alpha, count in counts.items():
+        if count != markers.expected[alpha]:
+            raise NotFollowedError(
+                f"after ONNX Runtime's optimisation site {markers.sites[alpha].id} stands in the graph {count} times, "
+                f"expected {markers.expected[alpha]}"
+            )
+    return found
+
+
+def _marked(node: onnx.NodeProto, alpha: float, markers: Markers, operands: dict[str, str]) -> onnx.NodeProto:
+    site = markers.sites[alpha]
+    if site.form not in _FUSED_FORMS:
+        return helper.make_node(
+            "HardSigmoid", [operands.get(site.id, node.input[0])], [site.output], name=node.name, alpha=alpha,
+            beta=markers.beta,
+        )  # fmt: skip
+    fused = onnx.NodeProto()
+    fused.CopyFrom(node)
+    clear_activation(fused)
+    fused.attribute.append(helper.make_attribute("activation", "HardSigmoid"))
+    if site.form == "fused_gemm":
+        fused.attribute.append(helper.make_attribute("activation_alpha", alpha))
+        fused.attribute.append(helper.make_attribute("activation_beta", markers.beta))
+    else:
+        fused.attribute.append(helper.make_attribute("activation_params", [alpha, markers.beta]))
+    return fused
+
+
+def clear_activation(node: onnx.NodeProto) -> None:
+    """Take a node's fused activation and its parameters off."""
+    for index in reversed(range(len(node.attribute))):
+        if node.attribute[index].name.startswith("activation"):
+            del node.attribute[index]
+
+
+def _read(node: onnx.NodeProto, markers: Markers) -> tuple[float, bool] | None:
+    """Return the alpha of a node's marker and whether it is fused, None for a node without one."""
+    values = {attribute.name: attribute for attribute in node.attribute}
+    alpha = beta = None
+    fused = "activation" in values
+    if node.op_type == "HardSigmoid":
+        alpha, beta = (values[name].f if name in values else None for name in ("alpha", "beta"))
+    elif fused and values["activation"].s == _ACTIVATION:
+        if "activation_params" in values and len(values["activation_params"].floats) == 2:
+            alpha, beta = values["activation_params"].floats
+        elif "activation_alpha" in values and "activation_beta" in values:
+            alpha, beta = values["activation_alpha"].f, values["activation_beta"].f
+    if alpha is None or beta != markers.beta or alpha not in markers.sites:
+        return None
+    return float(alpha), fused
+
+
+def _free_sentinel(model: onnx.ModelProto) -> float:
+    taken = {value for top in top_scopes(model) for scope in walk(top) for value in _betas(scope)}
+    for value in _SENTINELS:
+        if value not in taken:
+            return value
+    raise NotFollowedError("the model's own HardSigmoid operators use every parameter that could mark a site")
+
+
+def _betas(scope: Scope) -> Iterator[float]:
+    for node in scope.nodes:
+        for attribute in node.attribute:
+            if attribute.name in ("beta", "activation_beta"):
+                yield float(np.float32(attribute.f))
+            elif attribute.name == "activation_params":
+                yield from (float(value) for value in attribute.floats)
+
+
+def _operands(model: onnx.ModelProto, sites: Sequence[SiteRecord]) -> dict[str, str]:
+    """Return the operands of the sites where it is not simply the first input: Max(0, z)."""
+    if not any(site.form == "max" for site in sites):
+        return {}
+    return {item.site.id: item.match.operand for item in locate(model).located if item.site.form == "max"}
+
+
+def _calls(model: onnx.ModelProto) -> dict[str, int]:
+    """Return how often the body of every function stands in the graph once all calls are inlined, by scope path."""
+    tops = top_scopes(model)
+    bodies = {function_key(top.function): top for top in tops if top.function is not None}
+    counts = {top.path: 0 for top in tops}
+
+    def visit(top: Scope) -> None:
+        counts[top.path] += 1
+        for scope in walk(top):
+            for node in scope.nodes:
+                body = bodies.get(function_key(node))
+                if body is not None:
+                    visit(body)
+
+    visit(tops[0])
+    return counts

@@ -1,0 +1,193 @@
+"""Decide how a session opens a retrofit, and prepare it: the optimised way, or the plain one with a reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jr_onnx.errors import OpLibraryError, RefusalError
+from jr_onnx.provenance import Provenance
+from jr_onnx.runtime import saved
+from jr_onnx.runtime.info import RetrofitInfo, Way
+from jr_onnx.runtime.markers import NotFollowedError
+from jr_onnx.runtime.ops_library import Target, register
+from jr_onnx.runtime.optimizer import optimise
+from jr_onnx.runtime.options import copy_options, knows_jump
+from jr_onnx.runtime.skeleton import Feed, Skeleton, foreign_domain
+
+_ON_CPU = {"CPUExecutionProvider", "AzureExecutionProvider"}  # Azure's takes only the calls to its own services
+_CUDA = "CUDAExecutionProvider"
+
+_log = logging.getLogger("jr_onnx.runtime")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a session is opened with.
+
+    Attributes:
+        feed: The optimised model; None to open the source itself.
+        options: Session options.
+        info: Which way, and why.
+    """
+
+    feed: Feed | None
+    options: Any
+    info: RetrofitInfo
+
+
+class Opening:
+    """One opening of one retrofit.
+
+    Args:
+        skeleton: The model; used up.
+        record: Its provenance; None for a model that calls the op library without being a retrofit.
+        options: The caller's session options, left as they are, or None.
+        providers: As the session was given them.
+        arguments: Further arguments of ONNX Runtime's session.
+        way: What the caller asked for.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        record: Provenance | None,
+        options: Any,
+        providers: Sequence[Any] | None,
+        arguments: Mapping[str, Any],
+        way: Way,
+    ) -> None:
+        self._skeleton = skeleton
+        self._record = record
+        self._options = options
+        self._providers = _names(providers)
+        self._arguments = arguments
+        self._way = way
+
+    def prepare(self) -> Prepared:
+        """Choose the way and prepare it.
+
+        Raises:
+            InputError: The file was optimised for another host.
+            RefusalError: The caller wants the optimised way only, and it is impossible.
+        """
+        mark = saved.read_mark(self._skeleton.proto)
+        if mark is not None:
+            return self._saved(mark)
+        if self._record is None:
+            options, info = self._plain_options()
+            return Prepared(None, options, replace(info, mode="none", sites=0))
+        if self._way == "plain":
+            return self._plain("asked for")
+        try:
+            return self._optimised(self._record)
+        except NotFollowedError as error:
+            return self.fall_back(error)
+
+    def fall_back(self, error: NotFollowedError) -> Prepared:
+        """Go the plain way because the optimised one failed, and say so in the log.
+
+        Raises:
+            RefusalError: The caller wants the optimised way only.
+        """
+        prepared = self._plain(str(error))
+        _log.warning(
+            "the retrofit runs the plain way, which may be slower (1.2 to 4 times the ReLU model's time): %s", error
+        )
+        return prepared
+
+    def _plain(self, reason: str) -> Prepared:
+        if self._way == "optimised":
+            raise RefusalError(
+                f"the session cannot retrofit after optimisation: {reason}",
+                hint='Use retrofit="auto" to fall back to the plain way',
+            )
+        options, info = self._plain_options()
+        _log.info("the retrofit runs the plain way: %s", reason)
+        return Prepared(None, options, replace(info, mode="plain", reason=reason))
+
+    def _optimised(self, record: Provenance) -> Prepared:
+        other = next((name for name in self._providers if name not in _ON_CPU), None)
+        if other is not None:
+            return self._plain(f"it is for the CPU only, and the session asks for {other}")
+        level = self._options.graph_optimization_level if self._options is not None else None
+        if level == _levels().ORT_DISABLE_ALL:
+            return self._plain("the session options disable optimisation")
+        reason = self._why_not_copied()
+        if reason is not None:
+            raise NotFollowedError(reason)
+        options = copy_options(self._options)
+        info = _registered(options, "cpu", self._info())
+        result = optimise(
+            self._skeleton, record, copy_options(self._options), has_library=info.library is not None,
+            arguments=self._arguments,
+        )  # fmt: skip
+        options.graph_optimization_level = _levels().ORT_DISABLE_ALL
+        feed = result.feed()
+        feed.prepare(options)
+        return Prepared(feed, options, replace(info, mode="optimised", jumps=result.jumps))
+
+    def _saved(self, mark: saved.Mark) -> Prepared:
+        mark.check(self._providers)
+        options = copy_options(self._options)
+        info = _registered(options, "cpu", self._info())
+        if mark.needs_library and info.library is None:
+            raise OpLibraryError(
+                f"the optimised model needs the op library, which is not there: {info.library_problem}",
+                hint="Run jr-onnx optimize on this host again, which does without the library",
+            )
+        options.graph_optimization_level = _levels().ORT_DISABLE_ALL
+        return Prepared(None, options, replace(info, mode="saved", jumps=mark.jumps))
+
+    def _plain_options(self) -> tuple[Any, RetrofitInfo]:
+        """Return options for the plain way, the library registered with them."""
+        target: Target = "cuda" if _CUDA in self._providers else "cpu"
+        if self._why_not_copied() is None:
+            options = copy_options(self._options)
+            return options, _registered(options, target, self._info())
+        # Custom operators and devices of the caller's only exist in the very object that the caller gave.
+        if knows_jump(self._options):
+            return self._options, replace(self._info(), library="registered by the caller")
+        return self._options, _registered(self._options, target, self._info())
+
+    def _why_not_copied(self) -> str | None:
+        """Return why the caller's options must be used themselves, None if a copy does."""
+        if self._options is None:
+            return None
+        domain = foreign_domain(self._skeleton.proto)
+        if domain is not None:
+            return f"operators of domain {domain!r} come with the session options, which cannot be copied"
+        if getattr(self._options, "has_providers", lambda: False)():
+            return "the session options choose devices themselves"
+        return None
+
+    def _info(self) -> RetrofitInfo:
+        record = self._record
+        if record is None:
+            return RetrofitInfo("none")
+        kappa_input = record.undo.inputs_added[0] if record.undo.inputs_added else None
+        return RetrofitInfo("plain", sites=len(record.sites), kappa_input=kappa_input)
+
+
+def _registered(options: Any, target: Target, info: RetrofitInfo) -> RetrofitInfo:
+    """Register the op library if it is there, and note it."""
+    try:
+        return replace(info, library=str(register(options, target)))
+    except OpLibraryError as error:
+        return replace(info, library_problem=str(error))
+
+
+def _names(providers: Sequence[Any] | None) -> tuple[str, ...]:
+    import onnxruntime
+
+    if not providers:
+        return tuple(onnxruntime.get_available_providers())
+    return tuple(str(item[0]) if isinstance(item, tuple) else str(item) for item in providers)
+
+
+def _levels() -> Any:
+    import onnxruntime
+
+    return onnxruntime.GraphOptimizationLevel

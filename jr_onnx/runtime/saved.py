@@ -1,0 +1,168 @@
+"""Save a retrofit as ONNX Runtime optimised it for this host, and know such a file again.
+
+The file holds kernels and layouts of one processor and one version of ONNX Runtime; blocks of channels, for instance,
+have 16 or 8 channels by the processor. Elsewhere it would be wrong or would not open, so it is marked, and
+`jr_onnx.InferenceSession` compares the mark with the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnx
+
+from jr_onnx import provenance
+from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
+from jr_onnx.modelfile import atomic_path, load, save
+from jr_onnx.modelfile.wire import Buffer, Payloads
+from jr_onnx.records import Record, dumps, loads
+from jr_onnx.runtime.host import Host, this_host
+from jr_onnx.runtime.markers import NotFollowedError
+from jr_onnx.runtime.optimizer import Optimised, optimise
+from jr_onnx.runtime.skeleton import read_skeleton
+
+METADATA_KEY = "jr_onnx.optimised"
+_ONE_FILE_LIMIT = 2_000_000_000  # protobuf holds 2 GiB
+_CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark(Record):
+    """What marks an optimised file.
+
+    Attributes:
+        host: Where it may be opened.
+        jumps: How many jumps stand in it.
+        needs_library: Whether it holds operators of the op library.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.optimised/1"
+    host: Host
+    jumps: int
+    needs_library: bool
+
+    def check(self, providers: Sequence[str]) -> None:
+        """Compare with this host.
+
+        Raises:
+            InputError: It was optimised for another host, or the session is not for the CPU.
+        """
+        if _CPU not in providers:
+            raise InputError(f"the model was optimised for the CPU, the session asks for {', '.join(providers)}")
+        here = this_host()
+        for what, wanted, found in (
+            ("ONNX Runtime", self.host.onnxruntime, here.onnxruntime),
+            ("a processor of type", self.host.machine, here.machine),
+            ("instruction sets", " ".join(self.host.features), " ".join(here.features)),
+        ):
+            if wanted != found:
+                raise InputError(
+                    f"the model was optimised for another host: for {what} {wanted}, here it is {found}",
+                    hint="Run jr-onnx optimize on this host, or open the retrofit itself, which runs anywhere",
+                )
+
+
+def read_mark(model: onnx.ModelProto) -> Mark | None:
+    """Return the mark of an optimised model, None for any other.
+
+    Raises:
+        ModelError: There is a mark that cannot be understood.
+    """
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            try:
+                return loads(Mark, entry.value)
+            except InputError as error:
+                raise ModelError(
+                    f"the model's metadata entry {METADATA_KEY} cannot be understood: {error.message}",
+                    hint="It was written by another version or edited; run jr-onnx optimize again",
+                ) from None
+    return None
+
+
+def optimize(
+    model: str | Path, output: str | Path, *, options: Any = None, use_library: bool | None = None, force: bool = False
+) -> Mark:
+    """Optimise a retrofit for this host and save the result.
+
+    Args:
+        model: Path of the retrofit.
+        output: Where to write; weights beyond 2 GB go into `<output>.data`.
+        options: Session options for ONNX Runtime's optimiser, or None.
+        use_library: Whether the result uses operators of the op library; None for: if it is built.
+        force: Replace an existing output.
+
+    Returns:
+        The mark of the written file.
+
+    Raises:
+        ModelError: The input is no usable model, or no retrofit.
+        RefusalError: The result would not be sure to be right.
+        OutputError: The output exists or cannot be written.
+    """
+    from jr_onnx.runtime.ops_library import library_path, status
+    from jr_onnx.runtime.options import copy_options
+
+    path, target = Path(model), Path(output)
+    if target.exists() and (not force or target.samefile(path)):
+        what = "is the source itself" if target.samefile(path) else "exists"
+        raise OutputError(f"{target} {what}", hint="Choose another output (-o)" + ("" if force else ", or --force"))
+    skeleton = read_skeleton(path)
+    if skeleton is None:
+        skeleton = _complain(path)
+    if read_mark(skeleton.proto) is not None:
+        raise RefusalError(f"{path} is optimised already", hint="Optimise the retrofit itself")
+    record = provenance.read(skeleton.proto)
+    if record is None:
+        raise ModelError(f"{path} is no retrofit, so there are no jumps to place", hint="Run jr-onnx rewrite first")
+    if use_library:
+        library_path("cpu")
+    has_library = status("cpu").loadable if use_library is None else use_library
+    try:
+        result = optimise(skeleton, record, copy_options(options), has_library=has_library, arguments={})
+    except NotFollowedError as error:
+        raise RefusalError(f"{path} cannot be retrofitted after optimisation: {error}") from None
+    mark = Mark(this_host(), result.jumps, has_library)
+    entry = result.proto.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, dumps(mark, indent=None)
+    _write(result, target)
+    return mark
+
+
+def _complain(path: Path) -> Any:
+    """Say what is wrong with a file that cannot be read."""
+    load(path)
+    raise ModelError(f"{path} is not an ONNX model")
+
+
+def _write(result: Optimised, target: Path) -> None:
+    """Write the model; its data goes into the same file while that fits."""
+    total = sum(len(view) for view in result.files.values()) + result.proto.ByteSize()
+    if total < _ONE_FILE_LIMIT:
+        payloads = Payloads()
+        for tensor, view in _external(result):
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+            tensor.raw_data = payloads.put(view)
+        save(result.proto, payloads, target)
+        return
+    data = target.with_name(target.name + ".data")
+    with atomic_path(data) as temporary, temporary.open("wb") as stream:
+        for view in result.files.values():
+            stream.write(view)
+    for tensor, _ in _external(result):
+        next(entry for entry in tensor.external_data if entry.key == "location").value = data.name
+    save(result.proto, Payloads(), target)
+
+
+def _external(result: Optimised) -> list[tuple[onnx.TensorProto, Buffer]]:
+    found = []
+    for tensor in result.proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            start = int(entries["offset"])
+            found.append((tensor, result.files[entries["location"]][start : start + int(entries["length"])]))
+    return found

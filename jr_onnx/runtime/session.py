@@ -1,0 +1,159 @@
+"""ONNX Runtime's InferenceSession for retrofitted models: same class, same signature, three additions.
+
+1. The op library is registered, where it is built.
+2. A random kappa that is a model input is drawn from the operating system's entropy for every run.
+3. On the CPU the retrofit happens after ONNX Runtime's own optimisation (`optimizer`), which costs little.
+
+`session.retrofit` says which way the session went, and why. Whatever keeps the fast way from being sure to be right
+leads to the plain one, where ONNX Runtime optimises the file as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jr_onnx import provenance
+from jr_onnx.errors import InputError, require
+from jr_onnx.kappa import RandomKappa
+from jr_onnx.runtime import entropy
+from jr_onnx.runtime.binding import KappaBinding
+from jr_onnx.runtime.info import RetrofitInfo, Way
+from jr_onnx.runtime.markers import NotFollowedError
+from jr_onnx.runtime.opening import Opening
+from jr_onnx.runtime.skeleton import read_skeleton
+from jr_onnx.semantics import OP_DOMAIN
+
+onnxruntime: Any = require("onnxruntime", "cpu")
+
+_WAYS = ("auto", "plain", "optimised")
+
+
+class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime has no type information
+    """ONNX Runtime's session, which runs retrofitted models at the speed of their originals.
+
+    Args:
+        path_or_bytes: A model file or a serialised model.
+        sess_options: Session options; copied, so that they can be used for other sessions.
+        providers: Execution providers, as ONNX Runtime takes them.
+        provider_options: Their options, as ONNX Runtime takes them.
+        **kwargs: Further arguments of ONNX Runtime's session, and `retrofit`: "auto"; "plain" to leave the file to
+            ONNX Runtime; "optimised" to fail rather than fall back to it.
+
+    Attributes:
+        retrofit: Which way the session went, and why.
+
+    Raises:
+        InputError: `retrofit` is none of the three, or the file was optimised for another host.
+        ModelError: The model's provenance cannot be understood.
+        RefusalError: `retrofit="optimised"` and that is impossible.
+    """
+
+    retrofit: RetrofitInfo
+
+    def __init__(
+        self,
+        path_or_bytes: str | bytes | os.PathLike[str],
+        sess_options: Any = None,
+        providers: Sequence[Any] | None = None,
+        provider_options: Sequence[dict[Any, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        way = kwargs.pop("retrofit", "auto")
+        if way not in _WAYS:
+            raise InputError(f"retrofit is {way!r}, expected one of {', '.join(_WAYS)}")
+        self._way: Way = way
+        self._given = (path_or_bytes, sess_options, dict(kwargs))
+        self._random: RandomKappa | None = None
+        self._open(providers, provider_options)
+
+    def set_providers(
+        self, providers: Sequence[Any] | None = None, provider_options: Sequence[dict[Any, Any]] | None = None
+    ) -> None:
+        """Open the model again on other providers; see ONNX Runtime's method of this name."""
+        self._release_captured_graphs_if_any()
+        self._open(providers, provider_options)
+
+    def run(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any = None) -> Any:
+        """Compute the outputs; see ONNX Runtime's method of this name.
+
+        Raises:
+            KappaError: The kappa that was fed is none.
+        """
+        return super().run(output_names, self._with_kappa(input_feed), run_options)
+
+    def run_async(
+        self,
+        output_names: Any,
+        input_feed: Mapping[str, Any],
+        callback: Callable[..., None],
+        user_data: Any,
+        run_options: Any = None,
+    ) -> Any:
+        """Compute the outputs in another thread; see ONNX Runtime's method of this name."""
+        return super().run_async(output_names, self._with_kappa(input_feed), callback, user_data, run_options)
+
+    def run_with_ort_values(
+        self, output_names: Any, input_dict_ort_values: Mapping[str, Any], run_options: Any = None
+    ) -> Any:
+        """Compute the outputs from OrtValues; see ONNX Runtime's method of this name."""
+        name = self.retrofit.kappa_input
+        feed = dict(input_dict_ort_values)
+        if name is not None and name in feed:
+            entropy.checked(feed[name].numpy(), name)
+        elif name is not None and self._random is not None:
+            feed[name] = onnxruntime.OrtValue.ortvalue_from_numpy(entropy.draw(self._random))
+        return super().run_with_ort_values(output_names, feed, run_options)
+
+    def io_binding(self) -> Any:
+        """Return an object to bind inputs and outputs to; it notes whether kappa is bound."""
+        return KappaBinding(self, self.retrofit.kappa_input)
+
+    def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
+        """Compute with bound inputs and outputs; a random kappa that is not bound is drawn and bound for this run."""
+        name = self.retrofit.kappa_input
+        if name is not None and self._random is not None and not getattr(iobinding, "has_kappa", False):
+            onnxruntime.IOBinding.bind_cpu_input(iobinding, name, entropy.draw(self._random))
+        super().run_with_iobinding(iobinding, run_options)
+
+    def _with_kappa(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = self.retrofit.kappa_input
+        if name is None:
+            return feed
+        if name in feed:
+            if hasattr(feed[name], "numpy"):  # an OrtValue
+                entropy.checked(feed[name].numpy(), name)
+                return feed
+            return {**feed, name: entropy.checked(feed[name], name)}
+        return feed if self._random is None else {**feed, name: entropy.draw(self._random)}
+
+    def _open(self, providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None) -> None:
+        source, options, arguments = self._given
+        skeleton = read_skeleton(source)
+        record = provenance.read(skeleton.proto) if skeleton is not None else None
+        calls_op = skeleton is not None and any(entry.domain == OP_DOMAIN for entry in skeleton.proto.opset_import)
+        if skeleton is None or (record is None and not calls_op):
+            self.retrofit = RetrofitInfo("none")
+            super().__init__(source, options, providers, provider_options, **arguments)
+            return
+        opening = Opening(skeleton, record, options, providers, arguments, self._way)
+        prepared = opening.prepare()
+        if prepared.feed is not None:
+            try:
+                fixed = {**arguments, "enable_fallback": 0}
+                super().__init__(prepared.feed.data, prepared.options, providers, provider_options, **fixed)
+                self._model_bytes = None  # ONNX Runtime has what it needs
+            except Exception as error:  # noqa: BLE001 - the plain way must stay open whatever ONNX Runtime raises
+                reason = f"ONNX Runtime cannot open the optimised model: {' '.join(str(error).split())}"
+                prepared = opening.fall_back(NotFollowedError(reason))
+        if prepared.feed is None:
+            super().__init__(source, prepared.options, providers, provider_options, **arguments)
+        self.retrofit = prepared.info
+        random = record.plan.random if record is not None else None
+        self._random = random if prepared.info.kappa_input is not None else None
+
+    def _release_captured_graphs_if_any(self) -> None:
+        release = getattr(super(), "_release_captured_graphs", None)
+        if release is not None:
+            release()

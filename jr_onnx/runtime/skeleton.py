@@ -1,0 +1,155 @@
+"""Read a model for a session: the graph as a small proto, the weights as views, handed to ONNX Runtime as they lie.
+
+A session needs the graph to edit it, and ONNX Runtime needs the weights; nobody here needs the weights parsed. The
+large payloads of the model file, and the files of its external data, are given to ONNX Runtime as *files in memory*
+that the edited proto refers to, so that they are copied once, by ONNX Runtime, into the tensors that it computes with.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from jr_onnx.errors import JrError
+from jr_onnx.modelfile import external_tensors, resolve
+from jr_onnx.modelfile.wire import Buffer, Payloads, WireError, join, split
+from jr_onnx.rewrite.scopes import function_key, top_scopes, walk
+from jr_onnx.semantics import OP_DOMAIN
+
+FOLDER_KEY = "session.model_external_initializers_file_folder_path"
+_SOURCE = "jr_onnx.source."
+_ORT_DOMAINS = ("", "ai.onnx", "com.microsoft", "org.pytorch.aten", "com.ms.internal.nhwc", OP_DOMAIN)
+_ORT_PREFIXES = ("ai.onnx.", "com.microsoft.")
+
+
+@dataclass
+class Skeleton:
+    """A model without its weights.
+
+    Attributes:
+        proto: The model; payloads are tokens. The caller may edit it.
+        payloads: What the tokens stand for.
+        folder: What external data is relative to; None for a model in memory.
+    """
+
+    proto: onnx.ModelProto
+    payloads: Payloads
+    folder: Path | None
+
+
+@dataclass
+class Feed:
+    """A model as ONNX Runtime takes it: the serialised proto and the files in memory that it refers to."""
+
+    data: bytes
+    files: dict[str, Buffer] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def prepare(self, options: Any) -> None:
+        """Tell session options where the weights are."""
+        if self.files:
+            options.add_external_initializers_from_files_in_memory(
+                list(self.files), list(self.files.values()), [len(view) for view in self.files.values()]
+            )
+        if self.folder is not None and not has_entry(options, FOLDER_KEY):
+            options.add_session_config_entry(FOLDER_KEY, str(self.folder))
+
+
+def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | None:
+    """Read a model; None for what is no readable ONNX model, whose complaint is ONNX Runtime's to make."""
+    folder: Path | None = None
+    try:
+        if isinstance(path_or_bytes, bytes):
+            view = memoryview(path_or_bytes)
+        else:
+            path = Path(path_or_bytes)
+            folder = path.parent
+            with path.open("rb") as stream:
+                view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        data, payloads = split(view)
+        proto = onnx.ModelProto()
+        proto.ParseFromString(data)
+    except (OSError, ValueError, WireError, DecodeError):
+        return None
+    return Skeleton(proto, payloads, folder) if proto.HasField("graph") else None
+
+
+def feed_of(skeleton: Skeleton) -> Feed:
+    """Return the model for ONNX Runtime; the skeleton's proto is used up."""
+    if not can_take_files():
+        return Feed(b"".join(join(skeleton.proto.SerializeToString(), skeleton.payloads)), folder=skeleton.folder)
+    files = dict(_external_files(skeleton))
+    for tensor in skeleton.proto.graph.initializer:
+        payload = _take_payload(tensor, skeleton.payloads)
+        if payload is not None:
+            # One file a tensor: the payloads lie at any offset of the source, and views need no common base.
+            name = f"{_SOURCE}{len(files)}"
+            files[name] = payload
+            refer(tensor, name, 0, len(payload))
+    # Weights in attributes and sub-graphs cannot be given as files; they go back where they were.
+    data = b"".join(join(skeleton.proto.SerializeToString(), skeleton.payloads))
+    return Feed(data, files, skeleton.folder)
+
+
+def foreign_domain(model: onnx.ModelProto) -> str | None:
+    """Return a domain whose operators ONNX Runtime only knows from custom operators of the caller's, None without."""
+    functions = {function_key(function) for function in model.functions}
+    for node in (node for top in top_scopes(model) for scope in walk(top) for node in scope.nodes):
+        domain = str(node.domain)
+        if domain in _ORT_DOMAINS or domain.startswith(_ORT_PREFIXES) or function_key(node) in functions:
+            continue
+        return domain
+    return None
+
+
+def refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    """Make a tensor's data external."""
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+
+
+def can_take_files() -> bool:
+    """Tell whether this ONNX Runtime takes external data from memory (1.23 and later)."""
+    import onnxruntime
+
+    return hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory")
+
+
+def has_entry(options: Any, key: str) -> bool:
+    """Tell whether session options hold a configuration entry."""
+    try:
+        options.get_session_config_entry(key)
+    except Exception:  # noqa: BLE001 - ONNX Runtime raises RuntimeError or its own Fail, by version
+        return False
+    return True
+
+
+def _take_payload(tensor: onnx.TensorProto, payloads: Payloads) -> Buffer | None:
+    """Take a tensor's payload out, None where it has no token in `raw_data`."""
+    if not tensor.HasField("raw_data"):
+        return None
+    payload = payloads.get(tensor.raw_data)
+    if payload is not None:
+        tensor.ClearField("raw_data")
+    return payload
+
+
+def _external_files(skeleton: Skeleton) -> Iterator[tuple[str, Buffer]]:
+    """Map the files of external data: ONNX Runtime takes all external data from memory, or none."""
+    if skeleton.folder is None:
+        return
+    for location in {tensor.location for tensor in external_tensors(skeleton.proto)}:
+        try:
+            with resolve(skeleton.folder, location).open("rb") as stream:
+                yield location, memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        except (JrError, OSError, ValueError):
+            continue  # missing, empty or out of the folder: ONNX Runtime says so when it opens the model
