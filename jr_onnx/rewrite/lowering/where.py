@@ -19,13 +19,13 @@ from jr_onnx.rewrite.dtypes import ELEMENT_TYPES
 from jr_onnx.rewrite.lowering.base import Jump, Names, allows, constant
 
 _CLIP_WITH_INPUTS = 11
+_MAX_BROADCASTS = 8
 _LOWEST = {
     "float16": -65504.0,
     "bfloat16": -3.3895313892515355e38,
     "float32": -3.4028234663852886e38,
     "float64": -1.7976931348623157e308,
 }
-_FLOAT32_LOWEST = _LOWEST["float32"]
 
 
 def where_allowed(opset: int, dtype: str) -> bool:
@@ -35,8 +35,14 @@ def where_allowed(opset: int, dtype: str) -> bool:
 
 def cast_mul_allowed(opset: int, dtype: str) -> bool:
     """Tell whether the form with Cast and Mul is possible at this opset for the element type."""
-    lower_bound = "Clip" if opset < _CLIP_WITH_INPUTS else "Max"
-    return opset >= 7 and all(allows(op, opset, dtype) for op in (lower_bound, "Sub", "Greater", "Mul"))
+    if opset < 7 or (opset < _MAX_BROADCASTS and dtype == "float64"):
+        return False
+    return all(allows(op, opset, dtype) for op in (_lower_bound(opset, dtype), "Sub", "Greater", "Mul"))
+
+
+def _lower_bound(opset: int, dtype: str) -> str:
+    """Return the operator that bounds from below; ONNX Runtime has no Clip with attributes for double."""
+    return "Max" if opset >= _CLIP_WITH_INPUTS or dtype == "float64" else "Clip"
 
 
 def lower_where(jump: Jump, names: Names) -> list[onnx.NodeProto]:
@@ -74,10 +80,8 @@ def lower_cast_mul(jump: Jump, names: Names) -> list[onnx.NodeProto]:
 
 
 def _bound_below(jump: Jump, names: Names, result: str) -> list[onnx.NodeProto]:
-    if jump.opset < _CLIP_WITH_INPUTS:
-        # Attributes are float32; a double below its lowest value gives 0 either way.
-        low = max(_LOWEST[jump.dtype], _FLOAT32_LOWEST)
-        return [helper.make_node("Clip", [jump.operand], [result], name=result, min=low, max=math.inf)]
+    if _lower_bound(jump.opset, jump.dtype) == "Clip":
+        return [helper.make_node("Clip", [jump.operand], [result], name=result, min=_LOWEST[jump.dtype], max=math.inf)]
     low_node = constant(names, jump.base, "lowest", _LOWEST[jump.dtype], jump.dtype)
     return [low_node, helper.make_node("Max", [jump.operand, low_node.output[0]], [result], name=result)]
 
