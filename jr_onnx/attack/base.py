@@ -42,6 +42,7 @@ class Problem:
         oracle: Access to the models.
         low: The least valid value.
         high: The greatest valid value.
+        classes: How many logits the model has.
         noise: Random numbers per sample.
         iterations: For the hook to write: steps taken (n,).
     """
@@ -52,6 +53,7 @@ class Problem:
     oracle: Oracle
     low: float
     high: float
+    classes: int
     noise: Noise
     iterations: Tensor
 
@@ -187,7 +189,9 @@ class Attack(ABC):
             low, high = target.bounds
             oracle = Oracle(target, source, tally, self.seed, self.draws, slice_size)
             chosen = batch.indices[attacked.cpu().numpy()]
-            problem = Problem(values[attacked], aim[attacked], chosen, oracle, low, high, Noise(self.seed), iterations)
+            problem = Problem(
+                values[attacked], aim[attacked], chosen, oracle, low, high, clean.classes, Noise(self.seed), iterations
+            )
             candidates = self._finish(problem, self._search(problem).detach())
             moved[attacked] = candidates
             pixels[attacked] = torch.where(

@@ -60,7 +60,7 @@ class DeepFool(PaperAttack):
 
     def _ask(self, problem: Problem, live: Live) -> Evaluation:
         targeted = bool((live.aim[:, 1] != NO_GOAL).any())
-        width = 1 if targeted else self.classes
+        width = 1 if targeted else min(self.classes, problem.classes - 1)
         return problem.oracle.differentiate(
             live.x, live.rows, live.aim, nearest_boundary(self.norm, width), backwards=width, screen=problem.won
         )
@@ -122,4 +122,4 @@ def _rank(values: Tensor, aim: Tensor, width: int) -> tuple[Tensor, Tensor]:
         return goal, values.scatter(1, goal, float("-inf")).argmax(1)
     label = aim[:, 0]
     ranked = values.scatter(1, label[:, None], float("-inf")).argsort(dim=1, descending=True, stable=True)
-    return ranked[:, : min(width, values.shape[1] - 1)], label
+    return ranked[:, :width], label

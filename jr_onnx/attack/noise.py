@@ -53,9 +53,9 @@ class Noise:
 
     def words(self, stream: str, indices: Indices, count: int, step: int = 0) -> Words:
         """Draw 64-bit words, as (N, count)."""
-        key = _mix(np.uint64(self.seed) + _GAMMA)
-        key = _mix(key ^ np.uint64(zlib.crc32(stream.encode())))
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+            key = _mix(np.uint64(self.seed) + _GAMMA)
+            key = _mix(key ^ np.uint64(zlib.crc32(stream.encode())))
             key = _mix(key + np.uint64(step & 0xFFFFFFFFFFFFFFFF) * _GAMMA)
             starts = _mix(key ^ _mix(indices.astype(np.int64).view(np.uint64) + _GAMMA))
             positions = np.arange(1, count + 1, dtype=np.uint64) * _GAMMA

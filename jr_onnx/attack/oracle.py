@@ -157,8 +157,11 @@ class Oracle:
         x, rows, aim = x[kept], rows[kept], aim[kept]
         total: tuple[Tensor, ...] = ()
         draws = self.draws if self.source.is_random else 1
+        self.tally.forward[rows] += draws
+        self.tally.backward[rows] += draws * backwards
         for number in range(draws):
-            _, parts = self._graph(self.source.draw(self._key(number)), x, rows, aim, work, backwards)
+            leaf = x.detach().requires_grad_()
+            parts = work(self.source.draw(self._key(number)).logits(leaf), leaf, aim)
             total = parts if not total else tuple(a + b for a, b in zip(total, parts, strict=True))
         return Evaluation(judged, kept, total if draws == 1 else tuple(part / draws for part in total))
 
@@ -169,6 +172,8 @@ class Oracle:
 
         Samples that are already done would cost `backwards` useless passes each; where that exceeds the price of
         another forward pass (about half a backward pass) of the others, the others are evaluated again alone.
+        The count is what the attack asked for, one forward pass and `backwards` for those who go on, so that it
+        does not depend on the company a sample is in.
         """
         leaf = x.detach().requires_grad_()
         logits = self.source.logits(leaf)
@@ -178,23 +183,12 @@ class Oracle:
         left = int(kept.sum())
         if left == 0:
             return Evaluation(judged, kept, ())
+        self.tally.backward[rows[kept]] += backwards
         if (len(x) - left) * backwards > 0.5 * left:
-            del leaf, logits
-            _, parts = self._graph(self.source, x[kept], rows[kept], aim[kept], work, backwards)
-            return Evaluation(judged, kept, parts)
+            leaf = x[kept].detach().requires_grad_()
+            return Evaluation(judged, kept, work(self.source.logits(leaf), leaf, aim[kept]))
         parts = work(logits, leaf, aim)
-        self.tally.backward[rows] += backwards
         return Evaluation(judged, kept, parts if left == len(x) else tuple(part[kept] for part in parts))
-
-    def _graph(
-        self, source: Target, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        leaf = x.detach().requires_grad_()
-        logits = source.logits(leaf)
-        parts = work(logits, leaf, aim)
-        self.tally.forward[rows] += 1
-        self.tally.backward[rows] += backwards
-        return logits.detach(), parts
 
     def _judge(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return logits, or for a random model the logarithm of the mean probability over the draws."""

@@ -99,6 +99,8 @@ class StepwiseAttack(GradientAttack):
             if not bool(usable.all()):
                 result[live.rows[~usable]] = live.x[~usable]
                 live.keep(usable)
+                if len(live.rows) == 0:
+                    break
         result[live.rows] = live.x
         if self.rounds > 1 and len(live.rows):
             won = problem.won(problem.oracle.logits(live.x, live.rows), live.rows)

@@ -85,6 +85,7 @@ class RescaledDeepFool(GradientAttack):
             Oracle(source, source, tally, self.seed, 1, outer.slice_size),
             problem.low,
             problem.high,
+            problem.classes,
             problem.noise,
             torch.zeros_like(problem.iterations),
         )

@@ -20,7 +20,7 @@ from jr_onnx.attack.base import Problem
 from jr_onnx.attack.deepfool import nearest_boundary, overshoot
 from jr_onnx.attack.fgsm import PaperAttack
 from jr_onnx.attack.norms import Norm, dual_lengths
-from jr_onnx.attack.objectives import NO_GOAL, towards
+from jr_onnx.attack.objectives import NO_GOAL, margin, towards
 from jr_onnx.attack.oracle import Evaluation
 from jr_onnx.attack.stepwise import Live
 
@@ -52,13 +52,16 @@ class TrustRegion(PaperAttack):
         del number
         if bool((live.aim[:, 1] != NO_GOAL).any()):
             return
+        width = min(self.classes, problem.classes - 1)
         found = problem.oracle.differentiate(
-            live.x, live.rows, live.aim, nearest_boundary(self.norm, self.classes), backwards=self.classes
+            live.x, live.rows, live.aim, nearest_boundary(self.norm, width), backwards=width
         )
         live.aim = torch.stack([live.aim[:, 0], found.parts[2]], dim=1)
 
     def _ask(self, problem: Problem, live: Live) -> Evaluation:
-        return problem.oracle.gradient(live.x, live.rows, towards, live.aim, problem.won)
+        targeted = bool((problem.aim[:, 1] != NO_GOAL).any())
+        objective = margin if targeted else towards  # a goal must beat every class, not the label alone
+        return problem.oracle.gradient(live.x, live.rows, objective, live.aim, problem.won)
 
     def _move(self, problem: Problem, live: Live, parts: tuple[Tensor, ...]) -> Tensor:
         value, slope = parts

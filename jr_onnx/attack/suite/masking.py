@@ -1,0 +1,254 @@
+"""The masking verdict: do the results themselves say that gradients were hidden from the attack?
+
+A defence that hides its gradients makes gradient attacks fail without making the model robust (Athalye et al. 2018).
+Every flag below is a paired or exact test on outcomes, with a significance level and a least effect: surrogates beat
+the exact gradient by a little on plain networks too. The code sees outcomes only; it knows neither kappa nor the
+activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.attack.suite.outcome import Outcome, View, common
+from jr_onnx.attack.suite.statistics import binomial_tail, mcnemar_one_sided, sign_test
+from jr_onnx.records import Record
+
+LEVEL = 0.01
+"""Significance level of each flag, divided by the number of comparisons it makes (Bonferroni)."""
+
+LEAST_GAIN = 0.05
+"""Least gain in success, as a share of all samples, of one attack over all exact-gradient attacks together."""
+
+LEAST_SHRINK = 0.9
+"""Greatest median ratio of a surrogate's minimal perturbation to the best exact one that raises a flag."""
+
+TOLERATED_DEAD = 0.01
+"""Share of attacked samples whose gradient may be dead in every exact attack."""
+
+TOLERATED_SURVIVORS = 0.10
+"""Share of attacked samples that may survive the largest budget of a ladder."""
+
+_WIDE = 2.0  # a ladder reaches at least this multiple of its least budget
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Record):
+    """One sign of masking.
+
+    Attributes:
+        name: Which sign.
+        raised: Whether the results show it.
+        checked: Whether there were results to judge by.
+        evidence: What was found, in a sentence.
+        p_value: Of the test, after correction for the number of comparisons; 1 where nothing was checked.
+        effect: Size of what was found, in the units of `least_effect`.
+        least_effect: What it takes to raise the flag.
+        remedy: What to do about it.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.masking_flag/1"
+    name: str
+    raised: bool
+    checked: bool
+    evidence: str
+    p_value: float
+    effect: float
+    least_effect: float
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Record):
+    """All flags of one model."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.masking_verdict/1"
+    model: str
+    flags: tuple[Flag, ...]
+
+    @property
+    def masked(self) -> bool:
+        """Whether any flag is raised."""
+        return any(flag.raised for flag in self.flags)
+
+
+def judge(outcomes: Sequence[Outcome]) -> Verdict:
+    """Judge the outcomes of one model.
+
+    Args:
+        outcomes: All outcomes of the model, on the same samples.
+
+    Raises:
+        InputError: The outcomes speak of different samples.
+    """
+    outcomes = list(outcomes)
+    common(outcomes)
+    model = outcomes[0].model if outcomes else ""
+    checks: tuple[Callable[[list[Outcome]], Flag], ...] = (
+        surrogate_beats_exact,
+        black_box_beats_white_box,
+        dead_gradients,
+        budget_does_not_help,
+        single_draw,
+    )
+    return Verdict(model, tuple(check(outcomes) for check in checks))
+
+
+def surrogate_beats_exact(outcomes: list[Outcome]) -> Flag:
+    """Raise when one surrogate or transfer attack finds clearly more, or clearly closer, than all exact ones together."""
+    return _beats(
+        outcomes,
+        ("surrogate", "transfer"),
+        "surrogate-beats-exact",
+        "a surrogate backward pass or another network's gradient",
+        "The exact gradient hides how to fool this model: quote the worst case over surrogates and transfer, never the "
+        "exact gradient alone",
+    )
+
+
+def black_box_beats_white_box(outcomes: list[Outcome]) -> Flag:
+    """Raise when an attack without gradients finds clearly more than all exact-gradient attacks together."""
+    return _beats(
+        outcomes,
+        ("black_box",),
+        "black-box-beats-white-box",
+        "an attack that sees outputs alone",
+        "Gradients mislead the attack: add surrogate backward passes and transfer, and more queries",
+    )
+
+
+def dead_gradients(outcomes: list[Outcome]) -> Flag:
+    """Raise when too many samples survive although, or because, every exact attack had no usable gradient on them."""
+    exact = [item for item in outcomes if item.view == "exact"]
+    name, remedy = "dead-gradients", "Attack with surrogate backward passes (BPDA) or without gradients"
+    if not exact:
+        return _unchecked(name, TOLERATED_DEAD, remedy)
+    dead = np.ones(len(exact[0]), dtype=bool)
+    for item in exact:
+        dead &= (_column(item.zero_gradient) > 0) | (_column(item.nonfinite) > 0)
+    survived = ~np.any([item.fooled for item in exact], axis=0)
+    attacked = exact[0].attacked
+    rows, total = int(np.sum(dead & survived & attacked)), int(np.sum(attacked))
+    share = rows / max(1, total)
+    p_value = binomial_tail(rows, total, TOLERATED_DEAD)
+    evidence = f"{rows} of {total} attacked samples survive with a zero or non-finite gradient in every exact attack"
+    raised = p_value < LEVEL and share > TOLERATED_DEAD
+    return Flag(name, raised, True, evidence, p_value, share, TOLERATED_DEAD, remedy)
+
+
+def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
+    """Raise when an exact attack, given a multiple of the budget, still leaves many samples and gains next to nothing."""
+    name = "budget-does-not-help"
+    remedy = "An attack with a large budget must win: check the gradient, the loss and the number of steps"
+    ladders: dict[tuple[str, str], list[Outcome]] = {}
+    for item in outcomes:
+        if item.view == "exact" and item.eps is not None:
+            ladders.setdefault((item.norm, _family(item)), []).append(item)
+    found: list[tuple[float, float, str]] = []
+    for (norm, family), ladder in sorted(ladders.items()):
+        ladder.sort(key=lambda item: item.eps or 0.0)
+        least, most = ladder[0], ladder[-1]
+        if least.eps is None or most.eps is None or most.eps < _WIDE * least.eps or least.eps == 0:
+            continue
+        attacked = most.attacked
+        total = int(np.sum(attacked))
+        left = int(np.sum(attacked & ~most.fooled))
+        _, gain = mcnemar_one_sided(most.fooled, least.fooled)
+        p_value = binomial_tail(left, total, TOLERATED_SURVIVORS)
+        share = left / max(1, total)
+        helps = gain >= LEAST_GAIN
+        text = (
+            f"{family} ({norm}): {left} of {total} samples survive eps {most.eps:g}, after a gain of {gain:+.1%} "
+            f"over eps {least.eps:g}"
+        )
+        found.append((1.0 if helps else p_value, share, text))
+    if not found:
+        return _unchecked(name, TOLERATED_SURVIVORS, remedy)
+    p_value, share, evidence = min(found, key=lambda item: (item[0], -item[1]))
+    p_value = min(1.0, p_value * len(found))
+    raised = p_value < LEVEL and share > TOLERATED_SURVIVORS
+    return Flag(name, raised, True, evidence, p_value, share, TOLERATED_SURVIVORS, remedy)
+
+
+def single_draw(outcomes: list[Outcome]) -> Flag:
+    """Raise when a random model was judged by one draw, or when averaging draws finds clearly more."""
+    name = "single-draw"
+    remedy = "Average the gradient over at least 20 draws (EOT), and decide by repeated evaluation"
+    random = [item for item in outcomes if item.decided_by > 1 or item.draws > 1]
+    careless = [item for item in outcomes if item.decided_by <= 1 and item.draws > 1]
+    if careless:
+        evidence = f"{careless[0].entry} averages {careless[0].draws} draws but was decided by one evaluation"
+        return Flag(name, True, True, evidence, 0.0, 1.0, LEAST_GAIN, remedy)
+    single = [item for item in random if item.draws == 1 and item.eps is not None and item.view == "exact"]
+    averaged = [item for item in random if item.draws > 1 and item.eps is not None]
+    comparisons = [
+        (*mcnemar_one_sided(strong.fooled, weak.fooled), f"{strong.entry} ({strong.draws} draws) against {weak.entry}")
+        for strong in averaged
+        for weak in single
+        if (strong.norm, strong.eps) == (weak.norm, weak.eps)
+    ]
+    return _best(name, comparisons, remedy)
+
+
+def _beats(outcomes: list[Outcome], views: tuple[View, ...], name: str, what: str, remedy: str) -> Flag:
+    """Compare each attack of `views` with all exact attacks of its norm and budget together."""
+    comparisons: list[tuple[float, float, str]] = []
+    shrinks: list[tuple[float, float, str]] = []
+    for item in outcomes:
+        if item.view not in views:
+            continue
+        exact = [
+            other
+            for other in outcomes
+            if other.view == "exact" and other.norm == item.norm and other.eps == item.eps and other.model == item.model
+        ]
+        if not exact:
+            continue
+        if item.eps is not None:
+            together = np.any([other.fooled for other in exact], axis=0)
+            p_value, gain = mcnemar_one_sided(item.fooled, together)
+            text = f"{what} ({item.entry}) fools {gain:+.1%} of the samples beyond all exact attacks together"
+            comparisons.append((p_value, gain, text))
+        else:
+            closest = np.min([other.minimal for other in exact], axis=0)
+            attacked = item.attacked
+            p_value, ratio = sign_test(item.minimal[attacked], closest[attacked])
+            text = f"{what} ({item.entry}) needs {ratio:.0%} of the perturbation of all exact attacks together (median)"
+            shrinks.append((p_value, ratio, text))
+    flag = _best(name, comparisons, remedy)
+    if flag.raised or not shrinks:
+        return flag
+    p_value, ratio, evidence = min(shrinks, key=lambda entry: (entry[1], entry[0]))
+    p_value = min(1.0, p_value * len(shrinks))
+    raised = p_value < LEVEL and ratio <= LEAST_SHRINK
+    if not raised and flag.checked:
+        return flag
+    return Flag(name, raised, True, evidence, p_value, ratio, LEAST_SHRINK, remedy)
+
+
+def _best(name: str, comparisons: list[tuple[float, float, str]], remedy: str) -> Flag:
+    if not comparisons:
+        return _unchecked(name, LEAST_GAIN, remedy)
+    p_value, gain, evidence = min(comparisons, key=lambda entry: (entry[0], -entry[1]))
+    p_value = min(1.0, p_value * len(comparisons))
+    raised = p_value < LEVEL and gain >= LEAST_GAIN
+    return Flag(name, raised, True, evidence, p_value, gain, LEAST_GAIN, remedy)
+
+
+def _unchecked(name: str, least_effect: float, remedy: str) -> Flag:
+    return Flag(name, False, False, "no results to judge by in this suite", 1.0, 0.0, least_effect, remedy)
+
+
+def _family(item: Outcome) -> str:
+    """Name an attack without its budget, so that a ladder of budgets has one name."""
+    loss = item.spec.get("loss")
+    return f"{item.spec.get('name', item.entry)}{f' {loss}' if loss else ''}"
+
+
+def _column(values: Sequence[int]) -> npt.NDArray[np.int64]:
+    return np.asarray(values, dtype=np.int64)

@@ -1,0 +1,158 @@
+"""What one attack did to one model, sample by sample: the record that everything after the attack works on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.errors import InputError
+from jr_onnx.records import JsonValue, Record
+
+View = Literal["exact", "surrogate", "transfer", "black_box"]
+Threat = Literal["white_box", "gray_box", "transfer", "black_box"]
+Protocol = Literal["paper", "adaptive"]
+JsonLeaf = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Record):
+    """One attack on one model; one item per sample in every tuple, ordered by global index.
+
+    Attributes:
+        model: Which model was attacked, "original" or "retrofit" as a rule.
+        entry: Name of the attack within its suite; the same for every model.
+        view: Where the attack's knowledge of the model came from: its exact gradient, a surrogate backward pass,
+            another network, or its outputs alone.
+        threat: Threat model of the entry.
+        protocol: "paper" for the authors' own protocol, which does not adapt to the defence.
+        norm: linf, l2 or l1.
+        eps: Budget in the units of the attack; None for an attack that minimises the perturbation.
+        spec: Name and parameters of the attack.
+        draws: Draws of a random model that each gradient averages; 1 for a fixed model.
+        decided_by: Evaluations that decided about each success.
+        indices: Global indices of the samples.
+        labels: True classes.
+        correct: Classified correctly before the attack.
+        success: Misclassified after it; true, at distance 0, where the clean image already was.
+        distance: Size of the perturbation in `norm`.
+        relative: That size over the size of the clean image (paper, eq. 12).
+        iterations: Steps taken.
+        forward: Forward passes.
+        backward: Backward passes.
+        nonfinite: Events with a NaN or an infinity.
+        zero_gradient: Steps whose gradient was zero everywhere.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.attack_outcome/1"
+    model: str
+    entry: str
+    view: View
+    threat: Threat
+    protocol: Protocol
+    norm: str
+    eps: float | None
+    spec: dict[str, JsonLeaf]
+    draws: int
+    decided_by: int
+    indices: tuple[int, ...]
+    labels: tuple[int, ...]
+    correct: tuple[bool, ...]
+    success: tuple[bool, ...]
+    distance: tuple[float, ...]
+    relative: tuple[float, ...]
+    iterations: tuple[int, ...]
+    forward: tuple[int, ...]
+    backward: tuple[int, ...]
+    nonfinite: tuple[int, ...]
+    zero_gradient: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse columns of different lengths and repeated samples."""
+        lengths = {name: len(getattr(self, name)) for name in COLUMNS}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"outcome {self.entry}: the columns differ in length: {lengths}")
+        if len(set(self.indices)) != len(self.indices):
+            raise InputError(f"outcome {self.entry}: a sample index stands twice")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def attacked(self) -> npt.NDArray[np.bool_]:
+        """Samples (N,) that were classified correctly and so were attacked at all."""
+        return np.asarray(self.correct, dtype=bool)
+
+    @property
+    def fooled(self) -> npt.NDArray[np.bool_]:
+        """Attacked samples (N,) on which the attack succeeded."""
+        return self.attacked & np.asarray(self.success, dtype=bool)
+
+    @property
+    def minimal(self) -> npt.NDArray[np.float64]:
+        """Perturbation sizes (N,), infinity where the attack failed."""
+        return np.where(np.asarray(self.success, dtype=bool), np.asarray(self.distance, dtype=np.float64), math.inf)
+
+
+COLUMNS = (
+    "indices",
+    "labels",
+    "correct",
+    "success",
+    "distance",
+    "relative",
+    "iterations",
+    "forward",
+    "backward",
+    "nonfinite",
+    "zero_gradient",
+)
+
+
+def merge(parts: Iterable[Outcome]) -> Outcome:
+    """Put the outcomes of one entry on disjoint samples together, ordered by sample index.
+
+    Raises:
+        InputError: There is none, the parts are of different entries, or a sample stands in two of them.
+    """
+    found = list(parts)
+    if not found:
+        raise InputError("there is no outcome to merge")
+    first = found[0].to_json()
+    heads = [{key: value for key, value in part.to_json().items() if key not in COLUMNS} for part in found]
+    for head in heads[1:]:
+        different = [key for key in head if head[key] != heads[0][key]]
+        if different:
+            raise InputError(
+                f"outcomes of {found[0].entry} cannot be merged: {different[0]} is {heads[0][different[0]]!r} "
+                f"and {head[different[0]]!r}"
+            )
+    order = np.argsort(np.concatenate([np.asarray(part.indices, dtype=np.int64) for part in found]), kind="stable")
+    merged: dict[str, JsonValue] = dict(first)
+    for name in COLUMNS:
+        values: list[JsonValue] = [value for part in found for value in _column(part, name)]
+        merged[name] = [values[int(position)] for position in order]
+    return Outcome.from_json(merged)
+
+
+def common(outcomes: Sequence[Outcome]) -> None:
+    """Check that outcomes speak of the same samples in the same order.
+
+    Raises:
+        InputError: They do not, so that a paired comparison is impossible.
+    """
+    for outcome in outcomes[1:]:
+        if outcome.indices != outcomes[0].indices:
+            raise InputError(
+                f"{outcome.entry} and {outcomes[0].entry} were run on different samples, so they cannot be paired",
+                hint="Merge all shards of the same run",
+            )
+
+
+def _column(part: Outcome, name: str) -> list[JsonValue]:
+    value = part.to_json()[name]
+    return value if isinstance(value, list) else []
