@@ -100,7 +100,7 @@ def judge(outcomes: Sequence[Outcome]) -> Verdict:
 
 
 def surrogate_beats_exact(outcomes: list[Outcome]) -> Flag:
-    """Raise when one surrogate or transfer attack finds clearly more, or clearly closer, than all exact ones together."""
+    """Raise when one surrogate or transfer attack finds clearly more, or closer, than all exact ones together."""
     return _beats(
         outcomes,
         ("surrogate", "transfer"),
@@ -142,7 +142,7 @@ def dead_gradients(outcomes: list[Outcome]) -> Flag:
 
 
 def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
-    """Raise when an exact attack, given a multiple of the budget, still leaves many samples and gains next to nothing."""
+    """Raise when an exact attack with a multiple of the budget gains next to nothing and leaves many samples."""
     name = "budget-does-not-help"
     remedy = "An attack with a large budget must win: check the gradient, the loss and the number of steps"
     ladders: dict[tuple[str, str], list[Outcome]] = {}

@@ -90,7 +90,8 @@ class Outcome(Record):
     @property
     def fooled(self) -> npt.NDArray[np.bool_]:
         """Attacked samples (N,) on which the attack succeeded."""
-        return self.attacked & np.asarray(self.success, dtype=bool)
+        result: npt.NDArray[np.bool_] = self.attacked & np.asarray(self.success, dtype=bool)
+        return result
 
     @property
     def minimal(self) -> npt.NDArray[np.float64]:

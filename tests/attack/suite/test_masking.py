@@ -1,0 +1,124 @@
+"""Each flag is raised by what it is for, and stays down on what a plain network shows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from jr_onnx.attack.suite.masking import Flag, judge
+from jr_onnx.attack.suite.outcome import Outcome
+from tests.attack.suite.builders import first, outcome
+
+
+def flags(*outcomes: Outcome) -> dict[str, Flag]:
+    return {flag.name: flag for flag in judge(outcomes).flags}
+
+
+def test_nothing_to_judge_by_is_said_and_not_passed_off_as_fine() -> None:
+    assert {flag.checked for flag in judge([]).flags} == {False}
+
+
+@pytest.mark.parametrize("view", ["surrogate", "transfer"])
+def test_a_clear_gain_of_a_surrogate_raises(view) -> None:
+    found = flags(outcome("apgd", first(35, 100)), outcome("smooth", first(60, 100), view=view))
+    flag = found["surrogate-beats-exact"]
+    assert flag.raised
+    assert flag.effect == pytest.approx(0.25)
+    assert "smooth" in flag.evidence
+
+
+def test_a_small_gain_does_not_however_significant() -> None:
+    found = flags(outcome("apgd", first(3500, 10000)), outcome("smooth", first(3700, 10000), view="surrogate"))
+    flag = found["surrogate-beats-exact"]
+    assert flag.p_value < 1e-6
+    assert not flag.raised
+
+
+def test_a_gain_on_a_handful_of_samples_does_not() -> None:
+    assert not flags(outcome("apgd", first(3, 10)), outcome("s", first(5, 10), view="surrogate"))[
+        "surrogate-beats-exact"
+    ].raised
+
+
+def test_all_exact_attacks_count_together() -> None:
+    later = [not won for won in first(50, 100)]
+    found = flags(outcome("a", first(50, 100)), outcome("b", later), outcome("s", first(90, 100), view="surrogate"))
+    assert not found["surrogate-beats-exact"].raised
+
+
+def test_another_budget_is_no_comparison() -> None:
+    found = flags(outcome("a", first(10, 100)), outcome("s", first(90, 100), view="surrogate", eps=0.3))
+    assert not found["surrogate-beats-exact"].checked
+
+
+def test_many_surrogates_must_be_clearer() -> None:
+    """One lucky attack among many is no evidence: the level is divided by their number."""
+    lucky = outcome("lucky", first(58, 100), view="surrogate")
+    one = flags(outcome("a", first(50, 100)), lucky)["surrogate-beats-exact"]
+    dull = [outcome(f"dull{number}", first(40, 100), view="surrogate") for number in range(9)]
+    ten = flags(outcome("a", first(50, 100)), lucky, *dull)["surrogate-beats-exact"]
+    assert one.raised
+    assert not ten.raised
+    assert ten.p_value == pytest.approx(10 * one.p_value)
+
+
+def minimal(entry: str, sizes: list[float], **changes: object) -> Outcome:
+    won = [math.isfinite(size) for size in sizes]
+    return outcome(entry, won, eps=None, norm="l2", distance=tuple(sizes), **changes)
+
+
+def test_a_much_smaller_minimal_perturbation_raises() -> None:
+    exact = minimal("ddn", [1.0] * 30)
+    assert flags(exact, minimal("smooth", [0.8] * 30, view="surrogate"))["surrogate-beats-exact"].raised
+    assert not flags(exact, minimal("smooth", [0.95] * 30, view="surrogate"))["surrogate-beats-exact"].raised
+
+
+def test_a_black_box_that_wins_raises_and_one_that_loses_does_not() -> None:
+    exact = outcome("apgd", first(20, 100))
+    assert flags(exact, outcome("square", first(40, 100), view="black_box"))["black-box-beats-white-box"].raised
+    assert not flags(exact, outcome("square", first(15, 100), view="black_box"))["black-box-beats-white-box"].raised
+
+
+def test_dead_gradients_need_survivors_in_every_exact_attack() -> None:
+    dead = (1,) * 10 + (0,) * 90
+    all_dead = outcome("a", first(0, 100), zero_gradient=dead), outcome("b", first(0, 100), nonfinite=dead)
+    assert flags(*all_dead)["dead-gradients"].raised
+    alive_elsewhere = outcome("a", first(0, 100), zero_gradient=dead), outcome("b", first(0, 100))
+    assert not flags(*alive_elsewhere)["dead-gradients"].raised
+    fooled_anyway = outcome("a", first(100, 100), zero_gradient=dead), outcome("b", first(0, 100), nonfinite=dead)
+    assert not flags(*fooled_anyway)["dead-gradients"].raised
+
+
+def test_a_budget_that_does_not_help_raises() -> None:
+    def ladder(eps: float, count: int) -> Outcome:
+        return outcome(f"pgd {eps}", first(count, 100), eps=eps, spec={"name": "pgd"})
+
+    assert flags(ladder(0.1, 30), ladder(0.5, 31))["budget-does-not-help"].raised
+    assert not flags(ladder(0.1, 30), ladder(0.5, 100))["budget-does-not-help"].raised
+    assert not flags(ladder(0.1, 30), ladder(0.5, 60))["budget-does-not-help"].raised, "it still helps"
+    assert not flags(ladder(0.1, 30), ladder(0.15, 31))["budget-does-not-help"].checked, "no ladder"
+
+
+def test_a_random_model_judged_by_one_draw_raises() -> None:
+    careless = outcome("eot", first(50, 100), draws=20, decided_by=1)
+    assert flags(careless)["single-draw"].raised
+    single = outcome("pgd", first(20, 100), draws=1, decided_by=32)
+    averaged = outcome("eot", first(60, 100), draws=20, decided_by=32)
+    assert flags(single, averaged)["single-draw"].raised
+    assert not flags(single, outcome("eot", first(21, 100), draws=20, decided_by=32))["single-draw"].raised
+    assert not flags(outcome("pgd", first(20, 100)))["single-draw"].checked, "a fixed model has no draws"
+
+
+def test_a_plain_network_raises_nothing() -> None:
+    found = judge(
+        [
+            outcome("apgd-ce", first(55, 100), spec={"name": "apgd"}),
+            outcome("apgd-ce wide", first(100, 100), spec={"name": "apgd"}, eps=0.4),
+            outcome("smooth", first(57, 100), view="surrogate"),
+            outcome("transfer", first(50, 100), view="transfer"),
+            outcome("square", first(40, 100), view="black_box"),
+        ]
+    )
+    assert not found.masked
+    assert [flag.name for flag in found.flags if not flag.checked] == ["single-draw"]

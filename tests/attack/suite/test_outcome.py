@@ -1,0 +1,54 @@
+"""Outcomes survive JSON and merge by sample."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from jr_onnx.attack.suite.outcome import COLUMNS, Outcome, common, merge
+from jr_onnx.errors import InputError
+from tests.attack.suite.builders import first, outcome
+
+
+def test_round_trip_keeps_infinities() -> None:
+    item = outcome(
+        "pgd", first(1, 3), distance=(0.1, math.inf, math.nan), spec={"name": "pgd", "steps": 40, "eps": 0.1}
+    )
+    back = Outcome.from_json(json.loads(json.dumps(item.to_json())))
+    assert back.distance[:2] == item.distance[:2]
+    assert math.isnan(back.distance[2])
+    assert back.spec == item.spec
+
+
+def test_merge_orders_by_sample_and_does_not_depend_on_the_cut() -> None:
+    whole = outcome("pgd", first(4, 9))
+    parts = [
+        Outcome.from_json(
+            {**whole.to_json(), **{name: [list(getattr(whole, name))[row] for row in rows] for name in COLUMNS}}
+        )
+        for rows in ([8, 2, 4], [0, 1, 3], [5, 6, 7])
+    ]
+    assert merge(parts) == whole
+
+
+def test_merge_refuses_another_budget_and_repeated_samples() -> None:
+    with pytest.raises(InputError, match=r"eps is 0\.1 and 0\.2"):
+        merge([outcome("pgd", [True]), outcome("pgd", [True], eps=0.2, indices=(1,))])
+    with pytest.raises(InputError, match="stands twice"):
+        merge([outcome("pgd", [True]), outcome("pgd", [True])])
+    with pytest.raises(InputError, match="no outcome"):
+        merge([])
+
+
+def test_columns_must_agree_and_pairs_need_the_same_samples() -> None:
+    with pytest.raises(InputError, match="differ in length"):
+        outcome("pgd", [True], correct=(True, False))
+    with pytest.raises(InputError, match="cannot be paired"):
+        common([outcome("a", [True]), outcome("b", [True], indices=(7,))])
+
+
+def test_an_already_misclassified_sample_was_not_fooled() -> None:
+    item = outcome("pgd", [True, True], correct=(False, True))
+    assert item.fooled.tolist() == [False, True]

@@ -1,0 +1,78 @@
+"""Intervals and tests against values computed by other means."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from jr_onnx.attack.suite.statistics import (
+    binomial_tail,
+    mcnemar,
+    mcnemar_one_sided,
+    paired_difference,
+    sign_test,
+    wilson,
+)
+from jr_onnx.errors import InputError
+
+
+@pytest.mark.parametrize(("successes", "total"), [(0, 10), (3, 10), (10, 10), (450, 1000), (1, 1)])
+def test_wilson_is_scipys(successes: int, total: int) -> None:
+    expected = stats.binomtest(successes, total).proportion_ci(method="wilson")
+    assert wilson(successes, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_without_trials_knows_nothing() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "probability"),
+    [(0, 5, 0.5), (5, 5, 0.5), (8, 10, 0.5), (30, 1000, 0.01), (7, 7, 0.0), (3, 9, 1.0)],
+)
+def test_binomial_tail_is_scipys(successes: int, trials: int, probability: float) -> None:
+    expected = stats.binom.sf(successes - 1, trials, probability)
+    assert binomial_tail(successes, trials, probability) == pytest.approx(expected, rel=1e-9)
+
+
+def test_binomial_tail_refuses_more_successes_than_trials() -> None:
+    with pytest.raises(InputError, match="4 successes in 3 trials"):
+        binomial_tail(4, 3, 0.5)
+
+
+def test_mcnemar_counts_only_discordant_pairs() -> None:
+    strong = np.array([True] * 9 + [False] + [True] * 50)
+    weak = np.array([False] * 9 + [True] + [True] * 50)
+    p_value, gain = mcnemar_one_sided(strong, weak)
+    assert p_value == pytest.approx(11 / 1024)  # P(X >= 9), X ~ B(10, 1/2)
+    assert gain == pytest.approx(8 / 60)
+    assert mcnemar(strong, weak) == pytest.approx(22 / 1024)
+    assert mcnemar(strong, strong) == 1.0
+
+
+def test_paired_difference_covers_the_truth() -> None:
+    generator = np.random.default_rng(3)
+    covered = 0
+    for seed in range(100):
+        one = generator.random(300) < 0.6
+        other = one ^ (generator.random(300) < 0.2)
+        _, low, high = paired_difference(one, other, seed=seed)
+        covered += low <= 0.6 - (0.6 * 0.8 + 0.4 * 0.2) <= high
+    assert covered >= 88  # 95 expected; 88 is three standard deviations below
+
+
+def test_sign_test_takes_failures_for_infinite() -> None:
+    near = np.array([1.0] * 12 + [math.inf, math.inf])
+    far = np.array([2.0] * 11 + [math.inf, math.inf, 1.0])
+    p_value, ratio = sign_test(near, far)
+    assert p_value == pytest.approx(float(stats.binom.sf(11, 13, 0.5)))
+    assert ratio == 0.5
+    assert sign_test(far, near)[0] > 0.99
+
+
+def test_sign_test_without_a_success_says_nothing() -> None:
+    nothing = np.array([math.inf, math.inf])
+    assert sign_test(nothing, nothing) == (1.0, 1.0)
