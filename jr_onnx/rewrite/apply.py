@@ -11,7 +11,7 @@ from onnx import helper
 from jr_onnx.errors import KappaError, RefusalError
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
 from jr_onnx.provenance import SiteRecord, Undo
-from jr_onnx.rewrite.functions import Clones, clone_functions
+from jr_onnx.rewrite.functions import Clones, clone_functions, original_path
 from jr_onnx.rewrite.lowering import (
     LOWERINGS,
     Choice,
@@ -45,11 +45,20 @@ class Wish:
 
 @dataclass
 class Edit:
-    """What was done to the model."""
+    """What was done to the model.
+
+    Attributes:
+        records: The rewritten sites, in graph order.
+        choices: Site id -> its lowering.
+        changes: Everything beside the sites that changed, in words.
+        clones: Scope path of a cloned function's body -> scope path of the original's.
+        undo: What takes it back.
+    """
 
     records: list[SiteRecord] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
+    clones: dict[str, str] = field(default_factory=dict)
     undo: Undo | None = None
 
 
@@ -108,27 +117,18 @@ def _prepare(work: _Work, chosen: Sequence[LocatedSite]) -> Sequence[LocatedSite
         work.runtime = _prepend_draw(work)
     else:
         work.runtime = _add_input(work)
-    ids = {item.site.id for item in chosen}
+    wanted = {(item.scope.path, item.site.output): item.site for item in chosen}
     holding = {function_key(item.scope.function) for item in chosen if item.scope.function is not None}
     work.clones = clone_functions(model, holding, work.runtime)
     work.undo = replace(work.undo, functions_added=work.clones.added, calls=work.clones.calls)
+    work.edit.clones = work.clones.paths
     for path, original in work.clones.paths.items():
         work.edit.changes.append(f"function {original[3:]} cloned as {path[3:]} with one more input for kappa")
-    located = [_under_original_id(item, work.clones) for item in locate(model).located]
-    return [item for item in located if item.site.id in ids and _is_live(item, work.clones)]
-
-
-def _under_original_id(item: LocatedSite, clones: Clones) -> LocatedSite:
-    path = item.scope.root().path
-    if path not in clones.paths:
-        return item
-    site = replace(item.site, id=clones.paths[path] + item.site.id.removeprefix(path))
-    return replace(item, site=site)
-
-
-def _is_live(item: LocatedSite, clones: Clones) -> bool:
-    """Drop sites in originals: only their clones are called now."""
-    return item.scope.function is None or item.scope.root().path in clones.paths
+    # Nothing calls the originals of the clones any more, so that their sites are not found again.
+    places = (
+        (item, (original_path(item.scope.path, work.clones.paths), item.site.output)) for item in locate(model).located
+    )
+    return [replace(item, site=wanted[place]) for item, place in places if place in wanted]
 
 
 @dataclass(frozen=True)
@@ -388,5 +388,5 @@ def _import_in_functions(work: _Work) -> None:
 
 
 def _calls_jump(scope: Scope) -> bool:
-    add_children(scope)
+    add_children(scope, set())
     return any(node.domain == OP_DOMAIN and node.op_type == OP_TYPE for inner in walk(scope) for node in inner.nodes)

@@ -7,6 +7,7 @@ sites must add up. A broken contract is a defect of this package; it is raised b
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -16,9 +17,9 @@ from jr_onnx.errors import ContractError
 from jr_onnx.modelfile import tensors
 from jr_onnx.modelfile.wire import TOKEN_BYTES
 from jr_onnx.rewrite.differences import differences
+from jr_onnx.rewrite.functions import original_path
 from jr_onnx.rewrite.protos import nodes_equal
-from jr_onnx.rewrite.scopes import function_key, top_scopes
-from jr_onnx.rewrite.sites import SiteTable, find_sites
+from jr_onnx.rewrite.sites import Site, SiteTable, find_sites
 from jr_onnx.rewrite.undo import undo
 
 _SHOWN = 3
@@ -55,7 +56,13 @@ def check(model: onnx.ModelProto) -> CheckerVerdict:
     return CheckerVerdict(None)
 
 
-def ensure(source: onnx.ModelProto, output: onnx.ModelProto, before: SiteTable, rewritten: set[str]) -> CheckerVerdict:
+def ensure(
+    source: onnx.ModelProto,
+    output: onnx.ModelProto,
+    before: SiteTable,
+    rewritten: set[str],
+    clones: Mapping[str, str] | None = None,
+) -> CheckerVerdict:
     """Check a rewrite's contract.
 
     Args:
@@ -63,6 +70,7 @@ def ensure(source: onnx.ModelProto, output: onnx.ModelProto, before: SiteTable, 
         output: The retrofitted model, provenance included.
         before: The sites of the source.
         rewritten: Ids of the sites that were rewritten.
+        clones: Scope path of a cloned function's body -> scope path of the original's, which nothing calls any more.
 
     Returns:
         What the checker says of the output; a problem only if it had one with the source.
@@ -76,13 +84,12 @@ def ensure(source: onnx.ModelProto, output: onnx.ModelProto, before: SiteTable, 
     if not nodes_equal(source, back):
         moved = differences(source, back)[:_SHOWN]
         raise ContractError(f"the rewrite moved more than its sites: {'; '.join(moved) or 'bytes differ'}")
-    left = {site.id for site in find_sites(output).sites}
-    expected = {site.id for site in before.sites} - rewritten
-    # A cloned function leaves its original behind, uncalled; its sites count neither here nor there.
-    called = {site.id for site in before.sites if not _uncalled(output, site.scope)}
-    if left != expected & called:
-        odd = sorted(left ^ (expected & called))[:_SHOWN]
-        raise ContractError(f"the sites do not add up after the rewrite: {', '.join(odd)}")
+    # A site is known by its scope and its output: ids of equally named nodes are numbered, and shift with the rewrite.
+    left = {_place(site, clones or {}) for site in find_sites(output).sites}
+    expected = {_place(site, {}) for site in before.sites if site.id not in rewritten}
+    if left != expected:
+        odd = ", ".join(f"{scope or 'main graph'}: {name}" for scope, name in sorted(left ^ expected)[:_SHOWN])
+        raise ContractError(f"the sites do not add up after the rewrite: {odd}")
     after = check(output)
     if after.problem is not None:
         earlier = check(source)
@@ -98,19 +105,6 @@ def _is_token(tensor: onnx.TensorProto) -> bool:
     return TOKEN_BYTES in (len(tensor.raw_data), 4 * len(tensor.float_data), 8 * len(tensor.double_data))
 
 
-def _uncalled(model: onnx.ModelProto, scope_path: str) -> bool:
-    if not scope_path.startswith("fn:"):
-        return False
-    top = scope_path.split("/", maxsplit=1)[0]
-    called: set[str] = set()
-    frontier = [scope for scope in top_scopes(model) if scope.function is None]
-    bodies = {function_key(scope.function): scope for scope in top_scopes(model) if scope.function is not None}
-    while frontier:
-        scope = frontier.pop()
-        frontier.extend(scope.children)
-        for node in scope.nodes:
-            key = function_key(node)
-            if key in bodies and key not in called:
-                called.add(key)
-                frontier.append(bodies[key])
-    return not any(top == f"fn:{key}" for key in called)
+def _place(site: Site, clones: Mapping[str, str]) -> tuple[str, str]:
+    """Return scope and output of a site; a site in a clone counts as the original's."""
+    return original_path(site.scope, clones), site.output

@@ -7,12 +7,13 @@ Functions that call an affected one are affected too. Function bodies see no out
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
 
 from jr_onnx.rewrite.protos import pack
-from jr_onnx.rewrite.scopes import Scope, function_key, top_scopes, walk
+from jr_onnx.rewrite.scopes import Scope, add_children, function_key, top_scopes, walk
 
 _SUFFIX = "_jr"
 _INPUT = "jr_kappa"
@@ -72,6 +73,14 @@ def clone_functions(model: onnx.ModelProto, holding_sites: set[str], kappa_name:
     return Clones(paths, inputs, tuple(sorted(clone_keys)), tuple(calls))
 
 
+def original_path(path: str, clones: Mapping[str, str]) -> str:
+    """Return the scope path in the original function for one in a clone, and any other path as it is."""
+    for clone, original in clones.items():
+        if path == clone or path.startswith(clone + "/"):
+            return original + path.removeprefix(clone)
+    return path
+
+
 def _closure(tops: list[Scope], holding: set[str]) -> set[str]:
     affected = set(holding)
     while True:
@@ -110,9 +119,11 @@ def _free_name(function: onnx.FunctionProto, existing: set[str]) -> str:
 
 
 def _free_input(function: onnx.FunctionProto) -> str:
+    body = Scope("", function.node, None, function, None, {})
+    add_children(body, set())
     taken = set(function.input)
-    for node in function.node:
-        taken.update(node.output)
+    for scope in walk(body):
+        taken.update(scope.defined_names())
     name, count = _INPUT, 0
     while name in taken:
         count += 1

@@ -166,7 +166,7 @@ def retrofit(source: ModelFile, options: Options) -> Retrofit:
         converted_from, files, created,
     )  # fmt: skip
     provenance.write(model, record)
-    verdict = contract.ensure(base.proto, model, findings.table, ids)
+    verdict = contract.ensure(base.proto, model, findings.table, ids, edit.clones)
     skipped = tuple(site.id for site in findings.table.sites if site.id not in ids)
     rows = tuple(
         RewrittenSite(item.id, item.form, item.dtype, item.kappa, item.cap, item.lowering, edit.choices[item.id].reason)

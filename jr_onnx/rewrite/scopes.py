@@ -57,6 +57,17 @@ class Scope:
             scope = scope.parent
         return scope
 
+    def defined_names(self) -> set[str]:
+        """Return the names of all values that this scope itself defines."""
+        names = {str(name) for node in self.nodes for name in node.output if name}
+        if self.graph is not None:
+            names.update(value.name for value in self.graph.input)
+            names.update(tensor.name for tensor in self.graph.initializer)
+            names.update(sparse.values.name for sparse in self.graph.sparse_initializer)
+        elif self.function is not None:
+            names.update(self.function.input)
+        return names
+
     def node_label(self, node: onnx.NodeProto) -> str:
         """Return the name by which people know a node: its name, else its first output."""
         if node.name:
@@ -81,22 +92,22 @@ def opset_table(imports: MutableSequence[onnx.OperatorSetIdProto]) -> dict[str, 
     return {normal_domain(entry.domain): int(entry.version) for entry in imports}
 
 
-def main_scope(model: onnx.ModelProto) -> Scope:
-    """Return the scope of the main graph, its sub-graphs below it."""
+def main_scope(model: onnx.ModelProto, taken: set[str] | None = None) -> Scope:
+    """Return the scope of the main graph, its sub-graphs below it; their paths are added to `taken`."""
     opsets = opset_table(model.opset_import)
     if "" not in opsets and model.ir_version < 3:
         opsets[""] = 1  # before IR 3 there were no imports, and operator set 1 was meant
-    return _graph_scope("", model.graph, None, None, opsets)
+    return _graph_scope("", model.graph, None, None, opsets, set() if taken is None else taken)
 
 
-def function_scopes(model: onnx.ModelProto) -> list[Scope]:
-    """Return the scopes of the function bodies, their sub-graphs below them."""
+def function_scopes(model: onnx.ModelProto, taken: set[str] | None = None) -> list[Scope]:
+    """Return the scopes of the function bodies, their sub-graphs below them; their paths are added to `taken`."""
+    taken = set() if taken is None else taken
     scopes = []
     for function in model.functions:
-        scope = Scope(
-            f"fn:{function_key(function)}", function.node, None, function, None, opset_table(function.opset_import)
-        )
-        add_children(scope)
+        path = unique(f"fn:{function_key(function)}", taken)
+        scope = Scope(path, function.node, None, function, None, opset_table(function.opset_import))
+        add_children(scope, taken)
         scopes.append(scope)
     return scopes
 
@@ -110,7 +121,8 @@ def walk(scope: Scope) -> Iterator[Scope]:
 
 def top_scopes(model: onnx.ModelProto) -> list[Scope]:
     """Return the scope of the main graph and those of the function bodies."""
-    return [main_scope(model), *function_scopes(model)]
+    taken: set[str] = set()
+    return [main_scope(model, taken), *function_scopes(model, taken)]
 
 
 def _graph_scope(
@@ -119,24 +131,23 @@ def _graph_scope(
     function: onnx.FunctionProto | None,
     parent: Scope | None,
     opsets: dict[str, int],
+    taken: set[str],
 ) -> Scope:
     scope = Scope(path, graph.node, graph, function, parent, opsets)
-    add_children(scope)
+    add_children(scope, taken)
     return scope
 
 
-def add_children(scope: Scope) -> None:
-    """Find the sub-graphs of a scope's nodes, and theirs."""
-    taken: set[str] = set()
+def add_children(scope: Scope, taken: set[str]) -> None:
+    """Find the sub-graphs of a scope's nodes, and theirs; `taken` keeps paths unique in the whole model."""
     for position, node in enumerate(scope.nodes):
         for attribute in node.attribute:
             graphs = [attribute.g] if attribute.HasField("g") else []
             graphs.extend(attribute.graphs)
             for index, graph in enumerate(graphs):
                 label = f"{scope.node_label(node)}.{attribute.name}" + (f"[{index}]" if len(graphs) > 1 else "")
-                label = unique(label, taken)
-                path = f"{scope.path}/{label}" if scope.path else label
-                child = _graph_scope(path, graph, scope.function, scope, scope.opsets)
+                path = unique(f"{scope.path}/{label}" if scope.path else label, taken)
+                child = _graph_scope(path, graph, scope.function, scope, scope.opsets, taken)
                 scope.children_of.setdefault(position, []).append(child)
 
 

@@ -19,15 +19,17 @@ class Names:
     def __init__(self, tops: Iterable[Scope]) -> None:
         self._taken: set[str] = set()
         for scope in (scope for top in tops for scope in walk(top)):
+            self._taken.update(scope.defined_names())
+            # What a model says of a name without defining it would then be said of a fresh value of that name.
+            holder = scope.graph if scope.graph is not None else scope.function
+            if holder is not None:
+                self._taken.update(value.name for value in holder.value_info)
             if scope.graph is not None:
-                self._taken.update(value.name for value in scope.graph.input)
-                self._taken.update(tensor.name for tensor in scope.graph.initializer)
-                self._taken.update(sparse.values.name for sparse in scope.graph.sparse_initializer)
-            elif scope.function is not None:
-                self._taken.update(scope.function.input)
+                self._taken.update(value.name for value in scope.graph.output)
+                self._taken.update(item.tensor_name for item in scope.graph.quantization_annotation)
             for node in scope.nodes:
                 self._taken.add(node.name)
-                self._taken.update(node.output)
+                self._taken.update(node.input)
 
     def fresh(self, wanted: str) -> str:
         """Return the wanted name, or the first of wanted_1, wanted_2, ... that is free, and take it."""
