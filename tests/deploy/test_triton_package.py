@@ -1,0 +1,334 @@
+"""Packaging into a Triton repository: what is written, what stays, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from jr_onnx.deploy import Batching, OpLibrary, Placement, TritonOptions, package_triton, triton, verify
+from jr_onnx.errors import InputError, JrError, ModelError, OutputError, RefusalError
+from jr_onnx.kappa import RandomKappa
+from jr_onnx.rewrite import rewrite
+from tests.deploy.builders import classifier, save, tree
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A file that begins like a shared library."""
+    path = tmp_path / "libops.so"
+    path.write_bytes(b"\x7fELF" + bytes(12))
+    return path
+
+
+def _retrofit(model: Path, kappa: Any, name: str = "retrofit", **options: Any) -> Path:
+    target = model.with_name(f"{name}.onnx")
+    rewrite(model, kappa, output=target, **options)
+    return target
+
+
+def test_a_package_holds_the_model_its_configuration_and_a_manifest(tmp_path: Path, model: Path) -> None:
+    root = tmp_path / "repository"
+    packaged = package_triton(model, root, TritonOptions(name="net"))
+    assert packaged.folder == root / "net" / "1"
+    assert packaged.notes == ()
+    assert set(tree(root)) == {"net/config.pbtxt", "net/1/model.onnx", "net/1/jr_onnx.manifest"}
+    assert (root / "net" / "1" / "model.onnx").read_bytes() == model.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "repository"]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path, model: Path) -> None:
+    for name in ("one", "two"):
+        package_triton(model, tmp_path / name, TritonOptions(name="net"))
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_the_manifest_carries_the_provenance_of_the_rewrite(tmp_path: Path, model: Path) -> None:
+    retrofit = _retrofit(model, 0.06)
+    package_triton(retrofit, tmp_path / "repository", TritonOptions(name="net"))
+    (package,) = verify(tmp_path / "repository")
+    assert package.manifest.provenance is not None
+    assert package.manifest.provenance.plan.kappa == 0.06
+    assert [site.lowering for site in package.manifest.provenance.sites] != []
+    assert package.manifest.triton is not None
+    assert package.manifest.triton.release == "26.08"
+
+
+def test_external_data_keeps_its_relative_name(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    model = save(classifier(), source / "big.onnx", external="weights/all.bin")
+    root = tmp_path / "repository"
+    package_triton(model, root, TritonOptions(name="net"))
+    assert (root / "net/1/weights/all.bin").read_bytes() == (source / "weights/all.bin").read_bytes()
+    packaged = onnx.load(root / "net/1/model.onnx")
+    assert packaged == onnx.load(model)
+    assert [entry.path for entry in verify(root)[0].manifest.files] == [
+        "1/model.onnx",
+        "1/weights/all.bin",
+        "config.pbtxt",
+    ]
+
+
+@pytest.mark.parametrize("location", ["model.onnx", "jr_onnx.manifest", "./jr_onnx.manifest.sig"])
+def test_external_data_under_a_name_of_the_package_is_refused(tmp_path: Path, location: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    model = save(classifier(), source / "big.onnx", external=location)
+    with pytest.raises(ModelError, match="a name the package needs itself"):
+        package_triton(model, tmp_path / "repository", TritonOptions(name="net"))
+    assert not (tmp_path / "repository").exists()
+
+
+def test_external_data_outside_the_folder_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    model = save(classifier(), source / "big.onnx", external="all.bin")
+    (source / "all.bin").rename(tmp_path / "all.bin")
+    (source / "all.bin").symlink_to(tmp_path / "all.bin")
+    with pytest.raises(ModelError, match="a symbolic link out of its folder"):
+        package_triton(model, tmp_path / "repository", TritonOptions(name="net"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.bin", "source"]
+
+
+def test_a_second_model_stands_beside_the_first(repository: Path, model: Path) -> None:
+    before = tree(repository)
+    package_triton(model, repository, TritonOptions(name="other"))
+    after = tree(repository)
+    assert {name: after[name] for name in before} == before
+    assert [package.label for package in verify(repository)] == ["net/1", "other/1"]
+
+
+def test_a_second_version_goes_into_the_same_folder(repository: Path, model: Path) -> None:
+    before = tree(repository)
+    package_triton(_retrofit(model, 0.1), repository, TritonOptions(name="net", version=7))
+    after = tree(repository)
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {"net/7/model.onnx", "net/7/jr_onnx.manifest"}
+    assert [package.label for package in verify(repository)] == ["net/1", "net/7"]
+
+
+def test_an_existing_version_is_not_overwritten(repository: Path, model: Path) -> None:
+    before = tree(repository)
+    with pytest.raises(OutputError, match="already exists") as caught:
+        package_triton(_retrofit(model, 0.1), repository, TritonOptions(name="net"))
+    assert caught.value.hint == "Use --force to replace it, or --version 2 to add it beside"
+    assert tree(repository) == before
+
+
+def test_force_replaces_the_only_version_with_its_configuration(repository: Path, model: Path) -> None:
+    retrofit = _retrofit(model, 0.1)
+    package_triton(retrofit, repository, TritonOptions(name="net", force=True, batching=Batching(4)))
+    assert (repository / "net/1/model.onnx").read_bytes() == retrofit.read_bytes()
+    assert "max_batch_size: 4" in (repository / "net/config.pbtxt").read_text(encoding="utf-8")
+    verify(repository)
+
+
+def test_force_replaces_one_version_and_leaves_the_others(repository: Path, model: Path) -> None:
+    package_triton(model, repository, TritonOptions(name="net", version=2))
+    package_triton(model, repository, TritonOptions(name="other"))
+    before = tree(repository)
+    package_triton(_retrofit(model, 0.1), repository, TritonOptions(name="net", version=2, force=True))
+    after = tree(repository)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"net/2/model.onnx", "net/2/jr_onnx.manifest"}
+    verify(repository)
+
+
+def test_force_does_not_change_what_other_versions_share(repository: Path, model: Path) -> None:
+    package_triton(model, repository, TritonOptions(name="net", version=2))
+    before = tree(repository)
+    with pytest.raises(RefusalError, match=r"config\.pbtxt of version 2 differs"):
+        package_triton(
+            model, repository, TritonOptions(name="net", version=2, force=True, batching=Batching(delay_us=1))
+        )
+    assert tree(repository) == before
+
+
+def test_force_takes_nothing_away_that_it_did_not_write(repository: Path, model: Path) -> None:
+    (repository / "net" / "notes.txt").write_text("keep", encoding="utf-8")
+    package_triton(_retrofit(model, 0.1), repository, TritonOptions(name="net", force=True))
+    assert (repository / "net" / "notes.txt").read_text(encoding="utf-8") == "keep"
+
+
+def test_a_version_of_another_interface_is_refused(repository: Path, tmp_path: Path) -> None:
+    other = save(classifier(size="16, 16"), tmp_path / "other.onnx")
+    before = tree(repository)
+    with pytest.raises(RefusalError, match="which all versions share") as caught:
+        package_triton(other, repository, TritonOptions(name="net", version=2))
+    assert "another --name" in caught.value.hint
+    assert tree(repository) == before
+
+
+def test_a_hand_made_model_beside_is_left_alone(repository: Path, model: Path) -> None:
+    (repository / "mine" / "1").mkdir(parents=True)
+    (repository / "mine" / "config.pbtxt").write_text("", encoding="utf-8")
+    package_triton(model, repository, TritonOptions(name="other"))
+    assert (repository / "mine" / "config.pbtxt").exists()
+
+
+def test_labels_are_packaged_for_the_output_they_fit(tmp_path: Path, model: Path) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_text("".join(f"Ziffer {number}\r\n" for number in range(10)), encoding="utf-8")
+    package_triton(model, tmp_path / "repository", TritonOptions(name="net", labels=labels))
+    written = (tmp_path / "repository/net/labels.txt").read_text(encoding="utf-8")
+    assert written.splitlines() == [f"Ziffer {number}" for number in range(10)]
+    assert "\r" not in written
+    assert 'label_filename: "labels.txt"' in (tmp_path / "repository/net/config.pbtxt").read_text(encoding="utf-8")
+    with pytest.raises(RefusalError, match="all versions share"):
+        package_triton(model, tmp_path / "repository", TritonOptions(name="net", version=2))
+
+
+@pytest.mark.parametrize(
+    ("content", "output", "message"),
+    [
+        (b"a\nb\n", None, "holds 2 labels, expected as many as the last dimension of the output: 'y' has 10"),
+        (b"a\n\nb\n", None, "line 2 of the labels"),
+        (b"\xff", None, "cannot read the labels"),
+        (b"a\n", "z", "labels were given for 'z', expected one of"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    tmp_path: Path, model: Path, content: bytes, output: str | None, message: str
+) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        package_triton(model, tmp_path / "r", TritonOptions(name="net", labels=labels, labels_output=output))
+
+
+def test_a_model_too_new_for_the_release_is_refused(tmp_path: Path) -> None:
+    model = save(classifier(ir_version=10, opset=22), tmp_path / "new.onnx")
+    with pytest.raises(RefusalError, match=r"opset 22, but Triton 24\.10"):
+        package_triton(model, tmp_path / "r", TritonOptions(name="net", release="24.10"))
+    package_triton(model, tmp_path / "r", TritonOptions(name="net", release="25.12"))
+
+
+def test_a_random_kappa_is_refused_unless_it_may_stay_fixed(tmp_path: Path, model: Path) -> None:
+    random = _retrofit(model, RandomKappa(0.0, 0.1))
+    with pytest.raises(RefusalError, match="nobody would draw it there"):
+        package_triton(random, tmp_path / "r", TritonOptions(name="net"))
+    assert not (tmp_path / "r").exists()
+    packaged = package_triton(random, tmp_path / "r", TritonOptions(name="net", allow_fixed_kappa=True))
+    assert "stays at the default" in packaged.notes[0]
+    assert "kappa" not in (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
+
+
+def test_the_operator_library_is_packaged_with_an_absolute_path(tmp_path: Path, model: Path, library: Path) -> None:
+    custom = _retrofit(model, 0.06, lowering="custom")
+    options = TritonOptions(name="net", op_library=OpLibrary("/mnt/models/", library))
+    package_triton(custom, tmp_path / "r", options)
+    assert (tmp_path / "r/net/libops.so").read_bytes() == library.read_bytes()
+    config = (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
+    assert 'op_library_filename: "/mnt/models/net/libops.so"' in config
+    (package,) = verify(tmp_path / "r")
+    assert package.manifest.triton is not None
+    assert package.manifest.triton.server_path == "/mnt/models/"
+    assert "libops.so" in [entry.path for entry in package.manifest.files]
+
+
+def test_a_custom_lowering_needs_no_library(tmp_path: Path, model: Path) -> None:
+    custom = _retrofit(model, 0.06, lowering="custom")
+    package_triton(custom, tmp_path / "r", TritonOptions(name="net"))
+    assert "op_library" not in (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
+
+
+def test_a_library_that_nothing_uses_is_refused(tmp_path: Path, model: Path, library: Path) -> None:
+    with pytest.raises(InputError, match="no node of the model uses it"):
+        package_triton(model, tmp_path / "r", TritonOptions(name="net", op_library=OpLibrary("/models", library)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("libops.so", b"#!/bin/sh\n", "is not a shared library"),
+        ("lib ops.so", b"\x7fELF", "expected a plain name ending in .so"),
+        ("libops.dll", b"\x7fELF", "expected a plain name ending in .so"),
+        ("libops.so", None, "does not exist"),
+    ],
+)
+def test_what_is_no_library_is_refused(
+    tmp_path: Path, model: Path, name: str, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "somewhere" / name
+    path.parent.mkdir()
+    if content is not None:
+        path.write_bytes(content)
+    custom = _retrofit(model, 0.06, lowering="custom")
+    with pytest.raises(InputError, match=message):
+        package_triton(custom, tmp_path / "r", TritonOptions(name="net", op_library=OpLibrary("/models", path)))
+
+
+def test_an_operator_without_definition_needs_the_library(tmp_path: Path, model: Path, library: Path) -> None:
+    proto = onnx.load(_retrofit(model, 0.06, lowering="custom"))
+    del proto.functions[:]
+    bare = save(proto, tmp_path / "bare.onnx")
+    with pytest.raises(RefusalError, match="holds no definition of it"):
+        package_triton(bare, tmp_path / "r", TritonOptions(name="net"))
+    package_triton(bare, tmp_path / "r", TritonOptions(name="net", op_library=OpLibrary("/models", library)))
+
+
+def test_the_device_is_written_down_for_the_deployment(tmp_path: Path, model: Path) -> None:
+    options = TritonOptions(name="net", placement=Placement("gpu", gpus=(0, 1)))
+    package_triton(model, tmp_path / "r", options)
+    settings = verify(tmp_path / "r")[0].manifest.triton
+    assert settings is not None
+    assert (settings.device, settings.gpus, settings.server_path) == ("gpu", (0, 1), None)
+
+
+def test_a_model_folder_in_place_of_a_repository_is_refused(repository: Path, model: Path) -> None:
+    with pytest.raises(OutputError, match="a model's own folder") as caught:
+        package_triton(model, repository / "net", TritonOptions(name="other"))
+    assert caught.value.hint == f"Give the folder above it: -o {repository}"
+
+
+def test_a_file_in_place_of_a_repository_is_refused(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(OutputError, match="is a file, expected a folder"):
+        package_triton(model, model, TritonOptions(name="net"))
+
+
+@pytest.mark.parametrize("source", ["nowhere.onnx", "."])
+def test_a_model_that_is_no_file_is_refused(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ModelError, match=r"does not exist|is not a regular file"):
+        package_triton(tmp_path / source, tmp_path / "r", TritonOptions(name="net"))
+
+
+@pytest.mark.parametrize("step", ["write_manifest", "sync_tree", "publish"])
+def test_a_failure_at_any_step_leaves_the_repository_as_it_was(
+    repository: Path, model: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise OutputError("the disk is full")
+
+    before = tree(repository)
+    names = sorted(path.name for path in repository.parent.iterdir())
+    monkeypatch.setattr(triton, step, fail)
+    for options in (TritonOptions(name="new"), TritonOptions(name="net", force=True)):
+        with pytest.raises(OutputError, match="the disk is full"):
+            package_triton(model, repository, options)
+    assert tree(repository) == before
+    assert sorted(path.name for path in repository.parent.iterdir()) == names
+
+
+def _truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def _emptied(content: bytes) -> bytes:
+    return content[:0]
+
+
+def _scrambled(content: bytes) -> bytes:
+    return bytes(byte ^ 0x55 for byte in content)
+
+
+@pytest.mark.parametrize("damage", [_truncated, _scrambled, _emptied])
+def test_a_damaged_model_gives_a_clean_error(tmp_path: Path, model: Path, damage: Callable[[bytes], bytes]) -> None:
+    model.write_bytes(damage(model.read_bytes()))
+    with pytest.raises(JrError) as caught:
+        package_triton(model, tmp_path / "r", TritonOptions(name="net"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r").exists()
