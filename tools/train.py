@@ -6,6 +6,8 @@ last epoch when the same command is given again, and ends with the same weights.
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from jr_onnx.data import ImageData, load
-from jr_onnx.errors import JrError
+from jr_onnx.errors import InputError, JrError
 from jr_onnx.records import dumps
 from models.registry import NAMES, entry
 from tools.training import EpochRow, Recipe, TrainingRecord, TrainingRun, accuracy, recipe, weights_digest
@@ -82,7 +84,7 @@ def train(
     Raises:
         JrError: The data, the device or the state of an earlier run is not usable.
     """
-    torch.use_deterministic_algorithms(True)
+    target = _device(device)
     training, validation, test = (load(spec, split=split) for split in ("train", "validation", "test"))
     if with_validation:
         training = _join(training, validation)
@@ -91,7 +93,6 @@ def train(
     state_path = out.with_suffix(".state")
     if restart:
         state_path.unlink(missing_ok=True)
-    target = torch.device(device)
     run = TrainingRun(plan, training, None if with_validation else validation, state_path, target)
     if run.rows:
         click.echo(f"resuming after {len(run.rows)} epochs", err=True)
@@ -133,10 +134,21 @@ def _spec(model: str, spec: str | None) -> str:
 
 
 def _line(row: EpochRow, left: int, total: int) -> str:
-    return (
-        f"epoch {row.epoch + 1}/{total}  loss {row.loss:.4f}  validation {row.validation_accuracy:.2%}  "
-        f"about {left * row.seconds:.0f} s left"
-    )
+    validation = "" if math.isnan(row.validation_accuracy) else f"  validation {row.validation_accuracy:.2%}"
+    left_text = f"about {left * row.seconds:.0f} s left"
+    return f"epoch {row.epoch + 1}/{total}  loss {row.loss:.4f}{validation}  {left_text}"
+
+
+def _device(name: str) -> torch.device:
+    # cuBLAS repeats its results only with this setting, which it reads when the GPU is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"the device {name!r} is not usable: {reason}", hint="Use --device cpu") from None
+    return device
 
 
 def _join(first: ImageData, second: ImageData) -> ImageData:

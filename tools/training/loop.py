@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -45,6 +47,7 @@ class TrainingRun:
     ) -> None:
         known = entry(recipe.model)
         self._recipe = recipe
+        self._device = device
         self._state_path = state_path
         self._key = f"{dumps(recipe)}\n{train.digest}"
         self._train = Batches(train, known.preprocessing, device)
@@ -61,11 +64,12 @@ class TrainingRun:
         Raises:
             InputError: The loss is no longer finite.
         """
-        for epoch in range(len(self.rows), self._recipe.epochs):
-            row = self._one_epoch(epoch)
-            self.rows.append(row)
-            self._save()
-            progress(row, self._recipe.epochs - epoch - 1)
+        with _deterministic(self._device):
+            for epoch in range(len(self.rows), self._recipe.epochs):
+                row = self._one_epoch(epoch)
+                self.rows.append(row)
+                self._save()
+                progress(row, self._recipe.epochs - epoch - 1)
         self.model.eval()
 
     def _one_epoch(self, epoch: int) -> EpochRow:
@@ -84,7 +88,7 @@ class TrainingRun:
             self._optimizer.step()
             total, steps = total + float(loss.detach()), steps + 1
         mean = total / steps
-        if mean != mean or mean == float("inf"):
+        if not math.isfinite(mean):
             raise InputError(f"the loss became {mean} in epoch {epoch}", hint="Lower the learning rate")
         reached = accuracy(self.model, self._validation) if self._validation is not None else float("nan")
         return EpochRow(epoch, rate, mean, reached, round(time.monotonic() - started, 3))
@@ -120,6 +124,17 @@ class TrainingRun:
                 f"{self._state_path} belongs to another recipe or other data",
                 hint="Start anew with --restart, or write elsewhere",
             )
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Refuse operators whose result changes from run to run; on a GPU, where some have no other form, warn."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def accuracy(model: nn.Module, batches: Batches) -> float:
