@@ -9,9 +9,7 @@ import click
 
 @click.command("verify-package")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--key", type=click.Path(path_type=Path), help="Public key (PEM); every package must be signed with it."
-)
+@click.option("--key", type=click.Path(path_type=Path), help="Public key (PEM); every package must be signed with it.")
 @click.option("--expect", multiple=True, metavar="NAME/VERSION", help="A package that must be there; repeatable.")
 def command(folder: Path, key: Path | None, expect: tuple[str, ...]) -> None:
     """Check every package below FOLDER against its manifest, and with --key against its signature.
@@ -25,10 +23,6 @@ def command(folder: Path, key: Path | None, expect: tuple[str, ...]) -> None:
     expect_packages(packages, expect)
     for package in packages:
         signature = (
-            "signature holds"
-            if package.signature_checked
-            else "signed, not checked"
-            if package.signed
-            else "unsigned"
+            "signature holds" if package.signature_checked else "signed, not checked" if package.signed else "unsigned"
         )
         click.echo(f"{package.label}\t{package.manifest.kind}\t{len(package.manifest.files)} files\t{signature}")
