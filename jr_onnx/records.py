@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import types
@@ -174,7 +175,7 @@ def _decode_sequence(kind: Any, origin: Any, value: Any, where: str) -> Any:
 def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InputError(f"{where}: found {type(value).__name__}, expected an object")
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     unknown = sorted(set(value) - set(fields))
     if unknown:
@@ -187,6 +188,12 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     if missing:
         raise InputError(f"{where}: the field {missing[0]!r} is missing")
     return kind(**{name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+@functools.cache
+def _type_hints(kind: Any) -> dict[str, Any]:
+    """Evaluate a class's annotations once: a model's provenance decodes the same few classes a hundred times."""
+    return typing.get_type_hints(kind)
 
 
 def _decode_scalar(kind: Any, value: Any, where: str) -> Any:
