@@ -101,11 +101,11 @@ def open_plain_or_gzip(path: Path) -> IO[bytes]:
 
 
 def find_folder(folder: Path, below: Sequence[str], kind: str) -> Path:
-    """Return `folder`, or refuse what is no folder.
+    """Return the folder that holds the files, or refuse what is no folder.
 
     Args:
         folder: What the user named.
-        below: Unused names are harmless: the first of these sub-folders that exists is returned instead.
+        below: Usual sub-folders; the first one that exists is returned in place of `folder`.
         kind: For the error.
 
     Raises:
