@@ -1,16 +1,25 @@
 """Prove that a retrofit computes what it should; needs onnxruntime, onnx and NumPy, never torch."""
 
 from jr_onnx.verify.flips import FLIP_LIMIT, FlipTally, NearJump, RunVerdict, SiteTrace, control_noise, judge
+from jr_onnx.verify.inputs import InputsError, InputWish
+from jr_onnx.verify.report import Check, Failure, VerifyReport
+from jr_onnx.verify.run import verify
 from jr_onnx.verify.tolerance import Bound, rounding_bound
 
 __all__ = [
     "FLIP_LIMIT",
     "Bound",
+    "Check",
+    "Failure",
     "FlipTally",
+    "InputWish",
+    "InputsError",
     "NearJump",
     "RunVerdict",
     "SiteTrace",
+    "VerifyReport",
     "control_noise",
     "judge",
     "rounding_bound",
+    "verify",
 ]

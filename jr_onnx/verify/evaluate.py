@@ -1,0 +1,131 @@
+"""Run models on all samples, and hold what the comparisons need of the original."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Feeds, Level, OrtSession, Runnable
+from jr_onnx.verify.compare import largest_difference
+from jr_onnx.verify.inputs import Sample
+from jr_onnx.verify.report import Check, Failure
+from jr_onnx.verify.subject import Subject
+from jr_onnx.verify.tolerance import Bound, nudge, rounding_bound
+
+Outputs = list[list[Any]]
+"""Sample -> output -> value."""
+
+
+@dataclass
+class Findings:
+    """What has been compared so far."""
+
+    checks: list[Check] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, check: Check, *failures: Failure) -> None:
+        """Enter one comparison and its disagreements."""
+        self.checks.append(check)
+        self.failures.extend(failures)
+
+    def not_run(self, what: str, compared: str, reason: str) -> None:
+        """Enter a comparison that could not be made."""
+        self.checks.append(Check(what, compared, 0, 0.0, None, 0, "not run", reason))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything a whole-model comparison needs.
+
+    Attributes:
+        subject: What is verified.
+        original: The original as a runnable model.
+        samples: The inputs.
+        names: The original's outputs, in order.
+        plain: The original's outputs with optimisation off.
+        optimised: With optimisation on; None if ONNX Runtime cannot optimise it.
+        nudged: With optimisation off, on inputs moved by one rounding.
+        library: Whether the op library is there.
+        findings: Where results are entered.
+        seed: Of random numbers.
+    """
+
+    subject: Subject
+    original: Runnable
+    samples: list[Sample]
+    names: list[str]
+    plain: Outputs
+    optimised: Outputs | None
+    nudged: Outputs
+    library: bool
+    findings: Findings
+    seed: int
+
+    def bounds(self, *more: tuple[Outputs, Outputs]) -> list[Bound]:
+        """Return the rounding bound of every output, from the original at both settings and on nudged inputs.
+
+        Args:
+            more: Further pairs of evaluations that differ by rounding alone.
+        """
+        pairs = [(self.plain, self.nudged), *more]
+        if self.optimised is not None:
+            pairs.append((self.plain, self.optimised))
+        found = []
+        for index in range(len(self.names)):
+            controls = [
+                (one[index], other[index]) for left, right in pairs for one, other in zip(left, right, strict=True)
+            ]
+            found.append(rounding_bound(controls))
+        return found
+
+
+def run_all(model: Runnable, level: Level, samples: Sequence[Feeds], outputs: Sequence[str] | None = None) -> Outputs:
+    """Return the outputs of a model for all samples.
+
+    Raises:
+        CannotLoadError: ONNX Runtime cannot load the model.
+        CannotRunError: It fails on a sample.
+    """
+    session = OrtSession(model, level)
+    return [session.run(sample, outputs) for sample in samples]
+
+
+def output_names(model: onnx.ModelProto) -> list[str]:
+    """Return the names of a model's outputs."""
+    return [value.name for value in model.graph.output]
+
+
+def nudged_samples(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """Return the samples with every float moved by one rounding."""
+    generator = np.random.default_rng(seed)
+    return [{name: nudge(value, generator) for name, value in sample.items()} for sample in samples]
+
+
+def evaluate_original(original: Runnable, samples: list[Sample], seed: int) -> tuple[Outputs, Outputs | None, Outputs]:
+    """Return the original's outputs plain, optimised (None if that fails) and on nudged inputs.
+
+    Raises:
+        CannotLoadError: ONNX Runtime cannot load it with optimisation off.
+        CannotRunError: It fails on a sample.
+    """
+    session = OrtSession(original, "plain")
+    plain = [session.run(sample) for sample in samples]
+    nudged = [session.run(sample) for sample in nudged_samples(samples, seed)]
+    del session
+    optimised: Outputs | None
+    try:
+        optimised = run_all(original, "optimised", samples)
+    except (CannotLoadError, CannotRunError):
+        optimised = None
+    return plain, optimised, nudged
+
+
+def is_deterministic(original: Runnable, sample: Sample) -> bool:
+    """Tell whether a second session gives the same values; a model that draws random numbers does not."""
+    first, second = (OrtSession(original, "plain").run(sample) for _ in range(2))
+    return all(largest_difference(one, other) == 0 for one, other in zip(first, second, strict=True))

@@ -1,0 +1,207 @@
+"""The whole verification: load, compare at both levels, report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from jr_onnx._version import __version__
+from jr_onnx.errors import InputError, VerificationError, require
+from jr_onnx.verify.backends import CannotLoadError, CannotRunError, OrtSession, Runnable
+from jr_onnx.verify.draws import check_draws, check_kappa_input, kappa_in_words
+from jr_onnx.verify.evaluate import Case, Findings, evaluate_original, is_deterministic, output_names
+from jr_onnx.verify.inputs import Inputs, InputsError, InputWish, Sample, make_inputs
+from jr_onnx.verify.insitu import check_in_situ
+from jr_onnx.verify.reference import check_reference
+from jr_onnx.verify.reference_only import check_without_ort
+from jr_onnx.verify.report import Failure, VerifyReport
+from jr_onnx.verify.sites import check_sites
+from jr_onnx.verify.subject import KappaWish, Subject, load_subject
+from jr_onnx.verify.variants import Variant, variants
+from jr_onnx.verify.whole import check_lowerings, check_optimisation, check_zero
+
+DEFAULT_SAMPLES = 8
+DEFAULT_REFERENCE_SAMPLES = 1
+GivenInputs = Mapping[str, NDArray[Any]] | Sequence[Mapping[str, NDArray[Any]]]
+
+
+def verify(
+    model: str | Path | onnx.ModelProto,
+    kappa: KappaWish | None = None,
+    *,
+    original: str | Path | onnx.ModelProto | None = None,
+    inputs: GivenInputs | None = None,
+    samples: int = DEFAULT_SAMPLES,
+    reference_samples: int = DEFAULT_REFERENCE_SAMPLES,
+    wish: InputWish | None = None,
+) -> VerifyReport:
+    """Prove that a retrofit computes what it should; see docs/verify.md for what is compared with what.
+
+    Args:
+        model: A retrofit (path or ModelProto), or a plain model together with `kappa`.
+        kappa: For a plain model: it is rewritten in memory with every possible lowering.
+        original: The model before the rewrite; without it, it is restored from the retrofit's provenance.
+        inputs: Inputs for the whole model, one mapping or several; random ones by default.
+        samples: How many random or real inputs.
+        reference_samples: How many of them ONNX's reference evaluator computes too; it is slow.
+        wish: Shapes, values, batch size, data and seed of inputs.
+
+    Returns:
+        The report; true if everything that could be compared agreed.
+
+    Raises:
+        InputError: The arguments contradict each other.
+        InputsError: The original does not run on the inputs.
+        ModelError: A file is no usable model.
+        NoSiteError: A plain model has no site.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    require("onnxruntime", "cpu")
+    if samples < 1 or reference_samples < 0:
+        raise InputError(f"found {samples} samples and {reference_samples} for the reference, expected 1 and 0 or more")
+    wish = wish or InputWish()
+    subject = load_subject(model, original, kappa)
+    findings = Findings(list(subject.checks), list(subject.failures))
+    library = _library_works(findings)
+    file = _subject_variant(subject)
+    kappas = {site.id: site.kappa for site in subject.record.sites}
+    others, refused = variants(subject.original, kappas)
+    zeros, _ = variants(subject.original, dict.fromkeys(kappas, 0.0))
+    family = [file, *others]
+    if library:
+        others = others + [item.with_library() for item in family if item.uses_custom]
+        zeros = zeros + [item.with_library() for item in zeros if item.uses_custom]
+    sound = _check_all_sites([file, *others], findings, wish.seed)
+    used = _check_whole_model(
+        subject, file, others, zeros, findings, inputs, samples, reference_samples, wish, sound, library
+    )
+    return VerifyReport(
+        model=subject.retrofit.name,
+        sha256=subject.retrofit.sha256,
+        original=subject.how,
+        kappa=kappa_in_words(subject.record),
+        sites=len(kappas),
+        lowerings=tuple(dict.fromkeys(item.name for item in [file, *others])),
+        refused_lowerings=tuple(refused),
+        samples=len(used.samples),
+        inputs=used.description,
+        seed=wish.seed,
+        backends=_backends(library),
+        checks=tuple(findings.checks),
+        failures=tuple(findings.failures),
+        notes=tuple(findings.notes),
+    )
+
+
+def _subject_variant(subject: Subject) -> Variant:
+    name = {"path": "the file", "proto": "the model", "plain": "auto"}[subject.given_as]
+    runnable = Runnable(name, subject.retrofit, as_file=subject.given_as == "path")
+    return Variant(name, runnable, subject.record, subject.original.proto)
+
+
+def _library_works(findings: Findings) -> bool:
+    """Tell whether the op library can take part; a note says why not."""
+    from jr_onnx.runtime.ops_library import status
+
+    found = status("cpu")
+    if not found.loadable:
+        findings.notes.append(f"the op library does not take part: {found.reason}")
+    return found.loadable
+
+
+def _backends(library: bool) -> tuple[str, ...]:
+    ort = require("onnxruntime", "cpu")
+    own = f"jr-onnx {__version__}"
+    return (own, f"onnxruntime {ort.__version__} (CPU)", f"onnx {onnx.__version__}", f"NumPy {np.__version__}") + (
+        ("jr_onnx op library",) if library else ()
+    )
+
+
+def _check_all_sites(members: Sequence[Variant], findings: Findings, seed: int) -> bool:
+    """Check the sites of every retrofit; return whether the file's sites are where its provenance says."""
+    sound = True
+    for position, member in enumerate(members):
+        try:
+            groups = [group for group in member.groups if not group.draws]
+        except VerificationError as error:
+            findings.failures.append(Failure(f"sites of {member.name}", "", "", "", "", error.message))
+            findings.not_run(f"sites of {member.name}", "NumPy's J", error.message)
+            sound = sound and position != 0
+            continue
+        checks, failures = check_sites(
+            member.name, member.proto, groups, library=member.runnable.library, seed=seed
+        )  # fmt: skip
+        findings.checks.extend(checks)
+        findings.failures.extend(failures)
+        if any(group.draws for group in member.groups):
+            check_draws(member, findings, seed)
+    return sound
+
+
+def _check_whole_model(
+    subject: Subject,
+    file: Variant,
+    others: Sequence[Variant],
+    zeros: Sequence[Variant],
+    findings: Findings,
+    inputs: GivenInputs | None,
+    samples: int,
+    reference_samples: int,
+    wish: InputWish,
+    sound: bool,
+    library: bool,
+) -> Inputs:
+    original = Runnable("the original", subject.original)
+    try:
+        session = OrtSession(original, "plain")
+    except CannotLoadError as error:
+        findings.not_run("whole model", "ONNX Runtime", f"it cannot load the original: {error.message}")
+        return check_without_ort(subject, file, others, zeros, findings, inputs, max(1, reference_samples), wish)
+    used = _choose_inputs(subject, session, inputs, samples, wish)
+    if not is_deterministic(original, used.samples[0]):
+        findings.not_run("whole model", "ONNX Runtime", "the original draws random numbers, two runs of it differ")
+        return used
+    try:
+        plain, optimised, nudged = evaluate_original(original, used.samples, wish.seed)
+    except CannotRunError as error:
+        raise InputsError(f"the original does not run on these inputs: {error.message}") from None
+    names = output_names(subject.original.proto)
+    case = Case(
+        subject, original, used.samples, names, plain, optimised, nudged, library, findings, wish.seed
+    )  # fmt: skip
+    zero = zeros[0] if zeros else None
+    check_zero(case, zeros)
+    random = subject.record.plan.random
+    if random is not None and random.source != "input":
+        findings.notes.append("kappa is drawn in every run, so whole outputs are not compared, sites in place are")
+    else:
+        outputs = check_lowerings(case, file, others)
+        if sound:
+            check_optimisation(case, file, zero, outputs)
+    if sound:
+        check_in_situ(case, file)
+        if random is None or random.source == "input":
+            check_reference(case, file, zero, reference_samples)
+        if subject.record.undo.inputs_added:
+            check_kappa_input(case, file)
+    return used
+
+
+def _choose_inputs(
+    subject: Subject, session: OrtSession, inputs: GivenInputs | None, samples: int, wish: InputWish
+) -> Inputs:
+    if inputs is not None:
+        given = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+        if not given:
+            raise InputError("the list of inputs is empty, expected one mapping of input names to arrays or more")
+        return Inputs([dict(sample) for sample in given], "given")
+
+    def try_out(sample: Sample) -> None:
+        session.run(sample)
+
+    return make_inputs(subject.original.proto, samples, wish, try_out)

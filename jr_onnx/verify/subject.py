@@ -1,0 +1,198 @@
+"""What is verified: the retrofit and its original, and the proof that they belong together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from jr_onnx import provenance
+from jr_onnx.errors import InputError, JrError
+from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.modelfile import ModelFile, assemble, from_proto, load, resolve
+from jr_onnx.modelfile.wire import join
+from jr_onnx.provenance import Provenance, sha256_file
+from jr_onnx.rewrite.convert import convert
+from jr_onnx.rewrite.differences import differences
+from jr_onnx.rewrite.retrofit import Options, retrofit
+from jr_onnx.rewrite.scopes import main_scope
+from jr_onnx.rewrite.undo import undo
+from jr_onnx.semantics import round_kappa
+from jr_onnx.verify.report import Check, Failure, Verdict
+
+_SHOWN = 3
+_ORIGINAL = "original"
+
+KappaWish = float | Mapping[str, float] | KappaPlan | RandomKappa
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A retrofit, its original and its provenance.
+
+    Attributes:
+        retrofit: The retrofit; of a file, its own bytes are verified.
+        record: Its provenance.
+        original: What it is compared with: the given original, else the one restored from the provenance.
+        how: Where the original came from, in words.
+        given_as: path (the bytes of that file are the subject), proto, or plain (rewritten here).
+        checks: That the two belong together.
+        failures: Where they do not.
+    """
+
+    retrofit: ModelFile
+    record: Provenance
+    original: ModelFile
+    how: str
+    given_as: str
+    checks: tuple[Check, ...]
+    failures: tuple[Failure, ...]
+
+
+def load_subject(
+    model: str | Path | onnx.ModelProto, original: str | Path | onnx.ModelProto | None, kappa: KappaWish | None
+) -> Subject:
+    """Load a retrofit and its original, or rewrite a plain model in memory.
+
+    Raises:
+        InputError: A plain model without kappa, or a retrofit with one.
+        ModelError: A file is no usable model.
+    """
+    source = _load(model)
+    record = provenance.read(source.proto)
+    if record is None:
+        return _plain(source, original, kappa)
+    if kappa is not None:
+        raise InputError(
+            f"{source.name or 'the model'} is a retrofit, which brings its own kappa",
+            hint="Leave --kappa out, or verify the original with --kappa",
+        )
+    restored = ModelFile(source.path, onnx.ModelProto(), source.payloads, "", 0)
+    restored.proto.CopyFrom(source.proto)
+    undo(restored.proto)
+    plan_failures = _plan_failures(record)
+    checks = [_plan_check(record, plan_failures)]
+    failures = list(plan_failures)
+    truth, how = restored, "restored from the provenance"
+    if original is None:
+        checks.append(_digest_check(restored, record))
+    else:
+        given = _load(original)
+        truth, how = _converted_alike(given, restored, record), f"given ({given.name or 'a model in memory'})"
+        check, failure = _compare_originals(truth, restored, record, given.sha256)
+        checks.append(check)
+        failures.extend(failure)
+    data_check, data_failures = _external_data(source, record)
+    checks.extend(data_check)
+    failures.extend(data_failures)
+    given_as = "proto" if source.path is None else "path"
+    return Subject(source, record, truth, how, given_as, tuple(checks), tuple(failures))
+
+
+def _load(model: str | Path | onnx.ModelProto) -> ModelFile:
+    return from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)
+
+
+def _plain(source: ModelFile, original: object, kappa: KappaWish | None) -> Subject:
+    if kappa is None:
+        raise InputError(
+            f"{source.name or 'the model'} is no retrofit, so there is nothing to verify yet",
+            hint="Give --kappa to rewrite it in memory and verify that, or verify what jr-onnx rewrite wrote",
+        )
+    if original is not None:
+        raise InputError("an ORIGINAL was given, but the model is no retrofit", hint="Leave one of the two out")
+    done = retrofit(source, Options(KappaPlan.of(kappa)))
+    record = provenance.read(done.model)
+    if record is None:
+        raise JrError("the rewrite left no provenance")
+    rewritten = ModelFile(source.path, done.model, source.payloads, source.sha256, source.length_bytes)
+    return Subject(rewritten, record, source, "the model itself", "plain", (), ())
+
+
+def _plan_failures(record: Provenance) -> list[Failure]:
+    """Return the sites whose recorded kappa is not what the recorded plan rounds to."""
+    found = []
+    for site in record.sites:
+        wanted = record.plan.for_site(site.id)
+        expected = round_kappa(wanted, site.dtype) if wanted is not None else None
+        if expected != site.kappa:
+            shown = "no kappa" if expected is None else repr(expected)
+            found.append(Failure("provenance", site.id, "", shown, repr(site.kappa), "the plan and the site disagree"))
+    return found
+
+
+def _plan_check(record: Provenance, failures: list[Failure]) -> Check:
+    verdict: Verdict = "failed" if failures else "passed"
+    return Check("provenance", "the kappa of every site with the plan", len(record.sites), 0.0, None, 0, verdict)
+
+
+def _content_digest(model: ModelFile) -> str:
+    digest = hashlib.sha256()
+    for chunk in join(model.proto.SerializeToString(deterministic=True), model.payloads):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest_check(restored: ModelFile, record: Provenance) -> Check:
+    compared = "the restored model with the recorded digest"
+    if record.converted_from_opset is not None:
+        detail = f"the source was converted from opset {record.converted_from_opset}; give ORIGINAL to compare"
+        return Check(_ORIGINAL, compared, 0, 0.0, None, 0, "not run", detail)
+    if _content_digest(restored) == record.source_sha256:
+        return Check(_ORIGINAL, compared, 1, 0.0, None, 0, "passed")
+    detail = "the digest is of the file's own bytes, which need not be in canonical order; give ORIGINAL to compare"
+    return Check(_ORIGINAL, compared, 0, 0.0, None, 0, "not run", detail)
+
+
+def _converted_alike(given: ModelFile, restored: ModelFile, record: Provenance) -> ModelFile:
+    if record.converted_from_opset is None:
+        return given
+    converted, _ = convert(given, main_scope(restored.proto).opset)
+    return converted
+
+
+def _compare_originals(
+    truth: ModelFile, restored: ModelFile, record: Provenance, sha256: str
+) -> tuple[Check, list[Failure]]:
+    compared = "ORIGINAL with the model restored from the retrofit"
+    if _content_digest(truth) == _content_digest(restored):
+        detail = (
+            "" if sha256 == record.source_sha256 else "the same model in other bytes than those that were rewritten"
+        )
+        return Check(_ORIGINAL, compared, 1, 0.0, None, 0, "passed", detail), []
+    lines = differences(assemble(truth.proto, truth.payloads), assemble(restored.proto, restored.payloads))
+    failures = [Failure(_ORIGINAL, "", "", "", "", line) for line in lines[:_SHOWN]]
+    if not failures:
+        failures = [Failure(_ORIGINAL, "", "", "", "", "unknown fields differ")]
+    detail = f"{len(lines)} fields differ"
+    return Check(_ORIGINAL, compared, 1, 0.0, None, 0, "failed", detail), failures
+
+
+def _external_data(source: ModelFile, record: Provenance) -> tuple[list[Check], list[Failure]]:
+    """Compare external files with what the provenance recorded of them."""
+    if not record.external_data or source.folder is None:
+        return [], []
+    failures = []
+    hashed = 0
+    for item in record.external_data:
+        path = resolve(source.folder, item.location)
+        if not path.is_file():
+            failures.append(_data_failure(item.location, "a file", "none"))
+        elif path.stat().st_size != item.length_bytes:
+            failures.append(_data_failure(item.location, f"{item.length_bytes} bytes", f"{path.stat().st_size} bytes"))
+        elif item.sha256 is not None:
+            hashed += 1
+            found = sha256_file(path)
+            if found != item.sha256:
+                failures.append(_data_failure(item.location, item.sha256, found))
+    count = len(record.external_data)
+    detail = f"{hashed} of {count} hashed" + ("" if hashed else "; rewrite with --hash-data records digests")
+    verdict: Verdict = "failed" if failures else "passed"
+    return [Check("external data", "files with the provenance", count, 0.0, None, 0, verdict, detail)], failures
+
+
+def _data_failure(location: str, expected: str, found: str) -> Failure:
+    return Failure("external data", "", location, expected, found, "the file changed since the rewrite")
