@@ -86,22 +86,37 @@ def round_kappa(kappa: float, dtype: str) -> float:
     value = validate_kappa(kappa)
     if dtype not in _LARGEST:
         raise KappaError(f"kappa cannot be rounded to {dtype!r}, expected one of {', '.join(FLOAT_DTYPES)}")
-    with np.errstate(over="ignore", under="ignore"):
-        single = np.float32(value)
-        if dtype == "float16":
-            rounded = float(np.float16(single))
-        elif dtype == "bfloat16":
-            rounded = _round_bfloat16(single)
-        else:
-            rounded = float(single)
+    rounded = round_to(round_to(value, "float32"), dtype)
     limit = min(_LARGEST[dtype], _LARGEST["float32"])
     if math.isinf(rounded):
         raise KappaError(f"kappa {value} overflows {dtype}, whose largest value is {limit}")
     return rounded
 
 
+def round_to(value: float, dtype: str) -> float:
+    """Round a number to the nearest of a dtype, ties to even; infinite where it overflows.
+
+    Args:
+        value: Any number.
+        dtype: One of `FLOAT_DTYPES`; bfloat16 rounds by way of float32.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        if dtype == "float64":
+            return float(value)
+        if dtype == "bfloat16":
+            return _round_bfloat16(np.float32(value))
+        return float(np.float16(value) if dtype == "float16" else np.float32(value))
+
+
+def largest(dtype: str) -> float:
+    """Return the largest finite number of a dtype of `FLOAT_DTYPES`."""
+    return _LARGEST[dtype]
+
+
 def _round_bfloat16(single: np.float32) -> float:
     """Round a float32 to the nearest bfloat16, ties to even."""
+    if not np.isfinite(single):
+        return float(single)
     bits = int(single.view(np.uint32))
     bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
     return float(np.array(bits, dtype=np.uint32).view(np.float32))

@@ -149,12 +149,13 @@ def rewrite(
 
 def retrofit(source: ModelFile, options: Options) -> Retrofit:
     """Rewrite a loaded model in memory and prove the contract; writes nothing."""
-    base, converted_from, conversion = _base(source, options)
-    files = check(base.proto, base.folder, hash_data=options.hash_data) if base.folder is not None else ()
-    findings = locate(base.proto)
+    base = _base(source, options)
+    original = base.model
+    files = check(original.proto, original.folder, hash_data=options.hash_data) if original.folder is not None else ()
+    findings = locate(original.proto)
     chosen = _select(findings.located, findings.table, options)
     model = onnx.ModelProto()
-    model.CopyFrom(base.proto)
+    model.CopyFrom(original.proto)
     ids = {item.site.id for item in chosen}
     wish = Wish(options.plan, options.lowering, options.target, options.demote_initializer_inputs)
     edit = apply(model, [item for item in locate(model).located if item.site.id in ids], wish)
@@ -162,21 +163,21 @@ def retrofit(source: ModelFile, options: Options) -> Retrofit:
         raise RefusalError("the rewrite recorded no way back")
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if options.timestamp else None
     record = Provenance(
-        __version__, source.name, source.sha256, options.plan, options.target, tuple(edit.records), edit.undo,
-        converted_from, files, created,
+        __version__, base.source_name, base.source_sha256, options.plan, options.target, tuple(edit.records), edit.undo,
+        base.converted_from, files, created,
     )  # fmt: skip
     provenance.write(model, record)
-    verdict = contract.ensure(base.proto, model, findings.table, ids, edit.clones)
+    verdict = contract.ensure(original.proto, model, findings.table, ids, edit.clones)
     skipped = tuple(site.id for site in findings.table.sites if site.id not in ids)
     rows = tuple(
         RewrittenSite(item.id, item.form, item.dtype, item.kappa, item.cap, item.lowering, edit.choices[item.id].reason)
         for item in edit.records
     )
     result = RewriteResult(
-        rows, skipped, findings.table.refusals, (*conversion, *edit.changes), tuple(_warnings(options, edit)),
-        source.sha256, checker_problem=verdict.problem,
+        rows, skipped, findings.table.refusals, (*base.conversion, *edit.changes), tuple(_warnings(options, edit)),
+        base.source_sha256, checker_problem=verdict.problem,
     )  # fmt: skip
-    return Retrofit(base, model, result)
+    return Retrofit(original, model, result)
 
 
 def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: bool) -> RewriteResult:
@@ -245,20 +246,45 @@ def _stem(name: str) -> str:
     return name
 
 
-def _base(source: ModelFile, options: Options) -> tuple[ModelFile, int | None, list[str]]:
+@dataclass(frozen=True)
+class _Base:
+    """What is rewritten, where it came from, and what a conversion changed on the way."""
+
+    model: ModelFile
+    source_name: str
+    source_sha256: str
+    converted_from: int | None = None
+    conversion: tuple[str, ...] = ()
+
+
+def _base(source: ModelFile, options: Options) -> _Base:
     """Return what is rewritten: the source, its original if it is a retrofit, converted if asked for."""
+    base = _Base(source, source.name, source.sha256)
     if provenance.read(source.proto) is not None:
         if not options.replace:
             raise RefusalError(
                 f"{source.name or 'the model'} is a retrofit already",
                 hint="Use --replace to give its sites a new kappa, or jr-onnx restore for the original",
             )
-        undo(source.proto)
+        original = onnx.ModelProto()
+        original.CopyFrom(source.proto)
+        record = undo(original)
+        # The retrofit of a retrofit is one of the original: it says so, and has the bytes of one.
+        base = _Base(
+            dataclasses.replace(source, proto=original),
+            record.source_name,
+            record.source_sha256,
+            record.converted_from_opset,
+        )
     if options.opset is None:
-        return source, None, []
-    before = main_scope(source.proto).opset
-    converted, lines = convert(source, options.opset)
-    return converted, before, lines
+        return base
+    before = main_scope(base.model.proto).opset
+    converted, lines = convert(base.model, options.opset)
+    if not lines:
+        return base
+    return dataclasses.replace(
+        base, model=converted, converted_from=base.converted_from or before, conversion=tuple(lines)
+    )
 
 
 def _select(located: Sequence[LocatedSite], table: SiteTable, options: Options) -> list[LocatedSite]:
@@ -332,5 +358,14 @@ def _warnings(options: Options, edit: Edit) -> list[str]:
     elif random is not None:
         found.append("without the jr_onnx op library kappa is drawn by RandomUniform, which is predictable")
     if any(record.lowering == "cast_mul" for record in edit.records):
-        found.append("opset 7 and 8 have no Where: NaN stays NaN at these sites, where JumpReLU gives 0")
+        found.append(
+            "Where does not take the type of some sites at their opset, so that they are written with Cast and Mul: "
+            "NaN stays NaN there, where JumpReLU gives 0"
+        )
+    lost = [record for record in edit.records if record.kappa == 0 and options.plan.for_site(record.id)]
+    if lost:
+        found.append(
+            f"kappa rounds to 0 in {lost[0].dtype} at {len(lost)} of {len(edit.records)} sites ({lost[0].id} is one), "
+            "which therefore stay plain ReLUs in effect"
+        )
     return found

@@ -17,7 +17,7 @@ from jr_onnx.rewrite.detect import DETECTORS, refuse
 from jr_onnx.rewrite.detect.base import Context, Match, NotASite, Refused
 from jr_onnx.rewrite.dtypes import NAMES, ElementTypes
 from jr_onnx.rewrite.scopes import Scope, function_key, top_scopes, unique, walk
-from jr_onnx.semantics import FLOAT_DTYPES, OP_DOMAIN
+from jr_onnx.semantics import DRAW_OP_TYPE, FLOAT_DTYPES, OP_DOMAIN, OP_TYPE
 
 _FEEDS_SHOWN = 4
 
@@ -164,7 +164,8 @@ def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refu
 
 def _is_own_function(scope: Scope) -> bool:
     """Tell whether a scope is the body of JumpRelu or DrawKappa, which a rewrite adds."""
-    return scope.function is not None and scope.function.domain == OP_DOMAIN
+    function = scope.function
+    return function is not None and function.domain == OP_DOMAIN and function.name in (OP_TYPE, DRAW_OP_TYPE)
 
 
 def scope_domain(node: onnx.NodeProto) -> str:

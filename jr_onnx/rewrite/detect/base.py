@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from jr_onnx.rewrite.constants import ConstantFinder
+from jr_onnx.semantics import largest, round_to
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,13 @@ class Match:
     dtype: str = field(default="")
 
     def with_dtype(self, dtype: str) -> Match:
-        """Return the match with its element type."""
-        return dataclasses.replace(self, dtype=dtype)
+        """Return the match with its element type and the cap rounded to it; the largest number of a type is no cap."""
+        if self.cap is None:
+            return dataclasses.replace(self, dtype=dtype)
+        cap = round_to(self.cap, dtype)
+        if cap >= largest(dtype):
+            return dataclasses.replace(self, dtype=dtype, cap=None, after=None)
+        return dataclasses.replace(self, dtype=dtype, cap=cap)
 
 
 @dataclass(frozen=True)

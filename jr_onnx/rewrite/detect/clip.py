@@ -3,6 +3,8 @@
 ReLU6 is exported as Clip. The bounds are attributes before opset 11 and inputs from then on; inputs count only where
 they are proved constant. A Clip whose lower bound is a constant other than 0 is no ReLU and is passed over. The
 Clip that stays behind J keeps its own upper bound and loses the lower one, so that it is not found as a site again.
+An upper bound that is the largest number of the type, written out or by default, counts as none: exporters mean a
+ReLU by it. The one difference is +inf, which such a Clip makes finite and J keeps.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from jr_onnx.rewrite.detect.base import Context, Match, Refused, attributes_of
 from jr_onnx.rewrite.scopes import Scope
 
 _CLIP_WITH_INPUTS = 11
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def detect_clip(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | None:
@@ -35,7 +36,7 @@ def detect_clip(context: Context, scope: Scope, node: onnx.NodeProto) -> Match |
         return None
     if isinstance(high, Refused):
         return Refused(f"the upper bound of this Clip is not constant: {high.reason}")
-    if high is None or high >= _FLOAT32_MAX:
+    if high is None:
         return Match("clip", node.input[0], node.output[0])
     if math.isnan(high) or high < 0:
         return Refused(f"this Clip goes from 0 to {high}, so it is no ReLU with a cap")

@@ -23,6 +23,7 @@ _GEMM = {"alpha", "beta", "transA", "transB"}
 _ACTIVATION = {"activation", "activation_params"}
 _GEMM_ACTIVATION = {"activation", "activation_alpha", "activation_beta", "activation_gamma"}
 _CLIP_WITH_INPUTS = 11
+_GEMM_WITHOUT_C = 11
 _FUSED_CONV_Z = 3
 
 
@@ -51,6 +52,10 @@ def detect_fused_gemm(context: Context, scope: Scope, node: onnx.NodeProto) -> M
         return verdict
     if scope.opset == 0:
         return Refused("the plain Gemm needs the standard operator set, which this model does not import")
+    if scope.opset < _GEMM_WITHOUT_C and (len(node.input) <= 2 or not node.input[2]):
+        return Refused(
+            f"Gemm needs its third input at opset {scope.opset}, which this FusedGemm has not; use --opset 11"
+        )
     return _match("fused_gemm", scope, node, (_plain(node, "Gemm", "", list(node.input), _GEMM),), verdict)
 
 

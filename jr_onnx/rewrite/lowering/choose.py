@@ -29,7 +29,8 @@ class Setting:
         may_raise_ir: Whether a model below IR 8 may be raised; not while its initializers are graph inputs.
         target: Where the model will run.
         variable: Whether kappa is drawn or given at run time.
-        capped: Whether the site has a cap.
+        capped: Whether the site has a cap that the custom node would hold.
+        custom_problem: Why the other sites make the custom lowering impossible, or None.
     """
 
     dtype: str
@@ -39,6 +40,7 @@ class Setting:
     target: Target
     variable: bool
     capped: bool
+    custom_problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ def choose(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
     Raises:
         RefusalError: The wish, or every lowering, is impossible here; names what works.
     """
+    if setting.opset == 0:
+        raise RefusalError(
+            f"site {site_id}: the model imports no standard operator set, so it is not known which Relu is meant",
+            hint="Export the model again, or add the domain '' to its opset_import",
+        )
     if setting.opset < _LOWEST_OPSET:
         raise RefusalError(
             f"site {site_id}: opset {setting.opset} is below {_LOWEST_OPSET}, where no lowering exists",
@@ -99,6 +106,8 @@ def _problem(wish: str, setting: Setting) -> str | None:
         if not thresholded_allowed(setting.opset, setting.dtype):
             return f"ThresholdedRelu does not take {setting.dtype} at opset {setting.opset}"
         return None
+    if setting.custom_problem is not None:
+        return setting.custom_problem
     if setting.ir_version < MINIMUM_IR and not setting.may_raise_ir:
         return (
             f"it needs IR {MINIMUM_IR}, and raising this model from IR {setting.ir_version} would make its "

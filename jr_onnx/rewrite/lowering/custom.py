@@ -85,6 +85,13 @@ def custom_problem(opset: int, dtype: str, *, variable: bool, capped: bool, targ
     return None
 
 
+def body_problem(needs: Needs, opset: int) -> str | None:
+    """Return why one function body cannot serve all custom sites of a file, None if it can."""
+    if opset >= _CAST_LIKE_SINCE or len(needs.dtypes) < 2 or (needs.simple and not needs.capped):
+        return None
+    return f"one function body for {', '.join(sorted(needs.dtypes))} needs opset {_CAST_LIKE_SINCE} (CastLike)"
+
+
 def lower_custom(jump: Jump, names: Names) -> list[onnx.NodeProto]:
     """Write J as one jr_onnx::JumpRelu."""
     del names

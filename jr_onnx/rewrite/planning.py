@@ -1,0 +1,111 @@
+"""What every chosen site becomes: its kappa in its dtype, and its lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jr_onnx.errors import KappaError, RefusalError
+from jr_onnx.rewrite.lowering import Choice, LoweringWish, Setting, choose
+from jr_onnx.rewrite.lowering.custom import Needs, body_problem
+from jr_onnx.rewrite.scopes import main_scope
+from jr_onnx.rewrite.sites import LocatedSite, Site
+from jr_onnx.rewrite.work import Work
+from jr_onnx.semantics import round_kappa, round_to
+
+_CAP_ATTRIBUTE_SINCE = 12  # below, the function's body cannot hold a cap and a Clip stays behind J
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One site and what becomes of it.
+
+    Attributes:
+        item: The site and where it is.
+        choice: Its lowering, and why.
+        kappa: Rounded to its dtype.
+        cap_inside: Whether the lowering applies the cap itself, so that no Clip stays behind J.
+    """
+
+    item: LocatedSite
+    choice: Choice
+    kappa: float
+    cap_inside: bool
+
+
+def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
+    """Plan all chosen sites; all custom nodes of a file share one function body, which must be possible.
+
+    Raises:
+        RefusalError: A lowering is impossible.
+        KappaError: kappa overflows the dtype of a site.
+    """
+    main_opset = main_scope(work.model).opset
+    wish = work.wish.lowering
+    random = work.wish.plan.random
+    if random is not None and random.source == "op" and random.per == "site":
+        if wish not in ("auto", "custom"):
+            raise RefusalError(
+                f"one draw per site by the op needs the op at every site, and the lowering {wish} has none",
+                hint="Use --lowering custom, or --random-source graph",
+            )
+        wish = "custom"
+    elif random is not None and random.source == "op" and wish == "auto":
+        wish = "custom"
+    plans = [_plan(work, item, wish, _setting(work, item, main_opset)) for item in chosen]
+    problem = body_problem(_needs(work, plans), function_opset(plans, main_opset))
+    if problem is None:
+        return plans
+    if wish != "auto":
+        raise RefusalError(problem, hint="Use --lowering where, or convert the model (--opset 15)")
+    settings = (replace(_setting(work, item, main_opset), custom_problem=problem) for item in chosen)
+    return [_plan(work, item, wish, setting) for item, setting in zip(chosen, settings, strict=True)]
+
+
+def function_opset(plans: Sequence[Planned], main_opset: int) -> int:
+    """Return the standard opset of the function body: the main graph's, or the lowest of the sites' without one."""
+    return main_opset or min((planned.item.scope.opset for planned in plans), default=0)
+
+
+def _setting(work: Work, item: LocatedSite, main_opset: int) -> Setting:
+    plan, opset = work.wish.plan, item.scope.opset
+    return Setting(
+        item.site.dtype,
+        min(opset, main_opset or opset),
+        work.model.ir_version,
+        may_raise_ir=work.may_raise_ir,
+        target=work.wish.target,
+        variable=plan.random is not None or plan.input_name is not None,
+        capped=_attribute_holds_cap(item.site, opset),
+    )
+
+
+def _plan(work: Work, item: LocatedSite, wish: LoweringWish, setting: Setting) -> Planned:
+    site = item.site
+    wanted = work.wish.plan.for_site(site.id)
+    if wanted is None:
+        raise KappaError(f"site {site.id} has no kappa in the plan")
+    try:
+        kappa = round_kappa(wanted, site.dtype)
+    except KappaError as error:
+        raise KappaError(f"site {site.id}: {error.message}", hint=error.hint) from None
+    choice = choose(wish, setting, site.id)
+    return Planned(item, choice, kappa, choice.lowering == "custom" and setting.capped)
+
+
+def _attribute_holds_cap(site: Site, opset: int) -> bool:
+    """Tell whether the custom node can hold the cap: ONNX attributes are float32, a double's cap may be none."""
+    return site.cap is not None and opset >= _CAP_ATTRIBUTE_SINCE and round_to(site.cap, "float32") == site.cap
+
+
+def _needs(work: Work, plans: Sequence[Planned]) -> Needs:
+    custom = [planned for planned in plans if planned.choice.lowering == "custom"]
+    plan = work.wish.plan
+    per_site = plan.random is not None and plan.random.per == "site"
+    return Needs(
+        frozenset(planned.item.site.dtype for planned in custom),
+        any(planned.cap_inside for planned in custom),
+        runtime=plan.input_name is not None or (plan.random is not None and not per_site),
+        draws=per_site,
+        target=work.wish.target,
+    )

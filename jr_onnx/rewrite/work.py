@@ -1,0 +1,85 @@
+"""What one edit of a model works on: the wish, the names, what was done so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+
+from jr_onnx.errors import RefusalError
+from jr_onnx.kappa import KappaPlan
+from jr_onnx.provenance import SiteRecord, Undo
+from jr_onnx.rewrite.functions import Clones
+from jr_onnx.rewrite.lowering import Choice, Jump, LoweringWish, Names, Target
+
+DEFAULTS_SINCE_IR = 4
+"""From here on initializers need not be inputs, and those that are become optional."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How the caller wants J written."""
+
+    plan: KappaPlan
+    lowering: LoweringWish = "auto"
+    target: Target = "portable"
+    demote_initializer_inputs: bool = False
+
+
+@dataclass
+class Edit:
+    """What was done to the model.
+
+    Attributes:
+        records: The rewritten sites, in graph order.
+        choices: Site id -> its lowering.
+        changes: Everything beside the sites that changed, in words.
+        clones: Scope path of a cloned function's body -> scope path of the original's.
+        undo: What takes it back.
+    """
+
+    records: list[SiteRecord] = field(default_factory=list)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+    clones: dict[str, str] = field(default_factory=dict)
+    undo: Undo | None = None
+
+
+@dataclass
+class Work:
+    """The state of one edit while it goes on."""
+
+    model: onnx.ModelProto
+    wish: Wish
+    names: Names
+    edit: Edit
+    undo: Undo
+    runtime: str | None = None
+    clones: Clones = field(default_factory=lambda: Clones({}, {}, (), ()))
+    jumps: list[Jump] = field(default_factory=list)
+    draws: bool = False
+
+    @property
+    def may_raise_ir(self) -> bool:
+        """Whether raising the IR version leaves the meaning of the initializers as it is."""
+        if self.model.ir_version >= DEFAULTS_SINCE_IR:
+            return True
+        inputs = {value.name for value in self.model.graph.input}
+        return not any(tensor.name in inputs for tensor in self.model.graph.initializer)
+
+    def raise_ir(self, version: int, what: str) -> None:
+        """Raise the IR version where it is lower.
+
+        Raises:
+            RefusalError: Initializers that are also graph inputs would become overridable.
+        """
+        if self.model.ir_version >= version:
+            return
+        if not self.may_raise_ir:
+            raise RefusalError(
+                f"{what} needs IR {version}, and raising this model from IR {self.model.ir_version} would make "
+                "its initializers, which are also graph inputs, overridable (and slow)",
+                hint="Add --demote-initializer-inputs to take them off the inputs",
+            )
+        self.edit.changes.append(f"IR version {self.model.ir_version} raised to {version}")
+        self.model.ir_version = version
