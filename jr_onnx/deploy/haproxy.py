@@ -66,12 +66,12 @@ frontend status
 backend triton_http
     option httpchk
     http-check send meth GET uri /v2/health/ready
-    server-template triton- 1-{replicas} triton:{http_port}
+{http_servers}
 
 backend triton_grpc
     option httpchk
     http-check send meth GET uri /v2/health/ready
-    server-template triton- 1-{replicas} triton:{grpc_port} proto h2 check-proto h1 port {http_port}
+{grpc_servers}
 """
 
 
@@ -87,5 +87,15 @@ def haproxy_config(*, request_seconds: int = _REQUEST_SECONDS) -> str:
         http_port=HTTP_PORT,
         grpc_port=GRPC_PORT,
         status_port=STATUS_PORT,
-        replicas=MAX_REPLICAS,
+        http_servers=_servers(f"triton:{HTTP_PORT}"),
+        grpc_servers=_servers(f"triton:{GRPC_PORT} proto h2 check-proto h1 port {HTTP_PORT}"),
     )
+
+
+def _servers(settings: str) -> str:
+    """Return a slot for each possible replica.
+
+    Each is written out: `server-template` keeps `check-proto` for the first slot alone (seen with HAProxy 2.6), and
+    the readiness check of all others would then speak HTTP/2 to a port that does not.
+    """
+    return "\n".join(f"    server triton-{number} {settings}" for number in range(1, MAX_REPLICAS + 1))
