@@ -142,7 +142,7 @@ class Compiler:
     def _read(self, tensor: onnx.TensorProto) -> Tensor | None:
         try:
             value = from_proto(tensor, self.base_dir)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
             raise ModelError(f"the tensor {tensor.name!r} cannot be read: {' '.join(str(error).split())}") from None
         return None if value is None else self.precision.cast(value)
 

@@ -100,7 +100,7 @@ class _Builder:
         self.sites: tuple[TorchSite, ...] = tuple(site for site, _ in pairs)
         self._plans: dict[tuple[str, str], SitePlan] = {(site.scope, site.output): plan for site, plan in pairs}
         self._functions = {function_key(top.function): top for top in self._tops if top.function is not None}
-        self._precision = precision
+        self.precision = precision
         self._cache: dict[str, Tensor] = {}
 
     def compile(self, name: str, lead: int | None) -> Compiled:
@@ -109,9 +109,7 @@ class _Builder:
         Raises:
             UnsupportedOpsError: Operators that cannot be evaluated.
         """
-        compiler = Compiler(
-            self._functions, self._plans, self._precision, lead, self.source.base_dir, cache=self._cache
-        )
+        compiler = Compiler(self._functions, self._plans, self.precision, lead, self.source.base_dir, cache=self._cache)
         place = compiler.new_place()
         env = {self.entry.name: Ref(place, "device", self.entry.element_type)}
         steps, results = compiler.graph(self._tops[0], env, [name])
@@ -125,11 +123,11 @@ class _Builder:
 
     def _float_type(self, compiler: Compiler) -> torch.dtype:
         """Return the floating type of the input, or for an integer input that of the weights."""
-        own = self._precision.of(self.entry.element_type)
+        own = self.precision.of(self.entry.element_type)
         if own is not None and own.is_floating_point:
             return own
         weights = (tensor.dtype for tensor in compiler.constants.values() if tensor.is_floating_point())
-        return self._precision.override or next(weights, torch.float32)
+        return self.precision.override or next(weights, torch.float32)
 
 
 def _unsupported(compiler: Compiler) -> UnsupportedOpsError:
@@ -177,7 +175,23 @@ def _module(builder: _Builder, name: str, logits_from: LogitsFrom) -> OnnxModule
             "there is a gradient"
         )
     classes = whole.numel() // inputs[0].shape[0]
-    return _assemble(builder, compiled, name, softmax.op_type if softmax else "", classes, static_batch, notes)
+    differentiable = _has_gradient(builder, compiled, inputs[0])
+    if not differentiable:
+        notes.append("no gradient leads from the logits to the input (it is rounded or used as an index)")
+    result = _Result(name, softmax.op_type if softmax else "", classes, static_batch, differentiable, tuple(notes))
+    return _assemble(builder, compiled, result)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What was found out about the logits and the batch."""
+
+    output_name: str
+    softmax: str
+    num_classes: int
+    static_batch: int | None
+    differentiable: bool
+    notes: tuple[str, ...]
 
 
 def _probe_inputs(builder: _Builder, compiled: Compiled) -> tuple[Tensor, Tensor]:
@@ -199,6 +213,20 @@ def _probe_inputs(builder: _Builder, compiled: Compiled) -> tuple[Tensor, Tensor
 
 def _attempt(builder: _Builder, compiled: Compiled, x: Tensor, place: int | None = None) -> Tensor | JrError:
     """Run a program at kappa 0, where everything is continuous; return the error where it does not run."""
+    try:
+        with torch.no_grad():
+            return _run_once(builder, compiled, x, place)
+    except ModelError as error:
+        return error
+
+
+def _has_gradient(builder: _Builder, compiled: Compiled, x: Tensor) -> bool:
+    """Tell whether the result depends on the input by differentiable steps."""
+    with torch.enable_grad():
+        return _run_once(builder, compiled, x.clone().requires_grad_()).requires_grad
+
+
+def _run_once(builder: _Builder, compiled: Compiled, x: Tensor, place: int | None = None) -> Tensor:
     program = compiled.program if place is None else _with_result(compiled, place).program
     values: Values = [compiled.compiler.constants.get(at) for at in range(compiled.compiler.count)]
     for source, alias in compiled.compiler.on_device.items():
@@ -207,11 +235,7 @@ def _attempt(builder: _Builder, compiled: Compiled, x: Tensor, place: int | None
     states = [SiteState(0.0) for _ in builder.sites]
     kappas = [site.kappa if site.form == "own_jump" else 0.0 for site in builder.sites]
     context = Context(torch.device("cpu"), kappas, states, [site.id for site in builder.sites])
-    try:
-        with torch.no_grad():
-            execute(program.steps, values, context)
-    except ModelError as error:
-        return error
+    execute(program.steps, values, context)
     result: Tensor = values[program.results[0]]
     return result
 
@@ -282,15 +306,7 @@ def _same(found: Tensor | JrError, expected: Tensor) -> bool:
     return bool(torch.allclose(found, expected, rtol=0.0, atol=tolerance, equal_nan=True))
 
 
-def _assemble(
-    builder: _Builder,
-    compiled: Compiled,
-    name: str,
-    softmax: str,
-    classes: int,
-    static_batch: int | None,
-    notes: list[str],
-) -> OnnxModule:
+def _assemble(builder: _Builder, compiled: Compiled, result: _Result) -> OnnxModule:
     prune(compiled.program)
     used: set[int] = set(compiled.program.results)
     for step in compiled.program.steps:
@@ -305,12 +321,14 @@ def _assemble(
         input_place=compiled.input_place,
         input_name=builder.entry.name,
         input_shape=(None, *builder.entry.shape[1:]),
-        output_name=name,
+        output_name=result.output_name,
         logits_name=compiled.names.get(compiled.program.results[0], ""),
-        softmax=softmax,
-        num_classes=classes,
-        static_batch=static_batch,
-        notes=tuple(notes),
+        softmax=result.softmax,
+        num_classes=result.num_classes,
+        static_batch=result.static_batch,
+        notes=result.notes,
         dtype=compiled.dtype,
+        override=builder.precision.override,
+        differentiable=result.differentiable,
     )
     return OnnxModule(blueprint, {alias: compiler.constants[source] for alias, source in aliases.items()})

@@ -40,7 +40,9 @@ class Blueprint:
         num_classes: How many logits there are.
         static_batch: The only batch size the graph can run with; other sizes are cut into such pieces. None: any.
         notes: What a reader of results should know about the conversion.
-        dtype: Floating type of the computation.
+        dtype: Floating type of the input and the logits.
+        override: The floating type that was asked for, None for the model's own ones.
+        differentiable: Whether any gradient path leads from the logits to the input.
     """
 
     program: Program
@@ -57,6 +59,28 @@ class Blueprint:
     static_batch: int | None
     notes: tuple[str, ...]
     dtype: torch.dtype
+    override: torch.dtype | None
+    differentiable: bool
+
+
+class _ZeroGradient(torch.autograd.Function):
+    """Return the first argument, with a gradient of zero in the second."""
+
+    @staticmethod
+    def forward(logits: Tensor, x: Tensor) -> Tensor:
+        del x
+        return logits.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the input's shape."""
+        del output
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (x,) = ctx.saved_tensors
+        return grads[0], torch.zeros_like(x)
 
 
 class OnnxModule(nn.Module):
@@ -137,6 +161,11 @@ class OnnxModule(nn.Module):
     def dtype(self) -> torch.dtype:
         """Floating type of the computation."""
         return self._blueprint.dtype
+
+    @property
+    def dtype_override(self) -> torch.dtype | None:
+        """The floating type that `load` was asked for, None for the model's own ones."""
+        return self._blueprint.override
 
     @property
     def device(self) -> torch.device:
@@ -276,9 +305,13 @@ class OnnxModule(nn.Module):
         context = Context(self._device, self._draw(), self._states, self._ids, self._observer)
         size = self._blueprint.static_batch
         if size is None or x.shape[0] == size:
-            return self._run(x, context)
-        pieces = [self._piece(part, size, context) for part in torch.split(x, size)]
-        return torch.cat(pieces)
+            logits = self._run(x, context)
+        else:
+            logits = torch.cat([self._piece(part, size, context) for part in torch.split(x, size)])
+        if not self._blueprint.differentiable and x.requires_grad and torch.is_grad_enabled():
+            # An attack must be able to ask for the gradient, and to find that it is zero.
+            logits = _ZeroGradient.apply(logits, x)  # type: ignore[no-untyped-call]
+        return logits
 
     def _piece(self, part: Tensor, size: int, context: Context) -> Tensor:
         """Run a piece of at most the static batch size, filled up with copies of its last sample."""
