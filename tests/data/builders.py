@@ -1,13 +1,16 @@
-"""Small files of every kind that the data readers take."""
+"""Small files of every kind that the data readers take, and the real CIFAR-10 in its publisher's format."""
 
 from __future__ import annotations
 
 import gzip
 import pickle
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 
@@ -88,3 +91,11 @@ def python2_batch(pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> bytes
         + (text(b"batch_label") + text(b"testing batch 1 of 1"))
         + (pickle.SETITEMS + pickle.STOP)
     )
+
+
+def unpack_cifar10(shared_dir: Path, folder: Path) -> str:
+    """Lay CIFAR-10 out below `folder` and return its specification; skip where Pillow is missing."""
+    pytest.importorskip("PIL", reason="unpacking CIFAR-10 needs Pillow")
+    unpack = [sys.executable, str(shared_dir / "unpack.py"), str(folder), "cifar10"]
+    subprocess.run(unpack, check=True, capture_output=True)
+    return f"cifar10:{folder}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 
 from jr_onnx.data import ImageData, load
 from models import build, entry, jump_relu, load_weights
+from tests.data.builders import unpack_cifar10
 
 # An image whose two largest logits agree to the last bits may fall to either side on another processor.
 NEAR_TIES = 2
@@ -37,11 +36,7 @@ def test_lenet_like_reaches_the_papers_accuracy(shared_dir: Path, kind: str, pla
 
 @pytest.fixture(scope="module")
 def cifar10(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> ImageData:
-    pytest.importorskip("PIL", reason="unpacking CIFAR-10 needs Pillow")
-    folder = tmp_path_factory.mktemp("cifar10")
-    unpack = [sys.executable, str(shared_dir / "unpack.py"), str(folder), "cifar10"]
-    subprocess.run(unpack, check=True, capture_output=True)
-    return load(f"cifar10:{folder}")
+    return load(unpack_cifar10(shared_dir, tmp_path_factory.mktemp("cifar10")))
 
 
 @pytest.mark.slow
