@@ -96,10 +96,15 @@ def make_environment(folder: Path, python: str) -> Environment:
     environment = Environment(folder)
     marker = folder / "complete"
     if not marker.exists():
+        if shutil.which(python) is None:
+            raise SystemExit(f"no interpreter {python!r} here: name one of Python 3.10 to 3.12 with --python")
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(environment.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *REQUIREMENTS], check=True)
         marker.write_text("\n".join(REQUIREMENTS) + "\n", encoding="utf-8")
+    library = environment.query("sysconfig.get_config_var('LDLIBRARY')")
+    if not library.startswith("libpython") or ".so" not in library:
+        raise SystemExit(f"{python} was built without a shared libpython, which tritonserver's Python back end needs")
     return environment
 
 
