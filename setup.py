@@ -65,6 +65,8 @@ def run(command: Sequence[str]) -> str:
 
 def find_cxx() -> list[str]:
     """Return the C++ compiler as the words of a command."""
+    if sys.platform != "linux":
+        raise BuildError(f"the op libraries are built on Linux only, this is {sys.platform}")
     wish = os.environ.get("CXX", "").strip()
     if wish:
         return shlex.split(wish)
@@ -106,9 +108,12 @@ def compile_host(cxx: list[str], sources: Sequence[str], folder: Path, *defines:
     return objects
 
 
-def link_flags() -> list[str]:
-    """Return flags that leave one symbol visible, `RegisterCustomOps`."""
-    return ["-shared", f"-Wl,--version-script={OPS / 'exports.map'}"]
+def linker_flags() -> list[str]:
+    """Return what the linker is told: one visible symbol, and never unload.
+
+    ONNX Runtime closes the library with the last session; staying loaded keeps what is registered for the next one.
+    """
+    return [f"--version-script={OPS / 'exports.map'}", "-z,nodelete"]
 
 
 def build_cpu(output: Path, folder: Path) -> str:
@@ -118,10 +123,11 @@ def build_cpu(output: Path, folder: Path) -> str:
     objects = compile_host(cxx, HOST_SOURCES, folder)
     # With its own C++ library inside, an older libstdc++ that was loaded first (conda) cannot break it.
     static = ["-static-libstdc++", "-static-libgcc"]
+    link = [*cxx, "-shared", *(f"-Wl,{flag}" for flag in linker_flags())]
     try:
-        run([*cxx, *link_flags(), *static, *objects, "-o", str(output)])
+        run([*link, *static, *objects, "-o", str(output)])
     except BuildError:
-        run([*cxx, *link_flags(), *objects, "-o", str(output)])
+        run([*link, *objects, "-o", str(output)])
     return version
 
 
@@ -136,8 +142,8 @@ def build_cuda(output: Path, folder: Path) -> str:
         objects.append(str(folder / f"{source}.o"))
         architectures = architecture_flags(nvcc)
         run([nvcc, *compiler, *CUDA_FLAGS, *architectures, "-c", str(OPS / source), "-o", objects[-1]])
-    script = ["-Xlinker", f"--version-script={OPS / 'exports.map'}"]
-    run([nvcc, *compiler, "-shared", "-cudart", "static", *script, *objects, "-o", str(output)])
+    linker = [word for flag in linker_flags() for word in ("-Xlinker", flag)]
+    run([nvcc, *compiler, "-shared", "-cudart", "static", *linker, *objects, "-o", str(output)])
     return version
 
 

@@ -50,6 +50,7 @@ class Figure(Record):
         subject: What was measured.
         size_bytes: Size of the tensor.
         node_us: Median time of one node, in microseconds.
+        low_us: The time that a tenth of the rounds stays below: what the node costs while nothing else runs.
         gb_per_s: Bytes read and written in that time, in 10^9 a second.
         ratio: Median over the rounds of this subject's time by the first subject's.
     """
@@ -58,6 +59,7 @@ class Figure(Record):
     subject: str
     size_bytes: int
     node_us: float
+    low_us: float
     gb_per_s: float
     ratio: float
 
@@ -171,7 +173,8 @@ def measure(subjects: dict[str, Timer], size_bytes: int, rounds: int) -> list[Fi
     for name, times in samples.items():
         median = statistics.median(times[1:])
         ratio = statistics.median(own / other for own, other in zip(times[1:], first, strict=True))
-        figures.append(Figure(name, size_bytes, median * 1e6, 2 * size_bytes / median / 1e9, ratio))
+        low = float(np.quantile(times[1:], 0.1))
+        figures.append(Figure(name, size_bytes, median * 1e6, low * 1e6, 2 * size_bytes / median / 1e9, ratio))
     return figures
 
 
@@ -202,14 +205,20 @@ def processor() -> str:
 def show(bench: OpBench) -> Table:
     """Render the figures: a row a size, a column a subject."""
     title = f"{bench.processor}, ONNX Runtime {bench.onnxruntime}, {bench.threads} thread(s), {bench.rounds} rounds"
-    table = Table(title=title, title_justify="left", caption="time of a node, GB/s read and written, ratio to column 1")
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="median (lowest tenth) time of a node, GB/s read and written, ratio to column 1",
+    )
     table.add_column("size", justify="right")
     subjects = list(dict.fromkeys(figure.subject for figure in bench.figures))
     for subject in subjects:
         table.add_column(subject, justify="right")
     for size in dict.fromkeys(figure.size_bytes for figure in bench.figures):
         row = [figure for figure in bench.figures if figure.size_bytes == size]
-        cells = [f"{figure.node_us:.1f} us {figure.gb_per_s:.0f} {figure.ratio:.2f}x" for figure in row]
+        cells = [
+            f"{figure.node_us:.1f} ({figure.low_us:.1f}) us {figure.gb_per_s:.0f} {figure.ratio:.2f}x" for figure in row
+        ]
         table.add_row(f"{size // KIB} KiB", *cells)
     return table
 

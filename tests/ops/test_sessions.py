@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -303,6 +306,21 @@ def test_shapes_are_inferred(make_session: Any, tmp_path: Any) -> None:
     )
     assert session.run(None, {"z": np.zeros((2, 3), np.float32)})[0].tolist() == [2, 3]
     assert b"Shape" not in path.read_bytes()  # folded: the optimiser knew the shape behind the node
+
+
+def test_the_library_stays_loaded_after_its_last_session(cpu_library: Path) -> None:
+    """ONNX Runtime closes it then; what is registered would be lost, and made anew by every next session."""
+    code = f"""
+import gc, onnxruntime
+for _ in range(2):
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library({str(cpu_library)!r})
+    del options
+    gc.collect()
+    print({cpu_library.name!r} in open("/proc/self/maps").read())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
 
 
 def test_many_sessions_share_one_registration(make_session: Any) -> None:
