@@ -21,6 +21,7 @@ SOURCES = (
 )
 
 
+@pytest.mark.slow
 def test_the_driver_runs_clean_on_aarch64(tmp_path: Path) -> None:
     compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
     if compiler is None or emulator is None:

@@ -144,6 +144,7 @@ def test_a_wheel_without_libraries_is_pure(source_tree: Path) -> None:
     assert not [name for name in contents(wheel) if name.endswith(".so")]
 
 
+@pytest.mark.slow
 def test_a_wheel_with_libraries_is_a_platform_wheel(source_tree: Path, cxx: list[str]) -> None:
     stale = source_tree / "jr_onnx" / "lib" / "libjr_onnx_cuda.so"
     stale.parent.mkdir()
