@@ -1,6 +1,7 @@
 """Model files: read without loading weights, written atomically, external data carried along."""
 
 from jr_onnx.modelfile.external import ExternalMode, carry, check, external_tensors, resolve, tensors
+from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.load import ModelFile, from_proto, load
 from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, save
 
@@ -15,6 +16,7 @@ __all__ = [
     "external_tensors",
     "from_proto",
     "load",
+    "readable",
     "resolve",
     "save",
     "tensors",

@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from jr_onnx.errors import ModelError
+from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.wire import Payloads, WireError, split
 
 _HASH_CHUNK = 1 << 20
@@ -58,7 +59,8 @@ def load(path: str | Path) -> ModelFile:
         digest.update(view[start : start + _HASH_CHUNK])
     proto = onnx.ModelProto()
     try:
-        skeleton, payloads = split(view)
+        with readable(str(path)):
+            skeleton, payloads = split(view)
         proto.ParseFromString(skeleton)
     except (WireError, DecodeError) as error:
         reason = str(error) if isinstance(error, WireError) else "it does not parse as a ModelProto"
@@ -74,7 +76,13 @@ def from_proto(proto: onnx.ModelProto) -> ModelFile:
     """Wrap a copy of a model in memory; its payloads stay in the copy."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    data = copy.SerializeToString(deterministic=True)
+    try:
+        with readable("the model"):
+            data = copy.SerializeToString(deterministic=True)
+    except ValueError as error:
+        raise ModelError(
+            f"the model cannot be serialised ({error}); more than 2 GB must come as a file", hint="Pass its path"
+        ) from None
     return ModelFile(None, copy, Payloads(), hashlib.sha256(data).hexdigest(), len(data))
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 import onnx
 from onnx import AttributeProto, TensorProto
 
+from jr_onnx.rewrite.expansion import expanded_size
 from jr_onnx.rewrite.scopes import Scope, function_key, normal_domain
 
 NAMES: dict[int, str] = {
@@ -43,7 +44,8 @@ _FLOAT_CONTRIB = {
     "SkipLayerNormalization", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReorderInput", "ReorderOutput",
     "NhwcFusedConv", "NhwcConv", "GroupNorm", "LayerNormalization",
 }  # fmt: skip
-_MAX_DEPTH = 64
+
+_SCAN_WITHOUT_LENGTHS = 9  # Scan of opset 8 has the sequence lengths as its first input
 
 Key = tuple[int, str]
 
@@ -53,6 +55,9 @@ class ElementTypes:
 
     Args:
         tops: The scopes of the main graph and of the function bodies, as `scopes.top_scopes` gives them.
+
+    Raises:
+        ModelError: A function calls itself, or the calls expand to too many nodes.
     """
 
     def __init__(self, tops: Sequence[Scope]) -> None:
@@ -62,7 +67,8 @@ class ElementTypes:
         self._tables: dict[int, dict[str, Key]] = {}
         self._functions = {function_key(scope.function): scope for scope in tops if scope.function is not None}
         self._count = 0
-        self._visit(tops[0], {}, 0)
+        expanded_size(tops)
+        self._visit(tops[0], {})
 
     def of(self, scope: Scope, name: str) -> set[int]:
         """Return the element types a value takes: one as a rule, several in a function called with several types.
@@ -75,7 +81,7 @@ class ElementTypes:
             found.add(self._type.get(self._find(key), 0) if key is not None else 0)
         return found
 
-    def _visit(self, scope: Scope, outer: dict[str, Key], depth: int) -> dict[str, Key]:
+    def _visit(self, scope: Scope, outer: dict[str, Key]) -> dict[str, Key]:
         self._count += 1
         number = self._count
         self._instances.setdefault(scope, []).append(number)
@@ -87,11 +93,11 @@ class ElementTypes:
             results = [table[name] if name else None for name in node.output]
             self._node(scope, node, arguments, results)
             bodies = scope.children_of.get(position, [])
-            tables = [self._visit(body, table, depth + 1) for body in bodies]
+            tables = [self._visit(body, table) for body in bodies]
             self._control_flow(node, arguments, results, bodies, tables)
             called = self._functions.get(function_key(node))
-            if called is not None and depth < _MAX_DEPTH:
-                self._call(called, arguments, results, depth)
+            if called is not None:
+                self._call(called, arguments, results)
         return table
 
     def _declare(self, scope: Scope, table: dict[str, Key], number: int) -> None:
@@ -174,17 +180,18 @@ class ElementTypes:
                     *zip(inner_out[1:], results, strict=False),
                 ]
             elif node.op_type == "Scan":
-                pairs = [*zip(inner_in, arguments, strict=False), *zip(inner_out, results, strict=False)]
+                given = arguments[1:] if body.opset < _SCAN_WITHOUT_LENGTHS else arguments
+                pairs = [*zip(inner_in, given, strict=False), *zip(inner_out, results, strict=False)]
             else:
                 pairs = []
             for one, other in pairs:
                 self._unite(one, other)
 
-    def _call(self, called: Scope, arguments: Sequence[Key | None], results: Sequence[Key | None], depth: int) -> None:
+    def _call(self, called: Scope, arguments: Sequence[Key | None], results: Sequence[Key | None]) -> None:
         function = called.function
         if function is None:
             return
-        table = self._visit(called, {}, depth + 1)
+        table = self._visit(called, {})
         for name, key in zip(function.input, arguments, strict=False):
             self._unite(table.get(name), key)
         for name, key in zip(function.output, results, strict=False):

@@ -16,7 +16,7 @@ from jr_onnx import provenance
 from jr_onnx._version import __version__
 from jr_onnx.errors import InputError, KappaError, NoSiteError, OutputError, RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, save
+from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, save
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewrite import contract
@@ -148,7 +148,19 @@ def rewrite(
 
 
 def retrofit(source: ModelFile, options: Options) -> Retrofit:
-    """Rewrite a loaded model in memory and prove the contract; writes nothing."""
+    """Rewrite a loaded model in memory and prove the contract; writes nothing.
+
+    Raises:
+        ModelError: The model is damaged, nested too deeply or recursive, or lacks its external data.
+        KappaError: kappa is invalid, or names no site.
+        NoSiteError: There is no site, or none is left.
+        RefusalError: A lowering is impossible, or the model is a retrofit and `replace` is not set.
+    """
+    with readable(str(source.path or "the model")):
+        return _retrofit(source, options)
+
+
+def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     base = _base(source, options)
     original = base.model
     files = check(original.proto, original.folder, hash_data=options.hash_data) if original.folder is not None else ()
@@ -212,11 +224,13 @@ def restore(model: str | Path | onnx.ModelProto, output: str | Path | None = Non
     if isinstance(model, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        undo(copy)
+        with readable("the model"):
+            undo(copy)
         return copy
     source = load(model)
     path = choose_output(source, output, force=force, suffix=".restored.onnx")
-    record = undo(source.proto)
+    with readable(str(source.path)):
+        record = undo(source.proto)
     if source.folder is not None:
         carry(record.external_data, source.folder, path.parent, "auto", force=force)
     save(source.proto, source.payloads, path)

@@ -10,13 +10,13 @@ from typing import ClassVar
 import onnx
 from onnx import TensorProto
 
-from jr_onnx.modelfile import load
+from jr_onnx.modelfile import load, readable
 from jr_onnx.records import Record
 from jr_onnx.rewrite.constants import ConstantFinder
 from jr_onnx.rewrite.detect import DETECTORS, refuse
 from jr_onnx.rewrite.detect.base import Context, Match, NotASite, Refused
 from jr_onnx.rewrite.dtypes import NAMES, ElementTypes
-from jr_onnx.rewrite.scopes import Scope, function_key, top_scopes, unique, walk
+from jr_onnx.rewrite.scopes import Scope, function_key, require_text, top_scopes, unique, walk
 from jr_onnx.semantics import DRAW_OP_TYPE, FLOAT_DTYPES, OP_DOMAIN, OP_TYPE
 
 _FEEDS_SHOWN = 4
@@ -120,8 +120,18 @@ def find_sites(model: onnx.ModelProto | str | Path) -> SiteTable:
 
 
 def locate(model: onnx.ModelProto) -> Findings:
-    """Find the sites of a proto, with their places in it."""
+    """Find the sites of a proto, with their places in it.
+
+    Raises:
+        ModelError: The model is nested too deeply, recursive, or holds names that are no text.
+    """
+    with readable("the model"):
+        return _locate(model)
+
+
+def _locate(model: onnx.ModelProto) -> Findings:
     tops = top_scopes(model)
+    require_text(tops)
     context = Context(model, ConstantFinder(model), {function_key(function) for function in model.functions})
     types = ElementTypes(tops)
     located: list[LocatedSite] = []

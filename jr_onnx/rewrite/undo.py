@@ -10,6 +10,8 @@ from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.rewrite.protos import replace_nodes, scopes_by_path, unpack
 from jr_onnx.rewrite.scopes import Scope, function_key
 
+_FROM_ORIGINAL = "Rewrite the original model again"
+
 
 def undo(model: onnx.ModelProto) -> Provenance:
     """Put the original back, in place, and return the provenance that was there.
@@ -23,14 +25,17 @@ def undo(model: onnx.ModelProto) -> Provenance:
             "the model carries no jr-onnx provenance, so there is nothing to restore",
             hint="Only files written by jr-onnx can be restored; other tools may have dropped the metadata",
         )
-    _remove_functions(model, set(record.undo.functions_added))
     _restore_sites(model, record.sites)
+    _remove_functions(model, set(record.undo.functions_added))
     _restore_graph(model, record)
     provenance.remove(model)
     return record
 
 
 def _remove_functions(model: onnx.ModelProto, added: set[str]) -> None:
+    gone = sorted(added - {function_key(function) for function in model.functions})
+    if gone:
+        raise ModelError(f"the function {gone[0]!r}, which the rewrite added, is gone", hint=_FROM_ORIGINAL)
     for index in reversed(range(len(model.functions))):
         if function_key(model.functions[index]) in added:
             del model.functions[index]
@@ -40,6 +45,11 @@ def _restore_sites(model: onnx.ModelProto, sites: tuple[SiteRecord, ...]) -> Non
     scopes = scopes_by_path(model)
     by_scope: dict[str, list[SiteRecord]] = {}
     for site in sites:
+        if site.scope not in scopes:
+            raise ModelError(
+                f"site {site.id}: the model no longer has the scope {site.scope!r}",
+                hint=f"The file was changed after the rewrite. {_FROM_ORIGINAL}",
+            )
         by_scope.setdefault(site.scope, []).append(site)
     # Inner scopes first: restoring an outer one copies what lies inside.
     for path in reversed([path for path in scopes if path in by_scope]):
@@ -52,10 +62,10 @@ def _restore_scope(scope: Scope, sites: list[SiteRecord]) -> None:
     for site in sites:
         end = last.get(site.output)
         start = end - site.nodes + 1 if end is not None else -1
-        if end is None or start < 0 or any(node is None for node in nodes[start : end + 1]):
+        if end is None or not 0 <= start <= end or any(node is None for node in nodes[start : end + 1]):
             raise ModelError(
                 f"site {site.id} is not where the rewrite left it (tensor {site.output!r})",
-                hint="The file was changed after the rewrite; restore from the original model",
+                hint=f"The file was changed after the rewrite. {_FROM_ORIGINAL}",
             )
         nodes[start : end + 1] = [None] * (end - start) + [unpack(onnx.NodeProto, site.original)]
     replace_nodes(scope, [node for node in nodes if node is not None])
@@ -63,6 +73,8 @@ def _restore_scope(scope: Scope, sites: list[SiteRecord]) -> None:
 
 def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
     graph, steps = model.graph, record.undo
+    if not 0 <= steps.nodes_prepended <= len(graph.node):
+        raise ModelError(f"{steps.nodes_prepended} nodes should stand in front of the graph, found {len(graph.node)}")
     del graph.node[: steps.nodes_prepended]
     for name in steps.initializers_added:
         _remove_named(graph.initializer, name)
@@ -88,7 +100,7 @@ def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
 def _restore_calls(model: onnx.ModelProto, calls: tuple[tuple[str, int, str], ...]) -> None:
     scopes = scopes_by_path(model)
     for path, index, packed in calls:
-        if path not in scopes or index >= len(scopes[path].nodes):
+        if path not in scopes or not 0 <= index < len(scopes[path].nodes):
             raise ModelError(f"call {index} in scope {path!r} is not where the rewrite left it")
         # A call holds no sub-graph, so copying over it leaves the other scopes alone.
         scopes[path].nodes[index].CopyFrom(unpack(onnx.NodeProto, packed))
@@ -99,4 +111,4 @@ def _remove_named(items: object, name: str) -> None:
         if item.name == name:
             del items[index]  # type: ignore[attr-defined]
             return
-    raise ModelError(f"{name!r}, which the rewrite added, is gone", hint="Restore from the original model")
+    raise ModelError(f"{name!r}, which the rewrite added, is gone", hint=_FROM_ORIGINAL)
