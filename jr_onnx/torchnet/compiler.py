@@ -7,9 +7,8 @@ moved. So shape arithmetic never waits for a GPU, and the batch size stays free.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import onnx
 import torch
@@ -19,60 +18,19 @@ from torch import Tensor
 from jr_onnx.errors import ModelError
 from jr_onnx.rewrite.scopes import Scope, function_key, normal_domain
 from jr_onnx.torchnet import ops as _ops
+from jr_onnx.torchnet.attributes import output_type, read_attributes
 from jr_onnx.torchnet.dtypes import Precision, from_proto, name_of
 from jr_onnx.torchnet.ops.microsoft import LINEAR_PARTS
 from jr_onnx.torchnet.program import BranchStep, MoveStep, OpStep, Program, SiteStep, Step
+from jr_onnx.torchnet.references import Kind, Ref, SitePlan, Unsupported
 from jr_onnx.torchnet.registry import MAX_OPSET, MIN_OPSET, Node, UnsupportedNodeError, find
+from jr_onnx.torchnet.topology import branch_bodies, needed_nodes
 
 __all__ = ["Compiler", "Ref", "SitePlan", "Unsupported"]
 
 _FAMILIES = _ops.__all__  # importing the package has filled the table of operators
 _MAX_DEPTH = 64
-_ATTRIBUTE_TYPES = (
-    AttributeProto.FLOAT,
-    AttributeProto.FLOATS,
-    AttributeProto.INT,
-    AttributeProto.INTS,
-    AttributeProto.STRING,
-    AttributeProto.STRINGS,
-    AttributeProto.TENSOR,
-)
 _MAX_FOLDED = 1 << 26
-Kind = Literal["const", "host", "device"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """Where a value of the model lies: its place in the list, its kind, its ONNX element type (0 = not told)."""
-
-    place: int
-    kind: Kind
-    element_type: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SitePlan:
-    """What the compiler has to know of a site: its number, its cap, and its data input (None: the linear part's)."""
-
-    number: int
-    cap: float | None
-    data_input: int | None
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Unsupported:
-    """One operator that cannot be evaluated, and where it stands."""
-
-    op_type: str
-    domain: str
-    opset: int
-    node: str
-    reason: str
-
-    def __str__(self) -> str:
-        name = f"{self.domain}::{self.op_type}" if self.domain else self.op_type
-        text = f"{name} (opset {self.opset}, node {self.node!r}"
-        return f"{text}: {self.reason})" if self.reason else f"{text})"
 
 
 @dataclass
@@ -265,7 +223,7 @@ class Compiler:
             op_type=str(proto.op_type),
             name=scope.node_label(proto),
             opset=version,
-            attributes=self._attributes(proto, bound),
+            attributes=read_attributes(proto, bound, self._read),
             constants=[
                 self.constants[ref.place] if ref is not None and ref.kind == "const" else None for ref in inputs
             ],
@@ -275,26 +233,6 @@ class Compiler:
             lead=self.lead,
             element_types=[ref.element_type if ref is not None else 0 for ref in inputs],
         )
-
-    def _attributes(self, proto: onnx.NodeProto, bound: Mapping[str, AttributeProto]) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for attribute in proto.attribute:
-            source: AttributeProto | None = attribute
-            if attribute.ref_attr_name:
-                source = bound.get(attribute.ref_attr_name)
-            if source is None or source.type not in _ATTRIBUTE_TYPES:
-                continue
-            value = onnx.helper.get_attribute_value(source)
-            if isinstance(value, bytes):
-                value = value.decode("utf-8", errors="replace")
-            elif isinstance(value, onnx.TensorProto):
-                value = self._read(value)
-                if value is None:
-                    continue
-            elif not isinstance(value, int | float | str):
-                value = list(value)
-            result[str(attribute.name)] = value
-        return result
 
     def _fold(
         self, step: OpStep, inputs: Sequence[Ref | None], proto: onnx.NodeProto, env: dict[str, Ref], node: Node
@@ -312,7 +250,7 @@ class Compiler:
             return False
         for name, item in zip(proto.output, results, strict=False):
             if name:
-                env[name] = self.constant(item.detach(), _told(proto, node))
+                env[name] = self.constant(item.detach(), output_type(proto, node))
         return True
 
     def _outputs(self, proto: onnx.NodeProto, env: dict[str, Ref], kind: Kind, node: Node | None) -> tuple[int, ...]:
@@ -321,7 +259,7 @@ class Compiler:
             place = self.new_place() if name else -1
             places.append(place)
             if name:
-                env[name] = Ref(place, kind, _told(proto, node) if node is not None else 0)
+                env[name] = Ref(place, kind, output_type(proto, node) if node is not None else 0)
         return tuple(places)
 
     def _as_is(self, ref: Ref | None) -> int:
@@ -464,66 +402,3 @@ class Compiler:
             raise ModelError(f"{body.path!r} is no graph")
         self._initializers(graph, inner, {})
         return self._nodes(body, inner, [str(value.name) for value in graph.output], bound, depth + 1)
-
-
-def branch_bodies(scope: Scope, position: int) -> list[Scope]:
-    """Return the then and the else branch of an If, in this order."""
-    node = scope.nodes[position]
-    names = [str(attribute.name) for attribute in node.attribute if attribute.HasField("g")]
-    bodies = dict(zip(names, scope.children_of.get(position, []), strict=False))
-    return [bodies[name] for name in ("then_branch", "else_branch") if name in bodies]
-
-
-def needed_nodes(scope: Scope, env: Mapping[str, Ref], wanted: Iterable[str]) -> list[int]:
-    """Return the positions of the nodes that the wanted names need, in an order in which they can run.
-
-    Files whose nodes do not stand in topological order are put in order.
-
-    Raises:
-        ModelError: The graph has a cycle.
-    """
-    producer = {str(name): at for at, node in enumerate(scope.nodes) for name in node.output if name}
-    order: list[int] = []
-    state: dict[int, int] = {}  # 1: its inputs are being visited, 2: done
-    stack: list[tuple[int, bool]] = [(producer[name], False) for name in reversed(list(wanted)) if name in producer]
-    while stack:
-        at, leaving = stack.pop()
-        if leaving:
-            state[at] = 2
-            order.append(at)
-            continue
-        if state.get(at) == 2:
-            continue
-        if state.get(at) == 1:
-            raise ModelError(f"the node {scope.node_label(scope.nodes[at])!r} depends on itself")
-        state[at] = 1
-        stack.append((at, True))
-        for name in reversed(_read_names(scope, at)):
-            before = producer.get(name)
-            if before is not None and name not in env and state.get(before) != 2:
-                stack.append((before, False))
-    return order
-
-
-def _read_names(scope: Scope, position: int) -> list[str]:
-    """Return the names a node reads, those that its sub-graphs capture included."""
-    names = [str(name) for name in scope.nodes[position].input if name]
-    for child in scope.children_of.get(position, []):
-        for at in range(len(child.nodes)):
-            names.extend(_read_names(child, at))
-        if child.graph is not None:
-            names.extend(str(value.name) for value in child.graph.output)
-    return names
-
-
-def _told(proto: onnx.NodeProto, node: Node | None) -> int:
-    """Return the element type of a node's output where its attributes tell it, or its kind passes it on."""
-    if node is None:
-        return 0
-    if proto.op_type == "Cast":
-        return int(node.attr("to", 0))
-    if proto.op_type == "Constant":
-        return next((int(item.t.data_type) for item in proto.attribute if item.name == "value"), 0)
-    if proto.op_type in ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze"):
-        return node.element_type(0)
-    return 0

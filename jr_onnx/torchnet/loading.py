@@ -16,10 +16,11 @@ from torch import Tensor
 from jr_onnx.errors import JrError, ModelError, UnsupportedOpsError
 from jr_onnx.rewrite.scopes import function_key, top_scopes
 from jr_onnx.rewrite.sites import locate
-from jr_onnx.torchnet.compiler import Compiler, Ref, SitePlan
+from jr_onnx.torchnet.compiler import Compiler
 from jr_onnx.torchnet.dtypes import FLOATS, Precision, name_of
 from jr_onnx.torchnet.module import Blueprint, OnnxModule
 from jr_onnx.torchnet.program import Context, OpStep, Program, SiteState, Values, execute, prune
+from jr_onnx.torchnet.references import Ref, SitePlan
 from jr_onnx.torchnet.sites import TorchSite, own_jumps, torch_sites
 from jr_onnx.torchnet.source import GraphInput, Source, image_input, logit_candidates, read
 

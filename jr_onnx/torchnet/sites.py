@@ -11,7 +11,7 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite.scopes import Scope, normal_domain, unique, walk
 from jr_onnx.rewrite.sites import LocatedSite
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, round_kappa
-from jr_onnx.torchnet.compiler import SitePlan
+from jr_onnx.torchnet.references import SitePlan
 
 _DEFAULT_ALPHA = 1.0
 

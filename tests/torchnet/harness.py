@@ -11,9 +11,10 @@ from torch import Tensor
 
 from jr_onnx.errors import UnsupportedOpsError
 from jr_onnx.rewrite.scopes import function_key, top_scopes
-from jr_onnx.torchnet.compiler import Compiler, Ref
+from jr_onnx.torchnet.compiler import Compiler
 from jr_onnx.torchnet.dtypes import Precision, from_array, from_proto
 from jr_onnx.torchnet.program import Context, Program, Values, execute, prune
+from jr_onnx.torchnet.references import Ref
 
 
 def to_tensor(value: object, element_type: int) -> Tensor | None:

@@ -1,0 +1,169 @@
+"""Verify a person's own torch network against its ONNX export and the export's retrofits.
+
+    torch network              vs.  ONNX Runtime on the original                       at kappa 0
+    torch network, ReLU := J   vs.  ONNX Runtime on the retrofit, or on every lowering  at the retrofit's kappas
+
+So the chain from the network that was trained to the file that is served is closed, without trusting an exporter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor
+
+from jr_onnx.errors import InputError, NoSiteError, RefusalError, VerificationError
+from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.provenance import Provenance
+from jr_onnx.provenance import read as read_provenance
+from jr_onnx.records import Record
+from jr_onnx.rewrite import find_sites, rewrite
+from jr_onnx.torchnet.comparison import Comparison, Pair
+from jr_onnx.torchnet.parity import draws_inside, original_of
+from jr_onnx.torchnet.runtime import Reference
+from jr_onnx.torchnet.source import Source, image_input, logit_candidates, read
+from jr_onnx.verify.torch_network import TorchNetwork, load_network, random_inputs
+
+Array = npt.NDArray[Any]
+Kappa = float | Mapping[str, float] | KappaPlan | RandomKappa
+LOWERINGS = ("where", "thresholded", "custom")
+_SAMPLES = 32
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TorchReport(Record):
+    """What the comparison of a torch network with its export found.
+
+    Attributes:
+        model: File name of the ONNX model.
+        network: The network, as module:factory.
+        weights: File name of the weights, "" for those the factory made.
+        relu_calls: How many ReLUs one pass of the network has.
+        sites: How many sites the export has.
+        comparisons: One at kappa 0, then one per retrofit.
+        notes: What was not compared, and why.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.verify_torch/1"
+    model: str
+    network: str
+    weights: str
+    relu_calls: int
+    sites: int
+    comparisons: tuple[Comparison, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether all comparisons passed."""
+        return all(item.passed for item in self.comparisons)
+
+
+def verify_torch(
+    network: str,
+    weights: str | Path | None,
+    model: str | Path,
+    inputs: Array | Tensor | None = None,
+    *,
+    kappa: Kappa | None = None,
+    lowerings: Sequence[str] = LOWERINGS,
+    output: str | None = None,
+    seed: int = 0,
+    raise_on_failure: bool = True,
+) -> TorchReport:
+    """Compare a torch network with its ONNX export and with retrofits of it.
+
+    Args:
+        network: The network as `module:factory`; see `torch_network.load_network`.
+        weights: Its state dict, or None.
+        model: The export, or a retrofit of it, which is then verified at its own kappas.
+        inputs: Real inputs, (N, ...); None for random ones.
+        kappa: Retrofit an original export in memory with this kappa and verify that; None to stay at kappa 0.
+        lowerings: The lowerings to do that with.
+        output: Which output of the model the network's is; None for the first floating matrix.
+        seed: Of the random inputs.
+        raise_on_failure: Raise instead of returning a failed report.
+
+    Raises:
+        InputError: The network, its weights or the inputs cannot be used.
+        ModelError: The file is no usable model.
+        VerificationError: A comparison failed.
+    """
+    source = read(model)
+    entry = image_input(source.model, None)
+    data = torch.as_tensor(random_inputs(entry.shape[1:], _SAMPLES, seed) if inputs is None else inputs)
+    if data.shape[0] == 0:
+        raise InputError("the verification needs at least one input, found none")
+    if source.provenance is not None and kappa is not None:
+        raise InputError(
+            "the model is a retrofit and brings its own kappas", hint="Give the original export, or no kappa"
+        )
+    chosen = logit_candidates(source.model, output)[0]
+    ids = [site.id for site in find_sites(source.model).sites]
+    module = load_network(network, None if weights is None else Path(weights))
+    own, exact = (TorchNetwork(module, ids, dtype) for dtype in (torch.float32, torch.float64))
+    calls = own.calls(data[:1])
+    pair = Pair(own, own, exact, _BATCH)
+    pair.set_kappas(dict.fromkeys(ids, 0.0))
+    comparisons = [pair.compare("original at kappa 0", Reference(original_of(source, model), chosen), data, None)]
+    report = TorchReport(
+        Path(model).name, network, "" if weights is None else Path(weights).name, calls, len(ids), tuple(comparisons)
+    )
+    retrofits, notes = _retrofits(source, model, kappa, lowerings)
+    if retrofits and calls != len(ids):
+        notes.append(
+            f"the network has {calls} ReLU calls and the export {len(ids)} sites, so it is not known which is which, "
+            "and the retrofit was not compared"
+        )
+        retrofits = []
+    if retrofits:
+        rounding = pair.rounding_at_sites(data)
+        for what, proto, record in retrofits:
+            pair.set_kappas(dict.fromkeys(ids, 0.0) | {site.id: site.kappa for site in record.sites})
+            comparisons.append(pair.compare(what, Reference(proto, chosen), data, rounding))
+    report = dataclasses.replace(report, comparisons=tuple(comparisons), notes=tuple(notes))
+    if raise_on_failure and not report.passed:
+        _raise(report)
+    return report
+
+
+def _retrofits(
+    source: Source, model: str | Path, kappa: Kappa | None, lowerings: Sequence[str]
+) -> tuple[list[tuple[str, str | Path | onnx.ModelProto, Provenance]], list[str]]:
+    """Return the retrofits to compare: the file itself, or one per lowering; and what is left out, with the reason."""
+    if source.provenance is not None:
+        if draws_inside(source):
+            return [], ["the retrofit draws kappa inside the graph, so only the original was compared"]
+        return [("retrofit", model, source.provenance)], []
+    if kappa is None:
+        return [], []
+    original = original_of(source, source.model)
+    found: list[tuple[str, str | Path | onnx.ModelProto, Provenance]] = []
+    notes = []
+    for lowering in lowerings:
+        try:
+            proto, _ = rewrite(original, kappa, lowering=lowering)
+        except (RefusalError, NoSiteError) as error:
+            notes.append(f"the lowering {lowering} was not compared: {error.message}")
+            continue
+        record = read_provenance(proto)
+        if record is not None:
+            found.append((f"retrofit ({lowering})", proto, record))
+    return found, notes
+
+
+def _raise(report: TorchReport) -> None:
+    worst = max(report.comparisons, key=lambda item: item.worst_ratio)
+    if worst is report.comparisons[0]:
+        hint = "Check that the weights, the preprocessing and the chosen output are those of the export"
+    else:
+        hint = "The original agrees, so a ReLU of the network and a site of the export are not the same"
+    raise VerificationError(f"the network {report.network} and {report.model} disagree on {worst}", hint=hint)
