@@ -51,14 +51,15 @@ class BuildError(Exception):
 
 
 def run(command: Sequence[str]) -> str:
-    """Run a compiler and return what it prints, or raise the last line of its complaint."""
+    """Run a compiler and return what it prints, or raise its first error."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=OPS)
     except OSError as error:
         raise BuildError(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode != 0:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line.lower()]
-        detail = lines[0] if lines else (done.stderr + done.stdout).strip()[-200:]
+        complaints = [line for line in done.stderr.splitlines() if line.strip()]
+        errors = [line for line in complaints if "error" in line.lower()]
+        detail = (errors or complaints[-1:] or [f"exit code {done.returncode}"])[0]
         raise BuildError(f"{command[0]} failed: {' '.join(detail.split())}")
     return done.stdout
 

@@ -79,17 +79,31 @@ def test_without_a_compiler_nothing_fails(
     assert report["cuda"]["reason"].startswith("JR_ONNX_BUILD_CUDA=0")
 
 
-@pytest.mark.parametrize("compiler", ["false", "/nonexistent/compiler"])
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("exit 3", "failed: exit code 3"),
+        ("echo one >&2; echo 'x.cc:1: error: no' >&2; exit 1", "failed: x.cc:1: error: no"),
+        ("echo one >&2; echo two >&2; exit 1", "failed: two"),
+        (None, "cannot be run: No such file or directory"),
+    ],
+)
 def test_a_failing_compiler_fails_nothing(
     setup_module: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    compiler: str,
+    script: str | None,
+    reason: str,
 ) -> None:
-    monkeypatch.setenv("CXX", compiler)
+    compiler = tmp_path / "compiler"
+    if script is not None:
+        compiler.write_text(f"#!/bin/sh\n{script}\n")
+        compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
     assert setup_module.build_libraries(tmp_path) == []
-    assert f"libjr_onnx_cpu.so is not built: {compiler}" in capsys.readouterr().err.splitlines()[0]
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line == f"jr-onnx: warning: libjr_onnx_cpu.so is not built: {compiler} {reason}"
     assert not list(tmp_path.glob("*.so"))
 
 
