@@ -7,7 +7,6 @@ One metadata entry, `jr_onnx.provenance`, holds a JSON record. It carries the or
 from __future__ import annotations
 
 import hashlib
-import mmap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -153,18 +152,13 @@ def remove(model: Any) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file in hex, read through a memory map.
+    """Return the SHA-256 of a file in hex, read in pieces.
 
     Raises:
         ModelError: The file cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
-            if path.stat().st_size:
-                with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as view:
-                    for start in range(0, len(view), 1 << 20):
-                        digest.update(view[start : start + (1 << 20)])
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None
-    return digest.hexdigest()

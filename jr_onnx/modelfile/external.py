@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -110,12 +111,15 @@ def check(model: onnx.ModelProto, folder: Path, *, hash_data: bool = False) -> t
     for location, group in sorted(by_location.items()):
         path = resolve(folder, location)
         try:
-            size = path.stat().st_size
+            status = path.stat()
         except OSError:
+            status = None
+        if status is None or not stat.S_ISREG(status.st_mode):
             raise ModelError(
                 f"the external data {location!r} of tensor {group[0].name!r} is not in {folder}",
                 hint="Put the file beside the model, or export the model again",
-            ) from None
+            )
+        size = status.st_size
         for tensor in group:
             end = tensor.offset + (tensor.length or 0)
             if end > size:
@@ -153,16 +157,31 @@ def resolve(folder: Path, location: str) -> Path:
     return path
 
 
-def carry(files: tuple[ExternalFile, ...], source: Path, target: Path, mode: ExternalMode, *, force: bool) -> str:
+def carry(files: tuple[ExternalFile, ...], source: Path, output: Path, mode: ExternalMode, *, force: bool) -> str:
     """Bring external files to the output's folder and say how: "none", "reference", "reflink", "copy" or "hardlink".
 
     In the source's own folder the output refers to the same files, for the model would otherwise need other locations.
 
+    Args:
+        files: What `check` found.
+        source: Folder of the source model.
+        output: Path of the model that will be written.
+        mode: How to bring them across folders.
+        force: Replace files that are in the way.
+
     Raises:
-        OutputError: A different file is in the way, `reference` was asked for across folders, or writing fails.
+        OutputError: The output would replace the data, a different file is in the way, `reference` was asked for
+            across folders, or writing fails.
     """
+    target = output.parent
     if not files:
         return "none"
+    for item in files:
+        if any(_same(output, folder / item.location) for folder in (source, target)):
+            raise OutputError(
+                f"the output {output} is where the model's external data {item.location!r} lies or will lie",
+                hint="Choose another output (-o)",
+            )
     if source.resolve() == target.resolve():
         return "reference"
     if mode == "reference":
@@ -198,10 +217,12 @@ def _place(origin: Path, destination: Path, mode: ExternalMode) -> str:
                     hint="Use --external-data copy",
                 ) from None
             return "hardlink"
-        if _reflink(origin, temporary):
-            return "reflink"
-        shutil.copyfile(origin, temporary)
-        return "copy"
+        used = "reflink" if _reflink(origin, temporary) else "copy"
+        if used == "copy":
+            shutil.copyfile(origin, temporary)
+        with temporary.open("rb") as stream:  # on the disk before its name is: a crash leaves no empty file
+            os.fsync(stream.fileno())
+        return used
 
 
 def _reflink(origin: Path, destination: Path) -> bool:
@@ -209,3 +230,9 @@ def _reflink(origin: Path, destination: Path) -> bool:
         fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
         return True
     return False
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()

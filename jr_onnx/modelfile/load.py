@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,8 @@ from google.protobuf.message import DecodeError
 
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile.guard import readable
+from jr_onnx.modelfile.mapping import map_file, slices
 from jr_onnx.modelfile.wire import Payloads, WireError, split
-
-_HASH_CHUNK = 1 << 20
 
 
 @dataclass
@@ -55,8 +54,8 @@ def load(path: str | Path) -> ModelFile:
     path = Path(path)
     view = _map(path)
     digest = hashlib.sha256()
-    for start in range(0, len(view), _HASH_CHUNK):
-        digest.update(view[start : start + _HASH_CHUNK])
+    for part in slices(view):
+        digest.update(part)
     proto = onnx.ModelProto()
     try:
         with readable(str(path)):
@@ -88,12 +87,14 @@ def from_proto(proto: onnx.ModelProto) -> ModelFile:
 
 def _map(path: Path) -> memoryview:
     try:
-        if path.is_dir():
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise ModelError(f"{path} is a directory, expected an ONNX model file")
-        with path.open("rb") as stream:
-            if path.stat().st_size == 0:
-                raise ModelError(f"{path} is empty (0 bytes), expected an ONNX model")
-            return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelError(f"{path} is no regular file, expected an ONNX model file", hint="Write it to a file first")
+        if status.st_size == 0:
+            raise ModelError(f"{path} is empty (0 bytes), expected an ONNX model")
+        return map_file(path)
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist", hint="Check the path") from None
     except (OSError, ValueError) as error:

@@ -12,7 +12,8 @@ from pathlib import Path
 import onnx
 
 from jr_onnx.errors import OutputError
-from jr_onnx.modelfile.wire import Buffer, Payloads, join
+from jr_onnx.modelfile.mapping import slices
+from jr_onnx.modelfile.wire import Buffer, Payloads, WireError, join
 
 _PROTOBUF_LIMIT = 2**31 - 1
 
@@ -23,7 +24,10 @@ def save(proto: onnx.ModelProto, payloads: Payloads, path: Path) -> None:
     Raises:
         OutputError: The folder is missing, or the file cannot be written.
     """
-    atomic_write(path, join(proto.SerializeToString(deterministic=True), payloads))
+    try:
+        atomic_write(path, join(proto.SerializeToString(deterministic=True), payloads))
+    except WireError as error:
+        raise OutputError(f"cannot write {path}: {error}", hint="Nothing was changed") from None
 
 
 def assemble(proto: onnx.ModelProto, payloads: Payloads) -> onnx.ModelProto:
@@ -51,7 +55,8 @@ def atomic_write(path: Path, chunks: Iterable[Buffer]) -> None:
     """
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         for chunk in chunks:
-            stream.write(chunk)
+            for part in slices(chunk):
+                stream.write(part)
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -70,7 +75,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise OutputError(f"{path} is a directory, expected a file name", hint="Choose another output (-o)")
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=folder)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=folder)
         os.close(handle)
         temporary = Path(name)
         # mkstemp makes the file private; the result gets what the user's umask says, as any other file does.

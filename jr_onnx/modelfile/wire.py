@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-THRESHOLD: Final = 4096
+THRESHOLD: Final = (32 << 10) + 1
+"""Least bytes of a payload; whatever this package reads as a constant is smaller, and stays in the proto."""
 TOKEN_BYTES: Final = 16
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -32,6 +34,12 @@ _CHILDREN: Final[dict[str, dict[int, str]]] = {
 }
 # TensorProto: float_data, raw_data, double_data. A 16-byte token is a valid packed value of each.
 _PAYLOAD_FIELDS: Final = frozenset({4, 9, 10})
+# Fields of which a message has one, or which protobuf joins if they stand twice: then their tokens would be joined too.
+_JOINED: Final[dict[str, frozenset[int]]] = {
+    "tensor": _PAYLOAD_FIELDS,
+    "attribute": frozenset({5, 22}),
+    "sparse": frozenset({1, 2}),
+}
 
 Buffer = bytes | memoryview
 
@@ -44,10 +52,11 @@ class WireError(ValueError):
 class Payloads:
     """Views of the payloads that were taken out, and the tokens that stand for them.
 
-    A token is 8 random bytes and the payload's index in 8 bytes, so that no weight is mistaken for one.
+    A token is 8 random bytes and the payload's index in 8 bytes, so that no weight is mistaken for one. As floats or
+    doubles the bytes are ordinary numbers: a NaN might not survive the way through Python's floats.
     """
 
-    nonce: bytes = field(default_factory=lambda: os.urandom(8))
+    nonce: bytes = field(default_factory=lambda: _ordinary(os.urandom(8)))
     views: list[Buffer] = field(default_factory=list)
 
     def put(self, view: Buffer) -> bytes:
@@ -66,6 +75,10 @@ class Payloads:
         return len(self.views)
 
 
+def _ordinary(random: bytes) -> bytes:
+    return random[:3] + b"\x3d" + random[4:7] + b"\x3d"
+
+
 def split(data: Buffer) -> tuple[bytes, Payloads]:
     """Return the serialised model with tokens for payloads, and the payloads.
 
@@ -77,17 +90,36 @@ def split(data: Buffer) -> tuple[bytes, Payloads]:
     return b"".join(chunks), payloads
 
 
-def join(data: bytes, payloads: Payloads) -> Iterator[Buffer]:
-    """Yield the chunks of the full file for a serialised model that holds tokens."""
+def join(data: bytes, payloads: Payloads) -> list[Buffer]:
+    """Return the chunks of the full file for a serialised model that holds tokens.
+
+    Raises:
+        WireError: A token is no longer a whole field, so that its payload has no place.
+    """
     positions = _positions(data, payloads.nonce)
-    yield from _join_message(memoryview(data), 0, len(data), "model", payloads, positions)
+    left = set(positions)
+    chunks = _join_message(memoryview(data), 0, len(data), "model", _Joining(payloads, positions, left))
+    if left:
+        raise WireError(f"{len(left)} of {len(positions)} tensors were changed where only their nodes should be")
+    return chunks
+
+
+@dataclass
+class _Joining:
+    """What joining works on: all places of tokens in order, and those not yet replaced."""
+
+    payloads: Payloads
+    positions: list[int]
+    left: set[int]
 
 
 def _split_message(view: memoryview, kind: str, payloads: Payloads) -> list[Buffer]:
     chunks: list[Buffer] = []
     kept = 0  # start of the bytes not yet emitted
-    for number, wire_type, start, body, end in _fields(view, 0, len(view)):
-        if wire_type != _LENGTH or end - body < THRESHOLD:
+    fields = list(_fields(view, 0, len(view)))
+    twice = _standing_twice(fields, _JOINED.get(kind, frozenset()))
+    for number, wire_type, start, body, end in fields:
+        if wire_type != _LENGTH or end - body < THRESHOLD or number in twice:
             continue
         if kind == "tensor" and number in _PAYLOAD_FIELDS:
             replacement: list[Buffer] = [payloads.put(view[body:end])]
@@ -103,21 +135,25 @@ def _split_message(view: memoryview, kind: str, payloads: Payloads) -> list[Buff
     return chunks
 
 
-def _join_message(
-    view: memoryview, first: int, last: int, kind: str, payloads: Payloads, positions: list[int]
-) -> list[Buffer]:
+def _standing_twice(fields: list[tuple[int, int, int, int, int]], numbers: frozenset[int]) -> set[int]:
+    counts = Counter(field[0] for field in fields if field[0] in numbers)
+    return {number for number, count in counts.items() if count > 1}
+
+
+def _join_message(view: memoryview, first: int, last: int, kind: str, work: _Joining) -> list[Buffer]:
     chunks: list[Buffer] = []
     kept = first
     for number, wire_type, start, body, end in _fields(view, first, last):
-        if wire_type != _LENGTH or not _any_between(positions, body, end):
+        if wire_type != _LENGTH or not _any_between(work.positions, body, end):
             continue
         if kind == "tensor" and number in _PAYLOAD_FIELDS:
-            payload = payloads.get(view[body:end])
+            payload = work.payloads.get(view[body:end])
             if payload is None:
                 continue
+            work.left.discard(body)
             replacement: list[Buffer] = [payload]
         elif number in _CHILDREN[kind]:
-            replacement = _join_message(view, body, end, _CHILDREN[kind][number], payloads, positions)
+            replacement = _join_message(view, body, end, _CHILDREN[kind][number], work)
         else:
             continue
         chunks.append(view[kept:start])

@@ -201,7 +201,7 @@ def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: boo
     how = "none"
     record = provenance.read(done.model)
     if record is not None and done.source.folder is not None:
-        how = carry(record.external_data, done.source.folder, path.parent, external_data, force=force)
+        how = carry(record.external_data, done.source.folder, path, external_data, force=force)
     save(done.model, done.source.payloads, path)
     return dataclasses.replace(done.result, output=str(path), external_data=how)
 
@@ -232,7 +232,7 @@ def restore(model: str | Path | onnx.ModelProto, output: str | Path | None = Non
     with readable(str(source.path)):
         record = undo(source.proto)
     if source.folder is not None:
-        carry(record.external_data, source.folder, path.parent, "auto", force=force)
+        carry(record.external_data, source.folder, path, "auto", force=force)
     save(source.proto, source.payloads, path)
     return path
 

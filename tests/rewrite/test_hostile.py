@@ -84,7 +84,7 @@ def test_sub_graphs_thirty_levels_deep_are_rewritten_and_restored() -> None:
 
 
 def test_sub_graphs_beyond_the_stack_are_refused_in_one_line(tmp_path: Any) -> None:
-    body = b"\x4a\xc0\x3e" + b"z" * 8000  # TensorProto.raw_data
+    body = b"\x4a" + _varint(40_000) + b"z" * 40_000  # TensorProto.raw_data
     for _ in range(2000):  # graph.node.attribute.g
         for number in (6, 5, 1):
             length = len(body)
