@@ -53,6 +53,21 @@ def test_every_dtype_and_shape(make_session: Any, dtype: str, shape: tuple[int, 
     assert result.tobytes() == jump_relu(z, round_kappa(0.06, dtype)).tobytes()
 
 
+def test_a_shape_of_unknown_rank(make_session: Any) -> None:
+    nodes = [
+        helper.make_node("Neg", ["z"], ["m"]),
+        jump(("m",), "w", kappa=0.06),
+        helper.make_node("Neg", ["w"], ["y"]),
+    ]
+    session = make_session(nodes, [value("z", FLOAT, None)], [value("y", FLOAT, None)])
+    for shape in SHAPES[:-1]:
+        z = values_for(shape)
+        expected = -jump_relu(-z, round_kappa(0.06, "float32"))
+        (result,) = session.run(None, {"z": z})
+        assert result.shape == shape
+        assert result.tobytes() == expected.tobytes()
+
+
 def test_bfloat16(make_session: Any) -> None:
     nodes = [
         helper.make_node("Cast", ["z"], ["narrow"], to=TensorProto.BFLOAT16),
