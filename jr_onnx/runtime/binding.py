@@ -24,10 +24,11 @@ class KappaBinding(onnxruntime.IOBinding):  # type: ignore[misc] # onnxruntime h
         Raises:
             KappaError: It is the kappa input, and the array holds no kappa.
         """
-        if name == self._kappa_input:
-            arr_on_cpu = entropy.checked(arr_on_cpu, name)
-            self.has_kappa = True
-        super().bind_cpu_input(name, arr_on_cpu)
+        if name != self._kappa_input:
+            super().bind_cpu_input(name, arr_on_cpu)
+            return
+        self.has_kappa = True
+        bind_kappa(self, name, entropy.checked(arr_on_cpu, name))
 
     def bind_input(self, name: str, *arguments: Any, **keywords: Any) -> None:
         """Bind memory; see ONNX Runtime's method of this name."""
@@ -43,3 +44,8 @@ class KappaBinding(onnxruntime.IOBinding):  # type: ignore[misc] # onnxruntime h
         """Forget the inputs; see ONNX Runtime's method of this name."""
         self.has_kappa = False
         super().clear_binding_inputs()
+
+
+def bind_kappa(binding: Any, name: str, kappa: Any) -> None:
+    """Bind a scalar to the kappa input; ONNX Runtime binds arrays only to inputs that have no default."""
+    onnxruntime.IOBinding.bind_ortvalue_input(binding, name, onnxruntime.OrtValue.ortvalue_from_numpy(kappa))

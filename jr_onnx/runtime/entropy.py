@@ -40,6 +40,6 @@ def checked(value: Any, name: str) -> npt.NDArray[np.float32]:
             f"input {name!r} is an array of shape {list(array.shape)} and type {array.dtype}, expected one number >= 0"
         )
     number = validate_kappa(array.reshape(()).item(), f"input {name!r}")
-    if number > np.finfo(np.float32).max:
+    if number > float(np.finfo(np.float32).max):
         raise KappaError(f"input {name!r} is {number}, more than float32 can hold")
     return np.asarray(number, dtype=np.float32)

@@ -79,10 +79,11 @@ def plant(model: onnx.ModelProto, sites: Sequence[SiteRecord]) -> Markers:
     for number, site in enumerate(sites):
         alpha = _FIRST_ALPHA + number
         markers.sites[alpha] = site
-        markers.expected[alpha] = calls.get(scopes[site.scope].root().path, 0) if site.scope in scopes else 0
-        if markers.expected[alpha] == 0:
+        home = _home(site, scopes)
+        markers.expected[alpha] = calls.get(home.root().path, 0) if home is not None else 0
+        if home is None or markers.expected[alpha] == 0:
             raise NotFollowedError(f"site {site.id} stands where nothing calls it")
-        by_scope.setdefault(site.scope, {})[site.output] = alpha
+        by_scope.setdefault(home.path, {})[site.output] = alpha
     # Inner scopes first: editing an outer one copies what lies inside.
     for path in reversed([path for path in scopes if path in by_scope]):
         wanted, nodes = by_scope[path], []
@@ -159,6 +160,19 @@ def _read(node: onnx.NodeProto, markers: Markers) -> tuple[float, bool] | None:
     if alpha is None or beta != markers.beta or alpha not in markers.sites:
         return None
     return float(alpha), fused
+
+
+def _home(site: SiteRecord, scopes: dict[str, Scope]) -> Scope | None:
+    """Return the scope of a site in the restored model.
+
+    A kappa input clones functions, and the record names the clone's scope, which is gone; the id names the original's.
+    """
+    if site.scope in scopes:
+        return scopes[site.scope]
+    for path in sorted(scopes, key=len, reverse=True):
+        if site.id.startswith(f"{path}/") and any(site.output in node.output for node in scopes[path].nodes):
+            return scopes[path]
+    return None
 
 
 def _free_sentinel(model: onnx.ModelProto) -> float:

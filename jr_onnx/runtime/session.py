@@ -18,7 +18,7 @@ from jr_onnx import provenance
 from jr_onnx.errors import InputError, require
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.runtime import entropy
-from jr_onnx.runtime.binding import KappaBinding
+from jr_onnx.runtime.binding import KappaBinding, bind_kappa
 from jr_onnx.runtime.info import RetrofitInfo, Way
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.opening import Opening
@@ -114,7 +114,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         """Compute with bound inputs and outputs; a random kappa that is not bound is drawn and bound for this run."""
         name = self.retrofit.kappa_input
         if name is not None and self._random is not None and not getattr(iobinding, "has_kappa", False):
-            onnxruntime.IOBinding.bind_cpu_input(iobinding, name, entropy.draw(self._random))
+            bind_kappa(iobinding, name, entropy.draw(self._random))
         super().run_with_iobinding(iobinding, run_options)
 
     def _with_kappa(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:

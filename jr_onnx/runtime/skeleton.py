@@ -1,15 +1,14 @@
 """Read a model for a session: the graph as a small proto, the weights as views, handed to ONNX Runtime as they lie.
 
 A session needs the graph to edit it, and ONNX Runtime needs the weights; nobody here needs the weights parsed. The
-large payloads of the model file, and the files of its external data, are given to ONNX Runtime as *files in memory*
-that the edited proto refers to, so that they are copied once, by ONNX Runtime, into the tensors that it computes with.
+large payloads of the model file are given to ONNX Runtime as *files in memory* that the edited proto refers to, so that
+they are copied once, by ONNX Runtime, into the tensors that it computes with. External data stays in its files.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from jr_onnx.errors import JrError
-from jr_onnx.modelfile import external_tensors, resolve
+from jr_onnx.modelfile import external_tensors
 from jr_onnx.modelfile.wire import Buffer, Payloads, WireError, join, split
 from jr_onnx.rewrite.scopes import function_key, top_scopes, walk
 from jr_onnx.semantics import OP_DOMAIN
@@ -83,16 +81,16 @@ def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | N
 
 def feed_of(skeleton: Skeleton) -> Feed:
     """Return the model for ONNX Runtime; the skeleton's proto is used up."""
-    if not can_take_files():
-        return Feed(b"".join(join(skeleton.proto.SerializeToString(), skeleton.payloads)), folder=skeleton.folder)
-    files = dict(_external_files(skeleton))
-    for tensor in skeleton.proto.graph.initializer:
-        payload = _take_payload(tensor, skeleton.payloads)
-        if payload is not None:
-            # One file a tensor: the payloads lie at any offset of the source, and views need no common base.
-            name = f"{_SOURCE}{len(files)}"
-            files[name] = payload
-            refer(tensor, name, 0, len(payload))
+    files: dict[str, Buffer] = {}
+    # ONNX Runtime takes external data from memory or from the disk, not from both in one model.
+    if can_take_files() and not external_tensors(skeleton.proto):
+        for tensor in skeleton.proto.graph.initializer:
+            payload = _take_payload(tensor, skeleton.payloads)
+            if payload is not None:
+                # One file a tensor: the payloads lie at any offset of the source, and views need no common base.
+                name = f"{_SOURCE}{len(files)}"
+                files[name] = payload
+                refer(tensor, name, 0, len(payload))
     # Weights in attributes and sub-graphs cannot be given as files; they go back where they were.
     data = b"".join(join(skeleton.proto.SerializeToString(), skeleton.payloads))
     return Feed(data, files, skeleton.folder)
@@ -141,15 +139,3 @@ def _take_payload(tensor: onnx.TensorProto, payloads: Payloads) -> Buffer | None
     if payload is not None:
         tensor.ClearField("raw_data")
     return payload
-
-
-def _external_files(skeleton: Skeleton) -> Iterator[tuple[str, Buffer]]:
-    """Map the files of external data: ONNX Runtime takes all external data from memory, or none."""
-    if skeleton.folder is None:
-        return
-    for location in {tensor.location for tensor in external_tensors(skeleton.proto)}:
-        try:
-            with resolve(skeleton.folder, location).open("rb") as stream:
-                yield location, memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-        except (JrError, OSError, ValueError):
-            continue  # missing, empty or out of the folder: ONNX Runtime says so when it opens the model
