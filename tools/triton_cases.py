@@ -6,6 +6,7 @@ dimension, a hidden and an exposed kappa input, and the operator library where i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,30 @@ _KAPPA = 0.06
 _BATCHES = (1, 1, 1, 2, 3, 5, 8, 1, 32, 1, 1, 4)
 """More than one batch of 32 takes, so that Triton must join some requests and split others."""
 
+_ROUNDING = "rounding"
+"""Collects, while the cases are made, the differences that `Cases.bound` is derived from."""
+
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
-def build_repository(repository: Path, work: Path) -> Path:
-    """Package the models and return the file of requests, each with the answer of ONNX Runtime in this process."""
+@dataclass(frozen=True)
+class Cases:
+    """Requests with their expected answers.
+
+    Attributes:
+        path: The file that `tools/oip_client.py` reads.
+        bound: How far an answer may be off. The server's ONNX Runtime is another version and sums in other batches,
+            so products are added in another order. How much that matters is measured: by the largest difference
+            between the optimised and the unoptimised session of the same model here, which add in different orders
+            too. Four times that is allowed, and never less than four roundings of the largest answer.
+    """
+
+    path: Path
+    bound: float
+
+
+def build_repository(repository: Path, work: Path) -> Cases:
+    """Package the models and return requests, each with the answer of ONNX Runtime in this process."""
     arrays: Arrays = {}
     _two_versions(repository, work, arrays)
     _external_data(repository, work, arrays)
@@ -36,8 +56,9 @@ def build_repository(repository: Path, work: Path) -> Path:
     _kappa_inputs(repository, work, arrays)
     _operator_library(repository, work, arrays)
     path = work / "cases.npz"
+    roundings = arrays.pop(_ROUNDING)
     np.savez(path, **arrays)  # type: ignore[arg-type]
-    return path
+    return Cases(path, 4 * float(np.max(roundings)))
 
 
 def _two_versions(repository: Path, work: Path, arrays: Arrays) -> None:
@@ -101,9 +122,7 @@ def _retrofit(source: Path, target: Path, kappa: Any, lowering: str = "where") -
 
 
 def _add_cases(arrays: Arrays, label: str, model: Path, batches: tuple[int, ...], kappa: float | None = None) -> None:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # an initializer that is an input too is meant here, not a mistake
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    session, plain = _session(model, optimised=True), _session(model, optimised=False)
     entry = session.get_inputs()[0]
     sizes = [size if isinstance(size, int) else 1 for size in entry.shape[1:]]
     generator = np.random.default_rng(7)
@@ -116,5 +135,17 @@ def _add_cases(arrays: Arrays, label: str, model: Path, batches: tuple[int, ...]
             sent["kappa"] = feed["kappa"].reshape(1)  # Triton has no scalars
         for name, value in sent.items():
             arrays[f"{case}/in/{name}"] = value
-        for output, answer in zip(session.get_outputs(), session.run(None, feed), strict=True):
+        for output, answer, other in zip(
+            session.get_outputs(), session.run(None, feed), plain.run(None, feed), strict=True
+        ):
             arrays[f"{case}/out/{output.name}"] = answer
+            rounding = max(float(np.max(np.abs(answer - other))), float(np.max(np.spacing(np.abs(answer)))))
+            arrays[_ROUNDING] = np.append(arrays.get(_ROUNDING, np.zeros(0)), rounding)
+
+
+def _session(model: Path, *, optimised: bool) -> onnxruntime.InferenceSession:
+    level = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    options.log_severity_level = 3  # an initializer that is an input too is meant here, not a mistake
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
