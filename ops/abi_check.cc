@@ -58,6 +58,7 @@ JR_API(SetTensorElementType);
 JR_API(SetDimensions);
 JR_API(GetDimensionsCount);
 JR_API(GetDimensions);
+JR_API(GetSymbolicDimensions);
 JR_API(GetTensorTypeAndShape);
 JR_API(KernelInfoGetAttribute_float);
 JR_API(KernelContext_GetInput);

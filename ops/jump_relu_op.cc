@@ -95,13 +95,35 @@ bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t ind
   return size > 1;  // the size counts the terminator
 }
 
+// Tells whether a shape says something of each of its dimensions. One that is neither a number nor a symbol would be
+// handed on as the number -1, and a missing shape, which looks like rank 0, as a scalar; ONNX Runtime then refuses
+// the nodes behind. A real scalar loses nothing by staying unknown.
+ort::Status* every_dimension_has_a_name_or_size(const ort::Api* api, const ort::TensorTypeAndShapeInfo* info,
+                                                bool* out) {
+  std::size_t rank = 0;
+  ort::Status* status = api->GetDimensionsCount(info, &rank);
+  if (status != nullptr || rank == 0) return status;
+  std::vector<std::int64_t> sizes(rank);
+  std::vector<const char*> names(rank, nullptr);
+  status = api->GetDimensions(info, sizes.data(), rank);
+  if (status == nullptr) status = api->GetSymbolicDimensions(info, names.data(), rank);
+  if (status != nullptr) return status;
+  for (std::size_t i = 0; i < rank; ++i) {
+    if (sizes[i] < 0 && (names[i] == nullptr || names[i][0] == '\0')) return nullptr;
+  }
+  *out = true;
+  return nullptr;
+}
+
 // The shape object of the input goes to the output as it is: rebuilt from its dimensions, a symbolic one would be
 // refused, and without an inferred shape ONNX Runtime does not work in place.
 ort::Status* infer_same_shape(const ort::CustomOp* op, ort::ShapeInferContext* context) {
   const ort::Api* api = static_cast<const OpEntry*>(op)->runtime->api;
   ort::TensorTypeAndShapeInfo* info = nullptr;
+  bool named = false;
   ort::Status* status = api->ShapeInferContext_GetInputTypeShape(context, 0, &info);
-  if (status == nullptr && info != nullptr) status = api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
+  if (status == nullptr && info != nullptr) status = every_dimension_has_a_name_or_size(api, info, &named);
+  if (status == nullptr && named) status = api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
   if (status != nullptr) api->ReleaseStatus(status);  // an unknown shape stays unknown, the node still runs
   return nullptr;
 }

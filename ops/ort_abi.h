@@ -57,7 +57,8 @@ struct Api {
   void* reserved_60[1];
   Status* (*GetDimensionsCount)(const TensorTypeAndShapeInfo* info, std::size_t* out);                   // 61
   Status* (*GetDimensions)(const TensorTypeAndShapeInfo* info, std::int64_t* dims, std::size_t count);   // 62
-  void* reserved_63[2];
+  Status* (*GetSymbolicDimensions)(const TensorTypeAndShapeInfo* info, const char** names, std::size_t count);  // 63
+  void* reserved_64[1];
   Status* (*GetTensorTypeAndShape)(const Value* value, TensorTypeAndShapeInfo** out);  // 65
   void* reserved_66[19];
   Status* (*KernelInfoGetAttribute_float)(const KernelInfo* info, const char* name, float* out);  // 85
@@ -141,6 +142,7 @@ JR_SLOT(SetTensorElementType, 58);
 JR_SLOT(SetDimensions, 59);
 JR_SLOT(GetDimensionsCount, 61);
 JR_SLOT(GetDimensions, 62);
+JR_SLOT(GetSymbolicDimensions, 63);
 JR_SLOT(GetTensorTypeAndShape, 65);
 JR_SLOT(KernelInfoGetAttribute_float, 85);
 JR_SLOT(KernelContext_GetInput, 90);
