@@ -20,8 +20,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rewrite": ("jr_onnx.cli.rewrite", "Replace the ReLUs of a model by JumpReLU, and change nothing else."),
     "restore": ("jr_onnx.cli.restore", "Undo a rewrite: give the original model back."),
     "verify": ("jr_onnx.cli.verify", "Prove that a retrofit computes what it should."),
+    "optimize": ("jr_onnx.cli.optimize", "Save a retrofit as ONNX Runtime optimised it for this host."),
+    "bench": ("jr_onnx.cli.bench", "Measure what a retrofit costs, against its original, in one interleaved run."),
     "package": ("jr_onnx.cli.package", "Bring a model to an inference server: Triton, KServe or compose."),
     "verify-package": ("jr_onnx.cli.verify_package", "Check that a package is what was packaged, and by whom."),
+    "attack": ("jr_onnx.cli.attack", "Attack a model and its retrofit, and say what the results are worth."),
     "doctor": ("jr_onnx.cli.doctor", "Show versions, providers, what is built and what is missing."),
 }
 

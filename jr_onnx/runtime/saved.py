@@ -19,10 +19,12 @@ from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
 from jr_onnx.modelfile import atomic_path, load, save
 from jr_onnx.modelfile.wire import Buffer, Payloads
 from jr_onnx.records import Record, dumps, loads
+from jr_onnx.rewrite.scopes import top_scopes, walk
 from jr_onnx.runtime.host import Host, this_host
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.optimizer import Optimised, optimise
 from jr_onnx.runtime.skeleton import read_skeleton
+from jr_onnx.semantics import OP_DOMAIN
 
 METADATA_KEY = "jr_onnx.optimised"
 _ONE_FILE_LIMIT = 2_000_000_000  # protobuf holds 2 GiB
@@ -125,11 +127,25 @@ def optimize(
         result = optimise(skeleton, record, copy_options(options), has_library=has_library, arguments={})
     except NotFollowedError as error:
         raise RefusalError(f"{path} cannot be retrofitted after optimisation: {error}") from None
-    mark = Mark(this_host(), result.jumps, has_library)
+    mark = Mark(this_host(), result.jumps, needs_library=_calls_library(result.proto))
     entry = result.proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, dumps(mark, indent=None)
     _write(result, target)
     return mark
+
+
+def default_output(model: Path) -> Path:
+    """Return where the optimised form of a retrofit goes: `name.jr.onnx` -> `name.fast.onnx` beside it."""
+    name = model.name
+    for ending in (".jr.onnx", ".onnx"):
+        if name.endswith(ending) and len(name) > len(ending):
+            name = name.removesuffix(ending)
+            break
+    return model.with_name(f"{name}.fast.onnx")
+
+
+def _calls_library(model: onnx.ModelProto) -> bool:
+    return any(node.domain == OP_DOMAIN for top in top_scopes(model) for scope in walk(top) for node in scope.nodes)
 
 
 def _complain(path: Path) -> Any:
