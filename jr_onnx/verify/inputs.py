@@ -104,11 +104,16 @@ def required_inputs(model: onnx.ModelProto, skip: Sequence[str] = ()) -> list[Gr
         tensor = value.type.tensor_type
         shape = None
         if tensor.HasField("shape"):
-            shape = tuple(
-                int(dim.dim_value) if dim.HasField("dim_value") else (dim.dim_param or None) for dim in tensor.shape.dim
-            )
+            shape = tuple(_axis(dim) for dim in tensor.shape.dim)
         found.append(GraphInput(value.name, tensor.elem_type, shape))
     return found
+
+
+def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    """Return a size, a name, or None; some exporters write -1 for a free axis."""
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
+    return str(dim.dim_param) or None
 
 
 def make_inputs(

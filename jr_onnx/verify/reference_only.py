@@ -16,6 +16,7 @@ from jr_onnx.errors import InputError
 from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, Reference, one_line
 from jr_onnx.verify.compare import NO_DIFFERENCE, difference
 from jr_onnx.verify.evaluate import Findings
+from jr_onnx.verify.evaluator_form import evaluator_form
 from jr_onnx.verify.inputs import Inputs, InputWish, Sample, make_inputs
 from jr_onnx.verify.marked import marked
 from jr_onnx.verify.report import Check, Failure, Verdict
@@ -40,7 +41,7 @@ def check_without_ort(
     record = subject.record
     caps = {site.id: site.cap for site in record.sites}
     try:
-        proto = marked(with_weights(subject.original), set(caps))
+        proto = evaluator_form(marked(with_weights(subject.original), set(caps)))
         jumping = Reference(proto, Recorder({site.id: site.kappa for site in record.sites}, caps))
         control = Reference(proto, Recorder(dict.fromkeys(caps, 0.0), caps))
     except CannotLoadError as error:
@@ -74,7 +75,7 @@ def _compare(
     worst = NO_DIFFERENCE
     failures: list[Failure] = []
     try:
-        own = _Plain(with_weights(member.runnable.file))
+        own = _Plain(evaluator_form(with_weights(member.runnable.file)))
         for number, sample in enumerate(samples):
             expected, _ = reference.run(sample)
             for one, other in zip(expected, own.run(sample), strict=True):
