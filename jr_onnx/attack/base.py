@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor
 
 from jr_onnx.attack import inputs, norms
+from jr_onnx.attack.cpu import thread_pool
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.norms import Ball, Norm, require_norm
 from jr_onnx.attack.objectives import aim_of, finite, fooled
-from jr_onnx.attack.oracle import CPU_SLICE, Oracle, Tally
+from jr_onnx.attack.oracle import Oracle, Tally
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.attack.target import Target
@@ -149,10 +151,11 @@ class Attack(ABC):
         if batch_size < 1:
             raise InputError(f"the batch size is {batch_size}, expected at least 1")
         source = self._source(target, source)
-        parts = [
-            self._run_batch(target, source, checked.part(start, start + batch_size), batch_size)
-            for start in range(0, len(checked), batch_size)
-        ]
+        with thread_pool(target.threaded and source.threaded) as pool:
+            parts = [
+                self._run_batch(target, source, checked.part(start, start + batch_size), pool)
+                for start in range(0, len(checked), batch_size)
+            ]
         return AttackResult.join(parts)
 
     @abstractmethod
@@ -171,9 +174,10 @@ class Attack(ABC):
             )
         return source
 
-    def _run_batch(self, target: Target, source: Target, batch: inputs.Samples, batch_size: int) -> AttackResult:
-        slice_size = CPU_SLICE if target.device.type == "cpu" else batch_size
-        judge = _Judge(target, slice_size, self.seed)
+    def _run_batch(
+        self, target: Target, source: Target, batch: inputs.Samples, pool: ThreadPoolExecutor | None
+    ) -> AttackResult:
+        judge = _Judge(target, self.seed, pool)
         aim = aim_of(batch.labels, batch.goals)
         clean = judge.decide(batch.pixels, aim_of(batch.labels, None))
         inputs.check_classes(batch, clean.classes)
@@ -187,7 +191,7 @@ class Attack(ABC):
         moved = values.clone()
         if len(attacked):
             low, high = target.bounds
-            oracle = Oracle(target, source, tally, self.seed, self.draws, slice_size)
+            oracle = Oracle(target, source, tally, self.seed, self.draws, pool)
             chosen = batch.indices[attacked.cpu().numpy()]
             problem = Problem(
                 values[attacked], aim[attacked], chosen, oracle, low, high, clean.classes, Noise(self.seed), iterations
@@ -275,10 +279,10 @@ class _Decision:
 class _Judge:
     """Measures success on the exact model; a random one by repeated evaluation with draws no attack has seen."""
 
-    def __init__(self, target: Target, slice_size: int, seed: int) -> None:
+    def __init__(self, target: Target, seed: int, pool: ThreadPoolExecutor | None) -> None:
         self.target = target
-        self.slice_size = slice_size
         self.noise = Noise(seed)
+        self.pool = pool
 
     def decide(self, pixels: Tensor, aim: Tensor) -> _Decision:
         """Evaluate pixels (n, C, H, W)."""
@@ -287,15 +291,14 @@ class _Judge:
         rate = torch.zeros(len(pixels), dtype=torch.float64, device=pixels.device)
         good = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
         classes = 0
+        rows = torch.arange(len(pixels), device=pixels.device)
         for number in range(draws):
             model = view.draw(self.noise.word("decision draw", number))
-            for start in range(0, len(pixels), self.slice_size):
-                piece = slice(start, start + self.slice_size)
-                with torch.no_grad():
-                    logits = model.logits(pixels[piece])
-                rate[piece] += fooled(logits, aim[piece]) / draws
-                good[piece] &= finite(logits)
-                classes = logits.shape[1]
+            oracle = Oracle(model, model, Tally(len(pixels), pixels.device), 0, 1, self.pool)
+            logits = oracle.logits(pixels, rows)
+            rate += fooled(logits, aim) / draws
+            good &= finite(logits)
+            classes = logits.shape[1]
         return _Decision((rate >= 0.5) & good, rate, good, classes)
 
 

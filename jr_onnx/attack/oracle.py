@@ -11,18 +11,19 @@ constant from its first evaluation could not differentiate with an inference ten
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from jr_onnx.attack.cpu import slices
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.objectives import Objective, finite
 from jr_onnx.attack.target import Target
 
-CPU_SLICE = 64
-"""Images per evaluation on a CPU: the activations of small networks then stay in the cache."""
-
+T = TypeVar("T")
 Work = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
 """From logits (n, K) with a graph, leaf (n, C, H, W) and aim (n, 2) to tensors of n rows."""
 Screen = Callable[[Tensor, Tensor], Tensor]
@@ -65,7 +66,15 @@ class Evaluation:
 class Oracle:
     """A batch's access to the judged model and to the model that gives gradients."""
 
-    def __init__(self, judge: Target, source: Target, tally: Tally, seed: int, draws: int, slice_size: int) -> None:
+    def __init__(
+        self,
+        judge: Target,
+        source: Target,
+        tally: Tally,
+        seed: int,
+        draws: int,
+        pool: ThreadPoolExecutor | None = None,
+    ) -> None:
         """Bind the models; see the module's docstring.
 
         Args:
@@ -74,24 +83,25 @@ class Oracle:
             tally: Where to count.
             seed: Of the draws of a random model.
             draws: How many draws of a random model to average; one is what a naive attack does.
-            slice_size: Images per evaluation.
+            pool: Threads for slices.
         """
         self.judge = judge
         self.source = source
         self.tally = tally
         self.draws = draws
-        self.slice_size = slice_size
+        self.pool = pool
         self._noise = Noise(seed)
         self._shared = judge.same_forward(source)
         self._step = 0
 
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Judge inputs (n, ...) of the samples `rows` (n,): logits (n, K), averaged if the model is random."""
-        parts = []
-        with torch.no_grad():
-            for start in range(0, len(x), self.slice_size):
-                piece = slice(start, start + self.slice_size)
-                parts.append(self._judge(x[piece], rows[piece]))
+
+        def one(piece: slice) -> Tensor:
+            with torch.no_grad():
+                return self._judge(x[piece], rows[piece], self.judge.evaluate)
+
+        parts = self._map(one, x, self.judge, alone=self.judge.is_random)
         self._step += 1
         judged = torch.cat(parts)
         self.tally.nonfinite[rows[~finite(judged)]] += 1
@@ -130,19 +140,31 @@ class Oracle:
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, *, backwards: int = 1, screen: Screen | None = None
     ) -> Evaluation:
         """Judge inputs and run a differentiation of the source's logits, `backwards` backward passes long."""
-        logits, kept, parts = [], [], []
-        for start in range(0, len(x), self.slice_size):
-            piece = slice(start, start + self.slice_size)
-            part = self._differentiate(x[piece], rows[piece], aim[piece], work, backwards, screen)
-            logits.append(part.logits)
-            kept.append(part.kept)
-            if bool(part.kept.any()):
-                parts.append(part.parts)
+
+        def one(piece: slice) -> Evaluation:
+            return self._differentiate(x[piece], rows[piece], aim[piece], work, backwards, screen)
+
+        alone = not self._shared or self.judge.is_random
+        answers = self._map(one, x, self.source, alone=alone)
         self._step += 1
-        judged = torch.cat(logits)
+        judged = torch.cat([answer.logits for answer in answers])
+        parts = [answer.parts for answer in answers if answer.parts]
         self.tally.nonfinite[rows[~finite(judged)]] += 1
         joined = tuple(torch.cat(column) for column in zip(*parts, strict=True)) if parts else (x[:0, 0, 0, 0], x[:0])
-        return Evaluation(judged, torch.cat(kept), joined)
+        return Evaluation(judged, torch.cat([answer.kept for answer in answers]), joined)
+
+    def _map(self, one: Callable[[slice], T], x: Tensor, view: Target, *, alone: bool) -> list[T]:
+        """Ask about every slice, on the threads if there are any.
+
+        Not where a model must change its state between slices (`alone`): another draw, or judge and source in turn.
+        """
+        pieces = slices(len(x), x[0].numel()) if x.device.type == "cpu" else [slice(0, len(x))]
+        if alone:
+            return [one(piece) for piece in pieces]
+        view.prepare()
+        if self.pool is None or len(pieces) == 1:
+            return [one(piece) for piece in pieces]
+        return list(self.pool.map(one, pieces))
 
     def _differentiate(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
@@ -150,7 +172,7 @@ class Oracle:
         if self._shared and not self.judge.is_random:
             return self._one_forward(x, rows, aim, work, backwards, screen)
         with torch.no_grad():
-            judged = self._judge(x, rows)
+            judged = self._judge(x, rows, self.judge.logits)
         kept = self._kept(judged, rows, screen)
         if not bool(kept.any()):
             return Evaluation(judged, kept, ())
@@ -176,7 +198,7 @@ class Oracle:
         does not depend on the company a sample is in.
         """
         leaf = x.detach().requires_grad_()
-        logits = self.source.logits(leaf)
+        logits = self.source.evaluate(leaf)
         self.tally.forward[rows] += 1
         judged = logits.detach()
         kept = self._kept(judged, rows, screen)
@@ -186,15 +208,15 @@ class Oracle:
         self.tally.backward[rows[kept]] += backwards
         if (len(x) - left) * backwards > 0.5 * left:
             leaf = x[kept].detach().requires_grad_()
-            return Evaluation(judged, kept, work(self.source.logits(leaf), leaf, aim[kept]))
+            return Evaluation(judged, kept, work(self.source.evaluate(leaf), leaf, aim[kept]))
         parts = work(logits, leaf, aim)
         return Evaluation(judged, kept, parts if left == len(x) else tuple(part[kept] for part in parts))
 
-    def _judge(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Return logits, or for a random model the logarithm of the mean probability over the draws."""
+    def _judge(self, x: Tensor, rows: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return logits by `evaluate`, or for a random model the logarithm of the mean probability over the draws."""
         if not self.judge.is_random:
             self.tally.forward[rows] += 1
-            return self.judge.logits(x)
+            return evaluate(x)
         self.tally.forward[rows] += self.draws
         if self.draws == 1:
             return self.judge.draw(self._key(0)).logits(x)

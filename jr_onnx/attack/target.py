@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from jr_onnx.attack.cpu import FastFirstConvolution
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.pixels import PixelMap, Units, require_units
 from jr_onnx.attack.surrogate import parse_backward
@@ -56,6 +57,8 @@ class Target(ABC):
     """Base of all attacked models; see the module's docstring."""
 
     differentiable: bool = False
+    threaded: bool = False
+    """Whether several threads may evaluate it at once."""
 
     def __init__(self, preprocessing: Preprocessing | None = None, units: Units = "pixel") -> None:
         """Remember how pixels become the model's input, and in which units attacks work."""
@@ -93,9 +96,17 @@ class Target(ABC):
         """Convert values in the units of the view to pixels; paper units may leave [0, 1] by design."""
         return values if self.units == "pixel" else self.pixel_map.denormalise(values)
 
-    @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
         """Evaluate inputs (N, C, H, W), in the units of the view, to logits (N, K)."""
+        self.prepare()
+        return self.evaluate(x)
+
+    def prepare(self) -> None:  # noqa: B027 -- most models have no state to bring about
+        """Bring the model into the state that this view asks for."""
+
+    @abstractmethod
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Evaluate inputs as `logits` does, of a model that is prepared: several threads may do so at once."""
 
     def draw(self, key: int) -> Target:
         """Return a view with the model's randomness fixed by `key`; a deterministic model is its own view."""
@@ -142,6 +153,7 @@ class TorchTarget(Target):
     """
 
     differentiable = True
+    threaded = True
 
     def __init__(
         self,
@@ -152,6 +164,7 @@ class TorchTarget(Target):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         reseed: Callable[[int], None] | None = None,
+        threaded: bool = True,
     ) -> None:
         """Wrap a model.
 
@@ -162,6 +175,7 @@ class TorchTarget(Target):
             device: Where to evaluate; the model's own by default.
             dtype: Floating type of the input.
             reseed: For a model that draws random numbers: fixes them for the next evaluation, given a key.
+            threaded: Whether several threads may evaluate the model at once; not one that keeps notes of a pass.
         """
         super().__init__(preprocessing, units)
         self.dtype = dtype
@@ -181,16 +195,20 @@ class TorchTarget(Target):
             self.device = tensors[0].device if tensors else torch.device(device or "cpu")
         else:
             self.device = torch.device(device or "cpu")
+        self.threaded = threaded and self.device.type == "cpu"
 
     @property
     def is_random(self) -> bool:
         """Whether kappa or the model itself is drawn anew in every evaluation."""
         return (self.settings.random is not None or self._reseed is not None) and self.settings.draw is None
 
-    def logits(self, x: Tensor) -> Tensor:
+    def evaluate(self, x: Tensor) -> Tensor:
         """Evaluate inputs (N, C, H, W) to logits (N, K), with gradients where `x` asks for them."""
-        self._apply()
-        result: Any = self.model(self._arranged(x))
+        if self.device.type == "cpu":
+            with FastFirstConvolution():
+                result: Any = self.model(self._arranged(x))
+        else:
+            result = self.model(self._arranged(x))
         if not isinstance(result, Tensor) or result.dim() != 2 or result.shape[0] != x.shape[0]:
             found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InputError(f"the model gives {found} for {x.shape[0]} images, expected logits ({x.shape[0]}, K)")
@@ -220,7 +238,7 @@ class TorchTarget(Target):
         if self.settings.random is not None:
             middle = self.settings.random.middle
             return self.with_kappa(middle * factor)
-        self._apply()
+        self.prepare()
         model: Any = self.model
         own = {str(name): site.kappa for name, site in getattr(model, "jumps", {}).items()}
         return self.with_kappa({name: kappa * factor for name, kappa in {**own, **model.kappas}.items()})
@@ -253,7 +271,7 @@ class TorchTarget(Target):
                 hint="Attack the ONNX file through jr_onnx.torchnet, whose modules can",
             )
 
-    def _apply(self) -> None:
+    def prepare(self) -> None:
         """Bring the model into this view's state; always, since another view may have used it in between."""
         settings = self.settings
         if settings.random is not None and settings.draw is None:
@@ -301,7 +319,7 @@ class ArrayTarget(Target):
         """Whether two calls with one input may differ."""
         return self._random
 
-    def logits(self, x: Tensor) -> Tensor:
+    def evaluate(self, x: Tensor) -> Tensor:
         """Evaluate inputs (N, C, H, W) to logits (N, K), without gradients."""
         values = self._arranged(x.detach()).to(torch.float32).cpu()
         result = np.asarray(self.function(np.ascontiguousarray(values.numpy())))

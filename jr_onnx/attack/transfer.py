@@ -82,7 +82,7 @@ class RescaledDeepFool(GradientAttack):
             problem.images,
             problem.aim,
             problem.indices,
-            Oracle(source, source, tally, self.seed, 1, outer.slice_size),
+            Oracle(source, source, tally, self.seed, 1, outer.pool),
             problem.low,
             problem.high,
             problem.classes,
