@@ -146,7 +146,8 @@ def config_text(
 
 def _check_tensor(tensor: TensorFacts) -> None:
     if tensor.element_type not in _TYPES:
-        name = onnx.TensorProto.DataType.Name(tensor.element_type).lower()
+        known = tensor.element_type in onnx.TensorProto.DataType.values()
+        name = onnx.TensorProto.DataType.Name(tensor.element_type).lower() if known else str(tensor.element_type)
         raise ModelError(
             f"{tensor.name!r} is of type {name}, which Triton's ONNX Runtime backend cannot carry",
             hint="Add a Cast to float32 or float16 at the model's border",

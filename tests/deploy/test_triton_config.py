@@ -196,6 +196,11 @@ def test_a_type_that_the_backend_cannot_carry_is_refused(element_type: int) -> N
         interface(facts((TensorFacts("x", element_type, (-1, 3)),)), TritonOptions(name="a"))
 
 
+def test_a_type_that_onnx_does_not_know_is_refused_by_number() -> None:
+    with pytest.raises(ModelError, match="'x' is of type 123"):
+        interface(facts((TensorFacts("x", 123, (-1, 3)),)), TritonOptions(name="a"))
+
+
 def test_every_type_that_is_written_is_one_of_tritons() -> None:
     kinds = [value for value in TensorProto.DataType.values() if value]
     written = set()

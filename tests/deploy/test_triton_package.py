@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -332,3 +333,35 @@ def test_a_damaged_model_gives_a_clean_error(tmp_path: Path, model: Path, damage
         package_triton(model, tmp_path / "r", TritonOptions(name="net"))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "r").exists()
+
+
+def _mutated(content: bytes, generator: random.Random) -> bytes:
+    """Change, cut out or insert a few bytes."""
+    damaged = bytearray(content)
+    for _ in range(generator.choice([1, 1, 2, 5])):
+        position = generator.randrange(len(damaged))
+        kind = generator.random()
+        some = generator.randbytes(generator.randrange(1, 9))
+        if kind < 0.6:
+            damaged[position] = some[0]
+        elif kind < 0.8:
+            del damaged[position : position + len(some)]
+        else:
+            damaged[position:position] = some
+    return bytes(damaged)
+
+
+def test_mutated_files_are_packaged_or_refused_never_a_crash(tmp_path: Path, model: Path) -> None:
+    sources = [model.read_bytes(), _retrofit(model, 0.06, lowering="custom").read_bytes()]
+    outcomes = set()
+    for seed in range(400):
+        generator = random.Random(seed)
+        model.write_bytes(_mutated(generator.choice(sources), generator))
+        try:
+            package_triton(model, tmp_path / "r", TritonOptions(name="net", force=True))
+            outcomes.add("packaged")
+        except JrError as error:
+            outcomes.add(type(error).__name__)
+            assert "\n" not in str(error)
+    verify(tmp_path / "r")
+    assert outcomes >= {"packaged", "ModelError"}
