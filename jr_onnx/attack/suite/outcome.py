@@ -37,8 +37,10 @@ class Outcome(Record):
         decided_by: Evaluations that decided about each success.
         indices: Global indices of the samples.
         labels: True classes.
-        correct: Classified correctly before the attack.
+        correct: Classified correctly before the attack, by the attacked model.
         success: Misclassified after it; true, at distance 0, where the clean image already was.
+        served_correct: Classified correctly before the attack, by the served file in ONNX Runtime.
+        served_success: The adversarial example, run again through the served file, is misclassified.
         distance: Size of the perturbation in `norm`.
         relative: That size over the size of the clean image (paper, eq. 12).
         iterations: Steps taken.
@@ -63,6 +65,8 @@ class Outcome(Record):
     labels: tuple[int, ...]
     correct: tuple[bool, ...]
     success: tuple[bool, ...]
+    served_correct: tuple[bool, ...]
+    served_success: tuple[bool, ...]
     distance: tuple[float, ...]
     relative: tuple[float, ...]
     iterations: tuple[int, ...]
@@ -94,6 +98,20 @@ class Outcome(Record):
         return result
 
     @property
+    def served_robust(self) -> npt.NDArray[np.bool_]:
+        """Samples (N,) that the served file classifies correctly, and still does after the attack."""
+        before = np.asarray(self.served_correct, dtype=bool)
+        result: npt.NDArray[np.bool_] = before & ~np.asarray(self.served_success, dtype=bool)
+        return result
+
+    @property
+    def disagreements(self) -> int:
+        """Samples that the attacked torch model and the served file judge differently, before or after the attack."""
+        before = np.asarray(self.correct, dtype=bool) != np.asarray(self.served_correct, dtype=bool)
+        after = np.asarray(self.success, dtype=bool) != np.asarray(self.served_success, dtype=bool)
+        return int(np.sum(before | after))
+
+    @property
     def minimal(self) -> npt.NDArray[np.float64]:
         """Perturbation sizes (N,), infinity where the attack failed."""
         return np.where(np.asarray(self.success, dtype=bool), np.asarray(self.distance, dtype=np.float64), math.inf)
@@ -104,6 +122,8 @@ COLUMNS = (
     "labels",
     "correct",
     "success",
+    "served_correct",
+    "served_success",
     "distance",
     "relative",
     "iterations",

@@ -26,6 +26,8 @@ def outcome(entry: str, success: Sequence[bool], **changes: Any) -> Outcome:
         "labels": (0,) * count,
         "correct": (True,) * count,
         "success": tuple(success),
+        "served_correct": (True,) * count,
+        "served_success": tuple(success),
         "distance": tuple(0.1 if won else 0.0 for won in success),
         "relative": (0.0,) * count,
         "iterations": (1,) * count,

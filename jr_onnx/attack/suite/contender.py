@@ -1,0 +1,166 @@
+"""One of the two models that a suite attacks: as a torch target for gradients, and as the file that will be served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from jr_onnx.attack.target import ArrayTarget, TorchTarget
+from jr_onnx.data import InputAdapter, ModelInput, Preprocessing
+from jr_onnx.errors import DataError, InputError, require
+from jr_onnx.torchnet.module import OnnxModule
+
+SERVED_DRAWS = 32
+"""Runs of a random model whose majority is its answer."""
+
+
+class Shaped(nn.Module):
+    """An ONNX module that takes images (N, C, H, W) or (N, H, W, C) whatever shape its input has."""
+
+    def __init__(self, net: OnnxModule) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Evaluate images to logits (N, K)."""
+        shape = self.net.input_shape[1:]
+        if len(shape) != x.dim() - 1:
+            count = x[0].numel() if len(x) else 0
+            sizes = [size if size is not None else -1 for size in shape]
+            if len(shape) == 1 or count == int(np.prod(sizes)):
+                x = x.reshape(len(x), *sizes)
+        result: Tensor = self.net(x)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass on what a target asks of an ONNX module: sites, kappas, set_kappa, set_backward, ..."""
+        if name == "net":
+            return super().__getattr__(name)
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.net, name)
+
+
+class ServedModel:
+    """A model file in ONNX Runtime, fed with pixels.
+
+    Attributes:
+        path: The file.
+        random: Whether kappa is drawn at run time, so that answers are majorities.
+    """
+
+    def __init__(
+        self, path: Path, preprocessing: Preprocessing, image_shape: tuple[int, int, int], *, random: bool, batch: int
+    ) -> None:
+        """Open the file.
+
+        Raises:
+            DataError: The images do not fit the model's input.
+            MissingExtraError: ONNX Runtime is not installed.
+        """
+        require("onnxruntime", "cpu")
+        from jr_onnx.runtime.session import InferenceSession
+
+        self.path = path
+        self.random = random
+        self._session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        first = self._session.get_inputs()[0]
+        self._adapter = InputAdapter(ModelInput.of_session(first), image_shape, preprocessing)
+        self._name = str(first.name)
+        self._batch = self._adapter.fixed_batch or batch
+        self._output = self._choose_output()
+
+    def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Evaluate pixels (N, C, H, W) to scores (N, K); the last piece of a fixed batch is padded."""
+        parts = []
+        for start in range(0, len(pixels), self._batch):
+            piece = pixels[start : start + self._batch]
+            count = len(piece)
+            if self._adapter.fixed_batch is not None and count < self._batch:
+                piece = np.concatenate([piece, np.repeat(piece[-1:], self._batch - count, axis=0)])
+            (scores,) = self._session.run([self._output], {self._name: self._adapter.to_model(piece)})
+            parts.append(np.asarray(scores, dtype=np.float32)[:count])
+        return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
+
+    def misclassifies(self, pixels: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell which images (N,) the served model gets wrong; non-finite scores are wrong answers."""
+        wrong = np.zeros(len(pixels), dtype=np.float64)
+        runs = SERVED_DRAWS if self.random else 1
+        for _ in range(runs):
+            scores = self.logits(pixels)
+            bad = (scores.argmax(axis=1) != labels) | ~np.isfinite(scores).all(axis=1)
+            wrong += bad / runs
+        result: npt.NDArray[np.bool_] = wrong >= 0.5
+        return result
+
+    def target(self) -> ArrayTarget:
+        """Return the file as a black-box target; it takes pixels, for the adapter preprocesses them."""
+        return ArrayTarget(self.logits, random=self.random)
+
+    def _choose_output(self) -> str:
+        outputs = self._session.get_outputs()
+        for output in outputs:
+            if output.type.startswith("tensor(") and output.shape is not None and len(output.shape) == 2:
+                return str(output.name)
+        if not outputs:
+            raise InputError(f"{self.path.name} has no output")
+        return str(outputs[0].name)
+
+
+@dataclass
+class Contender:
+    """A model in an evaluation.
+
+    Attributes:
+        label: "original" or "retrofit".
+        served: The file in ONNX Runtime.
+        target: For gradients; None where the file cannot be evaluated in torch.
+        sources: Kappas of the retrofit, by site: what multiples of kappa refer to.
+        sha256: Digest of the file.
+    """
+
+    label: str
+    served: ServedModel
+    target: TorchTarget | None
+    sources: Mapping[str, float]
+    sha256: str
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every jump is 0, so that all backward passes are those of ReLU."""
+        if self.target is None or self.target.is_random:
+            return False
+        model: Any = self.target.model
+        own = [site.kappa for site in getattr(model, "jumps", {}).values()]
+        kappa = self.target.settings.kappa
+        values = [jump for _, jump in kappa] if isinstance(kappa, tuple) else [kappa]
+        return all(value == 0 for value in (*values, *own))
+
+    def source(self, multiple: float | None, jump: float | None) -> TorchTarget | None:
+        """Return the network that gives gradients: this one, or the same weights with other jumps."""
+        if self.target is None or (multiple is None and jump is None):
+            return self.target
+        if jump is not None:
+            return self.target.with_kappa(jump)
+        return self.target.with_kappa({site: kappa * (multiple or 0.0) for site, kappa in self.sources.items()})
+
+
+def torch_target(net: OnnxModule, preprocessing: Preprocessing, kappas: Mapping[str, float] | None) -> TorchTarget:
+    """Return a target over an ONNX module; `kappas` None keeps the file's own.
+
+    Raises:
+        DataError: The module cannot take images.
+    """
+    shape = net.input_shape
+    if len(shape) not in (2, 3, 4):
+        raise DataError(f"the model's input has the shape {shape}, expected images or vectors of pixels")
+    target = TorchTarget(Shaped(net), preprocessing, dtype=torch.float32)
+    return target if kappas is None else target.with_kappa(dict(kappas))

@@ -1,0 +1,236 @@
+"""Run a suite on both models, unit by unit: attack, replay through the served file, save.
+
+A unit is one entry on one model and one block of consecutive samples. Random numbers are keyed by seed and sample, so
+results depend neither on the batch size nor on which shard, or which run after an interruption, did the unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.attack.base import DECISION_DRAWS, GradientAttack
+from jr_onnx.attack.result import AttackResult
+from jr_onnx.attack.suite.contender import Contender
+from jr_onnx.attack.suite.outcome import JsonLeaf, Outcome
+from jr_onnx.attack.suite.plan import Entry
+from jr_onnx.attack.suite.store import Store, unit_name
+from jr_onnx.attack.target import Target
+from jr_onnx.errors import InputError, RefusalError
+
+BLOCK = 100
+"""Samples in a unit: small enough to lose little in an interruption, large enough for a full batch."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the blocks to do: the number-th of `of`, counted from 1."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read "K/N".
+
+        Raises:
+            InputError: It is no such pair with 1 <= K <= N.
+        """
+        first, slash, second = text.partition("/")
+        if slash and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+            return cls(int(first), int(second))
+        raise InputError(f"the shard is {text!r}, expected K/N with 1 <= K <= N, for instance 1/4")
+
+    def takes(self, block: int) -> bool:
+        """Tell whether a block, counted from 0, belongs to this shard."""
+        return block % self.of == self.number - 1
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything a run needs.
+
+    Attributes:
+        entries: The suite.
+        contenders: The models, the original first.
+        images: Pixels (N, C, H, W) float32 in [0, 1].
+        labels: Classes (N,).
+        batch: Samples in memory at once.
+        shard: Which blocks to do.
+        keep: Whether to save adversarial examples.
+        block: Samples in a unit.
+    """
+
+    entries: Sequence[Entry]
+    contenders: Sequence[Contender]
+    images: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    batch: int = 256
+    shard: Shard = Shard()
+    keep: bool = False
+    block: int = BLOCK
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, after each unit."""
+
+    done: int
+    total: int
+    resumed: int
+    unit: str
+
+
+def run(work: Work, store: Store, notify: Callable[[Progress], None] = lambda _: None) -> None:
+    """Do all units that are not done yet.
+
+    Args:
+        work: What to do.
+        store: Where results go; `store.open` has been called.
+        notify: Called after every unit.
+    """
+    units = list(_units(work))
+    resumed = 0
+    copies: dict[tuple[str, str, int], Outcome] = {}
+    clean: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
+    for number, (contender, entry, start) in enumerate(units, 1):
+        name = unit_name(contender.label, entry.name, start)
+        if store.has(name):
+            resumed += 1
+        else:
+            piece = slice(start, start + work.block)
+            if (contender.label, start) not in clean:
+                wrong = contender.served.misclassifies(work.images[piece], work.labels[piece])
+                clean[contender.label, start] = ~wrong
+            twin = _twin(contender, entry)
+            key = (contender.label, twin, start) if twin else None
+            if key is not None and key in copies and not work.keep:
+                outcome, adversarials = _renamed(copies[key], contender, entry), None
+            else:
+                outcome, adversarials = _attack(work, contender, entry, piece, clean[contender.label, start])
+                if key is not None:
+                    copies[key] = outcome
+            store.put(name, outcome, adversarials if work.keep else None)
+        notify(Progress(number, len(units), resumed, name))
+
+
+def _units(work: Work) -> Iterator[tuple[Contender, Entry, int]]:
+    starts = range(0, len(work.labels), work.block)
+    for block, start in enumerate(starts):
+        if work.shard.takes(block):
+            for entry in work.entries:
+                for contender in work.contenders:
+                    yield contender, entry, start
+
+
+def _twin(contender: Contender, entry: Entry) -> str | None:
+    """Name what an entry comes down to on a network without jumps, where all backward passes are that of ReLU.
+
+    Such entries share one computation; their outcomes are equal by construction.
+    """
+    attack = entry.attack
+    if not contender.is_plain or not isinstance(attack, GradientAttack):
+        return None
+    source = entry.source_jump if entry.source_jump is not None else entry.source_kappa
+    return f"{entry.protocol}|{replace(attack, backward='exact')!r}|{source or 0.0}"
+
+
+def _attack(
+    work: Work, contender: Contender, entry: Entry, piece: slice, served_correct: npt.NDArray[np.bool_]
+) -> tuple[Outcome, npt.NDArray[np.float32]]:
+    target: Target
+    source: Target | None = None
+    if entry.view == "black_box":
+        target = contender.served.target()
+    elif contender.target is None:
+        raise RefusalError(
+            f"{entry.name} needs gradients, and the {contender.label} model cannot be evaluated in torch",
+            hint="Use the black-box attacks only: --suite black-box",
+        )
+    else:
+        target = contender.target.in_units(entry.units)
+        found = contender.source(entry.source_kappa, entry.source_jump)
+        source = found.in_units(entry.units) if found is not None and found is not contender.target else None
+    images, labels = work.images[piece], work.labels[piece]
+    indices = np.arange(piece.start, piece.start + len(labels), dtype=np.int64)
+    result = entry.attack.run(target, images, labels, source=source, indices=indices, batch_size=work.batch)
+    # Under paper units a pixel may leave [0, 1] (one range for all channels); the served file is asked the very same.
+    adversarials = result.adversarials.numpy().astype(np.float32)
+    served = contender.served.misclassifies(adversarials, labels)
+    return _outcome(contender, entry, result, labels, served_correct, served), adversarials
+
+
+def _outcome(
+    contender: Contender,
+    entry: Entry,
+    result: AttackResult,
+    labels: npt.NDArray[np.int64],
+    served_correct: npt.NDArray[np.bool_],
+    served_success: npt.NDArray[np.bool_],
+) -> Outcome:
+    norm = entry.attack.norm
+    random = contender.target.is_random if contender.target is not None else contender.served.random
+    return Outcome(
+        model=contender.label,
+        entry=entry.name,
+        view=entry.view,
+        threat=entry.threat,
+        protocol=entry.protocol,
+        norm=norm,
+        eps=entry.eps,
+        spec=spec_of(entry),
+        draws=entry.attack.draws,
+        decided_by=DECISION_DRAWS if random else 1,
+        indices=tuple(int(index) for index in result.indices),
+        labels=tuple(int(label) for label in labels),
+        correct=_booleans(result.correct.numpy()),
+        success=_booleans(result.success.numpy()),
+        served_correct=_booleans(served_correct),
+        served_success=_booleans(served_success),
+        distance=tuple(float(value) for value in result.distances[norm]),
+        relative=tuple(float(value) for value in result.relative[norm]),
+        iterations=_integers(result.iterations.numpy()),
+        forward=_integers(result.forward.numpy()),
+        backward=_integers(result.backward.numpy()),
+        nonfinite=_integers(result.nonfinite.numpy()),
+        zero_gradient=_integers(result.zero_gradient.numpy()),
+    )
+
+
+def spec_of(entry: Entry) -> dict[str, JsonLeaf]:
+    """Return an entry's attack and how it is used, ready for JSON."""
+    found: dict[str, JsonLeaf] = {key: value for key, value in entry.attack.spec().items() if _is_leaf(value)}
+    found["units"] = entry.units
+    if entry.source_kappa is not None:
+        found["source_kappa_multiple"] = entry.source_kappa
+    if entry.source_jump is not None:
+        found["source_kappa"] = entry.source_jump
+    return found
+
+
+def _renamed(outcome: Outcome, contender: Contender, entry: Entry) -> Outcome:
+    """Return the outcome of an entry's twin under the entry's own name and description."""
+    return replace(
+        outcome,
+        model=contender.label,
+        entry=entry.name,
+        view=entry.view,
+        threat=entry.threat,
+        protocol=entry.protocol,
+        spec=spec_of(entry),
+    )
+
+
+def _is_leaf(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _booleans(values: npt.NDArray[np.bool_]) -> tuple[bool, ...]:
+    return tuple(bool(value) for value in values)
+
+
+def _integers(values: npt.NDArray[np.int64]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)

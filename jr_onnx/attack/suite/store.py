@@ -1,0 +1,224 @@
+"""Where an evaluation keeps its results while it goes on: one small file per finished unit of work.
+
+    OUT/run.json                      what is being run: models, data, suite, seed, versions, hardware
+    OUT/units/<unit>.json             outcome of one entry on one model and one block of samples
+    OUT/adversarial/<unit>.npz        its adversarial examples, on request
+    OUT/evaluation.json               the summary, written when all units are there
+
+A unit's file appears whole or not at all, so a run can be killed at any time and goes on where it was. Another shard
+of the same run writes the units of its own blocks; folders of several shards are merged by reading them together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx._version import __version__
+from jr_onnx.attack.suite.outcome import Outcome, merge
+from jr_onnx.errors import InputError, OutputError
+from jr_onnx.modelfile import atomic_path, atomic_write
+from jr_onnx.records import Record, dumps, load_file
+
+_RUN = "run.json"
+_UNITS = "units"
+_ADVERSARIAL = "adversarial"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord(Record):
+    """What is being run; two folders belong to one run when all but `host` and `versions` agree.
+
+    Attributes:
+        suite: Name of the suite.
+        entries: Names of its entries, in order.
+        models: Label -> SHA-256 of the model file.
+        kappas: Site id -> kappa of the retrofit.
+        data: Name of the data.
+        data_sha256: Digest of the images and labels.
+        samples: How many samples.
+        block: Samples in a unit.
+        norm: Norm of the budget.
+        eps: Budget, in pixel scale.
+        seed: Of all random numbers.
+        preprocessing: What stands between pixels and the network, as JSON text.
+        options: Further options that change results, as JSON text.
+        versions: Package -> version.
+        host: Machine and processor.
+        device: Where torch computed.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.attack_run/1"
+    suite: str
+    entries: tuple[str, ...]
+    models: dict[str, str]
+    kappas: dict[str, float]
+    data: str
+    data_sha256: str
+    samples: int
+    block: int
+    norm: str
+    eps: float
+    seed: int
+    preprocessing: str
+    options: str
+    versions: dict[str, str]
+    host: str
+    device: str
+
+    def same_run(self, other: RunRecord) -> str | None:
+        """Return the name of the first field that makes this another run, None where it is the same."""
+        for field in dataclasses.fields(self):
+            if field.name in ("versions", "host", "device"):
+                continue
+            if getattr(self, field.name) != getattr(other, field.name):
+                return field.name
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results may depend on."""
+    from importlib import metadata
+
+    found = {"jr-onnx": __version__, "python": platform.python_version()}
+    for name in ("torch", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def host() -> str:
+    """Return machine and processor in words."""
+    model = platform.processor() or platform.machine()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return f"{platform.system()} {platform.machine()}, {match.group(1).strip() if match else model}"
+
+
+class Store:
+    """The folder of one run, or of one shard of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def open(self, record: RunRecord) -> None:
+        """Make the folder, or go on in it.
+
+        Raises:
+            OutputError: It holds another run, or cannot be written.
+        """
+        path = self.folder / _RUN
+        if path.exists():
+            earlier = load_file(RunRecord, path)
+            field = earlier.same_run(record)
+            if field is not None:
+                raise OutputError(
+                    f"{self.folder} holds another run: its {field} is {_short(getattr(earlier, field))}, "
+                    f"now {_short(getattr(record, field))}",
+                    hint="Choose another --out, or remove the folder",
+                )
+            return
+        try:
+            (self.folder / _UNITS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {self.folder}: {error.strerror}") from None
+        atomic_write(path, [dumps(record).encode()])
+
+    def record(self) -> RunRecord:
+        """Return what is being run.
+
+        Raises:
+            InputError: The folder holds no run.
+        """
+        path = self.folder / _RUN
+        if not path.exists():
+            raise InputError(f"{self.folder} holds no evaluation", hint="It is made by jr-onnx attack --out")
+        return load_file(RunRecord, path)
+
+    def has(self, unit: str) -> bool:
+        """Tell whether a unit is finished."""
+        return self._unit_path(unit).exists()
+
+    def put(self, unit: str, outcome: Outcome, adversarials: npt.NDArray[np.float32] | None) -> None:
+        """Save a finished unit; its outcome last, so that a unit that exists is complete."""
+        if adversarials is not None:
+            path = self.folder / _ADVERSARIAL / f"{_file_name(unit)}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                np.savez_compressed(
+                    stream,
+                    images=adversarials,
+                    labels=np.asarray(outcome.labels, dtype=np.int64),
+                    indices=np.asarray(outcome.indices, dtype=np.int64),
+                )
+        atomic_write(self._unit_path(unit), [dumps(outcome, indent=None).encode()])
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcomes of all finished units."""
+        return [load_file(Outcome, path) for path in sorted((self.folder / _UNITS).glob("*.json"))]
+
+    def _unit_path(self, unit: str) -> Path:
+        return self.folder / _UNITS / f"{_file_name(unit)}.json"
+
+
+def merged(folders: Sequence[Path]) -> tuple[RunRecord, dict[str, dict[str, Outcome]]]:
+    """Read the folders of one run's shards together.
+
+    Returns:
+        The run, and model label -> entry -> outcome on all samples that are finished for that entry.
+
+    Raises:
+        InputError: A folder holds no run, or another one; a unit lies in two folders.
+    """
+    stores = [Store(folder) for folder in folders]
+    records = [store.record() for store in stores]
+    for folder, record in zip(folders[1:], records[1:], strict=True):
+        field = records[0].same_run(record)
+        if field is not None:
+            raise InputError(f"{folder} holds another run than {folders[0]}: their {field} differs")
+    parts: dict[str, dict[str, list[Outcome]]] = {}
+    for outcome in (item for store in stores for item in store.outcomes()):
+        parts.setdefault(outcome.model, {}).setdefault(outcome.entry, []).append(outcome)
+    return records[0], {
+        model: {entry: merge(entries[entry]) for entry in records[0].entries if entry in entries}
+        for model, entries in parts.items()
+    }
+
+
+def unit_name(model: str, entry: str, start: int) -> str:
+    """Name the unit of one entry on one model and the block of samples from `start` on."""
+    return f"{model}/{entry}/{start}"
+
+
+def digest(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
+    """Return the SHA-256 of arrays, their shapes and types included."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(json.dumps([list(array.shape), str(array.dtype)]).encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _file_name(unit: str) -> str:
+    readable = re.sub(r"[^A-Za-z0-9._=*-]+", "-", unit)[:80]
+    return f"{readable}.{hashlib.sha256(unit.encode()).hexdigest()[:10]}"
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,254 @@
+"""From outcomes to figures: robust accuracies with intervals, the worst case per sample, original against retrofit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.attack.suite.masking import Verdict, judge
+from jr_onnx.attack.suite.outcome import Outcome, common
+from jr_onnx.attack.suite.statistics import mcnemar, paired_difference, wilson
+from jr_onnx.attack.suite.store import RunRecord
+from jr_onnx.errors import InputError
+from jr_onnx.records import Record
+
+ORIGINAL, RETROFIT = "original", "retrofit"
+
+
+@dataclass(frozen=True, slots=True)
+class Share(Record):
+    """A share of samples with its 95 % Wilson interval."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.share/1"
+    value: float
+    low: float
+    high: float
+    count: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFigures(Record):
+    """One attack on one model.
+
+    Attributes:
+        robust: Robust accuracy of the served file: correct before and after.
+        torch_robust: The same as the attacked torch model sees it.
+        success_rate: Share of the attacked (correctly classified) samples that were fooled.
+        median_relative: Median relative perturbation (paper, eq. 12) over all samples, failures as infinity.
+        mean_relative: Mean of the last iterate over all samples, as the paper averages, failures included.
+        mean_forward: Forward passes per sample.
+        mean_backward: Backward passes per sample.
+        nonfinite: Samples with a NaN or an infinity on the way.
+        zero_gradient: Samples with a gradient of zero on the way.
+        disagreements: Samples that torch and the served file judge differently.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.entry_figures/1"
+    entry: str
+    view: str
+    threat: str
+    protocol: str
+    norm: str
+    eps: float | None
+    robust: Share
+    torch_robust: Share
+    success_rate: float
+    median_relative: float
+    mean_relative: float
+    mean_forward: float
+    mean_backward: float
+    nonfinite: int
+    zero_gradient: int
+    disagreements: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorstCase(Record):
+    """Robust accuracy against a group of attacks together: a sample counts while it survives all of them.
+
+    Attributes:
+        group: "paper protocol (non-adaptive)", "exact gradient" or "all attacks".
+        norm: Norm of the budget.
+        eps: Budget; None for the paper's protocol, whose attacks have no common budget.
+        entries: Names of the attacks.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.worst_case/1"
+    group: str
+    norm: str
+    eps: float | None
+    robust: Share
+    entries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures(Record):
+    """One model under the whole suite."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.model_figures/1"
+    model: str
+    clean: Share
+    entries: tuple[EntryFigures, ...]
+    worst: tuple[WorstCase, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison(Record):
+    """Retrofit minus original on the same samples.
+
+    Attributes:
+        what: "clean accuracy", or a worst case.
+        difference: Of the shares, with a 95 % paired bootstrap interval.
+        p_value: McNemar's exact test, two-sided.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.paired_comparison/1"
+    what: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation(Record):
+    """The result of `jr-onnx attack`."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.evaluation/1"
+    run: RunRecord
+    models: tuple[ModelFigures, ...]
+    comparisons: tuple[Comparison, ...]
+    samples: int
+    complete: bool
+
+
+def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> Evaluation:
+    """Sum up a run's outcomes.
+
+    Args:
+        run: What was run.
+        outcomes: Model label -> entry -> outcome, as `store.merged` gives them.
+
+    Raises:
+        InputError: There is nothing, or the entries of a model were run on different samples.
+    """
+    if not outcomes:
+        raise InputError("there are no finished units yet, so there is nothing to sum up")
+    models = []
+    groups: dict[str, dict[tuple[str, str, float | None], npt.NDArray[np.bool_]]] = {}
+    clean: dict[str, npt.NDArray[np.bool_]] = {}
+    for label in sorted(outcomes, key=lambda name: name != ORIGINAL):
+        found = list(outcomes[label].values())
+        common(found)
+        clean[label] = np.asarray(found[0].served_correct, dtype=bool)
+        groups[label] = {key: _survivors(members) for key, members in _groups(found).items()}
+        worst = tuple(
+            WorstCase(*key, _share(_survivors(members)), tuple(item.entry for item in members))
+            for key, members in _groups(found).items()
+        )
+        figures = tuple(_figures(item) for item in found)
+        models.append(ModelFigures(label, _share(clean[label]), figures, worst, judge(found)))
+    samples = len(next(iter(clean.values())))
+    done = all(len(items) == len(run.entries) for items in outcomes.values())
+    complete = done and set(outcomes) == set(run.models) and samples == run.samples
+    return Evaluation(run, tuple(models), _comparisons(clean, groups), samples, complete)
+
+
+def _groups(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, float | None], list[Outcome]]:
+    """Sort outcomes into the groups of which the worst case is told.
+
+    The paper's attacks have no budget in common, so they form a group of their own; minimal perturbations count for
+    a budget where they stay within it.
+    """
+    found: dict[tuple[str, str, float | None], list[Outcome]] = {}
+    white_paper = [item for item in outcomes if item.protocol == "paper" and item.entry == "paper/pgd"]
+    if white_paper:
+        found["paper protocol (non-adaptive): PGD", "linf", None] = white_paper
+    adaptive = [item for item in outcomes if item.protocol == "adaptive" and item.eps is not None]
+    for norm, eps in sorted({(item.norm, item.eps) for item in adaptive}, key=lambda key: (key[0], key[1] or 0.0)):
+        members = [item for item in adaptive if (item.norm, item.eps) == (norm, eps)]
+        exact = [item for item in members if item.view == "exact"]
+        if exact:
+            found["exact gradient", norm, eps] = exact
+        within = [_within(item, eps) for item in outcomes if _is_minimal(item, norm)]
+        found["all attacks", norm, eps] = [*members, *within]
+    return found
+
+
+def _is_minimal(item: Outcome, norm: str) -> bool:
+    return item.protocol == "adaptive" and item.eps is None and item.norm == norm
+
+
+def _within(item: Outcome, eps: float | None) -> Outcome:
+    """Return a minimal attack's outcome as one at a budget: success only where the perturbation fits into it."""
+    budget = eps if eps is not None else math.inf
+    fits = np.asarray(item.distance, dtype=np.float64) <= budget
+    return replace(
+        item,
+        eps=eps,
+        success=tuple(bool(won and fit) for won, fit in zip(item.success, fits, strict=True)),
+        served_success=tuple(bool(won and fit) for won, fit in zip(item.served_success, fits, strict=True)),
+    )
+
+
+def _survivors(members: Sequence[Outcome]) -> npt.NDArray[np.bool_]:
+    result: npt.NDArray[np.bool_] = np.all([item.served_robust for item in members], axis=0)
+    return result
+
+
+def _figures(item: Outcome) -> EntryFigures:
+    correct = np.asarray(item.correct, dtype=bool)
+    success = np.asarray(item.success, dtype=bool)
+    relative = np.asarray(item.relative, dtype=np.float64)
+    usable = relative[np.isfinite(relative)]
+    attacked = int(np.sum(correct))
+    return EntryFigures(
+        entry=item.entry,
+        view=item.view,
+        threat=item.threat,
+        protocol=item.protocol,
+        norm=item.norm,
+        eps=item.eps,
+        robust=_share(item.served_robust),
+        torch_robust=_share(correct & ~success),
+        success_rate=float(np.sum(item.fooled)) / attacked if attacked else 0.0,
+        median_relative=float(np.median(np.where(success, relative, math.inf))) if len(relative) else 0.0,
+        mean_relative=float(np.mean(usable)) if len(usable) else 0.0,
+        mean_forward=float(np.mean(item.forward)) if len(item) else 0.0,
+        mean_backward=float(np.mean(item.backward)) if len(item) else 0.0,
+        nonfinite=int(np.sum(np.asarray(item.nonfinite) > 0)),
+        zero_gradient=int(np.sum(np.asarray(item.zero_gradient) > 0)),
+        disagreements=item.disagreements,
+    )
+
+
+def _share(members: npt.NDArray[np.bool_]) -> Share:
+    count, total = int(np.sum(members)), len(members)
+    low, high = wilson(count, total)
+    return Share(count / total if total else 0.0, low, high, count, total)
+
+
+def _comparisons(
+    clean: Mapping[str, npt.NDArray[np.bool_]],
+    groups: Mapping[str, Mapping[tuple[str, str, float | None], npt.NDArray[np.bool_]]],
+) -> tuple[Comparison, ...]:
+    if not {ORIGINAL, RETROFIT} <= set(clean):
+        return ()
+    pairs = [("clean accuracy", clean[RETROFIT], clean[ORIGINAL])]
+    for (group, norm, eps), survivors in groups[RETROFIT].items():
+        other = groups[ORIGINAL].get((group, norm, eps))
+        if other is not None:
+            budget = f", {norm} {eps:.4g}" if eps is not None else ""
+            pairs.append((f"robust accuracy, {group}{budget}", survivors, other))
+    return tuple(
+        Comparison(what, *paired_difference(new, old), mcnemar(new, old))
+        for what, new, old in pairs
+        if len(new) == len(old)
+    )

@@ -1,0 +1,295 @@
+"""`jr-onnx attack`: what JumpReLU buys a classifier, against whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jr_onnx.cli.output import json_option, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from jr_onnx.attack.suite.run import Progress
+    from jr_onnx.attack.suite.setup import Request
+    from jr_onnx.attack.suite.summary import Evaluation
+
+
+@click.command("attack")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--data", "spec", default="digits", show_default=True, help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR."
+)
+@click.option("--kappa", type=float, help="The jump of the retrofit; MODEL is then an original.")
+@click.option("--kappa-map", type=click.Path(path_type=Path), help="A kappa per site; see jr-onnx rewrite.")
+@click.option(
+    "--suite",
+    "suite_name",
+    type=click.Choice(["paper", "adaptive", "full"]),
+    default="adaptive",
+    show_default=True,
+    help="The authors' attacks (not adaptive), attacks that adapt to the jump, or both with more effort.",
+)
+@click.option(
+    "--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", show_default=True, help="Norm of the budget."
+)
+@click.option("--eps", default="8/255", show_default=True, help="Budget in pixel scale [0, 1], a number or a fraction.")
+@click.option(
+    "--units",
+    type=click.Choice(["pixel", "paper"]),
+    default="pixel",
+    show_default=True,
+    help="Scale of --eps: pixels in [0, 1], or the paper's normalised values (pixel difference over std).",
+)
+@click.option(
+    "--preprocess",
+    default="none",
+    show_default=True,
+    help="What the model expects: none, mnist, cifar10, imagenet, or mean=...;std=...;layout=NHWC;range=0,255.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="Which split.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many images.")
+@click.option(
+    "--paper-steps",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="Steps of the paper's PGD and DeepFool (40 MNIST, 7 CIFAR-10).",
+)
+@click.option(
+    "--trust-steps",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Steps of the paper's trust region.",
+)
+@click.option(
+    "--transfer-from",
+    multiple=True,
+    type=float,
+    metavar="KAPPA",
+    help="Craft on this kappa too (paper, figure 7). Repeatable.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where torch computes.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Samples in memory at once; results do not depend on it.",
+)
+@click.option(
+    "--shard",
+    default="1/1",
+    show_default=True,
+    metavar="K/N",
+    help="Do the K-th of N parts; jr-onnx report merges them.",
+)
+@click.option("--save-adversarial", is_flag=True, help="Save adversarial examples as .npz.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for results; a run goes on where it was.  [default: MODEL.attack beside it]",
+)
+@json_option
+def command(as_json: bool, **given: Any) -> None:
+    """Attack MODEL and its retrofit with the same suite, and say what the results are worth.
+
+    MODEL is an original (give --kappa) or a retrofit. Every adversarial example is run again through ONNX Runtime on
+    the file that would be served, and the figures are that file's. A verdict says whether gradients were masked.
+    """
+    from jr_onnx.attack.suite.run import run
+    from jr_onnx.attack.suite.setup import prepare
+    from jr_onnx.attack.suite.store import Store, merged
+    from jr_onnx.attack.suite.summary import evaluate
+    from jr_onnx.errors import require
+    from jr_onnx.modelfile import atomic_write
+    from jr_onnx.records import dumps
+
+    require("torch", "attack")
+    request = _request(given)
+    prepared = prepare(request)
+    for note in prepared.notes:
+        say(f"note: {note}")
+    store = Store(request.out)
+    store.open(prepared.record)
+    with progress() as notify:
+        run(prepared.work, store, notify)
+    evaluation = evaluate(*merged([request.out]))
+    atomic_write(request.out / "evaluation.json", [dumps(evaluation).encode()])
+    if as_json:
+        print_json(evaluation)
+    else:
+        show(evaluation)
+    say(f"results: {request.out}; next: jr-onnx report {request.out}")
+
+
+def _request(given: dict[str, Any]) -> Request:
+    from jr_onnx.attack.suite.plan import PaperSettings
+    from jr_onnx.attack.suite.run import Shard
+    from jr_onnx.attack.suite.setup import Request
+    from jr_onnx.data import Preprocessing, load
+    from jr_onnx.kappa import KappaPlan, read_kappa_map
+
+    model: Path = given["model"]
+    by_site = read_kappa_map(given["kappa_map"]) if given["kappa_map"] is not None else {}
+    plan = KappaPlan(given["kappa"], tuple(by_site.items())) if given["kappa"] is not None or by_site else None
+    preprocessing = Preprocessing.parse(given["preprocess"])
+    eps = fraction(given["eps"])
+    if given["units"] == "paper":
+        eps *= _pixel_per_unit(preprocessing)
+    return Request(
+        model=model,
+        plan=plan,
+        data=load(given["spec"], split=given["split"], limit=given["limit"]),
+        suite=given["suite_name"],
+        norm=given["norm"],
+        eps=eps,
+        out=given["out"] if given["out"] is not None else model.with_name(f"{model.stem}.attack"),
+        preprocessing=preprocessing,
+        seed=given["seed"],
+        device=given["device"],
+        batch=given["batch"],
+        shard=Shard.parse(given["shard"]),
+        transfer_from=given["transfer_from"],
+        paper=PaperSettings(steps=given["paper_steps"], trust_steps=given["trust_steps"]),
+        keep=given["save_adversarial"],
+    )
+
+
+def fraction(text: str) -> float:
+    """Read "8/255" or "0.03".
+
+    Raises:
+        InputError: It is neither, or not a positive finite number.
+    """
+    import math
+
+    from jr_onnx.errors import InputError
+
+    first, slash, second = text.partition("/")
+    try:
+        value = float(first) / float(second) if slash else float(first)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"--eps is {text!r}, expected a positive number or fraction, for instance 8/255")
+    return value
+
+
+def _pixel_per_unit(preprocessing: Any) -> float:
+    from jr_onnx.errors import InputError
+
+    spread = set(preprocessing.std)
+    if len(spread) != 1:
+        raise InputError(
+            "one normalised eps means different pixel differences here: the channels have the deviations "
+            f"{preprocessing.std}",
+            hint="Give --eps in pixel scale (--units pixel)",
+        )
+    low, high = preprocessing.range
+    return float(spread.pop()) / float(high - low)
+
+
+class progress:  # noqa: N801 - used like a function
+    """A context that shows how far a run is, with the time left, on stderr."""
+
+    def __enter__(self) -> Callable[[Progress], None]:
+        """Start the display."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Display
+
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        self._display = Display(*columns, console=Console(stderr=True), transient=True)
+        self._display.start()
+        self._task = self._display.add_task("attacking", total=None)
+        return self._update
+
+    def __exit__(self, *_: object) -> None:
+        """Take the display away."""
+        self._display.stop()
+
+    def _update(self, state: Progress) -> None:
+        self._display.update(self._task, total=state.total, completed=state.done, description=state.unit)
+
+
+def show(evaluation: Evaluation) -> None:
+    """Print an evaluation as tables."""
+    for figures in evaluation.models:
+        print_table(
+            ("attack", "knows", "robust", "95 %", "fooled", "median rel.", "mean rel.", "grad/img"),
+            [
+                (
+                    item.entry,
+                    item.view.replace("_", " "),
+                    f"{item.robust.value:.1%}",
+                    f"{item.robust.low:.1%}-{item.robust.high:.1%}",
+                    f"{item.success_rate:.1%}",
+                    f"{item.median_relative:.2%}" if item.median_relative != float("inf") else "not found",
+                    f"{item.mean_relative:.2%}",
+                    f"{item.mean_backward:.0f}",
+                )
+                for item in figures.entries
+            ],
+            title=f"{figures.model}: clean accuracy {figures.clean.value:.1%} of {figures.clean.total}",
+        )
+        click.echo()
+    _show_worst(evaluation)
+    _show_verdicts(evaluation)
+    if not evaluation.complete:
+        click.echo("\nNot all units are finished yet: run the other shards, or the same command again.")
+
+
+def _show_worst(evaluation: Evaluation) -> None:
+    rows: dict[str, list[str]] = {}
+    for figures in evaluation.models:
+        for case in figures.worst:
+            name = case.group if case.eps is None else f"{case.group}, {case.norm} {case.eps:.4g}"
+            cell = f"{case.robust.value:.1%} ({case.robust.low:.1%}-{case.robust.high:.1%})"
+            rows.setdefault(name, []).append(cell)
+    names = [figures.model for figures in evaluation.models]
+    compared = {item.what.removeprefix("robust accuracy, "): item for item in evaluation.comparisons}
+    print_table(
+        ("robust accuracy, worst case per sample", *names, "difference", "p (McNemar)"),
+        [
+            (
+                name,
+                *cells,
+                f"{compared[name].difference:+.1%} ({compared[name].low:+.1%} to {compared[name].high:+.1%})"
+                if name in compared
+                else "",
+                f"{compared[name].p_value:.2g}" if name in compared else "",
+            )
+            for name, cells in rows.items()
+        ],
+    )
+
+
+def _show_verdicts(evaluation: Evaluation) -> None:
+    for figures in evaluation.models:
+        verdict = figures.verdict
+        raised = [flag for flag in verdict.flags if flag.raised]
+        unchecked = [flag.name for flag in verdict.flags if not flag.checked]
+        click.echo(f"\nmasking verdict, {figures.model}: {'GRADIENTS ARE MASKED' if raised else 'no sign of masking'}")
+        for flag in raised:
+            click.echo(f"  {flag.name}: {flag.evidence} (p {flag.p_value:.1g}). {flag.remedy}.")
+        if unchecked:
+            click.echo(f"  not checked by this suite: {', '.join(unchecked)}")
