@@ -119,11 +119,14 @@ ort::Status* every_dimension_has_a_name_or_size(const ort::Api* api, const ort::
 // refused, and without an inferred shape ONNX Runtime does not work in place.
 ort::Status* infer_same_shape(const ort::CustomOp* op, ort::ShapeInferContext* context) {
   const ort::Api* api = static_cast<const OpEntry*>(op)->runtime->api;
-  ort::TensorTypeAndShapeInfo* info = nullptr;
-  bool named = false;
-  ort::Status* status = api->ShapeInferContext_GetInputTypeShape(context, 0, &info);
-  if (status == nullptr && info != nullptr) status = every_dimension_has_a_name_or_size(api, info, &named);
-  if (status == nullptr && named) status = api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
+  ort::Status* status = guarded(api, [&] {
+    ort::TensorTypeAndShapeInfo* info = nullptr;
+    bool named = false;
+    ort::Status* failed = api->ShapeInferContext_GetInputTypeShape(context, 0, &info);
+    if (failed == nullptr && info != nullptr) failed = every_dimension_has_a_name_or_size(api, info, &named);
+    if (failed == nullptr && named) failed = api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
+    return failed;
+  });
   if (status != nullptr) api->ReleaseStatus(status);  // an unknown shape stays unknown, the node still runs
   return nullptr;
 }

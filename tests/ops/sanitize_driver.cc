@@ -32,6 +32,7 @@ struct Status {
 };
 struct TensorTypeAndShapeInfo {
   std::vector<std::int64_t> dims;
+  std::vector<const char*> names;
 };
 struct Value {
   std::vector<std::int64_t> dims;
@@ -120,9 +121,14 @@ Api make_api() {
     for (std::size_t i = 0; i < count; ++i) dims[i] = info->dims[i];
     return step();
   };
+  api.GetSymbolicDimensions = [](const TensorTypeAndShapeInfo* info, const char** names, std::size_t count) {
+    CHECK(count == info->names.size());
+    for (std::size_t i = 0; i < count; ++i) names[i] = info->names[i];
+    return step();
+  };
   api.GetTensorTypeAndShape = [](const Value* value, TensorTypeAndShapeInfo** out) {
     Status* status = step();
-    if (status == nullptr) *out = new TensorTypeAndShapeInfo{value->dims};
+    if (status == nullptr) *out = new TensorTypeAndShapeInfo{value->dims, {}};
     return status;
   };
   api.ReleaseTensorTypeAndShapeInfo = [](TensorTypeAndShapeInfo* info) { delete info; };
@@ -304,11 +310,11 @@ void check_failures(const SessionOptions& options, const Api& api) {
     calls_until_failure = at;
     void* made = create(op, api, {{{"kappa", 1.0f}}, {"z", ""}, "site"}, &wrong);
     if (made != nullptr) op.KernelDestroy(made);
-    TensorTypeAndShapeInfo shape{{2, -1}};
+    TensorTypeAndShapeInfo shape{{2, -1}, {"", "N"}};
     ShapeInferContext inference{&shape, {}, nullptr};
     calls_until_failure = at;
     CHECK(op.InferOutputShapeFn(&op, &inference) == nullptr);
-    CHECK(at < 2 || inference.given == &shape);
+    CHECK((inference.given == &shape) == (at >= 4));  // the fifth call is the one that hands it on
     calls_until_failure = at;
     CHECK(draw.InferOutputShapeFn(&draw, &inference) == nullptr);
     calls_until_failure = -1;
@@ -316,6 +322,18 @@ void check_failures(const SessionOptions& options, const Api& api) {
   CHECK(failures >= 9);
   op.KernelDestroy(kernel);
   draw.KernelDestroy(drawing);
+}
+
+// A shape is handed on only where each dimension has a size or a name.
+void check_shapes(const SessionOptions& options) {
+  const CustomOp& op = find(options, "JumpRelu", kFloat);
+  const auto hands_on = [&op](TensorTypeAndShapeInfo shape) {
+    ShapeInferContext inference{&shape, {}, nullptr};
+    CHECK(op.InferOutputShapeFn(&op, &inference) == nullptr);
+    return inference.given == &shape;
+  };
+  CHECK(hands_on({{2, 3}, {"", ""}}) && hands_on({{2, -1}, {nullptr, "N"}}) && hands_on({{0}, {""}}));
+  CHECK(!hands_on({{2, -1}, {"", ""}}) && !hands_on({{-1}, {nullptr}}) && !hands_on({{}, {}}));
 }
 
 void check_draws(const SessionOptions& options, const Api& api) {
@@ -378,6 +396,7 @@ int main() {
     check_rank_zero_and_types(first, api);
     check_kappa_input(first, api);
     check_failures(first, api);
+    check_shapes(first);
     check_draws(first, api);
     check_bad_attributes(first, api);
   }

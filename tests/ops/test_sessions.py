@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.semantics import jump_relu, round_kappa
 
@@ -66,6 +66,24 @@ def test_a_shape_of_unknown_rank(make_session: Any) -> None:
         (result,) = session.run(None, {"z": z})
         assert result.shape == shape
         assert result.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("given", [None, (None, None, None, None), (1, 3, None, None), (1, 3, 4, 4)], ids=str)
+def test_a_convolution_may_follow(make_session: Any, given: Any) -> None:
+    """A shape that is unknown, wholly or in part, must not be handed on as a scalar's or as -1: Conv would refuse."""
+    weights = np.ones((2, 3, 1, 1), np.float32)
+    nodes = [
+        helper.make_node("Neg", ["z"], ["m"]),
+        jump(("m",), "jumped", kappa=0.06),
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(weights)),
+        helper.make_node("Conv", ["jumped", "w"], ["y"]),
+    ]
+    session = make_session(nodes, [value("z", FLOAT, given)], [value("y", FLOAT, None)])
+    z = np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)
+    (result,) = session.run(None, {"z": z})
+    expected = jump_relu(-z, round_kappa(0.06, "float32")).sum(1, keepdims=True)
+    # Three terms may be added in another order: two roundings of a sum below 16, half an ulp (2^-21) each, twice.
+    assert abs(result - expected).max() <= 2.0**-19
 
 
 def test_bfloat16(make_session: Any) -> None:
