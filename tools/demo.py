@@ -32,6 +32,7 @@ def main() -> None:
     show("jr-onnx rewrite out/demo/digits.onnx --kappa 0.06")
     show("jr-onnx verify out/demo/digits.jr.onnx out/demo/digits.onnx --data digits")
     show_accuracy()
+    show("jr-onnx attack out/demo/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 --out out/demo/attack")
     print(f"\nDone in {time.monotonic() - started:.0f} s. The results lie in {OUT.relative_to(ROOT)}:")
     for path in sorted(OUT.rglob("*")):
         if path.is_file():
