@@ -24,6 +24,7 @@ from jr_onnx.cli.package_types import Numbers
 @click.option("--grpc-port", type=int, default=8001, show_default=True)
 @click.option("--status-port", type=int, default=8404, show_default=True, help="Health and metrics of the balancer.")
 @click.option("--load-seconds", type=int, default=120, show_default=True, help="Time the models may take to load.")
+@click.option("--request-seconds", type=int, default=60, show_default=True, help="Longest wait for an answer.")
 @click.option("--force", is_flag=True, help="Replace an older compose package.")
 @click.option("--sign", "key", type=click.Path(path_type=Path), help="Private key (PEM) that signs the package.")
 def command(repository: Path, folder: Path, **values: Any) -> None:
@@ -39,6 +40,7 @@ def command(repository: Path, folder: Path, **values: Any) -> None:
         resources=Resources(values["cpus"], values["memory"]),
         publish=Publish(values["address"], values["http_port"], values["grpc_port"], values["status_port"]),
         load_seconds=values["load_seconds"],
+        request_seconds=values["request_seconds"],
         force=values["force"],
         sign_key=values["key"],
     )

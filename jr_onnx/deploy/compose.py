@@ -77,6 +77,7 @@ class ComposeOptions:
         resources: Limits of one replica.
         publish: See `Publish`.
         load_seconds: How long the models may take to load before a replica counts as unhealthy.
+        request_seconds: How long the balancer waits for an answer.
         force: Replace an older package.
         sign_key: Private key (PEM) that signs the manifest.
     """
@@ -88,6 +89,7 @@ class ComposeOptions:
     resources: Resources = field(default_factory=Resources)
     publish: Publish = field(default_factory=Publish)
     load_seconds: int = 120
+    request_seconds: int = 60
     force: bool = False
     sign_key: Path | None = None
 
@@ -104,6 +106,8 @@ class ComposeOptions:
             raise InputError(f"the GPUs are {list(self.gpus)}, expected each once")
         if self.load_seconds < 1:
             raise InputError(f"the loading time is {self.load_seconds} s, expected 1 or more")
+        if self.request_seconds < 1:
+            raise InputError(f"the time for a request is {self.request_seconds} s, expected 1 or more")
 
 
 def package_compose(repository: str | Path, target: str | Path, options: ComposeOptions) -> Deployed:
@@ -125,7 +129,7 @@ def package_compose(repository: str | Path, target: str | Path, options: Compose
     )
     files = {
         "compose.yaml": to_yaml(compose_file(opened, folder, options)),
-        "haproxy.cfg": haproxy_config(),
+        "haproxy.cfg": haproxy_config(request_seconds=options.request_seconds),
     }
     return write_deployment(
         folder, files, kind="compose", name=options.name, force=options.force, sign_key=options.sign_key

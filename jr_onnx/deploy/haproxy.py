@@ -15,8 +15,6 @@ MAX_REPLICAS = 16
 NAME_SERVER = "127.0.0.11:53"
 """Where Docker answers for the names of a network."""
 
-_REQUEST_SECONDS = 60
-
 _TEMPLATE = """\
 global
     log stdout format raw local0 notice
@@ -75,7 +73,7 @@ backend triton_grpc
 """
 
 
-def haproxy_config(*, request_seconds: int = _REQUEST_SECONDS) -> str:
+def haproxy_config(*, request_seconds: int) -> str:
     """Return the text of `haproxy.cfg`.
 
     Args:

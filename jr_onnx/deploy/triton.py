@@ -124,9 +124,10 @@ def _write_labels(staged: Path, face: Interface, options: TritonOptions) -> str 
     if options.labels is None:
         return None
     try:
-        labels = options.labels.read_text(encoding="utf-8").splitlines()
+        text = options.labels.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the labels {options.labels}: {error}") from None
+    labels = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     empty = next((number for number, label in enumerate(labels, 1) if not label.strip()), None)
     if empty is not None:
         raise InputError(f"line {empty} of the labels {options.labels} is empty, expected one class name a line")

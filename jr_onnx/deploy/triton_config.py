@@ -79,13 +79,15 @@ def interface(facts: ModelFacts, options: TritonOptions) -> Interface:
     """
     shown = facts.kappa_inputs if options.expose_kappa else ()
     inputs = [tensor for tensor in facts.inputs if not tensor.optional or tensor.name in shown]
+    if not inputs:
+        raise ModelError("the model takes no input, so there is nothing that a client could ask it")
     tensors = inputs + list(facts.outputs)
     for tensor in tensors:
         _check_tensor(tensor)
     fixed = next((tensor for tensor in tensors if (tensor.dims or (1,))[0] != -1), None)
     max_batch = options.batching.max_size
     if max_batch is None:
-        max_batch = DEFAULT_MAX_BATCH if fixed is None and inputs else 0
+        max_batch = DEFAULT_MAX_BATCH if fixed is None else 0
     if max_batch and fixed is not None:
         raise RefusalError(
             f"batches of {max_batch} were asked for, but {fixed.name!r} has the shape {list(fixed.dims or ())}",
@@ -206,7 +208,7 @@ def _optimization(placement: Placement) -> Message:
 
 def _warm_up(face: Interface, options: TritonOptions) -> Message:
     """Return one zero-filled request of batch 1 and one of the largest batch."""
-    if not options.warm_up.enabled or not face.inputs:
+    if not options.warm_up.enabled:
         return []
     required = [tensor for tensor in face.inputs if not tensor.optional]
     unknown = sorted(set(options.warm_up.shapes) - {tensor.name for tensor in required})

@@ -220,6 +220,7 @@ def test_a_models_name_becomes_one_of_kubernetes(tmp_path: Path, model: Path) ->
         (lambda: ComposeOptions(replicas=17), "the number of replicas is 17"),
         (lambda: ComposeOptions(gpus=(0, 0)), "expected each once"),
         (lambda: ComposeOptions(load_seconds=0), "the loading time is 0"),
+        (lambda: ComposeOptions(request_seconds=0), "the time for a request is 0"),
         (lambda: Publish("localhost"), "expected an IP address"),
         (lambda: Publish(http_port=0), "the ports are"),
         (lambda: Publish(http_port=8001), "the ports are"),
@@ -388,8 +389,9 @@ def test_haproxy_reads_the_configuration_where_it_is_installed(repository: Path,
 
 
 def test_the_balancer_listens_and_checks_where_the_compose_file_says(repository: Path, tmp_path: Path) -> None:
-    _compose(repository, tmp_path / "out")
+    _compose(repository, tmp_path / "out", request_seconds=7)
     text = (tmp_path / "out" / "haproxy.cfg").read_text(encoding="utf-8")
+    assert "timeout server 7s" in text
     document = _compose_file(tmp_path / "out")
     for port in document["services"]["balancer"]["ports"]:
         assert f"bind :{port['target']}" in text

@@ -218,6 +218,13 @@ def test_every_type_that_is_written_is_one_of_tritons() -> None:
     assert run_script(interpreter_with("tritonclient"), script, sorted(written)) == []
 
 
+def test_a_model_without_inputs_is_refused() -> None:
+    hidden = TensorFacts("w", TensorProto.FLOAT, (3,), optional=True)
+    for inputs in ((), (hidden,)):
+        with pytest.raises(ModelError, match="the model takes no input"):
+            interface(facts(inputs), TritonOptions(name="a"))
+
+
 def test_an_unknown_or_empty_shape_is_refused() -> None:
     with pytest.raises(ModelError, match="the shape of 'y' is unknown"):
         interface(facts(outputs=(TensorFacts("y", TensorProto.FLOAT, None),)), TritonOptions(name="a"))

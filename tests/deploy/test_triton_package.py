@@ -173,7 +173,8 @@ def test_a_hand_made_model_beside_is_left_alone(repository: Path, model: Path) -
 
 def test_labels_are_packaged_for_the_output_they_fit(tmp_path: Path, model: Path) -> None:
     labels = tmp_path / "names.txt"
-    labels.write_text("".join(f"Ziffer {number}\r\n" for number in range(10)), encoding="utf-8")
+    # As a Windows editor writes it: with a byte order mark and two characters at each line's end.
+    labels.write_text("".join(f"Ziffer {number}\r\n" for number in range(10)), encoding="utf-8-sig", newline="")
     package_triton(model, tmp_path / "repository", TritonOptions(name="net", labels=labels))
     written = (tmp_path / "repository/net/labels.txt").read_text(encoding="utf-8")
     assert written.splitlines() == [f"Ziffer {number}" for number in range(10)]
@@ -188,6 +189,7 @@ def test_labels_are_packaged_for_the_output_they_fit(tmp_path: Path, model: Path
     [
         (b"a\nb\n", None, "holds 2 labels, expected as many as the last dimension of the output: 'y' has 10"),
         (b"a\n\nb\n", None, "line 2 of the labels"),
+        (b"", None, "line 1 of the labels"),
         (b"\xff", None, "cannot read the labels"),
         (b"a\n", "z", "labels were given for 'z', expected one of"),
     ],
@@ -353,15 +355,14 @@ def _mutated(content: bytes, generator: random.Random) -> bytes:
 
 def test_mutated_files_are_packaged_or_refused_never_a_crash(tmp_path: Path, model: Path) -> None:
     sources = [model.read_bytes(), _retrofit(model, 0.06, lowering="custom").read_bytes()]
-    outcomes = set()
+    messages = []
     for seed in range(400):
         generator = random.Random(seed)
         model.write_bytes(_mutated(generator.choice(sources), generator))
         try:
             package_triton(model, tmp_path / "r", TritonOptions(name="net", force=True))
-            outcomes.add("packaged")
         except JrError as error:
-            outcomes.add(type(error).__name__)
-            assert "\n" not in str(error)
+            messages.append(str(error))
     verify(tmp_path / "r")
-    assert outcomes >= {"packaged", "ModelError"}
+    assert 0 < len(messages) < 400
+    assert not any("\n" in message for message in messages)
