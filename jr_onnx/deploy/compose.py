@@ -187,6 +187,7 @@ def _triton(source: str, options: ComposeOptions, gpu: int | None) -> dict[str, 
 
 def _balancer(replicas: list[str], options: ComposeOptions) -> dict[str, Any]:
     publish = options.publish
+    host = f"[{publish.address}]" if ":" in publish.address else publish.address
     ports = [(publish.http_port, HTTP_PORT), (publish.grpc_port, GRPC_PORT), (publish.status_port, STATUS_PORT)]
     return {
         "image": HAPROXY_IMAGE,
@@ -201,10 +202,7 @@ def _balancer(replicas: list[str], options: ComposeOptions) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
         "networks": ["inference"],
-        "ports": [
-            {"target": inside, "published": outside, "host_ip": publish.address, "protocol": "tcp"}
-            for outside, inside in ports
-        ],
+        "ports": [f"{host}:{outside}:{inside}" for outside, inside in ports],
         "depends_on": {name: {"condition": "service_healthy"} for name in replicas},
         "healthcheck": {
             "test": ["CMD", "wget", "-q", "-O", "/dev/null", f"http://127.0.0.1:{STATUS_PORT}/healthz"],

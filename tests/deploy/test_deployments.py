@@ -306,12 +306,7 @@ def test_replicas_stand_behind_a_balancer_on_loopback(repository: Path, tmp_path
     assert triton["user"] == "1000:1000"
     assert triton["volumes"] == [{"type": "bind", "source": "../repository", "target": "/models", "read_only": True}]
     assert triton["healthcheck"]["test"][-1] == "http://127.0.0.1:8000/v2/health/ready"
-    assert {port["host_ip"] for port in balancer["ports"]} == {"127.0.0.1"}
-    assert [(port["published"], port["target"]) for port in balancer["ports"]] == [
-        (8000, 8000),
-        (8001, 8001),
-        (8404, 8404),
-    ]
+    assert balancer["ports"] == ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8404:8404"]
     assert balancer["depends_on"] == {"triton": {"condition": "service_healthy"}}
     for service in document["services"].values():
         image, _, tag = service["image"].rpartition(":")
@@ -320,6 +315,12 @@ def test_replicas_stand_behind_a_balancer_on_loopback(repository: Path, tmp_path
         assert service["healthcheck"]["retries"] >= 1
         assert service["restart"] == "unless-stopped"
         assert set(service["networks"]) <= set(document["networks"])
+
+
+def test_the_balancer_listens_where_it_is_told(repository: Path, tmp_path: Path) -> None:
+    _compose(repository, tmp_path / "out", publish=Publish("::1", 9000, 9001, 9002))
+    balancer = _compose_file(tmp_path / "out")["services"]["balancer"]
+    assert balancer["ports"] == ["[::1]:9000:8000", "[::1]:9001:8001", "[::1]:9002:8404"]
 
 
 def test_each_gpu_has_a_replica_of_its_own(gpu_repository: Path, tmp_path: Path) -> None:
@@ -394,7 +395,7 @@ def test_the_balancer_listens_and_checks_where_the_compose_file_says(repository:
     assert "timeout server 7s" in text
     document = _compose_file(tmp_path / "out")
     for port in document["services"]["balancer"]["ports"]:
-        assert f"bind :{port['target']}" in text
+        assert f"bind :{port.rpartition(':')[2]}" in text
     assert text.count("/v2/health/ready") == 2
     assert "{" not in text.replace("if { ", "")
     mounted = document["services"]["balancer"]["volumes"][0]
