@@ -197,7 +197,12 @@ def carry(files: tuple[ExternalFile, ...], source: Path, output: Path, mode: Ext
                 continue
             if not force:
                 raise OutputError(f"{destination} exists", hint="Use --force to replace it, or choose another folder")
-        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot make the folder {destination.parent} for external data: {error.strerror}"
+            ) from None
         used = _place(origin, destination, mode)
         how = used if used != "reflink" else how
     return how

@@ -75,13 +75,8 @@ def from_proto(proto: onnx.ModelProto) -> ModelFile:
     """Wrap a copy of a model in memory; its payloads stay in the copy."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    try:
-        with readable("the model"):
-            data = copy.SerializeToString(deterministic=True)
-    except ValueError as error:
-        raise ModelError(
-            f"the model cannot be serialised ({error}); more than 2 GB must come as a file", hint="Pass its path"
-        ) from None
+    with readable("the model"):
+        data = copy.SerializeToString(deterministic=True)
     return ModelFile(None, copy, Payloads(), hashlib.sha256(data).hexdigest(), len(data))
 
 

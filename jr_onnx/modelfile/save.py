@@ -69,12 +69,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OutputError: The folder is missing, or the file cannot be written.
     """
     folder = path.parent
-    if not folder.is_dir():
-        raise OutputError(f"the folder {folder} does not exist", hint="Create it or choose another output (-o)")
-    if path.is_dir():
-        raise OutputError(f"{path} is a directory, expected a file name", hint="Choose another output (-o)")
     temporary: Path | None = None
     try:
+        if not folder.is_dir():
+            raise OutputError(f"the folder {folder} does not exist", hint="Create it or choose another output (-o)")
+        if path.is_dir():
+            raise OutputError(f"{path} is a directory, expected a file name", hint="Choose another output (-o)")
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=folder)
         os.close(handle)
         temporary = Path(name)

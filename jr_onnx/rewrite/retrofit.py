@@ -203,7 +203,14 @@ def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: boo
     if record is not None and done.source.folder is not None:
         how = carry(record.external_data, done.source.folder, path, external_data, force=force)
     save(done.model, done.source.payloads, path)
-    return dataclasses.replace(done.result, output=str(path), external_data=how)
+    warnings = done.result.warnings
+    if how == "hardlink":
+        warnings = (
+            *warnings,
+            "the external data has several hard links now: ONNX Runtime reads it, onnx.load refuses it, here and at the "
+            "source, as a possible attack",
+        )
+    return dataclasses.replace(done.result, output=str(path), external_data=how, warnings=warnings)
 
 
 def restore(model: str | Path | onnx.ModelProto, output: str | Path | None = None, *, force: bool = False) -> Any:
