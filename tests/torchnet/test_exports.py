@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from jr_onnx.torchnet import check_parity, load
+from jr_onnx.torchnet import OnnxModule, check_parity, load
 from models import jump_relu
 from models.alex_like import AlexLike
 from models.lenet_like import LeNetLike
@@ -42,6 +42,8 @@ _SLOW = [
 # Exporters fold batch normalisation into the convolutions. A float32 network of depth d evaluated in another order
 # differs by about sqrt(d * fan-in) * 2**-24 of the largest value: below 1e-5 at depth 53 and fan-in 1000.
 _RELATIVE = 1e-5
+# A gradient jumps at a kink: where a pre-activation is within rounding of one, the two may take different sides.
+_AT_A_KINK = 2e-7
 
 
 def _network(name: str, activation: Callable[[], nn.Module] | None = None) -> tuple[nn.Module, tuple[int, int, int]]:
@@ -64,15 +66,35 @@ def _check(name: str, exporter: str, opset: int) -> None:
     proto = export(model, shape, exporter=exporter, opset=opset)  # type: ignore[arg-type]
     net = load(proto)
     assert net.static_batch is None
+    checked = 0
     for count in (1, 5):
         x = torch.rand(count, *shape, generator=torch.Generator().manual_seed(count)).requires_grad_()
-        expected, found = model(x), net(x)
+        expected = model(x)
+        found, margin = _with_margin(net, x)
         _close(found, expected)
         weights = torch.arange(1.0, found.shape[1] + 1)
         (wanted,) = torch.autograd.grad((expected * weights).sum(), x)
         (got,) = torch.autograd.grad((found * weights).sum(), x)
-        _close(got, wanted)
+        smooth = margin > _AT_A_KINK
+        checked += int(smooth.sum())
+        if smooth.any():
+            _close(got[smooth], wanted[smooth])
         assert check_parity(net, proto, x.detach()).passed
+    assert checked > 0
+
+
+def _with_margin(net: OnnxModule, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits, and per sample how near any pre-activation comes to a kink."""
+    margins: list[torch.Tensor] = []
+    with net.observing(lambda name, z, _: margins.append(_to_kink(z, net.sites[name].cap))):
+        logits = net(x)
+    return logits, torch.stack(margins).amin(0)
+
+
+def _to_kink(z: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """Per sample: how near a pre-activation comes to a kink of the activation, relative to the largest one."""
+    distance = z.abs() if cap is None else torch.minimum(z.abs(), (z - cap).abs())
+    return distance.detach().flatten(1).amin(1) / z.detach().abs().max()
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor) -> None:

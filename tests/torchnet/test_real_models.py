@@ -62,7 +62,9 @@ def _check(path: Path, static_batch: int | None, counts: tuple[int, ...] = (1, 5
     for choice in (SiteBackward.exact(), SiteBackward.smooth(5.0)):
         net.set_backward(choice)
         net.set_kappa(0.1)
-        (grad,) = torch.autograd.grad(net(leaf).square().sum(), leaf)
+        logits = net(leaf)
+        # Weights of the light models are made up, and some logits are near the largest float.
+        (grad,) = torch.autograd.grad((logits / logits.detach().abs().max().clamp(min=1)).sum(), leaf)
         assert bool(torch.isfinite(grad).all())
 
 
