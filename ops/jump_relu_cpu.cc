@@ -11,8 +11,8 @@ namespace jr {
 namespace {
 
 // Bytes from which a run is handed to ONNX Runtime's threads, and the size of one piece; measured with
-// tools/bench_op.py (docs/op.md). Below the threshold waking a thread costs more than the pass itself.
-constexpr std::size_t kParallelBytes = std::size_t{256} << 10;
+// tools/bench_op.py (docs/op.md). Below the threshold a second thread costs as much as it saves.
+constexpr std::size_t kParallelBytes = std::size_t{512} << 10;
 constexpr std::size_t kPieceBytes = std::size_t{64} << 10;
 
 // The threshold, or the value of JR_ONNX_PARALLEL_BYTES, by which it was measured.

@@ -36,6 +36,7 @@ KIB = 1024
 SIZES = tuple(KIB * size for size in (4, 16, 64, 128, 256, 512, 1024, 3072, 16384))
 CHAIN = 24
 SECONDS_PER_SAMPLE = 0.002
+SAMPLES = 3  # the best of them counts, so that being interrupted does not
 SETTLE_SECONDS = 0.05
 ALONE = "one thread"
 PARALLEL = "ParallelFor"
@@ -145,15 +146,18 @@ def memcpy_timer(size_bytes: int) -> Timer:
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Return the time of one call: of as many calls as fill a sample, divided."""
+    """Return the time of one call: of as many calls as fill a sample, divided, in the best of three samples."""
     start = time.perf_counter()
     work()
     once = time.perf_counter() - start
     calls = max(1, int(SECONDS_PER_SAMPLE / max(once, 1e-7)))
-    start = time.perf_counter()
-    for _ in range(calls):
-        work()
-    return (time.perf_counter() - start) / calls
+    samples = []
+    for _ in range(SAMPLES):
+        start = time.perf_counter()
+        for _ in range(calls):
+            work()
+        samples.append((time.perf_counter() - start) / calls)
+    return min(samples)
 
 
 def measure(subjects: dict[str, Timer], size_bytes: int, rounds: int) -> list[Figure]:

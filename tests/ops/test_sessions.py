@@ -271,7 +271,7 @@ def test_sixteen_threads_share_a_session(make_session: Any) -> None:
     barrier = threading.Barrier(16)
 
     def work(seed: int) -> list[float]:
-        z = np.random.default_rng(seed).standard_normal(70_000 + seed).astype(np.float32)
+        z = np.random.default_rng(seed).standard_normal(140_000 + seed).astype(np.float32)
         barrier.wait()
         draws = []
         for _ in range(25):
