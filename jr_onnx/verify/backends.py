@@ -28,6 +28,10 @@ class CannotLoadError(JrError):
     """An evaluator cannot load a model: an operator, a type or a version it does not know."""
 
 
+class NoKernelError(CannotLoadError):
+    """ONNX Runtime knows the operator and has no kernel for its type on this machine."""
+
+
 class CannotRunError(JrError):
     """An evaluator loaded a model and failed while running it on these inputs."""
 
@@ -87,7 +91,8 @@ class OrtSession:
         except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
             if isinstance(error, JrError):
                 raise
-            raise CannotLoadError(f"ONNX Runtime cannot load {model.name}: {one_line(error)}") from error
+            kind = NoKernelError if "NOT_IMPLEMENTED" in str(error) else CannotLoadError
+            raise kind(f"ONNX Runtime cannot load {model.name}: {one_line(error)}") from error
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Any]:
         """Return the outputs, all in the model's order or those that are named.

@@ -66,6 +66,15 @@ class Case:
     findings: Findings
     seed: int
 
+    @property
+    def sees_float16(self) -> bool:
+        """Whether a site is float16, which ONNX Runtime's CPU provider computes in float32.
+
+        It casts around every node and then drops pairs of casts, even with optimisation off: between two nodes
+        a value keeps its float32 bits, unless somebody looks at it or a kernel takes float16.
+        """
+        return any(site.dtype == "float16" for site in self.subject.record.sites)
+
     def bounds(self, *more: tuple[Outputs, Outputs]) -> list[Bound]:
         """Return the rounding bound of every output, from the original at both settings and on nudged inputs.
 
@@ -80,7 +89,7 @@ class Case:
             controls = [
                 (one[index], other[index]) for left, right in pairs for one, other in zip(left, right, strict=True)
             ]
-            found.append(rounding_bound(controls))
+            found.append(rounding_bound(controls, working="float16" if self.sees_float16 else "float32"))
         return found
 
 

@@ -23,12 +23,12 @@ from jr_onnx.verify.evaluate import Case, nudged_samples
 from jr_onnx.verify.evaluator_form import evaluator_form
 from jr_onnx.verify.flips import FlipTally, SiteTrace, control_noise, judge
 from jr_onnx.verify.inputs import Sample
+from jr_onnx.verify.judged import enter_tally, excess, exposed_runnable
 from jr_onnx.verify.marked import marked
 from jr_onnx.verify.report import Failure
 from jr_onnx.verify.tolerance import LOOSE, Bound, rounding_bound
 from jr_onnx.verify.variants import Variant
 from jr_onnx.verify.weights import with_weights
-from jr_onnx.verify.whole import enter_tally, excess, exposed_runnable
 
 _WHAT = "reference run"
 Seen = list[tuple[str, NDArray[Any]]]

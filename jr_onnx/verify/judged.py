@@ -1,0 +1,144 @@
+"""Comparisons in which rounding and flips at the jump are told from defects; see `flips` for the rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jr_onnx.modelfile import ModelFile
+from jr_onnx.verify.backends import Level, OrtSession, Runnable
+from jr_onnx.verify.compare import NO_DIFFERENCE, Difference, difference
+from jr_onnx.verify.evaluate import Case, Outputs
+from jr_onnx.verify.flips import FlipTally, SiteTrace, control_noise, judge
+from jr_onnx.verify.inputs import Sample
+from jr_onnx.verify.marked import exposed
+from jr_onnx.verify.report import Check, Failure
+from jr_onnx.verify.tolerance import Bound
+from jr_onnx.verify.variants import Variant
+
+Side = tuple[Variant, Level]
+
+
+def judged_comparison(
+    case: Case,
+    what: str,
+    compared: str,
+    pair: tuple[Outputs, Outputs],
+    trace: Callable[[Sample], list[SiteTrace]],
+) -> None:
+    """Compare two evaluations of all samples within the bound, and judge what exceeds it.
+
+    Args:
+        case: The comparison's material.
+        what: Name of the check.
+        compared: What with what.
+        pair: The outputs.
+        trace: Returns the pre-activations of a sample in both evaluations; called only beyond the bound.
+    """
+    tally = FlipTally()
+    bounds = case.bounds()
+    worst = NO_DIFFERENCE
+    failures = []
+    for number, (one, other) in enumerate(zip(*pair, strict=True)):
+        beyond, seen = excess(one, other, bounds)
+        worst = max(worst, seen, key=lambda item: item.size)
+        verdict = judge(beyond, 0.0, trace(case.samples[number]) if beyond > 0 else [])
+        tally.add(verdict)
+        if verdict.outcome == "different":
+            failures.append(Failure(what, "", sample_words(number), seen.one, seen.other, verdict.reason))
+    enter_tally(case, what, compared, tally, worst, bounds, failures)
+
+
+def enter_tally(
+    case: Case,
+    what: str,
+    compared: str,
+    tally: FlipTally,
+    worst: Difference,
+    bounds: Sequence[Bound],
+    failures: Sequence[Failure],
+) -> None:
+    """Enter a comparison in which flips were counted."""
+    listed = list(failures)
+    if not tally.passed and not listed:
+        listed.append(Failure(what, tally.flips[0].site, "", "", "", tally.reason()))
+    detail = "" if not tally.flips else f"first flip: {tally.flips[0]}"
+    detail = "; ".join(part for part in (loose_words(bounds), detail) if part)
+    verdict = "passed" if tally.passed else "failed"
+    bound = max((bound.value for bound in bounds), default=0.0)
+    check = Check(what, compared, tally.runs, worst.size, bound, len(tally.flips), verdict, detail)  # type: ignore[arg-type]
+    case.findings.add(check, *listed)
+
+
+def traces_between(sides: tuple[Side, Side], controls: tuple[Side, Side] | None, sample: Sample) -> list[SiteTrace]:
+    """Return the pre-activations of one run in two evaluations, and those at kappa 0 as the control.
+
+    Sites below the main graph cannot be seen from outside; they are left out.
+
+    Args:
+        sides: Variant and setting of both evaluations.
+        controls: The same at kappa 0; None leaves a few roundings of the pre-activations' size as their error.
+        sample: The input.
+    """
+    groups = [group for group in sides[0][0].groups if group.in_main_graph]
+    one, other = (_pre_activations(side, sample) for side in sides)
+    quiet = tuple(_pre_activations(side, sample) for side in controls) if controls is not None else (one, one)
+    traces = []
+    for group in groups:
+        name = group.record.id
+        noise = control_noise(quiet[0][name], quiet[1][name])
+        traces.append(SiteTrace(name, group.record.kappa, one[name], other[name], noise))
+    return traces
+
+
+def _pre_activations(side: Side, sample: Sample) -> dict[str, NDArray[Any]]:
+    variant, level = side
+    groups = [group for group in variant.groups if group.in_main_graph]
+    names = {group.operand: group.record.dtype for group in groups}
+    if not names:
+        return {}
+    values = OrtSession(exposed_runnable(variant, names), level).run(sample, list(names))
+    by_name = dict(zip(names, values, strict=True))
+    return {group.record.id: by_name[group.operand] for group in groups}
+
+
+def exposed_runnable(variant: Variant, names: dict[str, str]) -> Runnable:
+    """Return a variant with tensors of its main graph as further outputs."""
+    source = variant.runnable.file
+    file = ModelFile(source.path, exposed(source.proto, names), source.payloads, source.sha256, source.length_bytes)
+    return Runnable(variant.name, file, library=variant.runnable.library)
+
+
+def excess(one: Sequence[Any], other: Sequence[Any], bounds: Sequence[Bound] | None) -> tuple[float, Difference]:
+    """Return by how much the worst output exceeds its bound (0 if none does), and the largest difference."""
+    worst, beyond = NO_DIFFERENCE, 0.0
+    if len(one) != len(other):
+        return float("inf"), Difference(float("inf"), (), f"{len(one)} outputs", f"{len(other)} outputs")
+    for index, (left, right) in enumerate(zip(one, other, strict=True)):
+        seen = difference(left, right)
+        limit = 0.0 if bounds is None else bounds[index].value
+        if seen.size > limit:
+            beyond = max(beyond, seen.size - limit)
+        worst = max(worst, seen, key=lambda item: item.size)
+    return beyond, worst
+
+
+def loose_words(bounds: Sequence[Bound]) -> str:
+    """Say of a bound that proves little that it does; "" of others."""
+    loose = [bound for bound in bounds if bound.is_loose]
+    if not loose:
+        return ""
+    worst = max(loose, key=lambda bound: bound.relative)
+    part = "the size of the output" if not np.isfinite(worst.relative) else f"{worst.relative:.0%} of the output"
+    return (
+        f"loose: the original itself moves by {worst.measured:.2g} when only rounding differs, so the bound is {part}"
+    )
+
+
+def sample_words(number: int, index: tuple[int, ...] = ()) -> str:
+    """Name a sample, and an element of its output."""
+    place = f", output element {list(index)}" if index else ""
+    return f"sample {number}{place}"
