@@ -48,6 +48,7 @@ class Opening:
         providers: As the session was given them.
         arguments: Further arguments of ONNX Runtime's session.
         way: What the caller asked for.
+        wants_library: Whether the op library is registered where it is built.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Opening:
         providers: Sequence[Any] | None,
         arguments: Mapping[str, Any],
         way: Way,
+        *,
+        wants_library: bool = True,
     ) -> None:
         self._skeleton = skeleton
         self._record = record
@@ -65,6 +68,7 @@ class Opening:
         self._providers = _names(providers)
         self._arguments = arguments
         self._way = way
+        self._wants_library = wants_library
 
     def prepare(self) -> Prepared:
         """Choose the way and prepare it.
@@ -119,7 +123,7 @@ class Opening:
         if reason is not None:
             raise NotFollowedError(reason)
         options = copy_options(self._options)
-        info = _registered(options, "cpu", self._info())
+        info = self._registered(options, "cpu")
         result = optimise(
             self._skeleton, record, copy_options(self._options), has_library=info.library is not None,
             arguments=self._arguments,
@@ -132,7 +136,7 @@ class Opening:
     def _saved(self, mark: saved.Mark) -> Prepared:
         mark.check(self._providers)
         options = copy_options(self._options)
-        info = _registered(options, "cpu", self._info())
+        info = self._registered(options, "cpu")
         if mark.needs_library and info.library is None:
             raise OpLibraryError(
                 f"the optimised model needs the op library, which is not there: {info.library_problem}",
@@ -146,11 +150,11 @@ class Opening:
         target: Target = "cuda" if _CUDA in self._providers else "cpu"
         if self._why_not_copied() is None:
             options = copy_options(self._options)
-            return options, _registered(options, target, self._info())
+            return options, self._registered(options, target)
         # Custom operators and devices of the caller's only exist in the very object that the caller gave.
         if knows_jump(self._options):
             return self._options, replace(self._info(), library="registered by the caller")
-        return self._options, _registered(self._options, target, self._info())
+        return self._options, self._registered(self._options, target)
 
     def _why_not_copied(self) -> str | None:
         """Return why the caller's options must be used themselves, None if a copy does."""
@@ -163,20 +167,21 @@ class Opening:
             return "the session options choose devices themselves"
         return None
 
+    def _registered(self, options: Any, target: Target) -> RetrofitInfo:
+        """Register the op library if it is there, and note it."""
+        if not self._wants_library:
+            return replace(self._info(), library_problem="not wanted")
+        try:
+            return replace(self._info(), library=str(register(options, target)))
+        except OpLibraryError as error:
+            return replace(self._info(), library_problem=str(error))
+
     def _info(self) -> RetrofitInfo:
         record = self._record
         if record is None:
             return RetrofitInfo("none")
         kappa_input = record.undo.inputs_added[0] if record.undo.inputs_added else None
         return RetrofitInfo("plain", sites=len(record.sites), kappa_input=kappa_input)
-
-
-def _registered(options: Any, target: Target, info: RetrofitInfo) -> RetrofitInfo:
-    """Register the op library if it is there, and note it."""
-    try:
-        return replace(info, library=str(register(options, target)))
-    except OpLibraryError as error:
-        return replace(info, library_problem=str(error))
 
 
 def _names(providers: Sequence[Any] | None) -> tuple[str, ...]:

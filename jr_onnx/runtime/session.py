@@ -39,7 +39,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         providers: Execution providers, as ONNX Runtime takes them.
         provider_options: Their options, as ONNX Runtime takes them.
         **kwargs: Further arguments of ONNX Runtime's session, and `retrofit`: "auto"; "plain" to leave the file to
-            ONNX Runtime; "optimised" to fail rather than fall back to it.
+            ONNX Runtime; "optimised" to fail rather than fall back to it. `op_library=False` does without the op
+            library.
 
     Attributes:
         retrofit: Which way the session went, and why.
@@ -64,6 +65,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         if way not in _WAYS:
             raise InputError(f"retrofit is {way!r}, expected one of {', '.join(_WAYS)}")
         self._way: Way = way
+        self._wants_library = bool(kwargs.pop("op_library", True))
         self._given = (path_or_bytes, sess_options, dict(kwargs))
         self._random: RandomKappa | None = None
         self._open(providers, provider_options)
@@ -137,7 +139,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             self.retrofit = RetrofitInfo("none")
             super().__init__(source, options, providers, provider_options, **arguments)
             return
-        opening = Opening(skeleton, record, options, providers, arguments, self._way)
+        opening = Opening(skeleton, record, options, providers, arguments, self._way, wants_library=self._wants_library)
         prepared = opening.prepare()
         if prepared.feed is not None:
             try:

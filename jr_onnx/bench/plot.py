@@ -1,0 +1,56 @@
+"""Draw a benchmark: the ratio of every variant to the original, with its confidence interval, a panel per case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jr_onnx.bench.records import BenchReport, CaseResult
+from jr_onnx.errors import OutputError, require
+
+_COLOURS = {"onnxruntime": "#777777", "plain": "#d98032", "optimised": "#2f6db5", "standard": "#7fb0dd"}
+
+
+def plot(report: BenchReport, path: Path) -> None:
+    """Write the picture; the ending of the path says in which format.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OutputError: The file cannot be written, or its format is unknown.
+    """
+    require("matplotlib", "report")
+    from matplotlib.figure import Figure
+
+    count = len(report.cases)
+    rows = max(len(case.rows) for case in report.cases)
+    figure = Figure(figsize=(7.0, (0.9 + 0.38 * rows) * count + 0.6), layout="constrained")
+    panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+    for axes, case in zip(panels, report.cases, strict=True):
+        _panel(axes, case)
+    figure.suptitle(f"{report.model}: time relative to the original")
+    figure.supxlabel(
+        f"{report.environment.cpu}, ONNX Runtime {report.environment.onnxruntime}, {report.environment.date[:10]}",
+        fontsize=8,
+    )
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write the plot {path}: {error}", hint="Use a name ending in .png or .svg") from None
+
+
+def _panel(axes: Any, case: CaseResult) -> None:
+    rows = [row for row in case.rows if row.session != "onnxruntime"]
+    places = range(len(rows))
+    values = [row.ratio for row in rows]
+    errors = [[row.ratio - row.ratio_low for row in rows], [row.ratio_high - row.ratio for row in rows]]
+    axes.barh(places, values, xerr=errors, color=[_COLOURS[row.session] for row in rows], capsize=3, height=0.6)
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.set_yticks(places, [row.variant for row in rows])
+    axes.invert_yaxis()
+    for place, row in zip(places, rows, strict=True):
+        axes.annotate(
+            f" {row.ratio:.3f}", (row.ratio_high, place), va="center", fontsize=8, xytext=(4, 0),
+            textcoords="offset points",
+        )  # fmt: skip
+    axes.set_xlim(0, max(row.ratio_high for row in rows) * 1.15 if rows else 1)
+    axes.set_title(f"batch {case.batch}, threads {case.threads}, {case.provider}", fontsize=9)

@@ -1,0 +1,54 @@
+"""Where the time of a run goes: ONNX Runtime's own profile, summed by operator type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jr_onnx.bench.records import OpTime
+from jr_onnx.bench.variants import Variant
+
+_KERNEL = "_kernel_time"
+
+
+def profile(
+    variant: Variant, provider: str, threads: int, feed: dict[str, Any], folder: Path, runs: int = 20
+) -> tuple[OpTime, ...]:
+    """Profile a variant.
+
+    Args:
+        variant: What to run.
+        provider: cpu or cuda.
+        threads: Threads within an operator.
+        feed: The input.
+        folder: Where ONNX Runtime may write its profile.
+        runs: How many runs; the first is left out.
+    """
+    session = variant.open(provider, threads, str(folder / f"profile_{variant.name}"))
+    for _ in range(runs + 1):
+        session.run(None, feed)
+    return summarise(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")))
+
+
+def summarise(events: list[dict[str, Any]]) -> tuple[OpTime, ...]:
+    """Sum the kernels of every run by operator type; the longest first."""
+    per_run: list[dict[str, list[float]]] = [{}]
+    for event in events:
+        if event.get("name") == "model_run":
+            per_run.append({})
+        elif event.get("cat") == "Node" and str(event.get("name", "")).endswith(_KERNEL):
+            per_run[-1].setdefault(event["args"]["op_name"], []).append(event["dur"] / 1000)
+    complete = [run for run in per_run if run][1:] or [run for run in per_run if run]
+    names = {name for run in complete for name in run}
+    found = [
+        OpTime(
+            name,
+            max(len(run.get(name, ())) for run in complete),
+            float(np.median([sum(run.get(name, ())) for run in complete])),
+        )
+        for name in names
+    ]
+    return tuple(sorted(found, key=lambda item: -item.ms))

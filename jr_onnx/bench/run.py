@@ -1,0 +1,167 @@
+"""The benchmark: prepare the variants, open them all, time them in interleaved rounds, describe the circumstances."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jr_onnx.bench import clock, environment
+from jr_onnx.bench.footprint import footprint
+from jr_onnx.bench.profile import profile
+from jr_onnx.bench.records import BenchReport, CaseResult, OpTime, Row
+from jr_onnx.bench.variants import LOWERINGS, PROVIDERS, SESSIONS, Prepared, Variant, prepare
+from jr_onnx.errors import InputError, JrError
+from jr_onnx.rewrite.lowering import LoweringWish, Target
+from jr_onnx.verify.backends import CannotRunError
+from jr_onnx.verify.inputs import InputWish, make_inputs
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, steps done and steps in all."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure.
+
+    Attributes:
+        model: An original or a retrofit.
+        kappa: The jump; None for a retrofit's own plan.
+        batches: Batch sizes.
+        threads: Numbers of threads within an operator.
+        lowerings: Which lowerings.
+        sessions: Which sessions: plain, optimised, standard (optimised without the op library).
+        providers: cpu, cuda.
+        rounds: How often every variant runs.
+        shapes: Input name -> whole shape, where the batch size is not enough.
+        seed: Of inputs and order.
+        with_footprint: Whether opening time and memory are measured, in fresh processes.
+        with_profile: Whether the time per operator type is measured.
+    """
+
+    model: Path
+    kappa: float | None = None
+    batches: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] = (1,)
+    lowerings: tuple[LoweringWish, ...] = LOWERINGS
+    sessions: tuple[str, ...] = ("plain", "optimised")
+    providers: tuple[str, ...] = ("cpu",)
+    rounds: int = 50
+    shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    seed: int = 0
+    with_footprint: bool = True
+    with_profile: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured."""
+        for what, values in (("batch size", self.batches), ("number of threads", self.threads)):
+            if not values or min(values) < 1:
+                raise InputError(f"the {what} is {values}, expected numbers of at least 1")
+        for what, names, known in (
+            ("session", self.sessions, SESSIONS),
+            ("provider", self.providers, tuple(PROVIDERS)),
+            ("lowering", self.lowerings, LOWERINGS),
+        ):
+            unknown = [name for name in names if name not in known]
+            if unknown or not names:
+                raise InputError(f"the {what} is {', '.join(unknown) or 'missing'}, expected {', '.join(known)}")
+        if self.rounds < 1:
+            raise InputError(f"a benchmark of {self.rounds} rounds was asked for, expected at least 1")
+
+
+def bench(request: Request, progress: Progress | None = None) -> BenchReport:
+    """Measure a model and its retrofits.
+
+    Raises:
+        InputError: The request cannot be met: no kappa, no inputs that fit, a provider that is not there.
+        ModelError: The file is no usable model.
+    """
+    report = progress or (lambda *_: None)
+    load_before = environment.load()
+    with tempfile.TemporaryDirectory(prefix="jr-onnx-bench-") as name:
+        folder = Path(name)
+        target: Target = "cuda" if "cuda" in request.providers else "cpu"
+        report("rewriting the model", 0, 1)
+        prepared = prepare(request.model, request.kappa, request.lowerings, request.sessions, folder, target)
+        cases = tuple(
+            _case(request, prepared, batch, threads, provider, folder, report)
+            for provider, threads, batch in product(request.providers, request.threads, request.batches)
+        )
+    return BenchReport(
+        request.model.name, prepared.sha256, request.kappa, prepared.sites, cases, environment.describe(load_before)
+    )
+
+
+def _case(
+    request: Request, prepared: Prepared, batch: int, threads: int, provider: str, folder: Path, report: Progress
+) -> CaseResult:
+    label = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}, {provider}"
+    report(f"{label}: opening sessions", 0, 1)
+    missing = dict(prepared.missing)
+    opened: list[tuple[Variant, Any]] = []
+    for variant in prepared.variants:
+        try:
+            opened.append((variant, variant.open(provider, threads)))
+        except Exception as error:
+            if variant.kind == "onnxruntime":
+                raise InputError(f"the original does not open on {provider}: {' '.join(str(error).split())}") from error
+            missing[variant.name] = " ".join(str(error).split())
+    feed = _feed(request, prepared, batch, opened[0][1])
+    runs = [lambda session=session: session.run(None, feed) for _, session in opened]
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        report(f"{label}: measuring", done, request.rounds)
+
+    times = clock.interleave(runs, request.rounds, seed=request.seed, progress=tick)
+    rows = tuple(_row(variant, times, index) for index, (variant, _) in enumerate(opened))
+    variants = [variant for variant, _ in opened]
+    del opened, runs
+    if request.with_footprint:
+        rows = tuple(_with_footprints(rows, variants, provider, threads, feed, folder, label, report))
+    profiles: dict[str, tuple[OpTime, ...]] = {}
+    if request.with_profile:
+        report(f"{label}: profiling", 0, 1)
+        profiles = {variant.name: profile(variant, provider, threads, feed, folder) for variant in variants}
+    return CaseResult(batch, threads, provider, request.rounds, rows, missing, profiles)
+
+
+def _with_footprints(
+    rows: tuple[Row, ...], variants: list[Variant], provider: str, threads: int, feed: dict[str, Any], folder: Path,
+    label: str, report: Progress,
+) -> Iterator[Row]:  # fmt: skip
+    import dataclasses
+
+    for index, (row, variant) in enumerate(zip(rows, variants, strict=True)):
+        report(f"{label}: opening time and memory", index, len(rows))
+        found = footprint(variant, provider, threads, feed, folder)
+        yield dataclasses.replace(row, open_ms=found.open_ms, memory_bytes=found.memory_bytes)
+
+
+def _row(variant: Variant, times: clock.Times, index: int) -> Row:
+    ratio, low, high = clock.median_interval(clock.ratios(times, index))
+    own = times[:, index]
+    return Row(
+        variant.name, variant.kind, float(np.median(own)), float(np.percentile(own, 99)), ratio, low, high
+    )  # fmt: skip
+
+
+def _feed(request: Request, prepared: Prepared, batch: int, session: Any) -> dict[str, Any]:
+    def try_out(sample: dict[str, Any]) -> None:
+        try:
+            session.run(None, sample)
+        except Exception as error:
+            raise CannotRunError(" ".join(str(error).split())) from error
+
+    wish = InputWish(shapes=dict(request.shapes), batch=batch, seed=request.seed)
+    try:
+        return make_inputs(prepared.original, 1, wish, try_out).samples[0]
+    except JrError as error:
+        raise InputError(f"no input with batch size {batch} fits the model: {error.message}", hint=error.hint) from None

@@ -1,0 +1,170 @@
+"""The models and sessions that are compared: the original, every lowering as it is, and the optimised session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from jr_onnx import provenance
+from jr_onnx.errors import InputError, JrError
+from jr_onnx.kappa import KappaPlan
+from jr_onnx.modelfile import ModelFile, load
+from jr_onnx.modelfile.wire import Payloads, join
+from jr_onnx.provenance import Provenance
+from jr_onnx.rewrite.lowering import LoweringWish, Target
+from jr_onnx.rewrite.retrofit import Options, retrofit
+from jr_onnx.rewrite.undo import undo
+from jr_onnx.runtime.skeleton import FOLDER_KEY
+
+SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]
+SESSIONS: Final = ("plain", "optimised", "standard")
+LOWERINGS: Final[tuple[LoweringWish, ...]] = ("where", "thresholded", "custom")
+Provider = Literal["cpu", "cuda"]
+PROVIDERS: Final[dict[str, list[str]]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model and how it is opened.
+
+    Attributes:
+        name: For tables.
+        kind: Which session.
+        path: The model file.
+        folder: What its external data is relative to, None without external data.
+    """
+
+    name: str
+    kind: SessionKind
+    path: Path
+    folder: Path | None = None
+
+    def open(self, provider: str, threads: int, profile_prefix: str | None = None) -> Any:
+        """Open the session.
+
+        Raises:
+            InputError: It does not run on the provider.
+            JrError: The optimised way is impossible.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        # Idle threads of one session must not spin while another one is timed.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if profile_prefix is not None:
+            options.enable_profiling, options.profile_file_prefix = True, profile_prefix
+        source: str | bytes = str(self.path)
+        if self.folder is not None:
+            source = self.path.read_bytes()
+            options.add_session_config_entry(FOLDER_KEY, str(self.folder))
+        session = self._open(source, options, PROVIDERS[provider])
+        if session.get_providers()[0] != PROVIDERS[provider][0]:
+            raise InputError(f"a session asked for {provider} runs on {session.get_providers()[0]}")
+        return session
+
+    def _open(self, source: str | bytes, options: Any, providers: list[str]) -> Any:
+        import onnxruntime
+
+        from jr_onnx.runtime.session import InferenceSession
+
+        if self.kind == "onnxruntime":
+            return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
+        way = "plain" if self.kind == "plain" else "optimised"
+        return InferenceSession(
+            source, options, providers, retrofit=way, op_library=self.kind != "standard", enable_fallback=0
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` made.
+
+    Attributes:
+        variants: The original first.
+        missing: Names of variants that cannot be made, and why.
+        sites: How many sites the retrofits have.
+        sha256: Digest of the model file.
+        original: The original's proto; large weights are tokens.
+    """
+
+    variants: tuple[Variant, ...]
+    missing: dict[str, str]
+    sites: int
+    sha256: str
+    original: Any
+
+
+def prepare(
+    model: Path, kappa: float | None, lowerings: Sequence[LoweringWish], sessions: Sequence[str], folder: Path,
+    target: Target = "cpu",
+) -> Prepared:  # fmt: skip
+    """Write the models to compare into a folder.
+
+    Args:
+        model: An original, or a retrofit, whose plan is kept unless kappa is given.
+        kappa: The jump of the retrofits.
+        lowerings: Which lowerings.
+        sessions: Of `SESSIONS`.
+        folder: Where to write.
+        target: Where the retrofits will run.
+
+    Raises:
+        ModelError: The file is no usable model.
+        InputError: No kappa is given for an original, or nothing can be compared.
+        JrError: No lowering is possible.
+    """
+    source = load(model)
+    record = provenance.read(source.proto)
+    plan = _plan(kappa, record, model)
+    if record is not None:
+        undo(source.proto)
+    outside = source.folder if _has_external_data(source) else None
+    original = _write(folder / "original.onnx", source.proto, source.payloads)
+    variants = [Variant("original", "onnxruntime", original, outside)]
+    missing: dict[str, str] = {}
+    sites, best = 0, None
+    for lowering in lowerings:
+        fresh = load(model)
+        try:
+            done = retrofit(fresh, Options(plan, lowering=lowering, target=target, replace=record is not None))
+        except JrError as error:
+            missing[lowering] = str(error)
+            continue
+        sites, best = len(done.result.sites), _write(folder / f"{lowering}.onnx", done.model, fresh.payloads)
+        if "plain" in sessions:
+            variants.append(Variant(lowering, "plain", best, outside))
+    if best is None:
+        raise InputError(f"{model} cannot be retrofitted: {'; '.join(missing.values())}")
+    if "standard" in sessions:
+        variants.append(Variant("standard", "standard", best, outside))
+    if "optimised" in sessions:
+        variants.append(Variant("optimised", "optimised", best, outside))
+    return Prepared(tuple(variants), missing, sites, source.sha256, source.proto)
+
+
+def _plan(kappa: float | None, record: Provenance | None, model: Path) -> KappaPlan:
+    if kappa is not None:
+        return KappaPlan.of(kappa)
+    if record is None:
+        raise InputError(f"{model} is no retrofit, so its kappa is not known", hint="Give --kappa, for instance 0.06")
+    return record.plan
+
+
+def _write(path: Path, proto: Any, payloads: Payloads) -> Path:
+    with path.open("wb") as stream:
+        for chunk in join(proto.SerializeToString(), payloads):
+            stream.write(chunk)
+    return path
+
+
+def _has_external_data(source: ModelFile) -> bool:
+    from jr_onnx.modelfile import external_tensors
+
+    return bool(external_tensors(source.proto))
