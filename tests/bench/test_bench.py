@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from jr_onnx.bench import BenchReport, Request, bench
+from jr_onnx.bench.plot import plot
+from jr_onnx.bench.profile import summarise
+from jr_onnx.errors import InputError, ModelError, OutputError
+from jr_onnx.records import dumps, loads
+from jr_onnx.rewrite import rewrite
+from tests.runtime.exact_nets import ExactNet, convnet
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "net.onnx"
+    onnx.save(convnet(), str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(original: Path) -> BenchReport:
+    return bench(
+        Request(
+            original,
+            3.0,
+            batches=(1, 4),
+            rounds=8,
+            sessions=("plain", "optimised", "standard"),
+            with_profile=True,
+        )
+    )
+
+
+def test_every_form_is_measured(report: BenchReport) -> None:
+    assert [case.batch for case in report.cases] == [1, 4]
+    for case in report.cases:
+        names = [row.variant for row in case.rows]
+        assert names == ["original", "where", "thresholded", "custom", "standard", "optimised"]
+        assert case.missing == {}
+        for row in case.rows:
+            assert 0 < row.median_ms <= row.p99_ms
+            assert row.ratio_low <= row.ratio <= row.ratio_high
+            assert row.open_ms is not None
+            assert row.open_ms > 0
+            assert row.memory_bytes is not None
+            assert row.memory_bytes > 100_000
+        assert case.row("original").ratio == case.row("original").ratio_high == 1
+    assert report.sites == 6
+    assert report.environment.cores >= 1
+
+
+def test_the_profile_shows_what_each_form_adds(report: BenchReport) -> None:
+    profile = {name: {item.op_type: item for item in items} for name, items in report.cases[0].profile.items()}
+    assert profile["where"]["Where"].calls == 6
+    # The Gemm's activation stays fused, as ThresholdedRelu.
+    assert profile["optimised"]["JumpRelu"].calls == 5
+    assert profile["standard"]["ThresholdedRelu"].calls == 5
+    assert "JumpRelu" not in profile["original"]
+    assert profile["optimised"]["Conv"].calls == profile["original"]["Conv"].calls
+    assert profile["optimised"].get("ReorderOutput") == pytest.approx(None) or (
+        profile["optimised"]["ReorderOutput"].calls == profile["original"]["ReorderOutput"].calls
+    )
+
+
+def test_the_report_survives_json(report: BenchReport) -> None:
+    assert loads(BenchReport, dumps(report)) == report
+
+
+def test_a_retrofit_keeps_its_plan(original: Path, tmp_path: Path) -> None:
+    written, _ = rewrite(str(original), {"Relu_1": 2.0}, output=str(tmp_path / "one.onnx"))
+    found = bench(Request(written, rounds=2, lowerings=("where",), with_footprint=False))
+    assert found.sites == 1
+    assert found.kappa is None
+    assert [row.variant for row in found.cases[0].rows] == ["original", "where", "optimised"]
+    assert found.cases[0].rows[0].memory_bytes is None
+
+
+def test_external_data_is_found(original: Path, tmp_path: Path) -> None:
+    onnx.save(onnx.load(str(original)), str(tmp_path / "net.onnx"), save_as_external_data=True, size_threshold=64)
+    found = bench(Request(tmp_path / "net.onnx", 3.0, rounds=2, lowerings=("thresholded",)))
+    assert [row.variant for row in found.cases[0].rows] == ["original", "thresholded", "optimised"]
+
+
+def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    """A folded site keeps the optimised session from being sure; the lowerings are measured all the same."""
+    net = ExactNet(13)
+    folded = net.relu(net.weight((3, 1, 1), 1.0))
+    onnx.save(net.model([net.add("Add", [net.relu("x"), folded])], ["N", 3, 8, 8]), str(tmp_path / "net.onnx"))
+    found = bench(Request(tmp_path / "net.onnx", 0.5, rounds=2, with_footprint=False))
+    assert "stands in the graph 0 times" in found.cases[0].missing["optimised"]
+    assert len(found.cases[0].rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kappa": None}, "is no retrofit, so its kappa is not known"),
+        ({"batches": (0,)}, "the batch size is"),
+        ({"threads": ()}, "the number of threads is"),
+        ({"sessions": ("fast",)}, "the session is fast, expected plain, optimised, standard"),
+        ({"providers": ("tpu",)}, "the provider is tpu, expected cpu, cuda"),
+        ({"lowerings": ()}, "the lowering is missing"),
+        ({"rounds": 0}, "0 rounds"),
+        ({"shapes": (("x", (1, 4, 8, 8)),)}, "no input with batch size 1 fits the model"),
+        ({"shapes": (("z", (1,)),)}, "z"),
+    ],
+)
+def test_wrong_requests_are_refused(original: Path, changes: dict[str, Any], words: str) -> None:
+    base: dict[str, Any] = {"kappa": 3.0, "rounds": 1, "lowerings": ("where",), "with_footprint": False}
+    with pytest.raises(InputError, match=words):
+        bench(Request(original, **{**base, **changes}))
+
+
+def test_a_provider_that_is_not_there_is_an_error(original: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime lists CUDA")
+    with pytest.raises(InputError, match="the original does not open on cuda"):
+        bench(Request(original, 3.0, providers=("cuda",), rounds=1))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        bench(Request(tmp_path / "none.onnx", 0.5))
+
+
+def test_profiles_are_summed_by_run() -> None:
+    def kernel(name: str, micros: int) -> dict[str, Any]:
+        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": micros, "args": {"op_name": name}}
+
+    events = [
+        {"cat": "Session", "name": "model_loading", "dur": 5},
+        kernel("Conv", 9000), {"name": "model_run"},
+        kernel("Conv", 1000), kernel("Conv", 2000), kernel("Relu", 10), {"name": "model_run"},
+        kernel("Conv", 1000), kernel("Conv", 4000), kernel("Relu", 30), {"name": "model_run"},
+    ]  # fmt: skip
+    found = summarise(events)
+    assert [(item.op_type, item.calls, item.ms) for item in found] == [("Conv", 2, 4.0), ("Relu", 1, 0.02)]
+
+
+def test_the_plot_is_drawn(report: BenchReport, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    plot(report, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    plot(dataclasses.replace(report, cases=report.cases[:1]), tmp_path / "plot.svg")
+    assert (
+        "thresholded" in (tmp_path / "plot.svg").read_text(encoding="utf-8") or (tmp_path / "plot.svg").stat().st_size
+    )
+    with pytest.raises(OutputError, match="cannot write the plot"):
+        plot(report, tmp_path / "plot.unknown")
