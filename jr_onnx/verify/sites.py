@@ -72,20 +72,20 @@ def check_sites(
         library: Whether to register the op library.
         seed: Seed of the random values.
     """
+    title = f"sites of {name}"
     tallies: dict[str, _Tally] = {}
     failures: list[Failure] = []
     for distinct in distinct_sites(model, groups):
         for level in LEVELS:
             where = f"ONNX Runtime {level}"
-            title = "sites" + (", op library" if library else "")
             try:
-                values, failure, size = _try_ort(distinct, level, f"{title}, {where}", library=library, seed=seed)
+                values, failure, size = _try_ort(distinct, level, title, library=library, seed=seed)
             except (CannotLoadError, CannotRunError) as error:
                 tally = tallies.setdefault(where, _Tally())
                 tally.refused += 1
                 tally.reason = f"{distinct.label}: {error.message}"
                 if level == "plain":
-                    values, failure, size = _try_reference(distinct, f"sites, {_REFERENCE}", seed=seed)
+                    values, failure, size = _try_reference(distinct, title, seed=seed)
                     if values:
                         tallies.setdefault(_REFERENCE, _Tally()).add(values, size, failure)
                     if failure is not None:
@@ -94,7 +94,6 @@ def check_sites(
             tallies.setdefault(where, _Tally()).add(values, size, failure)
             if failure is not None:
                 failures.append(failure)
-    title = f"sites of {name}" + (" with the op library" if library else "")
     return [check for where, tally in tallies.items() for check in tally.checks(title, where)], failures
 
 
