@@ -14,7 +14,7 @@ from jr_onnx.verify.compare import largest_difference
 from jr_onnx.verify.inputs import Sample
 from jr_onnx.verify.report import Check, Failure
 from jr_onnx.verify.subject import Subject
-from jr_onnx.verify.tolerance import Bound, nudge, rounding_bound
+from jr_onnx.verify.tolerance import Bound, nudge, rounding_bound, unit_roundoff
 
 Outputs = list[list[Any]]
 """Sample -> output -> value."""
@@ -75,6 +75,11 @@ class Case:
         """
         return any(site.dtype == "float16" for site in self.subject.record.sites)
 
+    @property
+    def working(self) -> str:
+        """The coarsest type of a site."""
+        return max((site.dtype for site in self.subject.record.sites), key=unit_roundoff)
+
     def bounds(self, *more: tuple[Outputs, Outputs]) -> list[Bound]:
         """Return the rounding bound of every output, from the original at both settings and on nudged inputs.
 
@@ -89,7 +94,7 @@ class Case:
             controls = [
                 (one[index], other[index]) for left, right in pairs for one, other in zip(left, right, strict=True)
             ]
-            found.append(rounding_bound(controls, working="float16" if self.sees_float16 else "float32"))
+            found.append(rounding_bound(controls, working=self.working))
         return found
 
 

@@ -136,7 +136,7 @@ def _bounds(case: Case, controls: Sequence[tuple[list[Any], Seen]]) -> list[Boun
     for index in range(len(case.names)):
         values = [(one[index], other[index]) for left, right in pairs for one, other in zip(left, right, strict=True)]
         values += [(plain[index], outputs[index]) for plain, (outputs, _) in zip(case.plain, controls, strict=False)]
-        found.append(rounding_bound(values))
+        found.append(rounding_bound(values, working=case.working))
     return found
 
 

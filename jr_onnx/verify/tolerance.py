@@ -73,12 +73,12 @@ def unit_roundoff(dtype: str) -> float:
     return UNIT_ROUNDOFF.get(dtype, 0.0)
 
 
-def rounding_bound(controls: Iterable[tuple[Any, Any]], *, working: str = "float32") -> Bound:
+def rounding_bound(controls: Iterable[tuple[Any, Any]], *, working: str = "") -> Bound:
     """Derive the bound of one output from evaluations of the original.
 
     Args:
         controls: Pairs of that output from two evaluations of the original that differ by rounding alone.
-        working: The type the network computes in, for outputs that are integers (an arg max, a quantised value).
+        working: The coarsest type the network computes in, where that is not the output's own.
 
     Returns:
         The bound; its value is 0 if there is no control, so that nothing but equality passes.
