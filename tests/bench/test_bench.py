@@ -63,9 +63,8 @@ def test_the_profile_shows_what_each_form_adds(report: BenchReport) -> None:
     assert profile["standard"]["ThresholdedRelu"].calls == 5
     assert "JumpRelu" not in profile["original"]
     assert profile["optimised"]["Conv"].calls == profile["original"]["Conv"].calls
-    assert profile["optimised"].get("ReorderOutput") == pytest.approx(None) or (
-        profile["optimised"]["ReorderOutput"].calls == profile["original"]["ReorderOutput"].calls
-    )
+    reorders = {name: found["ReorderOutput"].calls for name, found in profile.items()}
+    assert reorders["optimised"] == reorders["original"] < reorders["where"]
 
 
 def test_the_report_survives_json(report: BenchReport) -> None:
@@ -73,7 +72,7 @@ def test_the_report_survives_json(report: BenchReport) -> None:
 
 
 def test_a_retrofit_keeps_its_plan(original: Path, tmp_path: Path) -> None:
-    written, _ = rewrite(str(original), {"Relu_1": 2.0}, output=str(tmp_path / "one.onnx"))
+    written, _ = rewrite(str(original), {"^Relu_1$": 2.0}, output=str(tmp_path / "one.onnx"))
     found = bench(Request(written, rounds=2, lowerings=("where",), with_footprint=False))
     assert found.sites == 1
     assert found.kappa is None
@@ -150,8 +149,6 @@ def test_the_plot_is_drawn(report: BenchReport, tmp_path: Path) -> None:
     plot(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     plot(dataclasses.replace(report, cases=report.cases[:1]), tmp_path / "plot.svg")
-    assert (
-        "thresholded" in (tmp_path / "plot.svg").read_text(encoding="utf-8") or (tmp_path / "plot.svg").stat().st_size
-    )
+    assert "</svg>" in (tmp_path / "plot.svg").read_text(encoding="utf-8")
     with pytest.raises(OutputError, match="cannot write the plot"):
         plot(report, tmp_path / "plot.unknown")
