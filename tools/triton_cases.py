@@ -21,6 +21,8 @@ from jr_onnx.rewrite import rewrite
 from jr_onnx.runtime.ops_library import library_path
 
 MODELS = Path(__file__).resolve().parent.parent / "models" / "exported"
+DRAWN = "drawn"
+"""The model whose kappa the operator draws anew for every request."""
 _KAPPA = 0.06
 _BATCHES = (1, 1, 1, 2, 3, 5, 8, 1, 32, 1, 1, 4)
 """More than one batch of 32 takes, so that Triton must join some requests and split others."""
@@ -114,6 +116,13 @@ def _operator_library(repository: Path, work: Path, arrays: Arrays) -> None:
     options = TritonOptions(name="custom", op_library=OpLibrary(str(repository), library))
     package_triton(model, repository, options)
     _add_cases(arrays, "custom@1", model, _BATCHES)
+    drawn = _retrofit(MODELS / "digits_mlp.onnx", work / "drawn.onnx", RandomKappa(0.0, 0.2, source="op"), "custom")
+    options = TritonOptions(name=DRAWN, op_library=OpLibrary(str(repository), library))
+    package_triton(drawn, repository, options)
+    # The same image again and again, compared with the answer of the original: the distances must differ.
+    one = np.random.default_rng(7).random((1, 1, 8, 8), dtype=np.float32)
+    for number in range(8):
+        _add_case(arrays, f"{DRAWN}@1#{number}", MODELS / "digits_mlp.onnx", one)
 
 
 def _retrofit(source: Path, target: Path, kappa: Any, lowering: str = "where") -> Path:
@@ -122,25 +131,29 @@ def _retrofit(source: Path, target: Path, kappa: Any, lowering: str = "where") -
 
 
 def _add_cases(arrays: Arrays, label: str, model: Path, batches: tuple[int, ...], kappa: float | None = None) -> None:
-    session, plain = _session(model, optimised=True), _session(model, optimised=False)
-    entry = session.get_inputs()[0]
+    entry = _session(model, optimised=True).get_inputs()[0]
     sizes = [size if isinstance(size, int) else 1 for size in entry.shape[1:]]
     generator = np.random.default_rng(7)
     for number, batch in enumerate(batches):
         case = f"{label}#{number}" if "#" not in label else f"{label}.{number}"
-        feed: Arrays = {entry.name: generator.random((batch, *sizes), dtype=np.float32)}
-        sent = dict(feed)
-        if kappa is not None:
-            feed["kappa"] = np.asarray(kappa, dtype=np.float32)
-            sent["kappa"] = feed["kappa"].reshape(1)  # Triton has no scalars
-        for name, value in sent.items():
-            arrays[f"{case}/in/{name}"] = value
-        for output, answer, other in zip(
-            session.get_outputs(), session.run(None, feed), plain.run(None, feed), strict=True
-        ):
-            arrays[f"{case}/out/{output.name}"] = answer
-            rounding = max(float(np.max(np.abs(answer - other))), float(np.max(np.spacing(np.abs(answer)))))
-            arrays[_ROUNDING] = np.append(arrays.get(_ROUNDING, np.zeros(0)), rounding)
+        _add_case(arrays, case, model, generator.random((batch, *sizes), dtype=np.float32), kappa)
+
+
+def _add_case(arrays: Arrays, case: str, model: Path, image: np.ndarray[Any, Any], kappa: float | None = None) -> None:
+    """Add one request, its answer, and what rounding may do to the answer."""
+    session, plain = _session(model, optimised=True), _session(model, optimised=False)
+    feed: Arrays = {session.get_inputs()[0].name: image}
+    sent = dict(feed)
+    if kappa is not None:
+        feed["kappa"] = np.asarray(kappa, dtype=np.float32)
+        sent["kappa"] = feed["kappa"].reshape(1)  # Triton has no scalars
+    for name, value in sent.items():
+        arrays[f"{case}/in/{name}"] = value
+    answers = zip(session.get_outputs(), session.run(None, feed), plain.run(None, feed), strict=True)
+    for output, answer, other in answers:
+        arrays[f"{case}/out/{output.name}"] = answer
+        rounding = max(float(np.max(np.abs(answer - other))), float(np.max(np.spacing(np.abs(answer)))))
+        arrays[_ROUNDING] = np.append(arrays.get(_ROUNDING, np.zeros(0)), rounding)
 
 
 def _session(model: Path, *, optimised: bool) -> onnxruntime.InferenceSession:

@@ -44,7 +44,7 @@ def check_kappa(facts: ModelFacts, *, with_library: bool, allow_fixed: bool, exp
 
 def _drawn_by_operator(facts: ModelFacts, *, with_library: bool, allow_fixed: bool) -> tuple[str, ...]:
     if with_library:
-        return ()
+        return ("requests are not joined into batches, so that each gets a kappa of its own",)
     hint = "Add --with-op-library and --repository-path-on-server"
     if not allow_fixed:
         raise RefusalError(

@@ -63,11 +63,20 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """Inputs, outputs and the largest batch (0: the model has no batch dimension)."""
+    """What clients see, and what the server may do with their requests.
+
+    Attributes:
+        inputs: Inputs.
+        outputs: Outputs.
+        max_batch: Largest batch; 0 for a model without a batch dimension.
+        join: The server may join requests into one batch. Not where the model draws its kappa: it draws once a run,
+            and requests in one run would share what is to be drawn for each.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     max_batch: int
+    join: bool
 
 
 def interface(facts: ModelFacts, options: TritonOptions) -> Interface:
@@ -97,11 +106,19 @@ def interface(facts: ModelFacts, options: TritonOptions) -> Interface:
         raise InputError(
             f"the preferred batch sizes are {list(options.batching.preferred)}, expected at most {max_batch}"
         )
+    join = max_batch > 1 and not facts.draws_in_op
+    if options.batching.preferred and not join:
+        why = "the model draws its kappa" if facts.draws_in_op else f"the largest batch is {max_batch}"
+        raise InputError(
+            f"preferred batch sizes were asked for, but requests are not joined, because {why}",
+            hint="Leave --preferred-batch away",
+        )
     skip = 1 if max_batch else 0
     return Interface(
         tuple(_as_configured(tensor, skip) for tensor in inputs),
         tuple(_as_configured(tensor, skip) for tensor in facts.outputs),
         max_batch,
+        join,
     )
 
 
@@ -133,10 +150,8 @@ def config_text(
     if options.all_versions:
         message.append(("version_policy", [("all", [])]))
     message.append(("instance_group", _instance_group(options.placement)))
-    if face.max_batch:
-        batching: Message = [("preferred_batch_size", options.batching.preferred)] if options.batching.preferred else []
-        batching.append(("max_queue_delay_microseconds", options.batching.delay_us))
-        message.append(("dynamic_batching", batching))
+    if face.join:
+        message.append(("dynamic_batching", _dynamic_batching(options.batching)))
     message += _optimization(options.placement)
     if options.placement.threads is not None:
         value: Message = [("string_value", str(options.placement.threads))]

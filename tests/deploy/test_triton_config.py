@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,22 @@ def test_a_fixed_output_means_no_batches_either() -> None:
 def test_preferred_batches_beyond_the_largest_are_refused() -> None:
     with pytest.raises(InputError, match="expected at most 8"):
         interface(facts(), TritonOptions(name="a", batching=Batching(8, (16,))))
+
+
+def test_requests_to_a_model_that_draws_its_kappa_are_not_joined() -> None:
+    drawing = dataclasses.replace(facts(), draws_in_op=True)
+    written = text(drawing, TritonOptions(name="a"))
+    assert "max_batch_size: 32" in written  # a client may still send several images at once
+    assert "dynamic_batching" not in written
+    with pytest.raises(InputError, match="not joined, because the model draws its kappa"):
+        interface(drawing, TritonOptions(name="a", batching=Batching(8, (4,))))
+
+
+def test_a_largest_batch_of_one_leaves_nothing_to_join() -> None:
+    assert "dynamic_batching" not in text(facts(), TritonOptions(name="a", batching=Batching(1)))
+    for size in (0, 1):
+        with pytest.raises(InputError, match=f"not joined, because the largest batch is {size}"):
+            interface(facts(), TritonOptions(name="a", batching=Batching(size, (1,))))
 
 
 def test_hidden_initializers_are_not_shown() -> None:
