@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jr_onnx.rewrite import find_sites, restore, rewrite
     from jr_onnx.runtime.session import InferenceSession
     from jr_onnx.semantics import jump_relu
+    from jr_onnx.verify import verify
 
 _PUBLIC = {
     "InferenceSession": "jr_onnx.runtime.session",
@@ -23,8 +24,9 @@ _PUBLIC = {
     "find_sites": "jr_onnx.rewrite",
     "jump_relu": "jr_onnx.semantics",
     "restore": "jr_onnx.rewrite",
-    "rewrite": "jr_onnx.rewrite",
 }
+# Packages that can be called like their chief function (see `_callable`).
+_CALLABLE_PACKAGES = ("rewrite", "verify")
 
 __all__ = [
     "InferenceSession",
@@ -35,11 +37,14 @@ __all__ = [
     "jump_relu",
     "restore",
     "rewrite",
+    "verify",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
+    if name in _CALLABLE_PACKAGES:
+        return importlib.import_module(f"jr_onnx.{name}")
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """Find the ReLUs of a model, rewrite them to JumpReLU, and take it back; nothing else moves."""
 
+from jr_onnx._callable import make_callable
 from jr_onnx.rewrite.retrofit import Options, RewriteResult, restore, retrofit, rewrite
 from jr_onnx.rewrite.sites import Other, Refusal, Site, SiteTable, find_sites
 
@@ -15,3 +16,5 @@ __all__ = [
     "retrofit",
     "rewrite",
 ]
+
+make_callable(__name__, "rewrite")

@@ -1,5 +1,6 @@
 """Prove that a retrofit computes what it should; needs onnxruntime, onnx and NumPy, never torch."""
 
+from jr_onnx._callable import make_callable
 from jr_onnx.verify.flips import FLIP_LIMIT, FlipTally, NearJump, RunVerdict, SiteTrace, control_noise, judge
 from jr_onnx.verify.inputs import InputsError, InputWish
 from jr_onnx.verify.report import Check, Failure, VerifyReport
@@ -23,3 +24,5 @@ __all__ = [
     "rounding_bound",
     "verify",
 ]
+
+make_callable(__name__, "verify")
