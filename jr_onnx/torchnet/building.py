@@ -12,7 +12,7 @@ from jr_onnx.errors import ModelError, UnsupportedOpsError
 from jr_onnx.rewrite.scopes import function_key, top_scopes
 from jr_onnx.rewrite.sites import locate
 from jr_onnx.torchnet.compiler import Compiler
-from jr_onnx.torchnet.dtypes import Precision
+from jr_onnx.torchnet.dtypes import FLOATS, Precision
 from jr_onnx.torchnet.program import Context, Program, SiteState, Values, execute
 from jr_onnx.torchnet.references import Ref, SitePlan
 from jr_onnx.torchnet.sites import TorchSite, own_jumps, torch_sites
@@ -99,6 +99,8 @@ class Builder:
             ModelError: The value does not depend on the input, or the graph is broken.
         """
         compiler = Compiler(self._functions, self._plans, self.precision, lead, self._base_dir, cache=self._cache)
+        if self.entry.element_type in FLOATS:
+            compiler.float_type = self.entry.element_type
         place = compiler.new_place()
         env = {self.entry.name: Ref(place, "device", self.entry.element_type)}
         steps, results = compiler.graph(self._tops[0], env, [name])

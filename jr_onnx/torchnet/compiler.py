@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import onnx
 import torch
-from onnx import AttributeProto
+from onnx import AttributeProto, TensorProto
 from torch import Tensor
 
 from jr_onnx.errors import ModelError
@@ -20,10 +20,11 @@ from jr_onnx.rewrite.scopes import Scope, function_key, normal_domain
 from jr_onnx.torchnet import ops as _ops
 from jr_onnx.torchnet.attributes import output_type, read_attributes
 from jr_onnx.torchnet.dtypes import Precision, from_proto, name_of
+from jr_onnx.torchnet.expansion import expand
 from jr_onnx.torchnet.ops.microsoft import LINEAR_PARTS
 from jr_onnx.torchnet.program import BranchStep, MoveStep, OpStep, Program, SiteStep, Step
 from jr_onnx.torchnet.references import Kind, Ref, SitePlan, Unsupported
-from jr_onnx.torchnet.registry import MAX_OPSET, MIN_OPSET, Node, UnsupportedNodeError, find
+from jr_onnx.torchnet.registry import MAX_OPSET, MIN_OPSET, TABLE, Node, UnsupportedNodeError, find
 from jr_onnx.torchnet.topology import branch_bodies, needed_nodes
 
 __all__ = ["Compiler", "Ref", "SitePlan", "Unsupported"]
@@ -48,6 +49,7 @@ class Compiler:
         unsupported: What cannot be evaluated, filled while compiling.
         count: How many places there are.
         cache: Name -> main-graph initializer, shared by compilations of one model.
+        float_type: The element type of values that the model does not tell.
     """
 
     functions: Mapping[str, Scope]
@@ -60,6 +62,7 @@ class Compiler:
     unsupported: list[Unsupported] = field(default_factory=list)
     count: int = 0
     cache: dict[str, Tensor] = field(default_factory=dict)
+    float_type: int = TensorProto.FLOAT
 
     def new_place(self) -> int:
         """Return a fresh place."""
@@ -132,7 +135,7 @@ class Compiler:
         """Compile one node, adding its outputs to `env` and its steps to `steps`."""
         proto = scope.nodes[position]
         inputs = [self._lookup(env, name, scope, proto) if name else None for name in proto.input]
-        called = self.functions.get(function_key(proto))
+        called = self.functions.get(function_key(proto)) or self._expanded(scope, proto, inputs)
         plan = self.sites.get((scope.path, str(proto.output[0]))) if proto.output else None
         if called is not None and plan is None:
             self._call(called, proto, inputs, env, bound, steps, depth)
@@ -142,6 +145,13 @@ class Compiler:
             self._site(scope, proto, plan, inputs, env, bound, steps)
         else:
             self._operator(scope, proto, inputs, env, bound, steps)
+
+    def _expanded(self, scope: Scope, proto: onnx.NodeProto, inputs: Sequence[Ref | None]) -> Scope | None:
+        """Return the body of a standard operator that is not registered but defined by others."""
+        if normal_domain(proto.domain) or proto.op_type == "If" or ("", proto.op_type) in TABLE:
+            return None
+        types = [ref.element_type or self.float_type if ref is not None else 0 for ref in inputs]
+        return expand(proto, scope.opset, types)
 
     def _lookup(self, env: Mapping[str, Ref], name: str, scope: Scope, proto: onnx.NodeProto) -> Ref:
         if name in env:

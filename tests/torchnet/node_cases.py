@@ -46,15 +46,12 @@ OUT_OF_SCOPE = {
     ),
     **dict.fromkeys(["Bernoulli", "RandomUniformLike"], _RANDOM),
     **dict.fromkeys(["RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"], _TEXT),
-    **dict.fromkeys(["BlackmanWindow", "DFT", "HammingWindow", "HannWindow", "MelWeightMatrix", "STFT"], _SIGNAL),
-    **dict.fromkeys(["Adagrad", "Adam", "Momentum", "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"], _LOSS),
+    **dict.fromkeys(["DFT", "MelWeightMatrix", "STFT"], _SIGNAL),
+    **dict.fromkeys(["Adagrad", "Adam", "Momentum", "SoftmaxCrossEntropyLoss"], _LOSS),
     **dict.fromkeys(["ArrayFeatureExtractor", "Binarizer", "LabelEncoder", "TreeEnsemble"], _TREES),
     **dict.fromkeys(
         [
-            "AffineGrid",
-            "Attention",
             "BitCast",
-            "CenterCropPad",
             "Col2Im",
             "CumProd",
             "DeformConv",
@@ -66,7 +63,6 @@ OUT_OF_SCOPE = {
             "NonMaxSuppression",
             "RoiAlign",
             "RotaryEmbedding",
-            "SwiGLU",
             "TensorScatter",
             "Unique",
         ],
@@ -74,6 +70,18 @@ OUT_OF_SCOPE = {
     ),
 }
 """Operator -> why it is not registered. A case that uses one must be refused by name."""
+
+EXPANDED = (
+    "AffineGrid",
+    "Attention",
+    "BlackmanWindow",
+    "CenterCropPad",
+    "HammingWindow",
+    "HannWindow",
+    "NegativeLogLikelihoodLoss",
+    "SwiGLU",
+)
+"""Operators that are not registered but inlined from the definition in their schema."""
 
 REFUSED = {
     "training_mode": "training mode",
@@ -125,7 +133,7 @@ def by_operator() -> dict[str, tuple[int, ...]]:
 
 def registered(node: onnx.NodeProto) -> bool:
     domain = "" if node.domain == "ai.onnx" else node.domain
-    return node.op_type == "If" or (domain, node.op_type) in TABLE
+    return node.op_type in ("If", *EXPANDED) or (domain, node.op_type) in TABLE
 
 
 @functools.cache
