@@ -136,13 +136,12 @@ class Contender:
     @property
     def is_plain(self) -> bool:
         """Whether every jump is 0, so that all backward passes are those of ReLU."""
-        if self.target is None or self.target.is_random:
-            return False
-        model: Any = self.target.model
-        own = [site.kappa for site in getattr(model, "jumps", {}).values()]
-        kappa = self.target.settings.kappa
-        values = [jump for _, jump in kappa] if isinstance(kappa, tuple) else [kappa]
-        return all(value == 0 for value in (*values, *own))
+        return self.target is not None and _without_jumps(self.target)
+
+    def plain_source(self, multiple: float | None, jump: float | None) -> bool:
+        """Tell whether `source` returns a network whose every jump is 0."""
+        found = self.source(multiple, jump)
+        return found is not None and _without_jumps(found)
 
     def source(self, multiple: float | None, jump: float | None) -> TorchTarget | None:
         """Return the network that gives gradients: this one, or the same weights with other jumps."""
@@ -151,6 +150,20 @@ class Contender:
         if jump is not None:
             return self.target.with_kappa(jump)
         return self.target.with_kappa({site: kappa * (multiple or 0.0) for site, kappa in self.sources.items()})
+
+
+def _without_jumps(target: TorchTarget) -> bool:
+    if target.is_random:
+        return False
+    model: Any = target.model
+    chosen = target.settings.kappa
+    jumps = [site.kappa for site in getattr(model, "jumps", {}).values()]  # only a map of kappas reaches these
+    if isinstance(chosen, tuple):
+        named = dict(chosen)
+        sites = {**getattr(model, "jumps", {}), **getattr(model, "sites", {})}
+        return all(named.get(name, site.kappa) == 0 for name, site in sites.items())
+    own = [site.kappa for site in getattr(model, "sites", {}).values()] if chosen is None else [chosen]
+    return all(kappa == 0 for kappa in (*own, *jumps))
 
 
 def torch_target(net: OnnxModule, preprocessing: Preprocessing, kappas: Mapping[str, float] | None) -> TorchTarget:

@@ -64,6 +64,14 @@ class Entry:
     source_jump: float | None = None
 
     @property
+    def crafted_elsewhere(self) -> bool:
+        """Whether the attack sees its source alone, and the result is judged on the target (the paper's gray box).
+
+        An adaptive transfer asks the target at every step instead, and keeps the first point that fools it.
+        """
+        return self.threat == "gray_box"
+
+    @property
     def eps(self) -> float | None:
         """The budget; None for attacks that minimise and for the authors' PGD, whose eps is a step size."""
         if self.protocol == "paper" and not isinstance(self.attack, FGSM):

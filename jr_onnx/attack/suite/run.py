@@ -6,6 +6,7 @@ results depend neither on the batch size nor on which shard, or which run after 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from jr_onnx.attack.base import DECISION_DRAWS, GradientAttack
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.suite.contender import Contender
+from jr_onnx.attack.suite.crafted import judged
 from jr_onnx.attack.suite.outcome import JsonLeaf, Outcome
 from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.attack.suite.store import Store, unit_name
@@ -93,26 +95,15 @@ def run(work: Work, store: Store, notify: Callable[[Progress], None] = lambda _:
         notify: Called after every unit.
     """
     units = list(_units(work))
-    resumed = 0
-    copies: dict[tuple[str, str, int], Outcome] = {}
-    clean: dict[tuple[str, int], npt.NDArray[np.bool_]] = {}
+    resumed, runner = 0, _Runner(work, -1)
     for number, (contender, entry, start) in enumerate(units, 1):
         name = unit_name(contender.label, entry.name, start)
         if store.has(name):
             resumed += 1
         else:
-            piece = slice(start, start + work.block)
-            if (contender.label, start) not in clean:
-                wrong = contender.served.misclassifies(work.images[piece], work.labels[piece])
-                clean[contender.label, start] = ~wrong
-            twin = _twin(contender, entry)
-            key = (contender.label, twin, start) if twin else None
-            if key is not None and key in copies and not work.keep:
-                outcome, adversarials = _renamed(copies[key], contender, entry), None
-            else:
-                outcome, adversarials = _attack(work, contender, entry, piece, clean[contender.label, start])
-                if key is not None:
-                    copies[key] = outcome
+            if runner.start != start:
+                runner = _Runner(work, start)  # nothing is remembered beyond a block: memory stays bounded
+            outcome, adversarials = runner.outcome(contender, entry)
             store.put(name, outcome, adversarials if work.keep else None)
         notify(Progress(number, len(units), resumed, name))
 
@@ -126,41 +117,76 @@ def _units(work: Work) -> Iterator[tuple[Contender, Entry, int]]:
                     yield contender, entry, start
 
 
-def _twin(contender: Contender, entry: Entry) -> str | None:
-    """Name what an entry comes down to on a network without jumps, where all backward passes are that of ReLU.
+class _Runner:
+    """Attacks one block of samples, and computes nothing twice that must come out the same."""
 
-    Such entries share one computation; their outcomes are equal by construction.
-    """
-    attack = entry.attack
-    if not contender.is_plain or not isinstance(attack, GradientAttack):
-        return None
-    source = entry.source_jump if entry.source_jump is not None else entry.source_kappa
-    return f"{entry.protocol}|{replace(attack, backward='exact')!r}|{source or 0.0}"
+    def __init__(self, work: Work, start: int) -> None:
+        self.work, self.start = work, start
+        piece = slice(start, start + work.block)
+        self.images, self.labels = work.images[piece], work.labels[piece]
+        self.indices = np.arange(start, start + len(self.labels), dtype=np.int64)
+        self._clean: dict[str, npt.NDArray[np.bool_]] = {}
+        keys = (_twin(contender, entry) for entry in work.entries for contender in work.contenders)
+        self._uses = Counter(key for key in keys if key is not None)
+        self._found: dict[str, AttackResult] = {}
 
+    def outcome(self, contender: Contender, entry: Entry) -> tuple[Outcome, npt.NDArray[np.float32]]:
+        """Attack, and replay the adversarial examples on the served file."""
+        if contender.label not in self._clean:
+            self._clean[contender.label] = ~contender.served.misclassifies(self.images, self.labels)
+        result = self._attack(contender, entry)
+        # Under paper units a pixel may leave [0, 1] (one range for all channels); the served file is asked the same.
+        adversarials = result.adversarials.numpy().astype(np.float32)
+        served = contender.served.misclassifies(adversarials, self.labels)
+        return _outcome(contender, entry, result, self.labels, self._clean[contender.label], served), adversarials
 
-def _attack(
-    work: Work, contender: Contender, entry: Entry, piece: slice, served_correct: npt.NDArray[np.bool_]
-) -> tuple[Outcome, npt.NDArray[np.float32]]:
-    target: Target
-    source: Target | None = None
-    if entry.view == "black_box":
-        target = contender.served.target()
-    elif contender.target is None:
-        raise RefusalError(
-            f"{entry.name} needs gradients, and the {contender.label} model cannot be evaluated in torch",
-            hint="Use the black-box attacks only: --suite black-box",
-        )
-    else:
+    def _attack(self, contender: Contender, entry: Entry) -> AttackResult:
+        if entry.view == "black_box":
+            return self._run(entry, contender.served.target(), None)
+        if contender.target is None:
+            raise RefusalError(
+                f"{entry.name} needs gradients, and the {contender.label} model cannot be evaluated in torch",
+                hint="Run black-box attacks only",
+            )
         target = contender.target.in_units(entry.units)
         found = contender.source(entry.source_kappa, entry.source_jump)
         source = found.in_units(entry.units) if found is not None and found is not contender.target else None
-    images, labels = work.images[piece], work.labels[piece]
-    indices = np.arange(piece.start, piece.start + len(labels), dtype=np.int64)
-    result = entry.attack.run(target, images, labels, source=source, indices=indices, batch_size=work.batch)
-    # Under paper units a pixel may leave [0, 1] (one range for all channels); the served file is asked the very same.
-    adversarials = result.adversarials.numpy().astype(np.float32)
-    served = contender.served.misclassifies(adversarials, labels)
-    return _outcome(contender, entry, result, labels, served_correct, served), adversarials
+        if source is None or not entry.crafted_elsewhere:
+            return self._shared(contender, entry, target, source)
+        crafted = self._shared(contender, entry, source, None)
+        return judged(crafted, target, self.images, self.labels, norm=entry.attack.norm, batch_size=self.work.batch)
+
+    def _shared(self, contender: Contender, entry: Entry, target: Target, source: Target | None) -> AttackResult:
+        key = _twin(contender, entry)
+        if key is None:
+            return self._run(entry, target, source)
+        found = self._found.pop(key, None) or self._run(entry, target, source)
+        self._uses[key] -= 1
+        if self._uses[key] > 0:
+            self._found[key] = found
+        return found
+
+    def _run(self, entry: Entry, target: Target, source: Target | None) -> AttackResult:
+        return entry.attack.run(
+            target, self.images, self.labels, source=source, indices=self.indices, batch_size=self.work.batch
+        )
+
+
+def _twin(contender: Contender, entry: Entry) -> str | None:
+    """Name what an entry comes down to on a network without jumps, where all backward passes are that of ReLU.
+
+    Entries of one name share one computation; their results are equal by construction. None where an entry has to be
+    computed for itself.
+    """
+    if contender.target is None or entry.view == "black_box":
+        return None
+    if not (contender.is_plain or entry.crafted_elsewhere):
+        return None
+    if not contender.plain_source(entry.source_kappa, entry.source_jump):
+        return None
+    attack = entry.attack
+    plain = replace(attack, backward="exact") if isinstance(attack, GradientAttack) else attack
+    return f"{plain!r} in {entry.units} units"
 
 
 def _outcome(
@@ -182,7 +208,7 @@ def _outcome(
         norm=norm,
         eps=entry.eps,
         spec=spec_of(entry),
-        draws=entry.attack.draws,
+        draws=entry.attack.draws if random else 1,
         decided_by=DECISION_DRAWS if random else 1,
         indices=tuple(int(index) for index in result.indices),
         labels=tuple(int(label) for label in labels),
@@ -209,19 +235,6 @@ def spec_of(entry: Entry) -> dict[str, JsonLeaf]:
     if entry.source_jump is not None:
         found["source_kappa"] = entry.source_jump
     return found
-
-
-def _renamed(outcome: Outcome, contender: Contender, entry: Entry) -> Outcome:
-    """Return the outcome of an entry's twin under the entry's own name and description."""
-    return replace(
-        outcome,
-        model=contender.label,
-        entry=entry.name,
-        view=entry.view,
-        threat=entry.threat,
-        protocol=entry.protocol,
-        spec=spec_of(entry),
-    )
 
 
 def _is_leaf(value: object) -> bool:

@@ -54,6 +54,7 @@ class Request:
         transfer_from: Further source kappas.
         paper: The authors' numbers.
         keep: Whether to save adversarial examples.
+        block: Samples in a unit of work, the step in which a run can be resumed and cut into shards.
     """
 
     model: Path
@@ -71,6 +72,7 @@ class Request:
     transfer_from: tuple[float, ...] = ()
     paper: PaperSettings = field(default_factory=PaperSettings)
     keep: bool = False
+    block: int = BLOCK
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ def prepare(request: Request) -> Prepared:
         target = torch_target(net, request.preprocessing, None) if net is not None else None
         contenders.append(Contender(label, served, target, kappas, load_file(path).sha256))
     entries = _entries(request, contenders, random=random)
-    work = Work(entries, contenders, images, request.data.labels, request.batch, request.shard, request.keep)
+    work = Work(
+        entries, contenders, images, request.data.labels, request.batch, request.shard, request.keep, request.block
+    )
     return Prepared(work, _run_record(request, entries, contenders, kappas, device), tuple(dict.fromkeys(notes)))
 
 
@@ -199,7 +203,7 @@ def _run_record(
         data=data.name,
         data_sha256=digest([data.images, data.labels]),
         samples=len(data.labels),
-        block=BLOCK,
+        block=request.block,
         norm=request.norm,
         eps=request.eps,
         seed=request.seed,
