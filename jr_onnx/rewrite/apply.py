@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -45,6 +46,9 @@ def apply(model: onnx.ModelProto, chosen: Sequence[LocatedSite], wish: Wish) -> 
 
 def _write(work: Work, plans: Sequence[Planned]) -> None:
     """Replace the nodes of the planned sites, inner scopes first (an outer edit copies what lies inside)."""
+    if any(planned.cap_inside for planned in plans):
+        # Default values of a function's attributes came with IR 9 only, so that every node names its cap.
+        work.cap_of_others = math.inf
     by_scope: dict[Scope, list[Planned]] = {}
     for planned in plans:
         by_scope.setdefault(planned.item.scope, []).append(planned)
@@ -101,7 +105,7 @@ def _group(work: Work, planned: Planned) -> list[onnx.NodeProto]:
         kappa=planned.kappa,
         runtime=_runtime_name(work, item.scope),
         draw=_own_draw(work, custom=custom),
-        cap=site.cap if planned.cap_inside else None,
+        cap=site.cap if planned.cap_inside else work.cap_of_others if custom else None,
     )
     if _draws_in_graph_per_site(work):
         drawn = uniform_nodes(work, f"{base}/jr_drawn")
@@ -162,7 +166,10 @@ def _finish(work: Work, opset: int) -> None:
             raise RefusalError(
                 f"the model already has a function {function_key(function)}, which this rewrite would add"
             )
-    model.functions.extend(functions)
+    # In front of the functions that call them: ONNX's reference evaluator reads functions in this order.
+    others = list(model.functions)
+    del model.functions[:]
+    model.functions.extend([*functions, *others])
     added = tuple(function_key(function) for function in functions)
     work.undo = replace(work.undo, functions_added=(*work.undo.functions_added, *added))
     work.edit.changes.append(f"function {', '.join(added)} added")

@@ -207,8 +207,8 @@ def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: boo
     if how == "hardlink":
         warnings = (
             *warnings,
-            "the external data has several hard links now: ONNX Runtime reads it, onnx.load refuses it, here and at the "
-            "source, as a possible attack",
+            "the external data has several hard links now: ONNX Runtime reads it, onnx.load refuses it, here and at "
+            "the source, as a possible attack",
         )
     return dataclasses.replace(done.result, output=str(path), external_data=how, warnings=warnings)
 

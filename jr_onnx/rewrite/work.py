@@ -58,6 +58,7 @@ class Work:
     clones: Clones = field(default_factory=lambda: Clones({}, {}, (), ()))
     jumps: list[Jump] = field(default_factory=list)
     draws: bool = False
+    cap_of_others: float | None = None
 
     @property
     def may_raise_ir(self) -> bool:

@@ -6,15 +6,14 @@ anywhere. IR >= 8 (functions in the checker), opset >= 10. The function's body i
     ThresholdedRelu(z; alpha=@kappa)                            float and float16, one node
     Where(Greater(Sub(z, k), 0), z, 0), k = CastLike(@kappa, z)  double and bfloat16 (opset >= 15; Cast at 12 to 14)
 
-With caps in the plan it ends in Min(., @cap), with +inf as the default. A random kappa is drawn by the kernel from
-the operating system's entropy: per site by attributes kappa_low and kappa_high, per network by one jr_onnx::DrawKappa
-that feeds the second input of every JumpRelu. Their bodies use RandomUniform, which is predictable; the library is
-meant to be there.
+With caps in the plan it ends in Min(., @cap), and nodes without a cap name +inf. A random kappa is drawn by the
+kernel from the operating system's entropy: per site by attributes kappa_low and kappa_high, per network by one
+jr_onnx::DrawKappa that feeds the second input of every JumpRelu. Their bodies use RandomUniform, which is
+predictable; the library is meant to be there.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -137,8 +136,6 @@ def jump_function(needs: Needs, opset: int) -> onnx.FunctionProto:
         [helper.make_opsetid("", opset)],
     )
     function.attribute.extend(_required(needs))
-    if needs.capped:
-        function.attribute_proto.append(helper.make_attribute("cap", math.inf))
     function.doc_string = "JumpReLU: y = x if x > kappa else 0. Inlined where the jr_onnx op library is not registered."
     return function
 
@@ -172,9 +169,10 @@ def _avoid_thresholded(opset: int, target: str) -> bool:
 
 
 def _required(needs: Needs) -> list[str]:
+    cap = ["cap"] if needs.capped else []
     if needs.draws:
-        return ["kappa_low", "kappa_high"]
-    return [] if needs.runtime else ["kappa"]
+        return ["kappa_low", "kappa_high", *cap]
+    return cap if needs.runtime else ["kappa", *cap]
 
 
 def _where_body(needs: Needs, opset: int, result: str) -> list[onnx.NodeProto]:
