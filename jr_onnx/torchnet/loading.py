@@ -85,6 +85,7 @@ def _assemble(builder: Builder, findings: Findings, name: str) -> OnnxModule:
         softmax=findings.softmax,
         num_classes=findings.num_classes,
         static_batch=findings.static_batch,
+        mappable=findings.mappable,
         notes=findings.notes,
         dtype=compiled.dtype,
         override=builder.precision.override,

@@ -39,6 +39,7 @@ class Blueprint:
         softmax: Softmax or LogSoftmax where the logits are what goes into it, else "".
         num_classes: How many logits there are.
         static_batch: The only batch size the graph can run with; other sizes are cut into such pieces. None: any.
+        mappable: Whether the pieces can be run at once by `torch.vmap`.
         notes: What a reader of results should know about the conversion.
         dtype: Floating type of the input and the logits.
         override: The floating type that was asked for, None for the model's own ones.
@@ -57,6 +58,7 @@ class Blueprint:
     softmax: str
     num_classes: int
     static_batch: int | None
+    mappable: bool
     notes: tuple[str, ...]
     dtype: torch.dtype
     override: torch.dtype | None
@@ -304,21 +306,27 @@ class OnnxModule(nn.Module):
         x = x.to(self._blueprint.dtype)
         context = Context(self._device, self._draw(), self._states, self._ids, self._observer)
         size = self._blueprint.static_batch
-        if size is None or x.shape[0] == size:
-            logits = self._run(x, context)
-        else:
-            logits = torch.cat([self._piece(part, size, context) for part in torch.split(x, size)])
+        whole = size is None or x.shape[0] == size
+        logits = self._run(x, context) if whole else self._pieces(x, size or 1, context)
         if not self._blueprint.differentiable and x.requires_grad and torch.is_grad_enabled():
             # An attack must be able to ask for the gradient, and to find that it is zero.
             logits = _ZeroGradient.apply(logits, x)  # type: ignore[no-untyped-call]
         return logits
 
-    def _piece(self, part: Tensor, size: int, context: Context) -> Tensor:
-        """Run a piece of at most the static batch size, filled up with copies of its last sample."""
-        count = part.shape[0]
-        if count < size:
-            part = torch.cat([part, part[-1:].expand(size - count, *part.shape[1:])])
-        return self._run(part, context)[:count]
+    def _pieces(self, x: Tensor, size: int, context: Context) -> Tensor:
+        """Run in pieces of the static batch size, the last one filled up with copies of its last sample."""
+        count = x.shape[0]
+        missing = -count % size
+        if missing:
+            x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+        pieces = x.reshape(-1, size, *x.shape[1:])
+        if self._blueprint.mappable and context.observer is None and count:
+            logits: Tensor = torch.vmap(lambda piece: self._run(piece, context))(pieces)
+        elif count:
+            logits = torch.stack([self._run(piece, context) for piece in pieces])
+        else:
+            logits = x.new_zeros((0, size, self.num_classes))
+        return logits.flatten(0, 1)[:count]
 
     def _run(self, x: Tensor, context: Context) -> Tensor:
         values = self._template.copy()

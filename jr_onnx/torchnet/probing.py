@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,7 @@ class Findings:
         softmax: Softmax or LogSoftmax where the logits are what goes into it, else "".
         num_classes: How many logits there are.
         static_batch: The only batch size the graph can run with, None where any will do.
+        mappable: Whether several such batches can be run at once by `torch.vmap`.
         differentiable: Whether a gradient path leads from the logits to the input.
         notes: What a reader of results should know.
     """
@@ -39,6 +41,7 @@ class Findings:
     softmax: str
     num_classes: int
     static_batch: int | None
+    mappable: bool
     differentiable: bool
     notes: tuple[str, ...]
 
@@ -73,14 +76,18 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
     classes, differentiable, reference = logits.numel() // batch, logits.requires_grad, logits.detach()
     del values, logits
     compiled, static_batch = _batch_mode(builder, compiled, name, softmax is not None, inputs, reference)
+    mappable = static_batch is not None and _mappable(compiled, inputs, reference)
     if static_batch is not None:
-        notes.append(f"the graph only runs with batches of {static_batch}; others are cut and filled up")
+        how = "mapped over pieces of that size" if mappable else "cut into pieces of that size, one after the other"
+        notes.append(f"the graph only runs with batches of {static_batch}; others are {how}")
     if builder.entry.element_type not in FLOATS:
         kind = name_of(builder.entry.element_type)
         notes.append(f"the input is of type {kind}; it is evaluated on floating values, so that there is a gradient")
     if not differentiable:
         notes.append("no gradient leads from the logits to the input (it is rounded or used as an index)")
-    return Findings(compiled, softmax.op_type if softmax else "", classes, static_batch, differentiable, tuple(notes))
+    return Findings(
+        compiled, softmax.op_type if softmax else "", classes, static_batch, mappable, differentiable, tuple(notes)
+    )
 
 
 def _first_run(builder: Builder, compiled: Compiled) -> tuple[tuple[Tensor, Tensor], Values]:
@@ -168,6 +175,21 @@ def _batch_mode(
     if _same(_logits(rewritten, torch.cat(inputs)), expected):
         return rewritten, None
     return compiled, size
+
+
+def _mappable(compiled: Compiled, inputs: tuple[Tensor, Tensor], first: Tensor) -> bool:
+    """Tell whether `torch.vmap` runs the graph, forward and backward, with the same result."""
+    pair = torch.stack(inputs).requires_grad_()
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("error")  # torch warns where it would fall back to a slow loop
+            mapped: Tensor = torch.vmap(lambda x: compiled.trial(x)[compiled.result])(pair)
+            if mapped.requires_grad:
+                torch.autograd.grad(mapped.sum(), pair)
+    except (ModelError, RuntimeError, UserWarning):
+        return False
+    second = _logits(compiled, inputs[1])
+    return second is not None and _same(mapped.detach(), torch.stack([first, second]))
 
 
 def _logits(compiled: Compiled, x: Tensor) -> Tensor | None:

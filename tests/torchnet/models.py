@@ -69,6 +69,26 @@ def convolutional(reshape: list[int], *, batch: int | str = 1, softmax: bool = F
     )
 
 
+def bound_to_one() -> onnx.ModelProto:
+    """Two heads that a Reshape takes for the leading axis: right for one sample, wrong for more."""
+    return parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[1, 6] x) => (float[1, 3] logits) {
+            h = Gemm (x, w1, b1)
+            a = Relu (h)
+            heads = Reshape (a, heads_first)
+            turned = Transpose <perm = [1, 0, 2]> (heads)
+            flat = Reshape (turned, together)
+            logits = Gemm (flat, w2, b2)
+        }""",
+        {
+            **dense_weights(6, 10, 3),
+            "heads_first": np.array([2, -1, 5], dtype=np.int64),
+            "together": np.array([-1, 10], dtype=np.int64),
+        },
+    )
+
+
 def with_functions() -> onnx.ModelProto:
     """A function that holds a Relu, called twice and once through another function; and an attribute handed down."""
     return parse(

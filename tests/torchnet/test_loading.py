@@ -11,8 +11,8 @@ import torch
 from onnx import TensorProto, helper
 
 from jr_onnx.errors import InputError, ModelError, UnsupportedOpsError
-from jr_onnx.torchnet import check_parity, load
-from tests.torchnet.models import convolutional, dense_weights, mlp, parse
+from jr_onnx.torchnet import SiteBackward, check_parity, load
+from tests.torchnet.models import bound_to_one, convolutional, dense_weights, mlp, parse
 
 
 def _images(count: int) -> torch.Tensor:
@@ -70,11 +70,30 @@ def test_graph_bound_to_its_batch_is_run_in_pieces() -> None:
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
     logits = net(x)
     assert logits.shape == (5, 3)
-    assert torch.equal(logits[:2], net(x[:2]))
+    torch.testing.assert_close(logits[:2], net(x[:2]), rtol=1e-5, atol=1e-5)
     assert check_parity(net, model, x).passed
     x.requires_grad_()
     (grad,) = torch.autograd.grad(net(x).sum(), x)
     assert (grad != 0).any(dim=1).all()
+
+
+def test_mapped_pieces_are_the_pieces_one_after_the_other() -> None:
+    """An observer wants plain tensors, so that it is called piece by piece: the same values, another way."""
+    net = load(bound_to_one())
+    assert net.static_batch == 1
+    assert any("mapped over pieces" in note for note in net.notes)
+    net.set_kappa(0.2)
+    for choice in (SiteBackward.exact(), SiteBackward.straight_through(), SiteBackward.smooth(3.0)):
+        net.set_backward(choice)
+        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        mapped = net(x)
+        with net.observing(lambda *_: None):
+            looped = net(x)
+        # The same products, summed in another order where the batch is mapped.
+        torch.testing.assert_close(mapped, looped, rtol=1e-5, atol=1e-5)
+        (one,) = torch.autograd.grad(mapped.square().sum(), x)
+        (other,) = torch.autograd.grad(looped.square().sum(), x)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_samples_that_see_each_other_are_never_batched() -> None:
@@ -91,7 +110,7 @@ def test_samples_that_see_each_other_are_never_batched() -> None:
     net = load(model)
     assert net.static_batch == 1
     x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(net(x), torch.cat([net(row[None]) for row in x]))
+    torch.testing.assert_close(net(x), torch.cat([net(row[None]) for row in x]), rtol=1e-5, atol=1e-5)
 
 
 def test_logits_are_taken_before_a_final_softmax() -> None:
