@@ -69,6 +69,7 @@ def check_in_situ(case: Case, file: Variant, feeds: Sequence[Sample] | None = No
         return
     del session
     _check_jumps(case, compared, groups, runs, hidden)
+    _check_drawn(case, file, groups, runs)
     if hidden:
         reason = f"{hidden} sites stand in functions or sub-graphs and cannot be cut out"
         case.findings.not_run(_BETWEEN, "the original with its sites cut out", reason)
@@ -127,6 +128,29 @@ def _check_jumps(case: Case, compared: str, groups: Sequence[SiteGroup], runs: S
     if unrounded:
         detail += f"; {unrounded} times float16 was compared with kappa before ONNX Runtime rounded it"
     case.findings.add(Check(_IN_PLACE, compared, len(runs), worst, None, 0, verdict, detail), *failures[:1])
+
+
+def _check_drawn(case: Case, file: Variant, groups: Sequence[SiteGroup], runs: Sequence[_Run]) -> None:
+    """Check that kappas drawn for the whole network lie in their range, and are new in every run."""
+    random = file.record.plan.random
+    if random is None or not file.record.undo.nodes_prepended:
+        return
+    source = next((group.runtime for group in groups if group.runtime is not None), None)
+    drawn = [float(np.asarray(run.values[source]).reshape(())) for run in runs] if source is not None else []
+    low, high = float(np.float32(random.low)), float(np.float32(random.high))
+    outside = [kappa for kappa in drawn if not low <= kappa <= high]
+    what, wanted = "drawn kappa", f"a kappa in [{low:g}, {high:g}]"
+    failures = []
+    if outside or not drawn:
+        shown = f"{outside[0]:.9g}" if outside else "none"
+        failures.append(Failure(what, "", "", wanted, shown, ""))
+    elif len(drawn) > 1 and len(set(drawn)) == 1:
+        failures.append(Failure(what, "", "", "different draws", f"{drawn[0]:.9g} in all {len(drawn)} runs", ""))
+    verdict: Verdict = "failed" if failures else "passed"
+    detail = "in its range; how it is drawn is not verified"
+    case.findings.add(
+        Check(what, f"{file.name}: one for the network", len(drawn), 0.0, None, 0, verdict, detail), *failures
+    )
 
 
 def _rounded_later(z: NDArray[Any], found: NDArray[Any], kappa: float, cap: float | None) -> bool:
