@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jr_onnx.cli.output import json_option, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from jr_onnx.verify import VerifyReport
+    from jr_onnx.verify import InputWish, VerifyReport
+    from jr_onnx.verify.torch_side import TorchReport
 
 
 @click.command("verify")
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="For --data: mnist, cifar10, imagenet, or mean=...;std=...;layout=NHWC;range=0,255",
 )
+@click.option(
+    "--torch",
+    "network",
+    metavar="MODULE:FACTORY",
+    help="Compare with this torch network too, the one MODEL was exported from; its ReLUs become JumpReLU.",
+)
+@click.option("--weights", type=click.Path(path_type=Path), help="State dict for --torch, read with weights_only.")
 @json_option
 def command(
     model: Path,
@@ -45,13 +53,8 @@ def command(
     kappa: float | None,
     samples: int,
     reference_samples: int,
-    seed: int,
-    batch: int,
-    shape: tuple[str, ...],
-    value: tuple[str, ...],
-    data: str | None,
-    preprocessing: str,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Prove that MODEL, a retrofit, computes what it should.
 
@@ -60,23 +63,45 @@ def command(
     nothing else changed; without it the original is restored from the retrofit's provenance. Leaves with exit code 1
     where anything disagrees, and 8 where the original itself does not run on the inputs.
     """
-    from jr_onnx.errors import VerificationError
+    from jr_onnx.errors import InputError, VerificationError
     from jr_onnx.verify import InputWish, verify
+    from jr_onnx.verify.both import WithTorch
     from jr_onnx.verify.options import parse_shapes, parse_values
 
-    wish = InputWish(parse_shapes(shape), parse_values(value), batch, data, preprocessing, seed)
+    if given["weights"] is not None and given["network"] is None:
+        raise InputError("--weights goes with --torch MODULE:FACTORY, which is missing")
+    shapes, values = parse_shapes(given["shape"]), parse_values(given["value"])
+    wish = InputWish(shapes, values, given["batch"], given["data"], given["preprocessing"], given["seed"])
     report = verify(
         model, kappa, original=original, samples=samples, reference_samples=reference_samples, wish=wish
     )  # fmt: skip
+    network = _verify_torch(model, kappa, wish, given["network"], given["weights"]) if given["network"] else None
     if as_json:
-        print_json(report)
+        print_json(report if network is None else WithTorch(report, network))
     else:
         _show(report)
+        if network is not None:
+            _show_torch(network)
     if not report:
         for failure in report.failures[1:]:
             say(str(failure))
         first = str(report.failures[0]) if report.failures else "nothing could be compared"
         raise VerificationError(f"{model} failed verification: {first}")
+    if network is not None and not network.passed:
+        worst = max(network.comparisons, key=lambda item: item.worst_ratio)
+        raise VerificationError(f"{model} and the torch network disagree on {worst}")
+
+
+def _verify_torch(model: Path, kappa: float | None, wish: InputWish, network: str, weights: Path | None) -> TorchReport:
+    from jr_onnx.errors import require
+
+    require("torch", "attack")
+    from jr_onnx.modelfile import load
+    from jr_onnx.verify.inputs import batch_of_images
+    from jr_onnx.verify.torch_side import verify_torch
+
+    images = batch_of_images(load(model).proto, wish)
+    return verify_torch(network, weights, model, images, kappa=kappa, seed=wish.seed, raise_on_failure=False)
 
 
 def _show(report: VerifyReport) -> None:
@@ -104,3 +129,21 @@ def _show(report: VerifyReport) -> None:
         f"{passed} checks passed, {failed} failed, {len(report.not_run)} not run, {report.flips} flips; "
         f"original {report.original}; inputs {report.inputs}"
     )
+
+
+def _show_torch(report: TorchReport) -> None:
+    rows = [
+        (
+            item.what,
+            str(item.samples),
+            f"{item.max_abs_error:.3g}",
+            f"{item.bound:.2g}",
+            str(item.near_jump),
+            "passed" if item.passed else "FAILED",
+        )
+        for item in report.comparisons
+    ]
+    click.echo()
+    print_table(("torch with", "samples", "max difference", "accepted", "near the jump", "verdict"), rows)
+    for note in report.notes:
+        click.echo(note)

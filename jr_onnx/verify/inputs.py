@@ -251,3 +251,16 @@ def _real(inputs: Sequence[GraphInput], count: int, wish: InputWish) -> Inputs:
     if not samples:
         raise DataError(f"{images.name} holds {len(images)} images, the model takes {batch} at a time")
     return Inputs(samples, images.name)
+
+
+def batch_of_images(model: onnx.ModelProto, wish: InputWish, count: int = 32) -> NDArray[Any] | None:
+    """Return real images as one batch for the model's image input; None if no data was asked for.
+
+    Raises:
+        DataError: The data does not fit the model.
+    """
+    if wish.data is None:
+        return None
+    samples = _real(required_inputs(model), count, wish).samples
+    name = next(name for name in samples[0] if name not in wish.values)
+    return np.concatenate([sample[name] for sample in samples])
