@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jr_onnx.cli.output import json_option, print_json, print_table, say
+from jr_onnx.cli.output import json_option, print_json, say
 
 if TYPE_CHECKING:
-    from jr_onnx.attack.suite.run import Progress
     from jr_onnx.attack.suite.setup import Request
-    from jr_onnx.attack.suite.summary import Evaluation
 
 
 @click.command("attack")
@@ -99,6 +96,7 @@ if TYPE_CHECKING:
     metavar="K/N",
     help="Do the K-th of N parts; jr-onnx report merges them.",
 )
+@click.option("--black-box", is_flag=True, help="Only attacks that need no gradients, and so ONNX Runtime alone.")
 @click.option("--save-adversarial", is_flag=True, help="Save adversarial examples as .npz.")
 @click.option(
     "--out",
@@ -116,6 +114,8 @@ def command(as_json: bool, **given: Any) -> None:
     from jr_onnx.attack.suite.setup import prepare
     from jr_onnx.attack.suite.store import Store, merged
     from jr_onnx.attack.suite.summary import evaluate
+    from jr_onnx.cli.evaluation import show
+    from jr_onnx.cli.progress import progress
     from jr_onnx.errors import require
     from jr_onnx.modelfile import atomic_write
     from jr_onnx.records import dumps
@@ -127,8 +127,8 @@ def command(as_json: bool, **given: Any) -> None:
         say(f"note: {note}")
     store = Store(request.out)
     store.open(prepared.record)
-    with progress() as notify:
-        run(prepared.work, store, notify)
+    with progress("attacking") as notify:
+        run(prepared.work, store, lambda state: notify(state.done, state.total, state.unit))
     evaluation = evaluate(*merged([request.out]))
     atomic_write(request.out / "evaluation.json", [dumps(evaluation).encode()])
     if as_json:
@@ -168,6 +168,7 @@ def _request(given: dict[str, Any]) -> Request:
         transfer_from=given["transfer_from"],
         paper=PaperSettings(steps=given["paper_steps"], trust_steps=given["trust_steps"]),
         keep=given["save_adversarial"],
+        black_box=given["black_box"],
     )
 
 
@@ -203,93 +204,3 @@ def _pixel_per_unit(preprocessing: Any) -> float:
         )
     low, high = preprocessing.range
     return float(spread.pop()) / float(high - low)
-
-
-class progress:  # noqa: N801 - used like a function
-    """A context that shows how far a run is, with the time left, on stderr."""
-
-    def __enter__(self) -> Callable[[Progress], None]:
-        """Start the display."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Display
-
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TimeRemainingColumn(),
-        )  # fmt: skip
-        self._display = Display(*columns, console=Console(stderr=True), transient=True)
-        self._display.start()
-        self._task = self._display.add_task("attacking", total=None)
-        return self._update
-
-    def __exit__(self, *_: object) -> None:
-        """Take the display away."""
-        self._display.stop()
-
-    def _update(self, state: Progress) -> None:
-        self._display.update(self._task, total=state.total, completed=state.done, description=state.unit)
-
-
-def show(evaluation: Evaluation) -> None:
-    """Print an evaluation as tables."""
-    for figures in evaluation.models:
-        print_table(
-            ("attack", "knows", "robust", "95 %", "fooled", "median rel.", "mean rel.", "grad/img"),
-            [
-                (
-                    item.entry,
-                    item.view.replace("_", " "),
-                    f"{item.robust.value:.1%}",
-                    f"{item.robust.low:.1%}-{item.robust.high:.1%}",
-                    f"{item.success_rate:.1%}",
-                    f"{item.median_relative:.2%}" if item.median_relative != float("inf") else "not found",
-                    f"{item.mean_relative:.2%}",
-                    f"{item.mean_backward:.0f}",
-                )
-                for item in figures.entries
-            ],
-            title=f"{figures.model}: clean accuracy {figures.clean.value:.1%} of {figures.clean.total}",
-        )
-        click.echo()
-    _show_worst(evaluation)
-    _show_verdicts(evaluation)
-    if not evaluation.complete:
-        click.echo("\nNot all units are finished yet: run the other shards, or the same command again.")
-
-
-def _show_worst(evaluation: Evaluation) -> None:
-    rows: dict[str, list[str]] = {}
-    for figures in evaluation.models:
-        for case in figures.worst:
-            name = case.group if case.eps is None else f"{case.group}, {case.norm} {case.eps:.4g}"
-            cell = f"{case.robust.value:.1%} ({case.robust.low:.1%}-{case.robust.high:.1%})"
-            rows.setdefault(name, []).append(cell)
-    names = [figures.model for figures in evaluation.models]
-    compared = {item.what.removeprefix("robust accuracy, "): item for item in evaluation.comparisons}
-    print_table(
-        ("robust accuracy, worst case per sample", *names, "difference", "p (McNemar)"),
-        [
-            (
-                name,
-                *cells,
-                f"{compared[name].difference:+.1%} ({compared[name].low:+.1%} to {compared[name].high:+.1%})"
-                if name in compared
-                else "",
-                f"{compared[name].p_value:.2g}" if name in compared else "",
-            )
-            for name, cells in rows.items()
-        ],
-    )
-
-
-def _show_verdicts(evaluation: Evaluation) -> None:
-    for figures in evaluation.models:
-        verdict = figures.verdict
-        raised = [flag for flag in verdict.flags if flag.raised]
-        unchecked = [flag.name for flag in verdict.flags if not flag.checked]
-        click.echo(f"\nmasking verdict, {figures.model}: {'GRADIENTS ARE MASKED' if raised else 'no sign of masking'}")
-        for flag in raised:
-            click.echo(f"  {flag.name}: {flag.evidence} (p {flag.p_value:.1g}). {flag.remedy}.")
-        if unchecked:
-            click.echo(f"  not checked by this suite: {', '.join(unchecked)}")

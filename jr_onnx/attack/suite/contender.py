@@ -58,9 +58,24 @@ class ServedModel:
     """
 
     def __init__(
-        self, path: Path, preprocessing: Preprocessing, image_shape: tuple[int, int, int], *, random: bool, batch: int
+        self,
+        path: Path,
+        preprocessing: Preprocessing,
+        image_shape: tuple[int, int, int],
+        *,
+        random: bool = False,
+        batch: int = 256,
+        output: str | None = None,
     ) -> None:
         """Open the file.
+
+        Args:
+            path: The file.
+            preprocessing: What it expects of pixels.
+            image_shape: (C, H, W).
+            random: Whether kappa is drawn at run time.
+            batch: Images at a time, where the file leaves that free.
+            output: Which output holds the scores; the first matrix by default.
 
         Raises:
             DataError: The images do not fit the model's input.
@@ -76,7 +91,7 @@ class ServedModel:
         self._adapter = InputAdapter(ModelInput.of_session(first), image_shape, preprocessing)
         self._name = str(first.name)
         self._batch = self._adapter.fixed_batch or batch
-        self._output = self._choose_output()
+        self._output = self._choose_output(output)
 
     def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Evaluate pixels (N, C, H, W) to scores (N, K); the last piece of a fixed batch is padded."""
@@ -87,7 +102,7 @@ class ServedModel:
             if self._adapter.fixed_batch is not None and count < self._batch:
                 piece = np.concatenate([piece, np.repeat(piece[-1:], self._batch - count, axis=0)])
             (scores,) = self._session.run([self._output], {self._name: self._adapter.to_model(piece)})
-            parts.append(np.asarray(scores, dtype=np.float32)[:count])
+            parts.append(np.asarray(scores, dtype=np.float32).reshape(len(piece), -1)[:count])
         return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 
     def misclassifies(self, pixels: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -105,8 +120,10 @@ class ServedModel:
         """Return the file as a black-box target; it takes pixels, for the adapter preprocesses them."""
         return ArrayTarget(self.logits, random=self.random)
 
-    def _choose_output(self) -> str:
+    def _choose_output(self, wanted: str | None) -> str:
         outputs = self._session.get_outputs()
+        if wanted is not None and any(output.name == wanted for output in outputs):
+            return wanted
         for output in outputs:
             if output.type.startswith("tensor(") and output.shape is not None and len(output.shape) == 2:
                 return str(output.name)

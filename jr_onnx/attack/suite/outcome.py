@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -158,6 +159,15 @@ def merge(parts: Iterable[Outcome]) -> Outcome:
         values: list[JsonValue] = [value for part in found for value in _column(part, name)]
         merged[name] = [values[int(position)] for position in order]
     return Outcome.from_json(merged)
+
+
+def select(outcome: Outcome, indices: AbstractSet[int]) -> Outcome:
+    """Return the outcome of the samples with these global indices."""
+    rows = [row for row, index in enumerate(outcome.indices) if index in indices]
+    if len(rows) == len(outcome):
+        return outcome
+    columns: dict[str, Any] = {name: tuple(getattr(outcome, name)[row] for row in rows) for name in COLUMNS}
+    return replace(outcome, **columns)
 
 
 def common(outcomes: Sequence[Outcome]) -> None:

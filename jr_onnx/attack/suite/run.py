@@ -146,7 +146,7 @@ class _Runner:
         if contender.target is None:
             raise RefusalError(
                 f"{entry.name} needs gradients, and the {contender.label} model cannot be evaluated in torch",
-                hint="Run black-box attacks only",
+                hint="Use --black-box",
             )
         target = contender.target.in_units(entry.units)
         found = contender.source(entry.source_kappa, entry.source_jump)

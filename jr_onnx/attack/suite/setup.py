@@ -8,6 +8,7 @@ A model that torch cannot evaluate leaves the black-box attacks, which need ONNX
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import Contender, ServedModel, torch_target
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
 from jr_onnx.attack.suite.run import BLOCK, Shard, Work
-from jr_onnx.attack.suite.store import RunRecord, digest, host, versions
+from jr_onnx.attack.suite.store import RunRecord, Store, digest, host, versions
 from jr_onnx.attack.suite.summary import ORIGINAL, RETROFIT
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError, UnsupportedOpsError
@@ -55,6 +56,7 @@ class Request:
         paper: The authors' numbers.
         keep: Whether to save adversarial examples.
         block: Samples in a unit of work, the step in which a run can be resumed and cut into shards.
+        black_box: Only attacks that need ONNX Runtime alone.
     """
 
     model: Path
@@ -73,6 +75,7 @@ class Request:
     paper: PaperSettings = field(default_factory=PaperSettings)
     keep: bool = False
     block: int = BLOCK
+    black_box: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,39 +108,64 @@ def prepare(request: Request) -> Prepared:
     random = record.plan.random is not None
     notes: list[str] = []
     device = _device(request.device)
-    images = request.data.images
+    shape = request.data.shape
     contenders = []
     for label, path in ((ORIGINAL, original), (RETROFIT, retrofit)):
-        drawn = random and label == RETROFIT
-        served = ServedModel(path, request.preprocessing, images.shape[1:], random=drawn, batch=request.batch)
         net = _module(path, device, request, notes)
+        served = ServedModel(
+            path,
+            request.preprocessing,
+            shape,
+            random=random and label == RETROFIT,
+            batch=request.batch,
+            output=net.output_name if net is not None else None,
+        )
         target = torch_target(net, request.preprocessing, None) if net is not None else None
         contenders.append(Contender(label, served, target, kappas, load_file(path).sha256))
     entries = _entries(request, contenders, random=random)
+    _check_shard(request)
+    if not kappas:
+        notes.append("the retrofit has no site, so both models are the same network")
     work = Work(
-        entries, contenders, images, request.data.labels, request.batch, request.shard, request.keep, request.block
-    )
+        entries, contenders, request.data.images, request.data.labels, request.batch, request.shard, request.keep,
+        request.block,
+    )  # fmt: skip
     return Prepared(work, _run_record(request, entries, contenders, kappas, device), tuple(dict.fromkeys(notes)))
 
 
 def _files(request: Request) -> tuple[Path, Path]:
-    """Return the original and the retrofit; the one that is missing is made in the output folder."""
-    request.out.mkdir(parents=True, exist_ok=True)
-    if provenance.read(load_file(request.model).proto) is not None:
-        if request.plan is not None:
-            raise InputError(
-                f"{request.model.name} is a retrofit, so its kappa is given",
-                hint="Leave --kappa out, or give the original",
-            )
-        return Path(restore(request.model, request.out / "original.onnx", force=True)), request.model
-    if request.plan is None:
+    """Return the original and the retrofit; the one that is missing is made in the output folder.
+
+    It is made beside its place first: a folder that holds another run must not lose the model that run was about.
+    """
+    is_retrofit = provenance.read(load_file(request.model).proto) is not None
+    if is_retrofit and request.plan is not None:
+        raise InputError(
+            f"{request.model.name} is a retrofit, so its kappa is given",
+            hint="Leave --kappa out, or give the original",
+        )
+    plan = request.plan
+    if not is_retrofit and plan is None:
         raise InputError(f"{request.model.name} is no retrofit, so a kappa is needed", hint="Give --kappa")
-    path, _ = rewrite(request.model, request.plan, output=request.out / "retrofit.jr.onnx", force=True)
-    return request.model, Path(path)
+    request.out.mkdir(parents=True, exist_ok=True)
+    made = request.out / ("original.onnx" if is_retrofit else "retrofit.jr.onnx")
+    with tempfile.TemporaryDirectory(dir=request.out, prefix=".making-") as folder:
+        trial = Path(folder) / made.name
+        if plan is None:
+            restore(request.model, trial, force=True)
+            digests = {ORIGINAL: load_file(trial).sha256, RETROFIT: load_file(request.model).sha256}
+        else:
+            rewrite(request.model, plan, output=trial, force=True)
+            digests = {ORIGINAL: load_file(request.model).sha256, RETROFIT: load_file(trial).sha256}
+        Store(request.out).refuse_other_models(digests)
+        for path in Path(folder).iterdir():
+            path.replace(request.out / path.name)
+    return (made, request.model) if is_retrofit else (request.model, made)
 
 
 def _module(path: Path, device: torch.device, request: Request, notes: list[str]) -> OnnxModule | None:
-    shape = request.data.images.shape
+    if request.black_box:
+        return None
     try:
         net = load_torch(path, device=device)
     except UnsupportedOpsError as error:
@@ -146,16 +174,16 @@ def _module(path: Path, device: torch.device, request: Request, notes: list[str]
     notes.extend(net.notes)
     sample = request.preprocessing.apply(request.data.images[:PARITY_SAMPLES])
     wanted = [size if size is not None else -1 for size in net.input_shape[1:]]
-    if len(wanted) != len(shape) - 1:
+    if len(wanted) != sample.ndim - 1:
         sample = np.ascontiguousarray(sample.reshape(len(sample), *wanted))
-    report = check_parity(net, path, sample)
-    notes.extend(report.notes)
+    notes.extend(check_parity(net, path, sample).notes)
     return net
 
 
 def _entries(request: Request, contenders: list[Contender], *, random: bool) -> list[Entry]:
     gradients = all(item.target is not None for item in contenders)
-    classes = len(request.data.class_names)
+    target = contenders[0].target
+    classes = target.model.net.num_classes if target is not None else len(request.data.class_names)  # type: ignore[attr-defined]
     options = SuiteOptions(
         request.norm,
         request.eps,
@@ -172,6 +200,16 @@ def _entries(request: Request, contenders: list[Contender], *, random: bool) -> 
             hint="Use --norm linf or --norm l2",
         )
     return entries
+
+
+def _check_shard(request: Request) -> None:
+    blocks = -(-len(request.data) // request.block)
+    if request.shard.number > blocks:
+        raise InputError(
+            f"shard {request.shard.number}/{request.shard.of} has nothing to do: {len(request.data)} samples make "
+            f"{blocks} block{'s' if blocks > 1 else ''} of {request.block}",
+            hint="Use fewer shards",
+        )
 
 
 def _device(wish: str) -> torch.device:

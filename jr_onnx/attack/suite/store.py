@@ -16,7 +16,7 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -127,17 +127,32 @@ class Store:
             earlier = load_file(RunRecord, path)
             field = earlier.same_run(record)
             if field is not None:
-                raise OutputError(
-                    f"{self.folder} holds another run: its {field} is {_short(getattr(earlier, field))}, "
-                    f"now {_short(getattr(record, field))}",
-                    hint="Choose another --out, or remove the folder",
-                )
+                raise self._another(field, getattr(earlier, field), getattr(record, field))
             return
         try:
             (self.folder / _UNITS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make {self.folder}: {error.strerror}") from None
         atomic_write(path, [dumps(record).encode()])
+
+    def refuse_other_models(self, models: Mapping[str, str]) -> None:
+        """Check, before any model file is put into the folder, that it holds no run about other models.
+
+        Args:
+            models: Label -> SHA-256 of the model file.
+
+        Raises:
+            OutputError: It holds a run about other models.
+        """
+        path = self.folder / _RUN
+        if path.exists() and (earlier := load_file(RunRecord, path)).models != dict(models):
+            raise self._another("models", earlier.models, dict(models))
+
+    def _another(self, field: str, was: object, now: object) -> OutputError:
+        return OutputError(
+            f"{self.folder} holds another run: its {field} is {_short(was)}, now {_short(now)}",
+            hint="Choose another --out, or remove the folder",
+        )
 
     def record(self) -> RunRecord:
         """Return what is being run.

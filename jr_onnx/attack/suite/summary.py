@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from jr_onnx.attack.suite.masking import Verdict, judge
-from jr_onnx.attack.suite.outcome import Outcome, common
+from jr_onnx.attack.suite.minimal import (
+    MinimalComparison,
+    MinimalFigures,
+    compare_minimal,
+    median,
+    minimal_figures,
+)
+from jr_onnx.attack.suite.outcome import Outcome, common, select
 from jr_onnx.attack.suite.statistics import mcnemar, paired_difference, wilson
 from jr_onnx.attack.suite.store import RunRecord
 from jr_onnx.errors import InputError
@@ -41,7 +48,8 @@ class EntryFigures(Record):
         torch_robust: The same as the attacked torch model sees it.
         success_rate: Share of the attacked (correctly classified) samples that were fooled.
         median_relative: Median relative perturbation (paper, eq. 12) over all samples, failures as infinity.
-        mean_relative: Mean of the last iterate over all samples, as the paper averages, failures included.
+        mean_relative: Mean relative perturbation; under the paper's protocol that of the last iterate over all samples,
+            failures included, as the paper averages, else over the samples that were fooled.
         mean_forward: Forward passes per sample.
         mean_backward: Backward passes per sample.
         nonfinite: Samples with a NaN or an infinity on the way.
@@ -96,6 +104,7 @@ class ModelFigures(Record):
     clean: Share
     entries: tuple[EntryFigures, ...]
     worst: tuple[WorstCase, ...]
+    minimal: tuple[MinimalFigures, ...]
     verdict: Verdict
 
 
@@ -119,12 +128,20 @@ class Comparison(Record):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Record):
-    """The result of `jr-onnx attack`."""
+    """The result of `jr-onnx attack`.
+
+    Attributes:
+        comparisons: Retrofit against original, for clean accuracy and every worst case.
+        minimal: The same for minimal perturbations, by norm.
+        samples: Samples on which every entry is finished on both models; the figures are theirs.
+        complete: Whether these are all samples of the run.
+    """
 
     SCHEMA: ClassVar[str] = "jr_onnx.evaluation/1"
     run: RunRecord
     models: tuple[ModelFigures, ...]
     comparisons: tuple[Comparison, ...]
+    minimal: tuple[MinimalComparison, ...]
     samples: int
     complete: bool
 
@@ -134,13 +151,13 @@ def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> E
 
     Args:
         run: What was run.
-        outcomes: Model label -> entry -> outcome, as `store.merged` gives them.
+        outcomes: Model label -> entry -> outcome, as `store.merged` gives them; of an unfinished run, those samples
+            count on which everything is finished.
 
     Raises:
-        InputError: There is nothing, or the entries of a model were run on different samples.
+        InputError: There is nothing to sum up yet.
     """
-    if not outcomes:
-        raise InputError("there are no finished units yet, so there is nothing to sum up")
+    outcomes = finished(run, outcomes)
     models = []
     groups: dict[str, dict[tuple[str, str, float | None], npt.NDArray[np.bool_]]] = {}
     clean: dict[str, npt.NDArray[np.bool_]] = {}
@@ -154,11 +171,31 @@ def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> E
             for key, members in _groups(found).items()
         )
         figures = tuple(_figures(item) for item in found)
-        models.append(ModelFigures(label, _share(clean[label]), figures, worst, judge(found)))
+        models.append(ModelFigures(label, _share(clean[label]), figures, worst, minimal_figures(found), judge(found)))
     samples = len(next(iter(clean.values())))
-    done = all(len(items) == len(run.entries) for items in outcomes.values())
-    complete = done and set(outcomes) == set(run.models) and samples == run.samples
-    return Evaluation(run, tuple(models), _comparisons(clean, groups), samples, complete)
+    pair = [list(outcomes[label].values()) for label in (RETROFIT, ORIGINAL) if label in outcomes]
+    minimal = compare_minimal(*pair) if len(pair) == len(run.models) else ()
+    return Evaluation(run, tuple(models), _comparisons(clean, groups), minimal, samples, samples == run.samples)
+
+
+def finished(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> dict[str, dict[str, Outcome]]:
+    """Return the outcomes cut down to the samples on which every entry is finished on every model.
+
+    Raises:
+        InputError: There is no such sample.
+    """
+    everything = [outcomes.get(label, {}).get(name) for label in run.models for name in run.entries]
+    common_indices: set[int] = set(range(run.samples))
+    for item in everything:
+        common_indices &= set(item.indices) if item is not None else set()
+    if not common_indices:
+        raise InputError(
+            "no sample is finished on all attacks and both models yet, so there is nothing to sum up",
+            hint="Let jr-onnx attack go on: the same command continues where it was",
+        )
+    return {
+        label: {name: select(outcomes[label][name], common_indices) for name in run.entries} for label in run.models
+    }
 
 
 def _groups(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, float | None], list[Outcome]]:
@@ -207,7 +244,8 @@ def _figures(item: Outcome) -> EntryFigures:
     correct = np.asarray(item.correct, dtype=bool)
     success = np.asarray(item.success, dtype=bool)
     relative = np.asarray(item.relative, dtype=np.float64)
-    usable = relative[np.isfinite(relative)]
+    averaged = np.ones(len(relative), dtype=bool) if item.protocol == "paper" else item.fooled
+    usable = relative[averaged & np.isfinite(relative)]
     attacked = int(np.sum(correct))
     return EntryFigures(
         entry=item.entry,
@@ -219,7 +257,7 @@ def _figures(item: Outcome) -> EntryFigures:
         robust=_share(item.served_robust),
         torch_robust=_share(correct & ~success),
         success_rate=float(np.sum(item.fooled)) / attacked if attacked else 0.0,
-        median_relative=float(np.median(np.where(success, relative, math.inf))) if len(relative) else 0.0,
+        median_relative=median(np.where(success, relative, math.inf)) if len(relative) else 0.0,
         mean_relative=float(np.mean(usable)) if len(usable) else 0.0,
         mean_forward=float(np.mean(item.forward)) if len(item) else 0.0,
         mean_backward=float(np.mean(item.backward)) if len(item) else 0.0,

@@ -1,0 +1,146 @@
+"""Print an evaluation as tables: the verdict first, then the worst cases, then every attack."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import click
+
+from jr_onnx.cli.output import print_table
+
+if TYPE_CHECKING:
+    from jr_onnx.attack.suite.summary import EntryFigures, Evaluation, ModelFigures, Share
+
+
+def show(evaluation: Evaluation) -> None:
+    """Print an evaluation."""
+    for figures in evaluation.models:
+        _show_model(figures)
+    _show_worst(evaluation)
+    _show_minimal(evaluation)
+    for figures in evaluation.models:
+        _show_verdict(figures)
+    if not evaluation.complete:
+        click.echo(
+            f"\nThese are {evaluation.samples} of {evaluation.run.samples} samples: run the other shards and merge them "
+            "with jr-onnx report, or run the same command again."
+        )
+
+
+def _show_model(figures: ModelFigures) -> None:
+    print_table(
+        ("attack", "knows", "robust", "95 %", "fooled", "median rel.", "mean rel.", "grad/img"),
+        [
+            (
+                item.entry,
+                knows(item),
+                percent(item.robust.value),
+                interval(item.robust),
+                percent(item.success_rate),
+                # The size of a perturbation that uses up its budget says nothing.
+                relative(item.median_relative) if item.eps is None else "",
+                relative(item.mean_relative) if item.eps is None else "",
+                f"{item.mean_backward:.0f}",
+            )
+            for item in figures.entries
+        ],
+        title=f"{figures.model}: clean accuracy {percent(figures.clean.value)} ({interval(figures.clean)}) "
+        f"of {figures.clean.total}",
+    )
+    judged = sum(item.robust.total for item in figures.entries)
+    differ = sum(item.disagreements for item in figures.entries)
+    click.echo(f"replay: torch and ONNX Runtime judge {differ} of {judged} examples differently\n")
+
+
+def _show_worst(evaluation: Evaluation) -> None:
+    rows: dict[str, list[str]] = {
+        "clean accuracy": [f"{percent(item.clean.value)} ({interval(item.clean)})" for item in evaluation.models]
+    }
+    for figures in evaluation.models:
+        for case in figures.worst:
+            budget = "" if case.eps is None else f", {case.norm} {case.eps:.4g}"
+            cell = f"{percent(case.robust.value)} ({interval(case.robust)})"
+            rows.setdefault(f"robust accuracy, {case.group}{budget}", []).append(cell)
+    compared = {item.what: item for item in evaluation.comparisons}
+    print_table(
+        ("worst case per sample", *(item.model for item in evaluation.models), "difference", "p (McNemar)"),
+        [
+            (
+                name,
+                *cells,
+                f"{compared[name].difference:+.1%} ({compared[name].low:+.1%} to {compared[name].high:+.1%})"
+                if name in compared
+                else "",
+                f"{compared[name].p_value:.2g}" if name in compared else "",
+            )
+            for name, cells in rows.items()
+        ],
+    )
+
+
+def _show_minimal(evaluation: Evaluation) -> None:
+    norms = [item.norm for item in evaluation.models[0].minimal]
+    if not norms:
+        return
+    rows = []
+    for position, norm in enumerate(norms):
+        cells = []
+        for figures in evaluation.models:
+            item = figures.minimal[position]
+            cells.append(
+                f"{relative(item.median_relative)} / {relative(item.mean_relative)} / {percent(item.success_rate)}"
+            )
+        compared = next((item for item in evaluation.minimal if item.norm == norm), None)
+        rows.append(
+            (
+                f"{norm}: median / mean / success",
+                *cells,
+                f"x {compared.ratio:.3g}" if compared is not None else "",
+                f"{compared.p_value:.2g}" if compared is not None else "",
+            )
+        )
+    click.echo()
+    names = (item.model for item in evaluation.models)
+    print_table(("least relative perturbation", *names, "ratio", "p (sign test)"), rows)
+
+
+def _show_verdict(figures: ModelFigures) -> None:
+    verdict = figures.verdict
+    raised = [flag for flag in verdict.flags if flag.raised]
+    unchecked = [flag.name for flag in verdict.flags if not flag.checked]
+    click.echo(f"\nmasking verdict, {figures.model}: {headline(figures)}")
+    for flag in raised:
+        click.echo(f"  {flag.name}: {flag.evidence} (p {flag.p_value:.1g}). {flag.remedy}.")
+    if unchecked:
+        click.echo(f"  not checked by this suite: {', '.join(unchecked)}")
+
+
+def headline(figures: ModelFigures) -> str:
+    """Say a verdict in a few words."""
+    if figures.verdict.masked:
+        return "GRADIENTS ARE MASKED"
+    if not any(flag.checked for flag in figures.verdict.flags):
+        return "nothing to judge by in this suite"
+    return "no sign of masking"
+
+
+def knows(item: EntryFigures) -> str:
+    """Say what an attack knows of the model, and whether it adapts to the jump."""
+    threat = item.threat if item.threat == "gray_box" else item.view
+    return threat.replace("_", " ") + (", not adaptive" if item.protocol == "paper" else "")
+
+
+def percent(share: float) -> str:
+    """Write a share."""
+    return f"{share:.1%}"
+
+
+def interval(share: Share) -> str:
+    """Write a confidence interval."""
+    return f"{share.low:.1%}-{share.high:.1%}"
+
+
+def relative(size: float) -> str:
+    """Write a relative perturbation; infinity means that the attack failed on most samples."""
+    return f"{size:.2%}" if math.isfinite(size) else "not found"
