@@ -35,20 +35,22 @@ def profile(
 
 def summarise(events: list[dict[str, Any]]) -> tuple[OpTime, ...]:
     """Sum the kernels of every run by operator type; the longest first."""
-    per_run: list[dict[str, list[float]]] = [{}]
+    per_run: list[dict[str, list[dict[str, Any]]]] = [{}]
     for event in events:
         if event.get("name") == "model_run":
             per_run.append({})
         elif event.get("cat") == "Node" and str(event.get("name", "")).endswith(_KERNEL):
-            per_run[-1].setdefault(event["args"]["op_name"], []).append(event["dur"] / 1000)
+            per_run[-1].setdefault(event["args"]["op_name"], []).append(event)
     complete = [run for run in per_run if run][1:] or [run for run in per_run if run]
     names = {name for run in complete for name in run}
-    found = [
-        OpTime(
-            name,
-            max(len(run.get(name, ())) for run in complete),
-            float(np.median([sum(run.get(name, ())) for run in complete])),
-        )
-        for name in names
-    ]
+    found = [_sum(name, [run.get(name, []) for run in complete]) for name in names]
     return tuple(sorted(found, key=lambda item: -item.ms))
+
+
+def _sum(name: str, runs: list[list[dict[str, Any]]]) -> OpTime:
+    return OpTime(
+        name,
+        max(len(kernels) for kernels in runs),
+        float(np.median([sum(kernel["dur"] / 1000 for kernel in kernels) for kernels in runs])),
+        max(sum(int(kernel["args"].get("output_size", 0)) for kernel in kernels) for kernels in runs),
+    )

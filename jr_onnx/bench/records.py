@@ -78,12 +78,14 @@ class OpTime(Record):
         op_type: Type of operator.
         calls: Kernels of it in one run.
         ms: Their time in one run, median over the runs.
+        output_bytes: Size of what they write in one run.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.bench_op/1"
     op_type: str
     calls: int
     ms: float
+    output_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class CaseResult(Record):
         rows: The variants that could be opened, the original first.
         missing: Variants that could not, and why.
         profile: Variant -> time per operator type, the longest first; empty unless asked for.
+        clock: wall, or cpu: the time that the calling thread computed.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.bench_case/1"
@@ -108,6 +111,7 @@ class CaseResult(Record):
     rows: tuple[Row, ...]
     missing: dict[str, str]
     profile: dict[str, tuple[OpTime, ...]]
+    clock: str = "wall"
 
     def row(self, variant: str) -> Row:
         """Return a variant's row.

@@ -42,6 +42,7 @@ class Request:
         seed: Of inputs and order.
         with_footprint: Whether opening time and memory are measured, in fresh processes.
         with_profile: Whether the time per operator type is measured.
+        clock: wall; or cpu, the time that the calling thread computed, for one thread on the CPU.
     """
 
     model: Path
@@ -56,6 +57,7 @@ class Request:
     seed: int = 0
     with_footprint: bool = True
     with_profile: bool = False
+    clock: clock.Clock = "wall"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
@@ -70,6 +72,13 @@ class Request:
             unknown = [name for name in names if name not in known]
             if unknown or not names:
                 raise InputError(f"the {what} is {', '.join(unknown) or 'missing'}, expected {', '.join(known)}")
+        if self.clock not in clock.CLOCKS:
+            raise InputError(f"the clock is {self.clock!r}, expected {', '.join(clock.CLOCKS)}")
+        if self.clock == "cpu" and (self.threads != (1,) or self.providers != ("cpu",)):
+            raise InputError(
+                "the cpu clock sees the calling thread only",
+                hint="Use it with one thread on the CPU, or the wall clock",
+            )
         if self.rounds < 1:
             raise InputError(f"a benchmark of {self.rounds} rounds was asked for, expected at least 1")
 
@@ -120,7 +129,7 @@ def _case(
         done += 1
         report(f"{label}: measuring", done, request.rounds)
 
-    times = clock.interleave(runs, request.rounds, seed=request.seed, progress=tick)
+    times = clock.interleave(runs, request.rounds, seed=request.seed, progress=tick, clock=request.clock)
     rows = tuple(_row(variant, times, index) for index, (variant, _) in enumerate(opened))
     variants = [variant for variant, _ in opened]
     del opened, runs
@@ -130,7 +139,7 @@ def _case(
     if request.with_profile:
         report(f"{label}: profiling", 0, 1)
         profiles = {variant.name: profile(variant, provider, threads, feed, folder) for variant in variants}
-    return CaseResult(batch, threads, provider, request.rounds, rows, missing, profiles)
+    return CaseResult(batch, threads, provider, request.rounds, rows, missing, profiles, request.clock)
 
 
 def _with_footprints(

@@ -37,6 +37,13 @@ _OPS_SHOWN = 8
 @click.option("--rounds", type=int, default=50, show_default=True, help="How often every variant runs.")
 @click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of inputs and order.")
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "cpu"]),
+    default="wall",
+    show_default=True,
+    help="wall: what a user waits; cpu: what the thread computed, for one thread on a machine that others use too.",
+)
 @click.option("--footprint/--no-footprint", default=True, help="Measure opening time and memory in fresh processes.")
 @click.option("--profile", is_flag=True, help="Show where the time goes, by operator type.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result as JSON; - is stdout.")
@@ -59,6 +66,7 @@ def command(model: Path, json_path: Path | None, plot_path: Path | None, **given
         model, given["kappa"], _numbers(given["batch"], "--batch"), _numbers(given["threads"], "--threads"), lowerings,
         _words(given["session"]), _words(given["providers"]), given["rounds"],
         tuple(parse_shapes(given["shape"]).items()), given["seed"], given["footprint"], given["profile"],
+        given["clock"],
     )  # fmt: skip
     with _progress() as progress:
         report = bench(request, progress)
@@ -106,7 +114,7 @@ def _show_case(case: CaseResult) -> None:
         )
         for row in case.rows
     ]  # fmt: skip
-    title = f"batch {case.batch}, threads {case.threads}, {case.provider}, {case.rounds} rounds"
+    title = f"batch {case.batch}, threads {case.threads}, {case.provider}, {case.rounds} rounds, {case.clock} clock"
     columns = ("model", "session", "median ms", "p99 ms", "ratio", "95 % interval", "open ms", "memory MiB")
     print_table(columns, rows, title=title)
     for name, reason in case.missing.items():

@@ -106,6 +106,8 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
         ({"providers": ("tpu",)}, "the provider is tpu, expected cpu, cuda"),
         ({"lowerings": ()}, "the lowering is missing"),
         ({"rounds": 0}, "0 rounds"),
+        ({"clock": "sun"}, "the clock is 'sun', expected wall, cpu"),
+        ({"clock": "cpu", "threads": (1, 2)}, "the cpu clock sees the calling thread only"),
         ({"shapes": (("x", (1, 4, 8, 8)),)}, "no input with batch size 1 fits the model"),
         ({"shapes": (("z", (1,)),)}, "z"),
     ],
@@ -132,7 +134,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_profiles_are_summed_by_run() -> None:
     def kernel(name: str, micros: int) -> dict[str, Any]:
-        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": micros, "args": {"op_name": name}}
+        return {
+            "cat": "Node",
+            "name": f"{name}_kernel_time",
+            "dur": micros,
+            "args": {"op_name": name, "output_size": "8"},
+        }
 
     events = [
         {"cat": "Session", "name": "model_loading", "dur": 5},
@@ -141,7 +148,10 @@ def test_profiles_are_summed_by_run() -> None:
         kernel("Conv", 1000), kernel("Conv", 4000), kernel("Relu", 30), {"name": "model_run"},
     ]  # fmt: skip
     found = summarise(events)
-    assert [(item.op_type, item.calls, item.ms) for item in found] == [("Conv", 2, 4.0), ("Relu", 1, 0.02)]
+    assert [(item.op_type, item.calls, item.ms, item.output_bytes) for item in found] == [
+        ("Conv", 2, 4.0, 16),
+        ("Relu", 1, 0.02, 8),
+    ]
 
 
 def test_the_plot_is_drawn(report: BenchReport, tmp_path: Path) -> None:

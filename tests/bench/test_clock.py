@@ -32,6 +32,11 @@ def test_a_slower_thing_is_found_slower() -> None:
     assert 1.5 < low <= middle <= high
 
 
+def test_the_cpu_clock_leaves_waiting_out() -> None:
+    times = interleave([lambda: time.sleep(0.01)], 3, clock="cpu")
+    assert np.all(times < 5)
+
+
 def test_the_collector_is_put_back_even_after_an_error() -> None:
     count = 0
 
