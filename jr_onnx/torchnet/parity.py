@@ -82,19 +82,7 @@ def check_parity(
     if data.shape[0] == 0:
         raise DataError("parity needs at least one input, found none")
     source = read(model)
-    plain, exact = (
-        load(
-            model,
-            device=net.device,
-            dtype=dtype,
-            output=net.output_name,
-            logits_from="pre_softmax" if net.softmax else "output",
-            input_shape=net.input_shape,
-        )
-        for dtype in (net.dtype_override, torch.float64)
-    )
-    if list(exact.sites) != list(net.sites):
-        raise ModelError("the file has other sites than the module that is compared with it")
+    plain, exact = (_again(net, model, dtype) for dtype in (net.dtype_override, torch.float64))
     pair = Pair(_Net(net.clone()), _Net(plain), _Net(exact), batch)
     pair.set_kappas(dict.fromkeys(net.sites, 0.0))
     output = net.logits_name or net.output_name
@@ -116,6 +104,21 @@ def check_parity(
             hint="The torch evaluation of this model cannot be trusted; use the black-box attacks and report the model",
         )
     return report
+
+
+def _again(net: OnnxModule, model: str | Path | onnx.ModelProto, dtype: torch.dtype | None) -> OnnxModule:
+    """Load the file as the module was loaded, but in another precision."""
+    found = load(
+        model,
+        device=net.device,
+        dtype=dtype,
+        output=net.output_name,
+        logits_from="pre_softmax" if net.softmax else "output",
+        input_shape=net.input_shape,
+    )
+    if list(found.sites) != list(net.sites):
+        raise ModelError("the file has other sites than the module that is compared with it")
+    return found
 
 
 def original_of(source: Source, model: str | Path | onnx.ModelProto) -> str | Path | onnx.ModelProto:

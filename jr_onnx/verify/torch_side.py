@@ -8,7 +8,6 @@ So the chain from the network that was trained to the file that is served is clo
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,32 +106,55 @@ def verify_torch(
             "the model is a retrofit and brings its own kappas", hint="Give the original export, or no kappa"
         )
     chosen = logit_candidates(source.model, output)[0]
-    ids = [site.id for site in find_sites(source.model).sites]
     module = load_network(network, None if weights is None else Path(weights))
-    own, exact = (TorchNetwork(module, ids, dtype) for dtype in (torch.float32, torch.float64))
-    calls = own.calls(data[:1])
-    pair = Pair(own, own, exact, _BATCH)
-    pair.set_kappas(dict.fromkeys(ids, 0.0))
-    comparisons = [pair.compare("original at kappa 0", Reference(original_of(source, model), chosen), data, None)]
-    report = TorchReport(
-        Path(model).name, network, "" if weights is None else Path(weights).name, calls, len(ids), tuple(comparisons)
-    )
+    ids = [site.id for site in find_sites(source.model).sites]
+    calls = TorchNetwork(module, ()).calls(data[:1])
     retrofits, notes = _retrofits(source, model, kappa, lowerings)
-    if retrofits and calls != len(ids):
-        notes.append(
-            f"the network has {calls} ReLU calls and the export {len(ids)} sites, so it is not known which is which, "
-            "and the retrofit was not compared"
-        )
-        retrofits = []
-    if retrofits:
-        rounding = pair.rounding_at_sites(data)
-        for what, proto, record in retrofits:
-            pair.set_kappas(dict.fromkeys(ids, 0.0) | {site.id: site.kappa for site in record.sites})
-            comparisons.append(pair.compare(what, Reference(proto, chosen), data, rounding))
-    report = dataclasses.replace(report, comparisons=tuple(comparisons), notes=tuple(notes))
+    names = _names_of_calls(ids, calls, [record for *_, record in retrofits])
+    own = TorchNetwork(module, names)
+    pair = Pair(own, own, TorchNetwork(module, names, torch.float64), _BATCH)
+    pair.set_kappas(dict.fromkeys(names, 0.0))
+    comparisons = [pair.compare("original at kappa 0", Reference(original_of(source, model), chosen), data, None)]
+    rounding = pair.rounding_at_sites(data) if retrofits else {}
+    for what, proto, record in retrofits:
+        pair.set_kappas(_kappas_of_calls(names, ids, record))
+        comparisons.append(pair.compare(what, Reference(proto, chosen), data, rounding))
+    report = TorchReport(
+        Path(model).name,
+        network,
+        "" if weights is None else Path(weights).name,
+        calls,
+        len(ids),
+        tuple(comparisons),
+        tuple(notes),
+    )
     if raise_on_failure and not report.passed:
         _raise(report)
     return report
+
+
+def _names_of_calls(ids: list[str], calls: int, records: Sequence[Provenance]) -> list[str]:
+    """Name the network's ReLU calls: by the export's sites where there are as many, else by number.
+
+    Raises:
+        VerificationError: The numbers differ and so do the kappas, so that nobody knows which call has which.
+    """
+    if calls == len(ids):
+        return ids
+    if any(len({site.kappa for site in record.sites}) > 1 or len(record.sites) != len(ids) for record in records):
+        raise VerificationError(
+            f"the network has {calls} ReLU calls and the export {len(ids)} sites, so it is not known which call has "
+            "which kappa",
+            hint="Verify a retrofit with one kappa for all sites",
+        )
+    return [f"call {number}" for number in range(calls)]
+
+
+def _kappas_of_calls(names: list[str], ids: list[str], record: Provenance) -> dict[str, float]:
+    """Return the kappa of every call of the network."""
+    if names == ids:
+        return dict.fromkeys(ids, 0.0) | {site.id: site.kappa for site in record.sites}
+    return dict.fromkeys(names, record.sites[0].kappa)
 
 
 def _retrofits(

@@ -168,18 +168,28 @@ def test_random_retrofit_is_verified_as_far_as_it_can_be(spec: str, exported: Pa
     assert any("draws kappa" in note for note in report.notes)
 
 
-def test_other_number_of_relus_is_said_not_guessed(spec: str, exported: Path) -> None:
+def _with_an_extra_relu(exported: Path) -> Path:
+    """A Relu beside the network, on a branch of its own that feeds another output."""
     proto = onnx.load(str(exported))
-    extra = onnx.helper.make_node("Relu", ["head"], ["extra"], name="extra")
-    last = proto.graph.node[-1]
-    last.output[0], proto.graph.output[0].name = "head", "head"
-    proto.graph.node.append(extra)
+    last = proto.graph.node[-1].output[0]
+    proto.graph.node.append(onnx.helper.make_node("Relu", [last], ["extra"], name="extra"))
     proto.graph.output.append(onnx.helper.make_empty_tensor_value_info("extra"))
     path = exported.parent / "extra.onnx"
     onnx.save(proto, str(path))
-    report = verify_torch(spec, None, path, kappa=0.1)
-    assert [item.what for item in report.comparisons] == ["original at kappa 0"]
-    assert any("5 ReLU calls and the export 6 sites" in note for note in report.notes)
+    return path
+
+
+def test_one_kappa_needs_no_matching_of_calls_and_sites(spec: str, exported: Path) -> None:
+    report = verify_torch(spec, None, _with_an_extra_relu(exported), kappa=0.1)
+    assert (report.relu_calls, report.sites) == (5, 6)
+    assert len(report.comparisons) == 4
+
+
+def test_several_kappas_that_cannot_be_matched_are_no_success(spec: str, exported: Path) -> None:
+    path = _with_an_extra_relu(exported)
+    ids = [site.id for site in find_sites(path).sites]
+    with pytest.raises(VerificationError, match="5 ReLU calls and the export 6 sites"):
+        verify_torch(spec, None, path, kappa={ids[0]: 0.1, ids[1]: 0.2})
 
 
 @pytest.mark.parametrize(
