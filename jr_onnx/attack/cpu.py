@@ -41,7 +41,8 @@ def slices(count: int, values: int) -> list[slice]:
     that calling the operators is what takes the time, nor so large that memory does.
     """
     most = min(_LARGEST_SLICE, max(4, _SLICE_VALUES // values))
-    size = min(most, max(16, -(-count // 4)))
+    least = max(4, most // 2 if values < 1024 else most // 4)
+    size = min(most, max(least, -(-count // 4)))
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 

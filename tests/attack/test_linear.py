@@ -74,8 +74,9 @@ def test_the_papers_pgd_stops_at_the_first_step_beyond_the_boundary() -> None:
 def test_ball_attacks_succeed_exactly_beyond_the_known_distance(norm: str, share: float) -> None:
     model, images, labels, margins = binary()
     distance = margins / PER_MARGIN[norm]
+    rows = 1 if norm == "l1" else 3  # the projection onto an L1 ball takes its time
     attacks = [PGD, APGD] + ([FGSM] if norm == "linf" else [])
-    for row in range(4):
+    for row in range(rows):
         eps = share * float(distance[row])
         for attack in attacks:
             # A step of eps / 10 turns towards the best point of a sphere by a tenth of the angle: 100 are plenty.
@@ -134,7 +135,7 @@ def test_rescaling_finds_the_boundary_along_the_direction_of_the_source(norm: st
 @pytest.mark.parametrize(("norm", "factor"), [("linf", 1.2), ("l2", 2.5)])
 def test_square_finds_what_random_search_can(norm: str, factor: float) -> None:
     model, images, labels, margins = binary()
-    for row in range(4):
+    for row in range(2):
         one = slice(row, row + 1)
         distance = float(margins[row]) / PER_MARGIN[norm]
         far = Square(eps=factor * distance, norm=norm, queries=1500).run(TorchTarget(model), images[one], labels[one])

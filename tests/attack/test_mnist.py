@@ -124,9 +124,7 @@ def test_minimal_perturbations_shrink_under_adaptive_attacks(shared_dir: Path, d
     exact = attack_paper(DDN(), target, digits, 100)
     smooth = attack_paper(DDN(backward="smooth:5"), target, digits, 100)
     relu = kappa_sources(target)["kappa*0"].in_units("paper")
-    rescaled = RescaledDeepFool().run(
-        target.in_units("paper"), digits.images[:100], digits.labels[:100], source=relu
-    )
+    rescaled = RescaledDeepFool().run(target.in_units("paper"), digits.images[:100], digits.labels[:100], source=relu)
     assert smooth.success.all()
     assert float(paper) > 0.37
     assert float(exact.relative["l2"].mean()) == pytest.approx(0.20, abs=0.02)

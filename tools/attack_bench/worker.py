@@ -1,8 +1,8 @@
 """One implementation of the attacks, waiting for orders: `python -m tools.attack_bench.worker NAME CONFIG`.
 
 Reads one JSON order a line, `{"attack": "pgd", "batch": 256}`, runs it on all images and answers with one JSON line:
-seconds, the share of images still classified correctly, and the mean relative perturbation of the judge below.
-CONFIG is a JSON file: network, weights, an .npz of pixels and labels, threads, steps and eps.
+seconds of wall and processor, the share of images still classified correctly, and the mean relative perturbation, as
+judged below. CONFIG is a JSON file: network, weights, an .npz of pixels and labels, threads, steps and eps.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Implementation(ABC):
 
     def measure(self, attack: str, batch: int) -> dict[str, float]:
         """Run an attack on all images in batches, and judge what comes out with the network itself."""
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         parts = [self.run(attack, start, start + batch) for start in range(0, len(self.images), batch)]
-        seconds = time.perf_counter() - begun
+        seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - worked
         found = torch.cat(parts)
         with torch.no_grad():
             pieces = range(0, len(found), 250)
@@ -60,6 +60,7 @@ class Implementation(ABC):
         size = (found - self.images).flatten(1).norm(p=order, dim=1) / self.images.flatten(1).norm(p=order, dim=1)
         return {
             "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
             "robust": float(((predicted == self.labels) | ~usable).double().mean()),
             "relative": float(size[usable].mean()),
         }

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 -- the name every torch reader knows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jr_onnx.attack import PGD, DeepFool, TorchTarget
+from jr_onnx.attack.cpu import FastFirstConvolution, slices, thread_pool
+from tests.attack.planted import several
+
+
+@given(count=st.integers(1, 3000), values=st.integers(1, 200_000))
+@settings(deadline=None)
+def test_slices_cover_every_sample_once_and_are_bounded(count: int, values: int) -> None:
+    pieces = slices(count, values)
+    assert [index for piece in pieces for index in range(count)[piece]] == list(range(count))
+    assert max(piece.stop - piece.start for piece in pieces) <= 128
+    assert max(piece.stop - piece.start for piece in pieces) <= max(4, 2**18 // values)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(5, 5), (3, 1), (1, 1)])
+@pytest.mark.parametrize("padding", [0, 2, (1, 0)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_first_convolution_and_its_gradient_are_the_librarys(
+    channels: int, size: tuple[int, int], padding: int | tuple[int, int], bias: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(7, channels, *size, generator=generator, dtype=torch.float64)
+    shift = torch.randn(7, generator=generator, dtype=torch.float64) if bias else None
+    x = torch.randn(4, channels, 9, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    plain = F.conv2d(x, weight, shift, 1, padding)
+    cotangent = torch.randn(plain.shape, generator=generator, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(plain, x, cotangent)
+    with FastFirstConvolution():
+        fast = F.conv2d(x, weight, shift, 1, padding)
+    assert fast.is_contiguous(memory_format=torch.channels_last)
+    (found,) = torch.autograd.grad(fast, x, cotangent)
+    # Sums of at most 25 * 7 products in float64.
+    assert torch.allclose(fast, plain, rtol=0, atol=1e-12)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    with FastFirstConvolution(), torch.no_grad():
+        assert torch.equal(F.conv2d(x, weight, shift, 1, padding), plain)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3), None, 2),
+        lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3), None, 1, "same"),
+        lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3), None, 1, 1, 2),
+        lambda x: F.conv2d(x.expand(-1, 2, -1, -1), torch.ones(2, 1, 3, 3), None, 1, 1, 1, 2),
+        lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3), bias=None, stride=1),
+        lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3, requires_grad=True)),
+        lambda x: F.conv2d(x[0], torch.ones(2, 1, 3, 3)),
+    ],
+    ids=["stride", "same", "dilation", "groups", "keywords", "trained weight", "no batch"],
+)
+def test_every_other_convolution_is_left_alone(call) -> None:
+    x = torch.rand(2, 1, 9, 9, requires_grad=True)
+    with FastFirstConvolution():
+        fast = call(x)
+    assert type(fast.grad_fn).__name__ == type(call(x).grad_fn).__name__
+
+
+@pytest.mark.parametrize("attack", [PGD(eps=0.03, steps=5), DeepFool(steps=3)])
+def test_threads_change_nothing(attack) -> None:
+    model, images, labels = several(count=300)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(attack.run(TorchTarget(model), images, labels))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert torch.equal(other.adversarials, results[0].adversarials)
+        assert torch.equal(other.forward, results[0].forward)
+
+
+def _break_off() -> None:
+    with thread_pool(wanted=True) as pool:
+        assert pool is not None
+        raise ValueError(f"{torch.get_num_threads()} thread of its own")
+
+
+def test_the_number_of_threads_comes_back_after_an_error() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(ValueError, match="1 thread of its own"):
+            _break_off()
+        assert torch.get_num_threads() == 2
+        with thread_pool(wanted=False) as pool:
+            assert pool is None
+    finally:
+        torch.set_num_threads(before)
