@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("jr_onnx.cli.bench", "Measure what a retrofit costs, against its original, in one interleaved run."),
     "package": ("jr_onnx.cli.package", "Bring a model to an inference server: Triton, KServe or compose."),
     "verify-package": ("jr_onnx.cli.verify_package", "Check that a package is what was packaged, and by whom."),
+    "serve": ("jr_onnx.cli.serve", "Answer requests over REST and gRPC, as Triton and KServe speak them."),
     "attack": ("jr_onnx.cli.attack", "Attack a model and its retrofit, and say what the results are worth."),
     "doctor": ("jr_onnx.cli.doctor", "Show versions, providers, what is built and what is missing."),
 }

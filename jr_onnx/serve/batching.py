@@ -1,0 +1,217 @@
+"""Waiting requests, and how they are joined into runs: a bounded queue before one model's session.
+
+Requests with the same inputs, element types and sizes beyond the batch are joined, up to a number of rows; a request
+never waits longer than the delay for others. While all instances run, requests pile up and join without any delay.
+
+A run that takes less than a thread switch is done on the event loop itself; longer ones in threads, so that the
+server stays responsive. All state belongs to the event loop: there are no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from jr_onnx.serve.call import Call
+from jr_onnx.serve.faults import OverloadedError, TimedOutError
+from jr_onnx.serve.metrics import ModelMetrics
+from jr_onnx.serve.tensors import Array
+
+INLINE_SECONDS: Final = 0.0005
+"""Runs that take less go on on the event loop; handing over to a thread and back costs about as much."""
+
+_SMOOTHING: Final = 0.2
+_Key = tuple[Any, ...]
+Outputs = dict[str, Array]
+Run = Callable[[Mapping[str, Array]], Outputs]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    inputs: dict[str, Array]
+    rows: int
+    answer: asyncio.Future[Outputs]
+    since: float
+    timer: asyncio.TimerHandle | None = field(default=None)
+
+
+class Batcher:
+    """The queue of one model.
+
+    Args:
+        run: Computes the outputs of a feed; called from several threads if there are several instances.
+        metrics: Where waiting and running are recorded.
+        max_rows: Largest batch to join; 1 never joins.
+        delay_s: How long a request may wait for others.
+        instances: How many runs go on at a time.
+        queue: How many requests may wait.
+    """
+
+    def __init__(
+        self, run: Run, metrics: ModelMetrics, *, max_rows: int, delay_s: float, instances: int, queue: int
+    ) -> None:
+        self._run = run
+        self._metrics = metrics
+        self._max_rows = max(1, max_rows)
+        self._delay_s = delay_s if max_rows > 1 else 0.0
+        self._queue = queue
+        self._free = instances
+        self._lines: OrderedDict[_Key, deque[_Waiting]] = OrderedDict()
+        self._length = 0
+        self._busy = 0
+        self._row_seconds = float("inf")  # unknown: the first runs go to a thread
+        self._wakeup: asyncio.Handle | None = None
+        self._threads = ThreadPoolExecutor(instances, thread_name_prefix="jr-onnx-run")
+
+    @property
+    def pending(self) -> int:
+        """How many requests wait or run."""
+        return self._length + self._busy
+
+    async def submit(self, call: Call, timeout_s: float) -> Outputs:
+        """Wait for the answer of a request.
+
+        Raises:
+            OverloadedError: The queue is full.
+            TimedOutError: The answer was not ready in time.
+        """
+        if self._length >= self._queue:
+            raise OverloadedError(f"{self._length} requests are waiting already", hint="Ask again later")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(call.inputs, call.rows, loop.create_future(), time.perf_counter())
+        waiting.timer = loop.call_later(timeout_s, _expire, waiting, timeout_s)
+        key = self._key(call)
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = deque()
+        line.append(waiting)
+        self._length += 1
+        if self._free and self._wakeup is None:
+            # One turn of the event loop lets the requests that have arrived already join.
+            self._wakeup = loop.call_later(self._delay_s, self._flush) if self._delay_s else loop.call_soon(self._flush)
+        try:
+            return await waiting.answer
+        finally:
+            waiting.timer.cancel()
+
+    def close(self) -> None:
+        """Give up the threads; nothing may be submitted any more."""
+        if self._wakeup is not None:
+            self._wakeup.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _key(self, call: Call) -> _Key:
+        if self._max_rows == 1:
+            return ()
+        return tuple((name, array.dtype.char, array.shape[1:]) for name, array in call.inputs.items())
+
+    def _flush(self) -> None:
+        self._wakeup = None
+        while self._free and self._length:
+            group = self._take()
+            if group:
+                self._start(group)
+        self._metrics.waiting.set(self._length)
+
+    def _take(self) -> list[_Waiting]:
+        """Take from the line that was served longest ago as many requests as one run holds."""
+        key, line = next(iter(self._lines.items()))
+        group: list[_Waiting] = []
+        rows = 0
+        while line and (not group or rows + line[0].rows <= self._max_rows):
+            waiting = line.popleft()
+            self._length -= 1
+            if not waiting.answer.done():  # neither timed out nor given up by its client
+                group.append(waiting)
+                rows += waiting.rows
+        if line:
+            self._lines.move_to_end(key)
+        else:
+            del self._lines[key]
+        return group
+
+    def _start(self, group: list[_Waiting]) -> None:
+        now = time.perf_counter()
+        for waiting in group:
+            self._metrics.queue_seconds.observe(now - waiting.since)
+        rows = sum(waiting.rows for waiting in group)
+        self._metrics.run_rows.observe(rows)
+        self._metrics.run_requests.observe(len(group))
+        if rows * self._row_seconds < INLINE_SECONDS:
+            _hand_out(group, self._compute([waiting.inputs for waiting in group], rows))
+            return
+        self._free -= 1
+        self._busy += len(group)
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._compute, [waiting.inputs for waiting in group], rows
+        )
+        future.add_done_callback(lambda done: self._finish(group, done))
+
+    def _finish(self, group: list[_Waiting], done: asyncio.Future[list[Outputs | Exception]]) -> None:
+        self._free += 1
+        self._busy -= len(group)
+        if done.cancelled():
+            answers: list[Outputs | Exception] = [OverloadedError("the server has stopped") for _ in group]
+        else:
+            answers = done.result()
+        _hand_out(group, answers)
+        self._flush()
+
+    def _compute(self, feeds: list[dict[str, Array]], rows: int) -> list[Outputs | Exception]:
+        """Run a group, and one by one where the group as a whole fails: a bad request must not spoil another."""
+        started = time.perf_counter()
+        try:
+            answers: list[Outputs | Exception] = list(self._joined(feeds, rows))
+        except Exception as error:  # noqa: BLE001 - every request must get an answer
+            answers = [error] if len(feeds) == 1 else [self._alone(feed) for feed in feeds]
+        seconds = time.perf_counter() - started
+        self._metrics.run_seconds.observe(seconds)
+        per_row = seconds / rows
+        known = self._row_seconds != float("inf")
+        self._row_seconds = self._row_seconds + _SMOOTHING * (per_row - self._row_seconds) if known else per_row
+        return answers
+
+    def _alone(self, feed: dict[str, Array]) -> Outputs | Exception:
+        try:
+            return self._run(feed)
+        except Exception as error:  # noqa: BLE001 - it is this request's answer
+            return error
+
+    def _joined(self, feeds: list[dict[str, Array]], rows: int) -> list[Outputs]:
+        if len(feeds) == 1:
+            return [self._run(feeds[0])]
+        outputs = self._run({name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]})
+        if any(array.shape[:1] != (rows,) for array in outputs.values()):
+            # The first dimension is no batch after all; nobody gets an answer that may be another's.
+            self._max_rows = 1
+            raise ValueError("an output does not have one row for each row of the inputs")
+        answers = []
+        start = 0
+        for feed in feeds:
+            stop = start + len(next(iter(feed.values())))
+            answers.append({name: array[start:stop] for name, array in outputs.items()})
+            start = stop
+        return answers
+
+
+def _expire(waiting: _Waiting, timeout_s: float) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(TimedOutError(f"the answer was not ready within {timeout_s:g} s"))
+        waiting.inputs = {}  # it may stay in its line for a while
+
+
+def _hand_out(group: list[_Waiting], answers: list[Outputs | Exception]) -> None:
+    for waiting, answer in zip(group, answers, strict=True):
+        if waiting.answer.done():
+            continue
+        if isinstance(answer, Exception):
+            waiting.answer.set_exception(answer)
+        else:
+            waiting.answer.set_result(answer)

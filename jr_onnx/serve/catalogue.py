@@ -1,0 +1,142 @@
+"""Which models there are to serve: model files and packages of repositories, found and verified, not yet opened.
+
+repository/<name>/<version>/model.onnx     what `jr-onnx package triton` writes
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jr_onnx.deploy.manifest import VerifiedPackage, verify
+from jr_onnx.errors import InputError, IntegrityError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+_ENDINGS = (".onnx", ".ort", ".jr", ".opt")
+_MODEL_FILE = "model.onnx"
+_ONLY_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One version of one model.
+
+    Attributes:
+        name: Name of the model.
+        version: Its version, a number as text.
+        path: The model file.
+    """
+
+    name: str
+    version: str
+    path: Path
+
+
+class Catalogue:
+    """All that can be loaded: what was given when the server started, and what repositories hold by now.
+
+    Args:
+        sources: Model files, `NAME=FILE`, and repositories.
+        key: Public key that every package must be signed for.
+        all_versions: Serve all versions of a packaged model instead of the latest.
+
+    Raises:
+        InputError: A source does not exist, has no usable name, or two have the same.
+        IntegrityError: A repository does not match its manifests.
+    """
+
+    def __init__(self, sources: Iterable[str], *, key: Path | None = None, all_versions: bool = False) -> None:
+        self._key = key
+        self._all_versions = all_versions
+        self._files: dict[str, Entry] = {}
+        self._repositories: list[Path] = []
+        for source in sources:
+            self._add(source)
+
+    def names(self) -> list[str]:
+        """Return the names of all models, those that came into a repository meanwhile included."""
+        names = set(self._files)
+        for repository in self._repositories:
+            names.update(
+                folder.name for folder in repository.iterdir() if folder.is_dir() and _NAME.fullmatch(folder.name)
+            )
+        return sorted(names)
+
+    def find(self, name: str) -> list[Entry]:
+        """Return the versions of a model that are to be served, oldest first; none if there is no such model.
+
+        Raises:
+            IntegrityError: The model's packages do not match their manifests.
+        """
+        if name in self._files:
+            return [self._files[name]]
+        if not _NAME.fullmatch(name):
+            return []
+        for repository in self._repositories:
+            if (repository / name).is_dir():
+                entries = [_entry(package) for package in verify(repository / name, self._key)]
+                entries.sort(key=lambda entry: int(entry.version))
+                return entries if self._all_versions else entries[-1:]
+        return []
+
+    def _add(self, source: str) -> None:
+        name, separator, rest = source.partition("=")
+        has_name = bool(separator) and not Path(source).exists()
+        path = Path(rest if has_name else source)
+        if path.is_dir():
+            if has_name:
+                raise InputError(f"{source!r} gives a name to a repository, expected one of a file")
+            self._add_repository(path)
+        elif path.is_file():
+            if self._key is not None:
+                raise IntegrityError(
+                    f"a key was given, but the single file {path} carries no signature",
+                    hint="Package it with: jr-onnx package triton --sign KEY",
+                )
+            self._add_file(name if has_name else _name_of(path), path)
+        else:
+            raise InputError(f"there is no model file or repository {path}")
+
+    def _add_file(self, name: str, path: Path) -> None:
+        if not _NAME.fullmatch(name):
+            raise InputError(
+                f"{name!r} is no name for a model, expected letters, digits, '_', '-' and '.'",
+                hint=f"Give one: NAME={path}",
+            )
+        self._refuse_twice(name, path)
+        self._files[name] = Entry(name, _ONLY_VERSION, path.resolve())
+
+    def _add_repository(self, path: Path) -> None:
+        for package in verify(path, self._key):
+            _entry(package)
+        repository = path.resolve()
+        for folder in sorted(repository.iterdir()):
+            if folder.is_dir():
+                self._refuse_twice(folder.name, folder)
+        self._repositories.append(repository)
+
+    def _refuse_twice(self, name: str, path: Path) -> None:
+        if name in self.names():
+            raise InputError(f"there are two models of the name {name!r}, the second is {path}", hint="Give NAME=FILE")
+
+
+def _entry(package: VerifiedPackage) -> Entry:
+    path = package.folder / _MODEL_FILE
+    if package.manifest.kind != "triton" or package.manifest.version is None or not path.is_file():
+        raise InputError(
+            f"{package.folder} holds no model but a package of kind {package.manifest.kind!r}",
+            hint="Serve the repository that jr-onnx package triton wrote",
+        )
+    return Entry(package.manifest.name, str(package.manifest.version), path)
+
+
+def _name_of(path: Path) -> str:
+    name = path.name
+    while True:
+        ending = next((ending for ending in _ENDINGS if name.endswith(ending) and name != ending), None)
+        if ending is None:
+            return _NOT_IN_NAME.sub("_", name)
+        name = name.removesuffix(ending)

@@ -1,0 +1,109 @@
+"""Requests and answers of the Open Inference Protocol over gRPC, as messages of kserve's protobuf classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from jr_onnx.serve.call import LARGEST_ID, Call, Face, client_timeout, refuse_parameters, take
+from jr_onnx.serve.faults import BadRequestError, quoted
+from jr_onnx.serve.tensors import Array, TensorSpec, checked_shape, from_numbers, from_raw, to_raw
+
+_FIELDS: Final = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where typed contents of a datatype lie; FP16 has no field and travels as raw bytes only."""
+
+
+def decode(face: Face, request: Any) -> Call:
+    """Read a `ModelInferRequest`.
+
+    Raises:
+        BadRequestError: The request is not one of this model.
+    """
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise BadRequestError(f"the request has {len(request.inputs)} inputs, but {len(raw)} raw_input_contents")
+    if not request.inputs:
+        raise BadRequestError("the request has no inputs")
+    inputs: dict[str, Array] = {}
+    for index, item in enumerate(request.inputs):
+        spec = face.input(item.name)
+        if item.datatype != spec.datatype:
+            raise BadRequestError(
+                f"the datatype of input {spec.name!r} is {quoted(item.datatype)}, expected {spec.datatype!r}"
+            )
+        shape = checked_shape(spec, list(item.shape))
+        refuse_parameters(f"input {spec.name!r}", item.parameters)
+        if not raw:
+            take(inputs, spec, _typed(spec, shape, item.contents))
+        elif item.HasField("contents"):
+            raise BadRequestError(f"input {spec.name!r} has contents beside raw_input_contents, expected one of them")
+        else:
+            take(inputs, spec, from_raw(spec, shape, raw[index]))
+    if len(request.id) > LARGEST_ID:
+        raise BadRequestError(f"the id has {len(request.id)} characters, expected at most {LARGEST_ID}")
+    timeout = request.parameters["timeout"].int64_param if "timeout" in request.parameters else None
+    return Call(inputs, face.check(inputs), request.id, _wanted(face, request), client_timeout(timeout))
+
+
+def encode(face: Face, call: Call, outputs: Mapping[str, Array], messages: Any) -> Any:
+    """Return the `ModelInferResponse`, its tensors as raw bytes.
+
+    Args:
+        face: The model.
+        call: The request.
+        outputs: Arrays by output name.
+        messages: The module of kserve's protobuf classes.
+    """
+    answer = messages.ModelInferResponse(model_name=face.name, model_version=face.version, id=call.id)
+    for name in call.binary:
+        spec, array = face.outputs[name], outputs[name]
+        answer.outputs.add(name=name, datatype=spec.datatype, shape=array.shape or (1,))
+        answer.raw_output_contents.append(to_raw(spec, array))
+    return answer
+
+
+def _typed(spec: TensorSpec, shape: tuple[int, ...], contents: Any) -> Array:
+    """Read typed contents; protobuf has checked their types, but not that they lie in the right field."""
+    wanted = _FIELDS.get(spec.datatype)
+    if wanted is None:
+        raise BadRequestError(f"input {spec.name!r} is {spec.datatype}, which goes into raw_input_contents only")
+    found = [descriptor.name for descriptor, _ in contents.ListFields()]
+    if found != [wanted]:
+        raise BadRequestError(f"input {spec.name!r} has {', '.join(found) or 'no data'}, expected {wanted}")
+    values = list(getattr(contents, wanted))
+    if spec.is_bytes:
+        try:
+            values = [value.decode() for value in values]
+        except UnicodeDecodeError:
+            raise BadRequestError(f"input {spec.name!r} holds a string that is not UTF-8") from None
+    if wanted == "fp32_contents" and len(values) == int(np.prod(shape)):
+        return np.array(values, dtype=np.float32).reshape(shape)  # exact; infinities and NaN included
+    return from_numbers(spec, shape, values)
+
+
+def _wanted(face: Face, request: Any) -> dict[str, bool]:
+    if not request.outputs:
+        return dict.fromkeys(face.outputs, True)
+    wanted: dict[str, bool] = {}
+    for item in request.outputs:
+        spec = face.output(item.name)
+        if spec.name in wanted:
+            raise BadRequestError(f"output {spec.name!r} is asked for twice")
+        refuse_parameters(f"output {spec.name!r}", item.parameters)
+        wanted[spec.name] = True
+    return wanted

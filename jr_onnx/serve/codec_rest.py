@@ -1,0 +1,174 @@
+"""Requests and answers of the Open Inference Protocol over REST: JSON, and the binary tensor extension.
+
+    {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+    {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}]}<16 bytes>
+
+The header `Inference-Header-Content-Length` says where the JSON ends and the tensors begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from jr_onnx.serve.call import LARGEST_ID, Call, Face, client_timeout, refuse_parameters, take
+from jr_onnx.serve.faults import BadRequestError, TooLargeError, quoted
+from jr_onnx.serve.tensors import Array, TensorSpec, checked_shape, from_numbers, from_raw, to_raw
+
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+
+
+def json_length(header: bytes | None, length: int, largest: int) -> int:
+    """Return how many bytes of a body are JSON.
+
+    Args:
+        header: Value of `Inference-Header-Content-Length`, None without one: all of the body is JSON.
+        length: Length of the body in bytes.
+        largest: Largest JSON in bytes.
+
+    Raises:
+        BadRequestError: The header is no length, or one beyond the body.
+        TooLargeError: The JSON is too large.
+    """
+    size = length
+    if header is not None:
+        if not header.isdigit() or len(header) > 19:
+            raise BadRequestError(f"inference-header-content-length is {quoted(header.decode('latin-1'))}")
+        size = int(header)
+        if size > length:
+            raise BadRequestError(f"the body has {length} bytes, but {size} bytes of JSON were announced")
+    if size > largest:
+        raise TooLargeError(
+            f"the request has {size} bytes of JSON, expected at most {largest}", hint="Send tensors in binary"
+        )
+    return size
+
+
+def decode(face: Face, body: bytes, header_bytes: int) -> Call:
+    """Read a request of which the first `header_bytes` are JSON.
+
+    Raises:
+        BadRequestError: The request is not one of this model.
+    """
+    request = _parse(body[:header_bytes] if header_bytes != len(body) else body)
+    listed = request.get("inputs")
+    if not isinstance(listed, list) or not listed:
+        raise BadRequestError("the request has no list 'inputs'")
+    inputs: dict[str, Array] = {}
+    raw = memoryview(body)
+    position = header_bytes
+    for item in listed:
+        if not isinstance(item, dict):
+            raise BadRequestError(f"an input is {quoted(item)}, expected an object")
+        spec = face.input(item.get("name"))
+        if item.get("datatype") != spec.datatype:
+            raise BadRequestError(
+                f"the datatype of input {spec.name!r} is {quoted(item.get('datatype'))}, expected {spec.datatype!r}"
+            )
+        shape = checked_shape(spec, item.get("shape"))
+        parameters = _parameters(item, f"input {spec.name!r}")
+        size = parameters.get("binary_data_size")
+        if (size is None) == ("data" not in item):
+            raise BadRequestError(
+                f"input {spec.name!r} is expected to have 'data' or a 'binary_data_size', one of them"
+            )
+        if size is None:
+            take(inputs, spec, from_numbers(spec, shape, item["data"]))
+            continue
+        left = len(body) - position
+        if type(size) is not int or not 0 <= size <= left:
+            raise BadRequestError(
+                f"the binary_data_size of input {spec.name!r} is {quoted(size)}, and {left} bytes are left"
+            )
+        take(inputs, spec, from_raw(spec, shape, raw[position : position + size]))
+        position += size
+    if position != len(body):
+        raise BadRequestError(f"the body has {len(body) - position} bytes that no input claims")
+    return _call(face, request, inputs)
+
+
+def encode(face: Face, call: Call, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
+    """Return the answer's body, and the length of its JSON where bytes follow it."""
+    listed: list[dict[str, Any]] = []
+    pieces: list[bytes] = []
+    for name, binary in call.binary.items():
+        spec, array = face.outputs[name], outputs[name]
+        item: dict[str, Any] = {"name": name, "datatype": spec.datatype, "shape": list(array.shape) or [1]}
+        if binary:
+            pieces.append(to_raw(spec, array))
+            item["parameters"] = {"binary_data_size": len(pieces[-1])}
+        else:
+            item["data"] = _elements(spec, array)
+        listed.append(item)
+    answer: dict[str, Any] = {"model_name": face.name, "model_version": face.version, "outputs": listed}
+    if call.id:
+        answer["id"] = call.id
+    text = orjson.dumps(answer, option=_NUMPY)
+    return (b"".join([text, *pieces]), len(text)) if pieces else (text, None)
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        request = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BadRequestError(f"the request is not JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise BadRequestError(f"the request is {quoted(request)}, expected an object")
+    return request
+
+
+def _call(face: Face, request: dict[str, Any], inputs: dict[str, Array]) -> Call:
+    identity = request.get("id") or ""
+    if not isinstance(identity, str) or len(identity) > LARGEST_ID:
+        raise BadRequestError(f"the id is {quoted(identity)}, expected a string of at most {LARGEST_ID} characters")
+    parameters = _parameters(request, "the request")
+    by_default = _flag(parameters.get("binary_data_output", False), "binary_data_output")
+    return Call(
+        inputs,
+        face.check(inputs),
+        identity,
+        _wanted(face, request.get("outputs"), by_default=by_default),
+        client_timeout(parameters.get("timeout")),
+    )
+
+
+def _wanted(face: Face, outputs: object, *, by_default: bool) -> dict[str, bool]:
+    if outputs is None or outputs == []:
+        return dict.fromkeys(face.outputs, by_default)
+    if not isinstance(outputs, list):
+        raise BadRequestError(f"'outputs' is {quoted(outputs)}, expected a list")
+    wanted: dict[str, bool] = {}
+    for item in outputs:
+        if not isinstance(item, dict):
+            raise BadRequestError(f"an output is {quoted(item)}, expected an object")
+        spec = face.output(item.get("name"))
+        if spec.name in wanted:
+            raise BadRequestError(f"output {spec.name!r} is asked for twice")
+        parameters = _parameters(item, f"output {spec.name!r}")
+        wanted[spec.name] = _flag(parameters.get("binary_data", by_default), "binary_data")
+    return wanted
+
+
+def _parameters(item: dict[str, Any], what: str) -> dict[str, Any]:
+    parameters = item.get("parameters")
+    if parameters is None:
+        return {}
+    if not isinstance(parameters, dict):
+        raise BadRequestError(f"the parameters of {what} are {quoted(parameters)}, expected an object")
+    refuse_parameters(what, parameters)
+    return parameters
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise BadRequestError(f"the parameter {name!r} is {quoted(value)}, expected true or false")
+    return value
+
+
+def _elements(spec: TensorSpec, array: Array) -> Any:
+    """Return an output for JSON: flat, row-major; NaN and infinities, which JSON lacks, become null."""
+    if spec.is_bytes:
+        return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in array.ravel()]
+    return array.ravel()

@@ -1,0 +1,150 @@
+"""What the user may ask of the server, checked where it is said."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jr_onnx.errors import InputError
+
+MEBIBYTE = 1 << 20
+DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server listens.
+
+    Attributes:
+        host: Address or host name.
+        http_port: Port of REST; 0 takes a free one.
+        grpc_port: Port of gRPC; 0 takes a free one, None leaves gRPC away.
+        tls_cert: Certificate chain (PEM) of both transports, with `tls_key`.
+        tls_key: Its private key (PEM).
+        token_file: File with the bearer token that clients must send; None lets everybody in.
+    """
+
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int | None = 8001
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse ports that are none and half a TLS configuration."""
+        for what, port in (("HTTP", self.http_port), ("gRPC", self.grpc_port)):
+            if port is not None and not 0 <= port <= 65535:
+                raise InputError(f"the {what} port is {port}, expected 0 to 65535")
+        if self.http_port and self.http_port == self.grpc_port:
+            raise InputError(f"the HTTP port and the gRPC port are both {self.http_port}, expected two ports")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InputError(
+                "TLS needs a certificate and its key, found only one", hint="Give --tls-cert and --tls-key"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a client may ask for.
+
+    Attributes:
+        body_bytes: Largest request body.
+        json_bytes: Largest JSON in it; parsing JSON takes far longer than reading tensors.
+        total_bytes: Largest sum of all bodies that are being received or wait for an answer.
+        rows: Largest batch of one request.
+        queue: How many requests of one model may wait.
+        timeout_s: How long a request may take, from its last byte to its answer; also for its body to arrive.
+        drain_s: How long accepted requests may take to finish when the server is asked to stop.
+        drain_delay_s: How long the server goes on accepting, as "not ready", before it closes its doors.
+    """
+
+    body_bytes: int = 64 * MEBIBYTE
+    json_bytes: int = 16 * MEBIBYTE
+    total_bytes: int = 1024 * MEBIBYTE
+    rows: int = 256
+    queue: int = 512
+    timeout_s: float = 30.0
+    drain_s: float = 30.0
+    drain_delay_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse limits that let nothing through."""
+        for name in ("body_bytes", "json_bytes", "total_bytes", "rows", "queue", "timeout_s"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} is {getattr(self, name)}, expected more than 0")
+        if self.drain_s < 0 or self.drain_delay_s < 0:
+            raise InputError("the time to drain is negative, expected 0 seconds or more")
+        if self.total_bytes < self.body_bytes:
+            raise InputError(
+                f"all bodies together may have {self.total_bytes} bytes, expected the {self.body_bytes} of one or more"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How models run.
+
+    Attributes:
+        max_batch: Largest batch that waiting requests are joined into; 0 or 1 never joins.
+        delay_us: How long a request may wait for others that join it, in microseconds.
+        instances: How many runs of one model go on at a time.
+        threads: Threads of one run; None leaves a core to the server itself.
+        providers: ONNX Runtime's execution providers, the preferred one first.
+        expose_kappa: Clients see the kappa input and may set it.
+        reject_non_finite: Refuse NaN and infinities in inputs.
+    """
+
+    max_batch: int = 32
+    delay_us: int = 0
+    instances: int = 1
+    threads: int | None = None
+    providers: tuple[str, ...] = DEFAULT_PROVIDERS
+    expose_kappa: bool = False
+    reject_non_finite: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense."""
+        if self.max_batch < 0 or self.delay_us < 0:
+            raise InputError("the largest batch and the batching delay are expected to be 0 or more")
+        if self.instances < 1 or (self.threads is not None and self.threads < 1):
+            raise InputError("instances and threads are expected to be 1 or more")
+        if not self.providers:
+            raise InputError("no execution provider was given, expected at least one")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Everything `jr-onnx serve` can be told.
+
+    Attributes:
+        models: Model files (`NAME=FILE` gives a name) and model repositories.
+        address: Where it listens.
+        limits: How much clients may ask for.
+        running: How models run.
+        key: Public key (PEM) that every package of a repository must be signed for.
+        all_versions: Serve all versions of a model in a repository instead of the latest.
+        model_control: Clients may load and unload models.
+    """
+
+    models: tuple[str, ...]
+    address: Address = field(default_factory=Address)
+    limits: Limits = field(default_factory=Limits)
+    running: Running = field(default_factory=Running)
+    key: Path | None = None
+    all_versions: bool = False
+    model_control: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse to serve nothing."""
+        if not self.models:
+            raise InputError("no model was given", hint="Give model files or a model repository")

@@ -1,0 +1,154 @@
+"""The models that are loaded, by name and version; loading and unloading while requests go on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jr_onnx.serve.catalogue import Catalogue, Entry
+from jr_onnx.serve.faults import ForbiddenError, UnknownError, quoted
+from jr_onnx.serve.kserve_import import kserve_module
+from jr_onnx.serve.model import ServedModel
+from jr_onnx.serve.options import Limits, Running
+
+_repository: Any = kserve_module("kserve.model_repository")
+_extension: Any = kserve_module("kserve.protocol.model_repository_extension")
+_POLL_S = 0.01
+
+
+class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has no type information
+    """Loaded models; `models` of the base class holds the latest version of each.
+
+    Args:
+        catalogue: What can be loaded.
+        running: How models run.
+        limits: How much requests may ask for.
+    """
+
+    def __init__(self, catalogue: Catalogue, running: Running, limits: Limits) -> None:
+        super().__init__("")
+        self._catalogue = catalogue
+        self._running = running
+        self._limits = limits
+        self._versions: dict[str, dict[str, ServedModel]] = {}
+        self._loading = asyncio.Lock()
+
+    def find(self, name: str, version: str = "") -> ServedModel:
+        """Return a loaded model, its latest version where none is named.
+
+        Raises:
+            UnknownError: It is not loaded.
+        """
+        versions = self._versions.get(name)
+        if versions is None:
+            raise UnknownError(f"there is no model {quoted(name)}")
+        model = versions.get(version) if version else self.models.get(name)
+        if not isinstance(model, ServedModel):
+            raise UnknownError(f"model {quoted(name)} has no version {quoted(version)}, only {', '.join(versions)}")
+        return model
+
+    def all(self) -> list[ServedModel]:
+        """Return every version of every loaded model."""
+        return [model for versions in self._versions.values() for model in versions.values()]
+
+    def available(self) -> list[str]:
+        """Return the names of all models that are loaded or can be."""
+        return sorted({*self._catalogue.names(), *self._versions})
+
+    def open_all(self) -> list[ServedModel]:
+        """Open everything in the catalogue, before the server starts."""
+        for name in self._catalogue.names():
+            entries = self._catalogue.find(name)
+            self._install(name, [self._open(entry) for entry in entries])
+        return self.all()
+
+    async def load(self, name: str) -> None:
+        """Load a model, again if it is loaded; requests to the old one are answered by the old one.
+
+        Raises:
+            UnknownError: There is no such model.
+            JrError: It cannot be opened, or its package does not match its manifest.
+        """
+        async with self._loading:
+            models = await asyncio.to_thread(self._open_model, name)
+            old = list(self._versions.get(name, {}).values())
+            self._install(name, models)
+        await _finish(old)
+
+    async def unload_model(self, name: str) -> None:
+        """Stop offering a model, wait for the answers to its requests, and close it.
+
+        Raises:
+            UnknownError: It is not loaded.
+        """
+        if name not in self._versions:
+            raise UnknownError(f"there is no model {quoted(name)}")
+        old = list(self._versions.pop(name).values())
+        self.models.pop(name, None)
+        await _finish(old)
+
+    def _open_model(self, name: str) -> list[ServedModel]:
+        entries = self._catalogue.find(name)
+        if not entries:
+            raise UnknownError(f"there is no model {quoted(name)} to load")
+        return [self._open(entry) for entry in entries]
+
+    def _open(self, entry: Entry) -> ServedModel:
+        return ServedModel(entry.name, entry.version, entry.path, self._running, self._limits)
+
+    def _install(self, name: str, models: list[ServedModel]) -> None:
+        if models:
+            self._versions[name] = {model.version: model for model in models}
+            self.update(models[-1], name)
+
+
+class RepositoryExtension(_extension.ModelRepositoryExtension):  # type: ignore[misc] # kserve has no type information
+    """The protocol's repository extension over both transports.
+
+    Args:
+        registry: The models.
+        allowed: Clients may load and unload.
+    """
+
+    def __init__(self, registry: Registry, *, allowed: bool) -> None:
+        super().__init__(registry)
+        self._registry = registry
+        self._allowed = allowed
+
+    async def index(self, filter_ready: bool = False) -> list[dict[str, str]]:
+        """List what is loaded, and unless only that is wanted, what can be."""
+        rows = [
+            {"name": model.name, "version": model.version, "state": "READY", "reason": ""}
+            for model in self._registry.all()
+        ]
+        loaded = {row["name"] for row in rows}
+        if not filter_ready:
+            names = await asyncio.to_thread(self._registry.available)
+            rows += [
+                {"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
+                for name in names
+                if name not in loaded
+            ]
+        return sorted(rows, key=lambda row: (row["name"], row["version"]))
+
+    async def load(self, model_name: str) -> None:
+        """Load a model; see `Registry.load`."""
+        self._refuse_unless_allowed()
+        await self._registry.load(model_name)
+
+    async def unload(self, model_name: str) -> None:
+        """Unload a model; see `Registry.unload_model`."""
+        self._refuse_unless_allowed()
+        await self._registry.unload_model(model_name)
+
+    def _refuse_unless_allowed(self) -> None:
+        if not self._allowed:
+            raise ForbiddenError("this server was started with --no-model-control: models stay as they are")
+
+
+async def _finish(models: list[ServedModel]) -> None:
+    """Close models after the last answer; every request is bounded by its timeout, so this ends."""
+    while any(model.pending for model in models):
+        await asyncio.sleep(_POLL_S)
+    for model in models:
+        model.stop()

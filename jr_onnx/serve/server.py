@@ -1,0 +1,185 @@
+"""The whole server: loads the models, opens both transports, and drains them when it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from jr_onnx.errors import InputError
+from jr_onnx.serve.catalogue import Catalogue
+from jr_onnx.serve.dataplane import DataPlane
+from jr_onnx.serve.gate import Budget, Gate
+from jr_onnx.serve.grpc_server import GrpcServer
+from jr_onnx.serve.kserve_import import kserve_module
+from jr_onnx.serve.model import ServedModel
+from jr_onnx.serve.options import Address, ServeOptions
+from jr_onnx.serve.repository import Registry, RepositoryExtension
+from jr_onnx.serve.rest import RestApp
+from jr_onnx.serve.rest_server import RestServer
+
+_model_server: Any = kserve_module("kserve.model_server")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_POLL_S = 0.01
+_SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter while another wants it; Python's 5 ms would be added to a run's time."""
+
+
+class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no type information
+    """kserve's model server with our data plane and transports.
+
+    Args:
+        options: What to serve, where and how.
+        say: Takes messages to the operator.
+
+    Raises:
+        JrError: A model, a package, a certificate or the token file is not usable.
+    """
+
+    def __init__(self, options: ServeOptions, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._say = say
+        _check_certificate(options.address)
+        gate = Gate.from_file(options.address.token_file)
+        if gate.is_open and not options.address.is_loopback:
+            say(f"warning: everybody who reaches {options.address.host} may ask; --token-file keeps strangers out")
+        catalogue = Catalogue(options.models, key=options.key, all_versions=options.all_versions)
+        self._registry = Registry(catalogue, options.running, options.limits)
+        super().__init__(
+            http_port=options.address.http_port,
+            grpc_port=options.address.grpc_port or 0,
+            registered_models=self._registry,
+            enable_grpc=options.address.grpc_port is not None,
+            enable_latency_logging=False,
+            access_log_format=None,
+            grace_period=int(options.limits.drain_s),
+            ssl_certfile=None,
+            ssl_keyfile=None,
+        )
+        self.dataplane = DataPlane(self._registry, options.limits)
+        self.model_repository_extension = RepositoryExtension(self._registry, allowed=options.model_control)
+        shared = (
+            self.dataplane,
+            self.model_repository_extension,
+            gate,
+            options.limits,
+            Budget(options.limits.total_bytes),
+        )
+        self._app = RestApp(*shared)
+        self._grpc = GrpcServer(options.address, *shared) if options.address.grpc_port is not None else None
+        self._stopping: asyncio.Task[None] | None = None
+
+    def start(self, models: list[Any] | None = None) -> None:
+        """Load the models and serve until a signal comes; `models` is part of kserve's interface.
+
+        Raises:
+            JrError: A model cannot be opened, or a port cannot be had.
+        """
+        del models
+        for model in self._registry.open_all():
+            self._say(_describe(model))
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        gc.collect()
+        gc.freeze()  # what is there now stays; the collector need not look at it again
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._rest = RestServer(
+            self._app, self.dataplane, self.model_repository_extension, self._options.address, self._options.limits
+        )
+        grpc_port = await self._grpc.open() if self._grpc is not None else None
+        serving = asyncio.create_task(self._rest.start())
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.stop, number)
+        while not self._rest.started and not serving.done():
+            await asyncio.sleep(_POLL_S)
+        if self._rest.started:
+            self._say(_ready_line(self._options.address, self._rest.port, grpc_port))
+        await serving
+        if self._stopping is not None:
+            await self._stopping
+        for model in self._registry.all():
+            model.stop()
+        self._say(f"stopped: {self._accepted()} requests accepted, {self._answered()} answered")
+
+    def stop(self, sig: int) -> None:
+        """Begin to drain; a second signal stops at once."""
+        if self._stopping is not None:
+            self._rest.stop_now()
+            self._stopping.cancel()
+            return
+        self._say(
+            f"{signal.Signals(sig).name}: finishing what was accepted, at most {self._options.limits.drain_s:g} s"
+        )
+        self._stopping = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Say "not ready" first, so that balancers look elsewhere; then close the doors and finish."""
+        self.dataplane.draining = True
+        try:
+            await asyncio.sleep(self._options.limits.drain_delay_s)
+            self._rest.stop()
+            if self._grpc is not None:
+                await self._grpc.stop()
+        except asyncio.CancelledError:
+            return
+
+    def _accepted(self) -> int:
+        return self._app.accepted + (self._grpc.accepted if self._grpc is not None else 0)
+
+    def _answered(self) -> int:
+        return self._app.answered + (self._grpc.answered if self._grpc is not None else 0)
+
+
+def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        options: What to serve, where and how.
+        say: Takes messages to the operator, one line each.
+
+    Raises:
+        JrError: Something is not usable; nothing was served.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("jr-onnx: %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
+    Server(options, say).start()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _check_certificate(address: Address) -> None:
+    """Refuse a certificate that cannot be used, before any model is loaded."""
+    if address.tls_cert is None or address.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(address.tls_cert, address.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"the certificate {address.tls_cert} or its key cannot be used: {error}") from None
+
+
+def _describe(model: ServedModel) -> str:
+    notes = "".join(f"; {note}" for note in model.notes)
+    return f"loaded {model.name}/{model.version} from {model.path}{notes}"
+
+
+def _ready_line(address: Address, http_port: int, grpc_port: int | None) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    scheme, secure = ("https", "s") if address.tls_cert is not None else ("http", "")
+    line = f"ready: {scheme}://{host}:{http_port}"
+    return line if grpc_port is None else f"{line} and grpc{secure}://{host}:{grpc_port}"
