@@ -151,7 +151,7 @@ class Attack(ABC):
         if batch_size < 1:
             raise InputError(f"the batch size is {batch_size}, expected at least 1")
         source = self._source(target, source)
-        with thread_pool(target.threaded and source.threaded) as pool:
+        with thread_pool(target.threaded and target.device.type == "cpu") as pool:
             parts = [
                 self._run_batch(target, source, checked.part(start, start + batch_size), pool)
                 for start in range(0, len(checked), batch_size)

@@ -10,6 +10,7 @@ constant from its first evaluation could not differentiate with an inference ten
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from jr_onnx.attack.target import Target
 T = TypeVar("T")
 Work = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
 """From logits (n, K) with a graph, leaf (n, C, H, W) and aim (n, 2) to tensors of n rows."""
+Evaluate = Callable[[Tensor], Tensor]
 Screen = Callable[[Tensor, Tensor], Tensor]
 """From judged logits (n, K) and rows (n,) to the samples (n,) that need no gradient any more."""
 
@@ -96,14 +98,8 @@ class Oracle:
 
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Judge inputs (n, ...) of the samples `rows` (n,): logits (n, K), averaged if the model is random."""
-
-        def one(piece: slice) -> Tensor:
-            with torch.no_grad():
-                return self._judge(x[piece], rows[piece], self.judge.evaluate)
-
-        parts = self._map(one, x, self.judge, alone=self.judge.is_random)
+        judged = self._judge(x, rows)
         self._step += 1
-        judged = torch.cat(parts)
         self.tally.nonfinite[rows[~finite(judged)]] += 1
         return judged
 
@@ -140,55 +136,68 @@ class Oracle:
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, *, backwards: int = 1, screen: Screen | None = None
     ) -> Evaluation:
         """Judge inputs and run a differentiation of the source's logits, `backwards` backward passes long."""
-
-        def one(piece: slice) -> Evaluation:
-            return self._differentiate(x[piece], rows[piece], aim[piece], work, backwards, screen)
-
-        alone = not self._shared or self.judge.is_random
-        answers = self._map(one, x, self.source, alone=alone)
+        if self._shared and not self.judge.is_random:
+            found = self._in_one(x, rows, aim, work, backwards, screen)
+        else:
+            found = self._apart(x, rows, aim, work, backwards, screen)
         self._step += 1
-        judged = torch.cat([answer.logits for answer in answers])
-        parts = [answer.parts for answer in answers if answer.parts]
-        self.tally.nonfinite[rows[~finite(judged)]] += 1
-        joined = tuple(torch.cat(column) for column in zip(*parts, strict=True)) if parts else (x[:0, 0, 0, 0], x[:0])
-        return Evaluation(judged, torch.cat([answer.kept for answer in answers]), joined)
+        self.tally.nonfinite[rows[~finite(found.logits)]] += 1
+        return found
 
-    def _map(self, one: Callable[[slice], T], x: Tensor, view: Target, *, alone: bool) -> list[T]:
-        """Ask about every slice, on the threads if there are any.
-
-        Not where a model must change its state between slices (`alone`): another draw, or judge and source in turn.
-        """
-        pieces = slices(len(x), x[0].numel()) if x.device.type == "cpu" else [slice(0, len(x))]
-        if alone:
-            return [one(piece) for piece in pieces]
-        view.prepare()
-        if self.pool is None or len(pieces) == 1:
-            return [one(piece) for piece in pieces]
-        return list(self.pool.map(one, pieces))
-
-    def _differentiate(
+    def _in_one(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
     ) -> Evaluation:
-        if self._shared and not self.judge.is_random:
-            return self._one_forward(x, rows, aim, work, backwards, screen)
-        with torch.no_grad():
-            judged = self._judge(x, rows, self.judge.logits)
+        """Let every forward pass serve the verdict and the gradient."""
+
+        def one(piece: slice, evaluate: Evaluate) -> Evaluation:
+            return self._one_forward(evaluate, x[piece], rows[piece], aim[piece], work, backwards, screen)
+
+        answers = self._map(one, x, self.source)
+        kept = torch.cat([answer.kept for answer in answers])
+        return Evaluation(torch.cat([a.logits for a in answers]), kept, _join([a.parts for a in answers], x))
+
+    def _apart(
+        self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
+    ) -> Evaluation:
+        """Judge first and differentiate what is left then: another model, or one that has to be drawn."""
+        judged = self._judge(x, rows)
         kept = self._kept(judged, rows, screen)
         if not bool(kept.any()):
-            return Evaluation(judged, kept, ())
+            return Evaluation(judged, kept, _join([], x))
         x, rows, aim = x[kept], rows[kept], aim[kept]
-        total: tuple[Tensor, ...] = ()
         draws = self.draws if self.source.is_random else 1
         self.tally.forward[rows] += draws
         self.tally.backward[rows] += draws * backwards
+
+        def one(piece: slice, evaluate: Evaluate) -> tuple[Tensor, ...]:
+            leaf = x[piece].detach().requires_grad_()
+            return work(evaluate(leaf), leaf, aim[piece])
+
+        total: tuple[Tensor, ...] = ()
         for number in range(draws):
-            leaf = x.detach().requires_grad_()
-            parts = work(self.source.draw(self._key(number)).logits(leaf), leaf, aim)
+            parts = _join(self._map(one, x, self.source.draw(self._key(number))), x)
             total = parts if not total else tuple(a + b for a, b in zip(total, parts, strict=True))
         return Evaluation(judged, kept, total if draws == 1 else tuple(part / draws for part in total))
 
+    def _map(self, one: Callable[[slice, Evaluate], T], x: Tensor, view: Target) -> list[T]:
+        """Ask a view about every slice: on the threads, if there are any and the model allows it."""
+        pieces = slices(len(x), x[0].numel()) if x.device.type == "cpu" else [slice(0, len(x))]
+        if not view.threaded:
+            return [one(piece, view.logits) for piece in pieces]
+        view.prepare()
+        if self.pool is None or len(pieces) == 1:
+            return [one(piece, view.evaluate) for piece in pieces]
+        return list(self.pool.map(one, pieces, itertools.repeat(view.evaluate)))
+
     def _one_forward(
-        self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
+        self,
+        evaluate: Evaluate,
+        x: Tensor,
+        rows: Tensor,
+        aim: Tensor,
+        work: Work,
+        backwards: int,
+        screen: Screen | None,
     ) -> Evaluation:
         """Serve the verdict and the gradient from one forward pass.
 
@@ -198,7 +207,7 @@ class Oracle:
         does not depend on the company a sample is in.
         """
         leaf = x.detach().requires_grad_()
-        logits = self.source.evaluate(leaf)
+        logits = evaluate(leaf)
         self.tally.forward[rows] += 1
         judged = logits.detach()
         kept = self._kept(judged, rows, screen)
@@ -208,20 +217,21 @@ class Oracle:
         self.tally.backward[rows[kept]] += backwards
         if (len(x) - left) * backwards > 0.5 * left:
             leaf = x[kept].detach().requires_grad_()
-            return Evaluation(judged, kept, work(self.source.evaluate(leaf), leaf, aim[kept]))
+            return Evaluation(judged, kept, work(evaluate(leaf), leaf, aim[kept]))
         parts = work(logits, leaf, aim)
         return Evaluation(judged, kept, parts if left == len(x) else tuple(part[kept] for part in parts))
 
-    def _judge(self, x: Tensor, rows: Tensor, evaluate: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return logits by `evaluate`, or for a random model the logarithm of the mean probability over the draws."""
-        if not self.judge.is_random:
-            self.tally.forward[rows] += 1
-            return evaluate(x)
-        self.tally.forward[rows] += self.draws
-        if self.draws == 1:
-            return self.judge.draw(self._key(0)).logits(x)
-        several = [self.judge.draw(self._key(n)).logits(x).log_softmax(1) for n in range(self.draws)]
-        return torch.stack(several).logsumexp(0)
+    def _judge(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Return logits, or for a random model the logarithm of the mean probability over the draws."""
+
+        def one(piece: slice, evaluate: Evaluate) -> Tensor:
+            with torch.no_grad():
+                return evaluate(x[piece])
+
+        draws = self.draws if self.judge.is_random else 1
+        self.tally.forward[rows] += draws
+        several = [torch.cat(self._map(one, x, self.judge.draw(self._key(number)))) for number in range(draws)]
+        return several[0] if draws == 1 else torch.stack([logits.log_softmax(1) for logits in several]).logsumexp(0)
 
     def _key(self, number: int) -> int:
         """Return the key of a draw: the same ones at every step if several are averaged, else a fresh one.
@@ -245,3 +255,9 @@ class Oracle:
         self.tally.nonfinite[rows[~good]] += 1
         self.tally.zero_gradient[rows[largest == 0]] += 1
         return good
+
+
+def _join(parts: list[tuple[Tensor, ...]], x: Tensor) -> tuple[Tensor, ...]:
+    """Put the parts of slices together; slices of which nobody was left have none."""
+    full = [part for part in parts if part]
+    return tuple(torch.cat(column) for column in zip(*full, strict=True)) if full else (x[:0, 0, 0, 0], x[:0])

@@ -195,7 +195,8 @@ class TorchTarget(Target):
             self.device = tensors[0].device if tensors else torch.device(device or "cpu")
         else:
             self.device = torch.device(device or "cpu")
-        self.threaded = threaded and self.device.type == "cpu"
+        # A model that fixes its draw for the next evaluation alone has to be told before every slice.
+        self.threaded = threaded and reseed is None
 
     @property
     def is_random(self) -> bool:
