@@ -23,8 +23,8 @@ def show(evaluation: Evaluation) -> None:
         _show_verdict(figures)
     if not evaluation.complete:
         click.echo(
-            f"\nThese are {evaluation.samples} of {evaluation.run.samples} samples: run the other shards and merge them "
-            "with jr-onnx report, or run the same command again."
+            f"\nThese are {evaluation.samples} of {evaluation.run.samples} samples: run the other shards and merge "
+            "them with jr-onnx report, or run the same command again."
         )
 
 

@@ -25,7 +25,7 @@ from jr_onnx.kappa import KappaPlan
 CLASSES, SIDE, HIDDEN = 3, 4, 24
 
 
-def weights(seed: int = 0) -> tuple[np.ndarray, ...]:
+def weights(seed: int = 4) -> tuple[np.ndarray, ...]:
     generator = np.random.default_rng(seed)
     first = generator.standard_normal((SIDE * SIDE, HIDDEN)) / SIDE
     second = generator.standard_normal((HIDDEN, CLASSES)) / np.sqrt(HIDDEN)
@@ -84,16 +84,17 @@ def _with(entry: Entry, changes: dict[str, Any]) -> Entry:
 
 def handful(name: str, options: SuiteOptions, *, gradients: bool = True) -> list[Entry]:
     """One entry of each view."""
-    del name, gradients
+    del name
     ce = APGD(eps=options.eps, steps=5, seed=options.seed)
     soft = APGD(eps=options.eps, steps=5, seed=options.seed, backward="smooth:5")
-    return [
+    found = [
         Entry("apgd", ce, "exact", "white_box"),
         Entry("apgd/smooth", soft, "surrogate", "white_box"),
         Entry("apgd/transfer", ce, "transfer", "transfer", source_kappa=0.5),
         Entry("ddn", DDN(steps=5, seed=options.seed), "exact", "white_box"),
         Entry("square", Square(eps=options.eps, queries=8, seed=options.seed), "black_box", "black_box"),
     ]
+    return found if gradients else found[-1:]
 
 
 def request(folder: Path, **changes: Any) -> Request:
@@ -110,7 +111,7 @@ def request(folder: Path, **changes: Any) -> Request:
         "data": images(),
         "suite": "adaptive",
         "norm": "linf",
-        "eps": 0.15,
+        "eps": 0.1,
         "out": folder / "out",
         "device": "cpu",
         "block": 5,

@@ -1,0 +1,147 @@
+"""One self-contained page: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jr_onnx.attack.suite.outcome import Outcome
+from jr_onnx.attack.suite.summary import Comparison, Evaluation, Share
+from jr_onnx.errors import require
+from jr_onnx.modelfile import atomic_write
+from jr_onnx.report.plots import minimal_perturbation, robust_accuracy
+
+_SIGNIFICANT = 0.05
+
+
+def write(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]], path: Path) -> None:
+    """Write the page.
+
+    Raises:
+        MissingExtraError: matplotlib or jinja2 is not installed.
+        OutputError: The file cannot be written.
+    """
+    text = page(evaluation, outcomes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, [text.encode()])
+
+
+def page(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
+    """Return the page.
+
+    Args:
+        evaluation: What `summary.evaluate` found.
+        outcomes: What it was found from, for the curves.
+    """
+    jinja2 = require("jinja2", "report")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jr_onnx.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(percent=percent, interval=interval, relative=relative, p=p_value)
+    run = evaluation.run
+    kappas = sorted(set(run.kappas.values()))
+    labels = {figures.model for figures in evaluation.models}
+    markup: Any = require("markupsafe", "report").Markup
+    template = environment.get_template("report.html")
+    return str(
+        template.render(
+            evaluation=evaluation,
+            run=run,
+            kappa=_range(kappas),
+            preprocessing=_flat(run.preprocessing),
+            summary=summary(evaluation),
+            worst=worst_rows(evaluation),
+            clean=next((item for item in evaluation.comparisons if item.what == "clean accuracy"), None),
+            has_paper=any(item.protocol == "paper" for item in evaluation.models[0].entries),
+            bars=markup(robust_accuracy(evaluation)),
+            curves=markup(minimal_perturbation({key: value for key, value in outcomes.items() if key in labels})),
+        )
+    )
+
+
+def summary(evaluation: Evaluation) -> list[str]:
+    """Say in plain sentences what the retrofit buys."""
+    lines = []
+    for figures in evaluation.models:
+        if figures.verdict.masked:
+            lines.append(
+                f"Gradients of the {figures.model} model are masked: what attacks with its exact gradient report is too "
+                "good. Only the worst case over all attacks counts."
+            )
+    asked = [
+        item
+        for item in evaluation.comparisons
+        if item.what == f"robust accuracy, all attacks, {evaluation.run.norm} {evaluation.run.eps:.4g}"
+    ]
+    if asked:
+        lines.append(_gain(asked[0], evaluation))
+    for item in evaluation.minimal:
+        if item.p_value < _SIGNIFICANT and item.ratio != 1:
+            word = "larger" if item.ratio > 1 else "smaller"
+            lines.append(
+                f"The least {item.norm} perturbation that fools the retrofit is {abs(item.ratio - 1):.1%} {word} than "
+                f"the original's (median of {item.samples} paired samples, p {p_value(item.p_value)})."
+            )
+    return lines
+
+
+def worst_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the rows of the table of worst cases: name, a share per model, the comparison."""
+    compared = {item.what: item for item in evaluation.comparisons}
+    rows: dict[str, dict[str, Any]] = {}
+    for figures in evaluation.models:
+        for case in figures.worst:
+            budget = "" if case.eps is None else f", {case.norm} {case.eps:.4g}"
+            name = f"robust accuracy, {case.group}{budget}"
+            row = rows.setdefault(
+                name,
+                {"name": case.group + budget, "cells": [], "compared": compared.get(name), "all": "all" in case.group},
+            )
+            row["cells"].append(case.robust)
+    return list(rows.values())
+
+
+def _gain(item: Comparison, evaluation: Evaluation) -> str:
+    budget = f"{evaluation.run.norm} {evaluation.run.eps:.4g}"
+    text = f"{item.difference:+.1%} (95 % interval {item.low:+.1%} to {item.high:+.1%}, p {p_value(item.p_value)}) at {budget}"
+    if item.p_value >= _SIGNIFICANT:
+        return f"Against all attacks together the retrofit and the original do not differ significantly: {text}."
+    word = "more" if item.difference > 0 else "less"
+    return f"Against all attacks together the retrofit is {word} robust than the original: {text}."
+
+
+def percent(share: float) -> str:
+    """Write a share."""
+    return f"{share:.1%}".replace("%", " %")
+
+
+def interval(share: Share) -> str:
+    """Write a confidence interval."""
+    return f"{100 * share.low:.1f} to {100 * share.high:.1f}"
+
+
+def relative(size: float) -> str:
+    """Write a relative perturbation; infinity means that most samples survived."""
+    return f"{size:.2%}".replace("%", " %") if math.isfinite(size) else "not found"
+
+
+def p_value(value: float) -> str:
+    """Write a p-value."""
+    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
+def _range(kappas: list[float]) -> str:
+    if not kappas:
+        return "none"
+    return f"{kappas[0]:g}" if len(kappas) == 1 else f"{kappas[0]:g} to {kappas[-1]:g}"
+
+
+def _flat(text: str) -> str:
+    return ", ".join(f"{key} {value}" for key, value in json.loads(text).items() if key != "schema")
