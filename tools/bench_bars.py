@@ -73,13 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="NAME,...", help=", ".join(bar.name for bar in BARS))
     parser.add_argument("--json", type=Path, help="write the figures as JSON")
     parser.add_argument("--write", type=Path, help="replace the figures in this Markdown file")
+    parser.add_argument("--no-footprint", action="store_true", help="leave opening time and memory out")
     options = parser.parse_args(arguments)
     wanted = {name for name in options.only.split(",") if name} or {bar.name for bar in BARS}
     unknown = wanted - {bar.name for bar in BARS}
     if unknown:
         parser.error(f"there is no bar {sorted(unknown)[0]!r}")
     bars = [bar for bar in BARS if bar.name in wanted]
-    reports = [measure(bar, options.rounds) for bar in bars]
+    reports = [measure(bar, options.rounds, with_footprint=not options.no_footprint) for bar in bars]
     report = BarsReport(tuple(bar.name for bar in bars), tuple(reports), copy_bandwidth())
     text = render(report)
     print(text)
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if missed else 0
 
 
-def measure(bar: Bar, rounds: int) -> BenchReport:
+def measure(bar: Bar, rounds: int, *, with_footprint: bool = True) -> BenchReport:
     """Benchmark one bar's model."""
     print(f"{bar.title} ...", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="jr-onnx-bars-") as folder:
@@ -102,6 +103,7 @@ def measure(bar: Bar, rounds: int) -> BenchReport:
         request = Request(
             path, KAPPA, batches=(bar.batch,), rounds=max(rounds // (2 if bar.batch == 8 else 1), 1),
             sessions=("plain", "optimised", "standard"), with_profile=True, clock="cpu",
+            with_footprint=with_footprint,
         )  # fmt: skip
         return bench(request)
 

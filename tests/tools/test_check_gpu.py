@@ -1,0 +1,154 @@
+"""The GPU program: without a GPU it passes nothing; its logic is tried on the CPU provider."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jr_onnx.errors import JrError
+from jr_onnx.records import dumps, loads
+from tools import check_gpu
+from tools.gpu import bandwidth, kernel, models, placement, replay, sessions
+from tools.gpu.findings import Finding, GpuReport, SkipCheckError, Verdict, run_check
+from tools.gpu.sessions import CPU, open_session, require_on
+
+ON_CPU: list[Any] = [CPU]
+
+
+@pytest.fixture
+def no_gpu() -> None:
+    if sessions.has_gpu():
+        pytest.skip("there is a GPU here, so its absence cannot be tried")
+
+
+def test_without_a_gpu_everything_is_skipped_and_nothing_passes(
+    no_gpu: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "gpu.md"
+    page.write_text("not measured yet\n<!-- figures: begin -->\n<!-- figures: end -->\n", encoding="utf-8")
+    code = check_gpu.main(["--json", str(tmp_path / "report.json"), "--write", str(page)])
+    assert code == check_gpu.NOTHING_CHECKED
+    report = loads(GpuReport, (tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert len(report.findings) == len(check_gpu.CHECKS) + len(models.NETWORKS)
+    assert {finding.status for finding in report.findings} == {"skipped"}
+    assert {finding.summary for finding in report.findings} == {"skipped: no GPU"}
+    assert "nothing was checked" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8").startswith("not measured yet\n<!-- figures: begin -->\n<!-- figures: end")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_no_check_fails(tmp_path: Path) -> None:
+    if not sessions.has_gpu():
+        pytest.skip("no GPU that onnxruntime can use")
+    code = check_gpu.main(["--quick", "--json", str(tmp_path / "report.json")])
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    failed = [finding for finding in report["findings"] if finding["status"] == "failed"]
+    assert (code, failed) == (0, [])
+
+
+def test_a_check_that_breaks_has_failed_and_one_that_cannot_be_made_is_skipped() -> None:
+    def breaks() -> Verdict:
+        raise JrError("the kernel\nis gone")
+
+    def cannot() -> Verdict:
+        raise SkipCheckError("no torch")
+
+    broken = run_check("a", breaks, has_gpu=True)
+    assert (broken.status, broken.summary) == ("failed", "JrError: the kernel is gone")
+    skipped = run_check("b", cannot, has_gpu=True)
+    assert (skipped.status, skipped.summary) == ("skipped", "skipped: no torch")
+    good = run_check("c", lambda: Verdict("passed", "well", {"n": 1}), has_gpu=True)
+    assert (good.name, good.status, good.figures) == ("c", "passed", {"n": 1})
+
+
+@pytest.mark.parametrize("opset", [21, 22])
+def test_placement_is_read_from_a_run(opset: int) -> None:
+    verdict = placement.thresholded_relu(opset, ON_CPU)
+    assert verdict.figures == {"provider": CPU, "copies": 0}
+
+
+def test_fusion_is_read_from_the_optimised_graph() -> None:
+    assert placement.conv_relu_fusion(ON_CPU).figures["fused"] == 1.0
+
+
+def test_the_kernel_is_compared_in_every_type() -> None:
+    verdict = kernel.eager(ON_CPU, "cpu")
+    assert verdict.status == "passed", verdict.summary
+    assert verdict.figures == {"compared": 2 * 4 * len(kernel.LENGTHS), "wrong": 0}
+
+
+@pytest.mark.parametrize("check", [kernel.eager, kernel.bound, replay.captured_kernel])
+def test_a_wrong_kernel_fails(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a definition that is off by one sign bit every comparison must fail."""
+
+    def wrong(z: Any, dtype: str, cap: float | None) -> Any:
+        result = kernel_expected(z, dtype, cap).copy()
+        if result.size:
+            result[0] = 1
+        return result
+
+    kernel_expected = kernel.expected
+    monkeypatch.setattr(kernel, "expected", wrong)
+    monkeypatch.setattr(replay, "expected", wrong)
+    verdict = check(ON_CPU, "cpu") if check is kernel.eager else check(ON_CPU, "cpu", "cpu")
+    assert verdict.status == "failed"
+    assert verdict.figures["wrong"] > 1
+
+
+def test_bound_memory_and_fixed_places() -> None:
+    assert kernel.bound(ON_CPU, "cpu", "cpu").status == "passed"
+    assert replay.captured_kernel(ON_CPU, "cpu", "cpu").status == "passed"
+
+
+def test_draws_are_told_apart() -> None:
+    assert replay.replayed_random_uniform(ON_CPU, "cpu").figures["different"] > 1
+    assert replay.replayed_own_draw(ON_CPU, "cpu", "cpu").figures["different"] > 1
+    assert replay._distinct([0.3, 0.3, 0.3]).summary == "the same value at every replay"
+
+
+def test_samples_hold_the_values_that_matter() -> None:
+    for dtype in ("float32", "float16", "float64"):
+        z = kernel.sample(257, dtype)
+        own = np.asarray(kernel.round_kappa(kernel.KAPPA, dtype), dtype=dtype)
+        assert np.isnan(z).any()
+        assert (np.isinf(z) & (z < 0)).any()
+        assert (z == own).any()
+        assert (z == np.nextafter(own, own * 2)).any()
+    assert kernel.sample(0, "bfloat16").size == 0
+
+
+def test_bandwidth_is_judged_against_the_copy() -> None:
+    good = bandwidth.judge(1.05, 1.0, 1.1, elements=10**9)
+    assert good.status == "passed"
+    assert good.figures["copy_gb_s"] == 8.0
+    assert good.figures["part_of_copy"] == pytest.approx(1 / 1.05)
+    assert bandwidth.judge(1.2, 1.0, 1.1).status == "failed"
+    assert bandwidth.kernel_seconds(1 << 12, ON_CPU, "cpu", "cpu") > 0
+
+
+def test_models_are_measured_on_a_provider() -> None:
+    found = models.measure("wide_resnet", provider="cpu", batches=(1,), rounds=1)
+    assert [row.variant for row in found.cases[0].rows] == ["original", "where", "thresholded", "custom"]
+
+
+def test_a_session_elsewhere_is_noticed() -> None:
+    session = open_session(sessions.elementwise([sessions.helper.make_node("Relu", ["x"], ["y"])]), ON_CPU)
+    require_on(session, CPU)
+    with pytest.raises(JrError, match=f"runs on {CPU}, expected {sessions.CUDA}"):
+        require_on(session, sessions.CUDA)
+
+
+def test_the_page_holds_every_check_and_every_model() -> None:
+    benchmark = models.measure("wide_resnet", provider="cpu", batches=(1,), rounds=1)
+    findings = (Finding("one", "passed", "well", {}, 0.1), Finding("two", "failed", "wrong", {}, 0.2))
+    report = GpuReport(dataclasses.replace(benchmark.environment, gpu="a GPU"), {"torch": "2"}, findings, (benchmark,))
+    assert loads(GpuReport, dumps(report)) == report
+    text = check_gpu.render(report)
+    assert "on a GPU," in text
+    assert "| two | failed | wrong |" in text
+    assert "| wide_resnet | 1 | " in text

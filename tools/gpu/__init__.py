@@ -1,0 +1,1 @@
+"""What `tools/check_gpu.py` checks and measures, one subject a file."""
