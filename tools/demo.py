@@ -34,9 +34,10 @@ def main() -> None:
     show_accuracy()
     show("jr-onnx attack out/demo/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 --out out/demo/attack")
     print(f"\nDone in {time.monotonic() - started:.0f} s. The results lie in {OUT.relative_to(ROOT)}:")
-    for path in sorted(OUT.rglob("*")):
-        if path.is_file():
-            print(f"  {path.relative_to(ROOT)}  {path.stat().st_size} bytes")
+    for path in sorted(OUT.iterdir()):
+        inside = sum(item.is_file() for item in path.rglob("*"))
+        size = f"{inside} files" if path.is_dir() else f"{path.stat().st_size} bytes"
+        print(f"  {path.relative_to(ROOT)}  {size}")
 
 
 def show(command: str) -> None:
