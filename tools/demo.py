@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,9 @@ def main() -> None:
     show("jr-onnx verify out/demo/digits.jr.onnx out/demo/digits.onnx --data digits")
     show_accuracy()
     show("jr-onnx attack out/demo/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 --out out/demo/attack")
+    show("jr-onnx package triton out/demo/digits.jr.onnx -o out/demo/repository --name digits")
+    show("jr-onnx verify-package out/demo/repository")
+    serve_and_ask()
     print(f"\nDone in {time.monotonic() - started:.0f} s. The results lie in {OUT.relative_to(ROOT)}:")
     for path in sorted(OUT.iterdir()):
         inside = sum(item.is_file() for item in path.rglob("*"))
@@ -59,6 +64,44 @@ def show_accuracy() -> None:
         command = ["rewrite", str(OUT / "digits.onnx"), "--kappa", str(kappa), "-o", str(path)]
         subprocess.run([sys.executable, "-m", "jr_onnx", *command], check=True, capture_output=True)
         print(f"  kappa {kappa:<5g} {accuracy(path, data.images, data.labels):.2%}")
+
+
+def serve_and_ask() -> None:
+    """Serve the package on loopback, ask it over HTTP and gRPC, and stop the server as an orchestrator would."""
+    http_port, grpc_port = free_port(), free_port()
+    command = f"jr-onnx serve out/demo/repository --http-port {http_port} --grpc-port {grpc_port}"
+    print(f"\n$ {command} &", flush=True)
+    words = shlex.split(command)
+    server = subprocess.Popen([sys.executable, "-m", "jr_onnx", *words[1:]], cwd=ROOT)
+    try:
+        wait_until_ready(server, f"http://127.0.0.1:{http_port}/v2/health/ready")
+        addresses = [f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}"]
+        print(f"$ python -m tools.demo_client {' '.join(addresses)}", flush=True)
+        subprocess.run([sys.executable, "-m", "tools.demo_client", *addresses], cwd=ROOT, check=True)
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
+    """Wait until the server says that it is ready; leaves with 1 when it stops or takes over a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - an address made here
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    sys.exit("the demo stopped: the server did not become ready")
+
+
+def free_port() -> int:
+    """Return a TCP port on loopback that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def accuracy(model: Path, images: np.ndarray, labels: np.ndarray) -> float:
