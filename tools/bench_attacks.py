@@ -168,13 +168,16 @@ def main() -> None:
         workers = [worker for worker in started if worker is not None]
         try:
             attacks = options.attacks.split(",")
-            choose_batches(workers, attacks, sorted({min(int(s), len(data)) for s in options.batch_sizes.split(",")}))
-            results = [compare(workers, attack, options.rounds) for attack in attacks]
+            sizes = sorted({min(int(s), len(data)) for s in options.batch_sizes.split(",")})
+            results = []
+            for attack in attacks:
+                choose_batches(workers, [attack], sizes)
+                results.append(compare(workers, attack, options.rounds))
+                show(results[-1:])  # at once: a long run that is broken off has said something
         finally:
             for worker in workers:
                 worker.process.terminate()
                 worker.process.wait()
-    show(results)
     if options.json:
         options.json.write_text(json.dumps({"settings": values, "results": results}, indent=2), encoding="utf-8")
 
