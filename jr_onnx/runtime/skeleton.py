@@ -116,7 +116,7 @@ def refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> 
 
 
 def can_take_files() -> bool:
-    """Tell whether this ONNX Runtime takes external data from memory (1.23 and later)."""
+    """Tell whether this ONNX Runtime takes external data from memory (1.24 and later)."""
     import onnxruntime
 
     return hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory")

@@ -401,7 +401,7 @@ def test_an_optimised_model_that_does_not_open_leads_to_the_plain_way(monkeypatc
 
 
 def test_an_older_onnx_runtime_takes_everything_inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before 1.23 external data cannot come from memory."""
+    """Before 1.24 external data cannot come from memory."""
     for module in ("skeleton", "optimizer"):
         monkeypatch.setattr(f"jr_onnx.runtime.{module}.can_take_files", lambda: False)
     fast, plain = open_both(convnet(), KAPPA)
