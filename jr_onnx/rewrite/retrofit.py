@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +13,7 @@ import onnx
 
 from jr_onnx import provenance
 from jr_onnx._version import __version__
-from jr_onnx.errors import InputError, KappaError, NoSiteError, OutputError, RefusalError
+from jr_onnx.errors import OutputError, RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, save
 from jr_onnx.provenance import Provenance
@@ -24,7 +23,8 @@ from jr_onnx.rewrite.apply import Edit, Wish, apply
 from jr_onnx.rewrite.convert import convert
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.rewrite.scopes import main_scope
-from jr_onnx.rewrite.sites import LocatedSite, Refusal, SiteTable, locate
+from jr_onnx.rewrite.selection import Selection, select
+from jr_onnx.rewrite.sites import Refusal, locate
 from jr_onnx.rewrite.undo import undo
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     original = base.model
     files = check(original.proto, original.folder, hash_data=options.hash_data) if original.folder is not None else ()
     findings = locate(original.proto)
-    chosen = _select(findings.located, findings.table, options)
+    chosen = select(findings.located, findings.table, Selection(options.plan, options.include, options.exclude))
     model = onnx.ModelProto()
     model.CopyFrom(original.proto)
     ids = {item.site.id for item in chosen}
@@ -306,61 +306,6 @@ def _base(source: ModelFile, options: Options) -> _Base:
     return dataclasses.replace(
         base, model=converted, converted_from=base.converted_from or before, conversion=tuple(lines)
     )
-
-
-def _select(located: Sequence[LocatedSite], table: SiteTable, options: Options) -> list[LocatedSite]:
-    """Return the sites to rewrite.
-
-    Raises:
-        NoSiteError: There is none.
-        KappaError: A pattern of the kappa map matches no site.
-        InputError: A filter is no regular expression, or matches no site.
-    """
-    if not located:
-        raise NoSiteError(_why_no_site(table))
-    ids = [item.site.id for item in located]
-    lost = options.plan.unmatched(ids)
-    if lost:
-        raise KappaError(
-            f"the kappa map's entry {lost[0]!r} matches none of the {len(ids)} sites",
-            hint=f"Site ids look like {ids[0]!r}; jr-onnx inspect lists them",
-        )
-    include = [_expression(pattern, "--include", ids) for pattern in options.include]
-    exclude = [_expression(pattern, "--exclude", ids) for pattern in options.exclude]
-    chosen = [
-        item
-        for item in located
-        if (not include or any(pattern.search(item.site.id) for pattern in include))
-        and not any(pattern.search(item.site.id) for pattern in exclude)
-        and options.plan.for_site(item.site.id) is not None
-    ]
-    if not chosen:
-        raise NoSiteError(f"--include, --exclude and the kappa map leave none of the {len(ids)} sites")
-    return chosen
-
-
-def _expression(pattern: str, option: str, ids: Sequence[str]) -> re.Pattern[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"{option} {pattern!r} is no regular expression: {error}") from None
-    if not any(compiled.search(site) for site in ids):
-        raise InputError(
-            f"{option} {pattern!r} matches none of the {len(ids)} sites",
-            hint=f"Site ids look like {ids[0]!r}; jr-onnx inspect lists them",
-        )
-    return compiled
-
-
-def _why_no_site(table: SiteTable) -> str:
-    if table.refusals:
-        first = table.refusals[0]
-        more = f" (and {len(table.refusals) - 1} more)" if len(table.refusals) > 1 else ""
-        return f"no site can be rewritten: {first.id} ({first.op_type}): {first.reason}{more}"
-    if table.others:
-        first_other = table.others[0]
-        return f"no site found: the model has no ReLU; {first_other.id} ({first_other.op_type}): {first_other.reason}"
-    return "no site found: the model has no ReLU"
 
 
 def _warnings(options: Options, edit: Edit) -> list[str]:

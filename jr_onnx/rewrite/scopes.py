@@ -14,6 +14,7 @@ import onnx
 from jr_onnx.errors import ModelError
 
 STANDARD_DOMAINS = ("", "ai.onnx")
+_LARGEST_VERSION = 2**31 - 1  # onnx looks schemas up by a C int
 
 
 @dataclass(eq=False)
@@ -91,7 +92,7 @@ def normal_domain(domain: str) -> str:
 
 def opset_table(imports: MutableSequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
     """Return domain -> version of a list of opset imports."""
-    return {normal_domain(entry.domain): int(entry.version) for entry in imports}
+    return {normal_domain(entry.domain): min(int(entry.version), _LARGEST_VERSION) for entry in imports}
 
 
 def main_scope(model: onnx.ModelProto, taken: set[str] | None = None) -> Scope:

@@ -197,12 +197,18 @@ def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refu
         names = ", ".join(sorted(NAMES.get(number, str(number)) for number in found))
         return Refused(f"its function is called with several element types ({names}), and kappa is rounded to one")
     number = found.pop()
-    name = NAMES.get(number, TensorProto.DataType.Name(number).lower())
+    name = _type_name(number)
     if name in FLOAT_DTYPES:
         return match.with_dtype(name)
     if name.startswith(("int", "uint")):
         return Refused(f"it is an integer ReLU ({name}); a jump below 1 would change nothing, others are not meant")
     return Refused(f"its element type is {name}, expected one of {', '.join(FLOAT_DTYPES)}")
+
+
+def _type_name(number: int) -> str:
+    if number in NAMES:
+        return NAMES[number]
+    return str(TensorProto.DataType.Name(number)).lower() if number in TensorProto.DataType.values() else f"{number}"
 
 
 class _Readers:

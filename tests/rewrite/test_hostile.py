@@ -165,3 +165,29 @@ def test_a_damaged_undo_is_no_internal_error_for_a_second_retrofit() -> None:
     with pytest.raises(JrError) as caught:
         rewrite(tampered(nodes=77), 0.2, replace=True)
     assert caught.value.exit_code == 2
+
+
+def test_two_nodes_that_yield_one_name_are_refused() -> None:
+    model = simple()
+    model.graph.node.insert(1, model.graph.node[0])
+    with pytest.raises(ModelError, match=r"several nodes of the main graph yield 'h', ONNX wants each name once"):
+        rewrite(model, 0.1)
+
+
+@pytest.mark.parametrize("version", [2**31, 2**62, -1, 99])
+def test_an_opset_that_does_not_exist_is_no_internal_error(version: int) -> None:
+    model = simple()
+    model.opset_import[0].version = version
+    assert len(find_sites(model).sites) == (version > 0)
+    for options in ({}, {"lowering": "custom"}, {"opset": 17}):
+        try:
+            rewrite(model, 0.1, **options)
+        except JrError as error:
+            assert error.exit_code in (2, 3, 4)  # noqa: PT017 - an answer and a refusal are both welcome
+
+
+def test_an_element_type_that_does_not_exist_is_named_by_its_number() -> None:
+    model = simple()
+    model.graph.input[0].type.tensor_type.elem_type = 999
+    (refusal,) = find_sites(model).refusals
+    assert "its element type is 999" in refusal.reason
