@@ -148,7 +148,8 @@ def from_numbers(spec: TensorSpec, shape: tuple[int, ...], data: object) -> Arra
     if not isinstance(data, list):
         raise BadRequestError(f"the data of input {spec.name!r} is {quoted(data)}, expected a list")
     try:
-        array: Array = np.array(data, dtype=object if spec.is_bytes else None)
+        # NumPy makes float64 of a list of integers below and above 2^63, which loses digits.
+        array: Array = np.array(data, dtype=object if spec.is_bytes or spec.datatype == "UINT64" else None)
     except (ValueError, OverflowError, RecursionError):
         raise BadRequestError(f"the data of input {spec.name!r} is nested unevenly or holds no numbers") from None
     if array.size != math.prod(shape) or (array.ndim > 1 and array.shape != shape):
@@ -164,6 +165,11 @@ def _converted(spec: TensorSpec, array: Array) -> Array:
         if not all(isinstance(element, str) for element in array.ravel()):
             raise BadRequestError(f"the data of input {spec.name!r} holds something else than strings")
         return array
+    if array.dtype.kind == "O" and all(type(element) is int for element in array.ravel()):
+        bounds = np.iinfo(np.uint64)
+        if array.size and (array.min() < bounds.min or array.max() > bounds.max):
+            raise BadRequestError(f"the data of input {spec.name!r} holds numbers out of the range of {spec.datatype}")
+        array = array.astype(np.uint64)
     wanted = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[spec.dtype.kind]
     if array.dtype.kind not in wanted:
         raise BadRequestError(f"the data of input {spec.name!r} holds {array.dtype.name}, expected {spec.datatype}")
