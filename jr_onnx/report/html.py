@@ -68,13 +68,12 @@ def page(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) 
 
 def summary(evaluation: Evaluation) -> list[str]:
     """Say in plain sentences what the retrofit buys."""
-    lines = []
-    for figures in evaluation.models:
-        if figures.verdict.masked:
-            lines.append(
-                f"Gradients of the {figures.model} model are masked: what attacks with its exact gradient report is too "
-                "good. Only the worst case over all attacks counts."
-            )
+    lines = [
+        f"Gradients of the {figures.model} model are masked: what attacks with its exact gradient report is too good. "
+        "Only the worst case over all attacks counts."
+        for figures in evaluation.models
+        if figures.verdict.masked
+    ]
     asked = [
         item
         for item in evaluation.comparisons
@@ -110,7 +109,8 @@ def worst_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _gain(item: Comparison, evaluation: Evaluation) -> str:
     budget = f"{evaluation.run.norm} {evaluation.run.eps:.4g}"
-    text = f"{item.difference:+.1%} (95 % interval {item.low:+.1%} to {item.high:+.1%}, p {p_value(item.p_value)}) at {budget}"
+    span = f"95 % interval {item.low:+.1%} to {item.high:+.1%}, p {p_value(item.p_value)}"
+    text = f"{item.difference:+.1%} ({span}) at {budget}"
     if item.p_value >= _SIGNIFICANT:
         return f"Against all attacks together the retrofit and the original do not differ significantly: {text}."
     word = "more" if item.difference > 0 else "less"

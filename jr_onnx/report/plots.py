@@ -59,6 +59,7 @@ def minimal_perturbation(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
             if members:
                 edge = max(edge, _curve(panel, label, members))
         panel.set(title=norm, xlabel="relative perturbation (paper, eq. 12)", ylim=(0, 1.02), xlim=(0, edge or 1.0))
+        panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.25)
     first = figure.axes[0]
     first.set_ylabel("share of samples fooled")

@@ -151,6 +151,8 @@ class _Runner:
         target = contender.target.in_units(entry.units)
         found = contender.source(entry.source_kappa, entry.source_jump)
         source = found.in_units(entry.units) if found is not None and found is not contender.target else None
+        if contender.is_plain and contender.plain_source(entry.source_kappa, entry.source_jump):
+            source = None  # it is the attacked network itself: one forward pass serves the verdict and the gradient
         if source is None or not entry.crafted_elsewhere:
             return self._shared(contender, entry, target, source)
         crafted = self._shared(contender, entry, source, None)

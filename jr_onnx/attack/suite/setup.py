@@ -107,7 +107,7 @@ def prepare(request: Request) -> Prepared:
     kappas = {site.id: site.kappa for site in record.sites}
     random = record.plan.random is not None
     notes: list[str] = []
-    device = _device(request.device)
+    device = device_of(request.device)
     shape = request.data.shape
     contenders = []
     for label, path in ((ORIGINAL, original), (RETROFIT, retrofit)):
@@ -167,16 +167,27 @@ def _module(path: Path, device: torch.device, request: Request, notes: list[str]
     if request.black_box:
         return None
     try:
-        net = load_torch(path, device=device)
+        net = trusted_module(path, device, request.preprocessing, request.data)
     except UnsupportedOpsError as error:
         notes.append(f"{error.message}; only black-box attacks are run")
         return None
     notes.extend(net.notes)
-    sample = request.preprocessing.apply(request.data.images[:PARITY_SAMPLES])
+    return net
+
+
+def trusted_module(path: Path, device: torch.device, preprocessing: Preprocessing, data: ImageData) -> OnnxModule:
+    """Return a model file as a torch module that is proved to compute what ONNX Runtime computes on real images.
+
+    Raises:
+        UnsupportedOpsError: The model has operators that torch cannot evaluate; the error lists all of them.
+        VerificationError: The module computes something else.
+    """
+    net = load_torch(path, device=device)
+    sample = preprocessing.apply(data.images[:PARITY_SAMPLES])
     wanted = [size if size is not None else -1 for size in net.input_shape[1:]]
     if len(wanted) != sample.ndim - 1:
         sample = np.ascontiguousarray(sample.reshape(len(sample), *wanted))
-    notes.extend(check_parity(net, path, sample).notes)
+    check_parity(net, path, sample)
     return net
 
 
@@ -212,7 +223,12 @@ def _check_shard(request: Request) -> None:
         )
 
 
-def _device(wish: str) -> torch.device:
+def device_of(wish: str) -> torch.device:
+    """Return the device for "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: There is no such device.
+    """
     if wish == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wish == "cuda" and not torch.cuda.is_available():

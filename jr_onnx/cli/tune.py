@@ -1,0 +1,159 @@
+"""`jr-onnx tune`: which kappa, and whether any."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jr_onnx.cli.output import json_option, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from jr_onnx.tune import TuneResult
+
+
+@click.command("tune")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--data", "spec", default="digits", show_default=True, help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR."
+)
+@click.option(
+    "--max-accuracy-drop", default="1%", show_default=True, help="Largest loss of clean accuracy, such as 1% or 0.01."
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["adaptive", "paper"]),
+    default="adaptive",
+    show_default=True,
+    help="Robust accuracy against adaptive attacks, or the paper's DeepFool perturbation (figure 4; not adaptive).",
+)
+@click.option("--grid", help="Kappas to try, such as 0.1,0.2,0.5.  [default: quantiles of the pre-activations]")
+@click.option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best common one.")
+@click.option(
+    "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Norm of the adaptive budget."
+)
+@click.option("--eps", default="8/255", show_default=True, help="Adaptive budget in pixel scale [0, 1].")
+@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Steps per adaptive attack.")
+@click.option("--preprocess", default="none", show_default=True, help="What the model expects; see jr-onnx attack.")
+@click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True, help="Images to attack.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="Draw the trade-off (.png, .svg), as the paper's figure 4."
+)
+@click.option("--kappa-map", type=click.Path(path_type=Path), help="Write the recommended kappa of every site as JSON.")
+@json_option
+def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | None, **given: Any) -> None:
+    """Choose the kappa of MODEL on the validation split, which jr-onnx attack does not touch.
+
+    Clean accuracy is measured on the whole split, the objective on its first images. The recommendation is kappa 0
+    unless a paired test shows a gain within the allowed loss of accuracy.
+    """
+    from jr_onnx.cli.attack import fraction
+    from jr_onnx.cli.progress import progress
+    from jr_onnx.data import Preprocessing, load
+    from jr_onnx.errors import require
+    from jr_onnx.modelfile import atomic_write
+
+    require("torch", "attack")
+    if plot is not None:
+        require("matplotlib", "report")
+    from jr_onnx.tune import Objective, TuneRequest, tune
+
+    request = TuneRequest(
+        model=model,
+        data=load(given["spec"], split="validation"),
+        objective=Objective(
+            given["objective"], given["norm"], fraction(given["eps"]), steps=given["steps"], seed=given["seed"]
+        ),
+        attacked=given["limit"],
+        preprocessing=Preprocessing.parse(given["preprocess"]),
+        grid=_grid(given["grid"]),
+        max_drop=_share(given["max_accuracy_drop"]),
+        per_site=given["per_site"],
+        device=given["device"],
+    )
+    with progress("tuning") as notify:
+        result = tune(request, notify)
+    if plot is not None:
+        _plot(result, plot)
+    chosen = result.points[result.recommended]
+    if kappa_map is not None:
+        atomic_write(kappa_map, [(json.dumps(chosen.kappas, indent=2) + "\n").encode()])
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+    if chosen.kappa:
+        say(f"next: jr-onnx rewrite {model} --kappa {chosen.kappa:g}")
+    elif chosen.kappa is None:
+        say(f"next: jr-onnx rewrite {model} --kappa-map {kappa_map or 'FILE (write it with --kappa-map)'}")
+
+
+def _grid(text: str | None) -> tuple[float, ...]:
+    from jr_onnx.errors import InputError
+
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--grid is {text!r}, expected numbers such as 0.1,0.2,0.5") from None
+
+
+def _share(text: str) -> float:
+    from jr_onnx.errors import InputError
+
+    number, sign, rest = text.strip().partition("%")
+    try:
+        value = float(number) / (100 if sign else 1)
+    except ValueError:
+        value = -1.0
+    if rest or not 0 <= value <= 1:
+        raise InputError(f"--max-accuracy-drop is {text!r}, expected a share such as 1% or 0.01")
+    return value
+
+
+def _show(result: TuneResult) -> None:
+    print_table(
+        ("kappa", "clean", "drop", result.objective, "gain", "95 %", "p", ""),
+        [
+            (
+                f"{point.kappa:g}" if point.kappa is not None else "per site",
+                f"{point.clean:.2%}",
+                f"{point.drop:.2%}",
+                f"{point.objective:.2%}",
+                f"{point.gain:+.2%}",
+                f"{point.low:+.2%} to {point.high:+.2%}",
+                f"{point.p_value:.2g}",
+                ("recommended" if place == result.recommended else "") if point.allowed else "costs too much",
+            )
+            for place, point in enumerate(result.points)
+        ],
+        title=f"{result.model} on {result.data}: {result.measure}, {result.attacked} of {result.samples} images",
+    )
+    chosen = result.points[result.recommended]
+    if chosen.kappa is None:
+        click.echo("\nrecommendation: a kappa per site: " + ", ".join(f"{k}={v:g}" for k, v in chosen.kappas.items()))
+    else:
+        click.echo(f"\nrecommendation: kappa {chosen.kappa:g}")
+    click.echo(f"reason: {result.reason}")
+
+
+def _plot(result: TuneResult, path: Path) -> None:
+    from jr_onnx.errors import OutputError
+    from jr_onnx.report.plots import trade_off
+
+    points = [point for point in result.points if point.kappa is not None]
+    chosen = result.points[result.recommended].kappa
+    figure = trade_off(
+        [point.kappa or 0.0 for point in points],
+        {"clean accuracy": [point.clean for point in points], result.objective: [point.objective for point in points]},
+        chosen,
+    )
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write the plot {path}: {error}", hint="Use a name ending in .png or .svg") from None

@@ -1,0 +1,7 @@
+"""Choose kappa on a validation split: what it costs in accuracy, what it buys, and whether that is more than chance."""
+
+from jr_onnx.tune.objective import Objective
+from jr_onnx.tune.records import TunePoint, TuneResult
+from jr_onnx.tune.sweep import TuneRequest, tune
+
+__all__ = ["Objective", "TunePoint", "TuneRequest", "TuneResult", "tune"]

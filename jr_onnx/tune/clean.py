@@ -1,0 +1,77 @@
+"""Clean accuracy over many kappas: one file with kappa as a run-time input, one ONNX Runtime session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.data import ImageData, InputAdapter, ModelInput, Preprocessing
+from jr_onnx.errors import require
+from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
+from jr_onnx.rewrite import rewrite
+
+Bools = npt.NDArray[np.bool_]
+
+
+class CleanAccuracy:
+    """Answers which samples a model gets right at a kappa that all its sites share."""
+
+    def __init__(
+        self, model: Path, folder: Path, data: ImageData, preprocessing: Preprocessing, *, output: str, batch: int = 256
+    ) -> None:
+        """Write the file with the kappa input, and open it.
+
+        Args:
+            model: The original.
+            folder: Where to write.
+            data: The samples.
+            preprocessing: What the model expects of pixels.
+            output: The output that holds the scores.
+            batch: Samples at a time, where the model leaves that free.
+        """
+        onnxruntime: Any = require("onnxruntime", "cpu")
+        from jr_onnx.runtime.session import InferenceSession
+
+        path, _ = rewrite(
+            model,
+            KappaPlan(0.0, input_name=DEFAULT_INPUT_NAME),
+            output=folder / f"{model.stem}.kappa.onnx",
+            force=True,
+        )
+        quiet = onnxruntime.SessionOptions()
+        quiet.log_severity_level = 3  # it warns that an initializer can be overridden, which is what we want of it
+        self._session = InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
+        images = [item for item in self._session.get_inputs() if item.name != DEFAULT_INPUT_NAME]
+        self._adapter = InputAdapter(ModelInput.of_session(images[0]), data.shape, preprocessing)
+        self._name = str(images[0].name)
+        declared = {
+            item.name: item for item in (*self._session.get_inputs(), *self._session.get_overridable_initializers())
+        }
+        kinds = {"tensor(double)": np.float64, "tensor(float16)": np.float16}
+        self._kappa_type = kinds.get(declared[DEFAULT_INPUT_NAME].type, np.float32)
+        self._output, self._data = output, data
+        self._batch = self._adapter.fixed_batch or batch
+
+    def right(self, kappa: float) -> Bools:
+        """Return which samples (N,) are classified correctly, with finite scores."""
+        feed = np.asarray(kappa, dtype=self._kappa_type)
+        parts = []
+        for images, labels in self._data.batches(self._batch):
+            count = len(images)
+            if self._adapter.fixed_batch is not None and count < self._batch:
+                images = np.concatenate([images, np.repeat(images[-1:], self._batch - count, axis=0)])
+            (scores,) = self._session.run(
+                [self._output], {self._name: self._adapter.to_model(images), DEFAULT_INPUT_NAME: feed}
+            )
+            scores = np.asarray(scores).reshape(len(images), -1)[:count]
+            parts.append((scores.argmax(axis=1) == labels) & np.isfinite(scores).all(axis=1))
+        result: Bools = np.concatenate(parts)
+        return result
+
+    def sweep(self, kappas: Iterable[float]) -> list[Bools]:
+        """Return `right` for every kappa."""
+        return [self.right(kappa) for kappa in kappas]

@@ -1,0 +1,264 @@
+"""The search, on validation data only: kappa over a grid, then site by site, against accuracy and an objective."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from jr_onnx import provenance
+from jr_onnx.attack.suite.contender import torch_target
+from jr_onnx.attack.suite.setup import device_of, trusted_module
+from jr_onnx.attack.suite.statistics import binomial_tail
+from jr_onnx.attack.suite.store import host, versions
+from jr_onnx.attack.target import TorchTarget
+from jr_onnx.data import ImageData, Preprocessing
+from jr_onnx.errors import InputError
+from jr_onnx.modelfile import load as load_file
+from jr_onnx.rewrite import restore
+from jr_onnx.semantics import validate_kappa
+from jr_onnx.torchnet.module import OnnxModule
+from jr_onnx.tune.clean import CleanAccuracy
+from jr_onnx.tune.objective import Objective
+from jr_onnx.tune.records import TunePoint, TuneResult
+
+QUANTILES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""The default grid: these quantiles of the positive pre-activations, so that a kappa silences that share of them."""
+
+LEVEL = 0.05
+"""Significance level of a gain, divided by the number of kappas tried."""
+
+_ROUNDS = 1000
+_OBSERVED = 64
+
+Floats = npt.NDArray[np.float64]
+Notify = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What to tune.
+
+    Attributes:
+        model: An original, or a retrofit, whose kappas are then ignored.
+        data: The validation split.
+        objective: What kappa is chosen for.
+        attacked: How many of the samples the objective is measured on, from the front.
+        preprocessing: What the model expects of pixels.
+        grid: Kappas to try; empty for the default grid. 0 is always tried.
+        max_drop: Largest allowed drop of clean accuracy, as a share.
+        per_site: Search site by site too.
+        device: Where torch computes: auto, cpu, cuda.
+    """
+
+    model: Path
+    data: ImageData
+    objective: Objective = field(default_factory=Objective)
+    attacked: int = 200
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    grid: tuple[float, ...] = ()
+    max_drop: float = 0.01
+    per_site: bool = False
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a grid or a limit that is none."""
+        for kappa in self.grid:
+            validate_kappa(kappa, "a kappa of the grid")
+        if not 0 <= self.max_drop <= 1:
+            raise InputError(f"the largest accuracy drop is {self.max_drop}, expected 0 to 1 (0 % to 100 %)")
+
+
+def tune(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
+    """Measure the trade-off, and recommend a kappa, which may be 0.
+
+    Args:
+        request: What to tune.
+        notify: Called after every setting, with how many are done, how many there are, and the setting.
+
+    Raises:
+        InputError: The model has no site.
+        UnsupportedOpsError: torch cannot evaluate the model, so that there are no gradients.
+        VerificationError: torch computes something else than ONNX Runtime.
+    """
+    with tempfile.TemporaryDirectory(prefix="jr-onnx-tune-") as folder:
+        model = request.model
+        if provenance.read(load_file(model).proto) is not None:
+            model = Path(restore(model, Path(folder) / model.name, force=True))
+        search = _Search(request, model, Path(folder), notify or (lambda *_: None))
+        points = search.uniform()
+        if request.per_site:
+            found = search.by_site(points)
+            points += [found] if found not in points else []
+    best, reason = recommend(points, request.max_drop, request.objective, tried=search.measured - 1)
+    return TuneResult(
+        model=request.model.name,
+        data=request.data.name,
+        data_sha256=request.data.digest,
+        samples=len(request.data),
+        attacked=min(request.attacked, len(request.data)),
+        objective=request.objective.name,
+        measure=request.objective.measure,
+        max_drop=request.max_drop,
+        points=tuple(points),
+        recommended=best,
+        reason=reason,
+        seed=request.objective.seed,
+        versions=versions(),
+        host=host(),
+    )
+
+
+def recommend(points: Sequence[TunePoint], max_drop: float, objective: Objective, *, tried: int) -> tuple[int, str]:
+    """Choose among points.
+
+    Args:
+        points: Kappa 0, then the others.
+        max_drop: Largest allowed drop of clean accuracy.
+        objective: What was measured.
+        tried: How many settings were measured to find the points: the level of significance is divided by it.
+
+    Returns:
+        The position of the chosen point, and the reason.
+    """
+    tried = max(1, tried)
+    allowed = [place for place, point in enumerate(points) if place and point.allowed]
+    if not allowed:
+        return 0, f"every kappa above 0 costs more than {max_drop:.1%} of clean accuracy"
+    sure = [place for place in allowed if points[place].p_value * tried < LEVEL and points[place].gain > 0]
+    if not sure:
+        best = max(allowed, key=lambda place: points[place].gain)
+        return 0, (
+            f"no allowed kappa gains significantly over kappa 0: the largest gain is {points[best].gain:+.1%} "
+            f"(95 % interval {points[best].low:+.1%} to {points[best].high:+.1%}, p "
+            f"{min(1.0, points[best].p_value * tried):.2g} for {tried} tries)"
+        )
+    best = max(sure, key=lambda place: (points[place].objective, points[place].clean))
+    chosen = points[best]
+    text = (
+        f"gains {chosen.gain:+.1%} (95 % interval {chosen.low:+.1%} to {chosen.high:+.1%}, p "
+        f"{min(1.0, chosen.p_value * tried):.2g} for {tried} tries) at {-chosen.drop:+.1%} of clean accuracy"
+    )
+    if objective.name == "paper":
+        text += "; under the paper's protocol, which does not adapt: check it with --objective adaptive"
+    return best, text
+
+
+class _Search:
+    """Measures settings, each once."""
+
+    def __init__(self, request: TuneRequest, model: Path, folder: Path, notify: Notify) -> None:
+        self.request, self.notify = request, notify
+        self.net = trusted_module(model, device_of(request.device), request.preprocessing, request.data)
+        self.sites = list(self.net.sites)
+        if not self.sites:
+            raise InputError(f"{request.model.name} has no site, so there is no kappa to choose")
+        self.target: TorchTarget = torch_target(self.net, request.preprocessing, None)
+        self.clean = CleanAccuracy(
+            model,
+            folder,
+            request.data,
+            request.preprocessing,
+            output=self.net.output_name,
+            batch=request.objective.batch,
+        )
+        self.attacked = request.data.take(np.arange(min(request.attacked, len(request.data))))
+        self.done, self.total, self.measured = 0, 0, 0
+        self.base: tuple[float, Floats] | None = None
+
+    def uniform(self) -> list[TunePoint]:
+        """Measure the grid; clean accuracies come from one session."""
+        wanted = self.request.grid or default_grid(self.net, self.target, self.attacked)
+        grid = sorted({0.0, *wanted})
+        self.total = len(grid) + (len(self.sites) * len(grid) if self.request.per_site else 0)
+        hits = self.clean.sweep(grid)
+        return [
+            self._point(kappa, dict.fromkeys(self.sites, kappa), float(np.mean(right)))
+            for kappa, right in zip(grid, hits, strict=True)
+        ]
+
+    def by_site(self, points: Sequence[TunePoint]) -> TunePoint:
+        """Improve one site's kappa at a time, from the best allowed uniform one (coordinate search, one round)."""
+        allowed = [point for point in points if point.allowed]
+        best = max(allowed, key=lambda point: (point.objective, point.clean))
+        for site in self.sites:
+            for kappa in [point.kappa for point in points]:
+                if kappa is None or kappa == best.kappas[site]:
+                    self._count(f"{site} at {kappa}")
+                    continue
+                kappas = {**best.kappas, site: kappa}
+                accuracy = self._torch_accuracy(kappas)
+                if points[0].clean - accuracy > self.request.max_drop:
+                    self._count(f"{site} at {kappa:g}")
+                    continue
+                trial = self._point(None, kappas, accuracy, f"{site} at {kappa:g}")
+                if (trial.objective, trial.clean) > (best.objective, best.clean):
+                    best = trial
+        return best
+
+    def _point(self, kappa: float | None, kappas: dict[str, float], accuracy: float, what: str = "") -> TunePoint:
+        scores = self.request.objective.scores(self.target, kappas, self.attacked.images, self.attacked.labels)
+        if self.base is None:
+            self.base = accuracy, scores
+        before, reference = self.base
+        low, high = _interval(scores - reference, self.request.objective.seed)
+        more, less = int(np.sum(scores > reference)), int(np.sum(scores < reference))
+        self.measured += 1
+        self._count(what or f"kappa {kappa:g}")
+        return TunePoint(
+            kappa=kappa,
+            kappas=kappas,
+            clean=accuracy,
+            drop=before - accuracy,
+            objective=float(scores.mean()),
+            gain=float(np.mean(scores - reference)),
+            low=low,
+            high=high,
+            p_value=binomial_tail(more, more + less, 0.5),
+            allowed=before - accuracy <= self.request.max_drop,
+        )
+
+    def _count(self, what: str) -> None:
+        self.done += 1
+        self.notify(self.done, self.total, what)
+
+    def _torch_accuracy(self, kappas: Mapping[str, float]) -> float:
+        """Return clean accuracy where sites differ, which the one run-time kappa cannot express."""
+        target, right = self.target.with_kappa(kappas), 0
+        with torch.no_grad():
+            for images, labels in self.request.data.batches(self.request.objective.batch):
+                logits = target.logits(torch.from_numpy(images).to(target.device))
+                right += int((logits.argmax(1).cpu().numpy() == labels).sum())
+        return right / len(self.request.data)
+
+
+def default_grid(net: OnnxModule, target: TorchTarget, data: ImageData) -> tuple[float, ...]:
+    """Return `QUANTILES` of the positive pre-activations of all sites, on a few images, to two digits."""
+    seen: list[npt.NDArray[np.float32]] = []
+
+    def note(_: str, z: torch.Tensor, __: torch.Tensor) -> None:
+        seen.append(z[z > 0].float().cpu().numpy())
+
+    plain = target.with_kappa(0.0)
+    with torch.no_grad(), net.observing(note):
+        plain.logits(torch.from_numpy(data.images[:_OBSERVED]).to(plain.device))
+    # A site with many units must not outvote one with few: the same number from each.
+    generator = np.random.default_rng(0)
+    parts = [generator.choice(values, 2000) for values in seen if len(values)]
+    if not parts:
+        raise InputError(
+            "no site has a positive pre-activation on these images, so no grid can be derived", hint="Give --grid"
+        )
+    return tuple(float(f"{value:.2g}") for value in np.quantile(np.concatenate(parts), QUANTILES))
+
+
+def _interval(differences: Floats, seed: int) -> tuple[float, float]:
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(0, len(differences), size=(_ROUNDS, len(differences)))
+    low, high = np.quantile(differences[rows].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,167 @@
+"""The page says what the evaluation says, and needs nothing but itself."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from jr_onnx.attack.suite.outcome import Outcome
+from jr_onnx.attack.suite.store import RunRecord
+from jr_onnx.attack.suite.summary import Evaluation, evaluate
+from jr_onnx.report import page, write
+from tests.attack.suite.builders import first, outcome
+
+Outcomes = dict[str, dict[str, Outcome]]
+
+
+def made(*, masked: bool = True, **changes: object) -> tuple[Evaluation, Outcomes]:
+    """An evaluation of 100 samples with an attack of each kind."""
+    won = {
+        "original": {"apgd": 60, "smooth": 61, "ddn": 100, "paper/pgd": 30},
+        "retrofit": {"apgd": 30, "smooth": 70 if masked else 31, "ddn": 100, "paper/pgd": 10},
+    }
+    kinds = {
+        "apgd": {},
+        "smooth": {"view": "surrogate"},
+        "ddn": {"eps": None, "norm": "l2", "relative": tuple(0.1 + 0.001 * row for row in range(100))},
+        "paper/pgd": {"eps": None, "protocol": "paper"},
+    }
+    outcomes = {
+        model: {name: outcome(name, first(count, 100), model=model, **kinds[name]) for name, count in entries.items()}
+        for model, entries in won.items()
+    }
+    fields: dict[str, object] = {
+        "suite": "full",
+        "entries": tuple(kinds),
+        "models": {"original": "a" * 64, "retrofit": "b" * 64},
+        "kappas": {"conv1/Relu": 0.5},
+        "data": "digits (test)",
+        "data_sha256": "c" * 64,
+        "samples": 100,
+        "block": 100,
+        "norm": "linf",
+        "eps": 0.1,
+        "seed": 0,
+        "preprocessing": '{"schema": "x", "layout": "NCHW"}',
+        "options": "{}",
+        "versions": {"torch": "2"},
+        "host": "a machine",
+        "device": "cpu",
+        **changes,
+    }
+    record = RunRecord(**fields)  # type: ignore[arg-type]
+    return evaluate(record, outcomes), outcomes
+
+
+class Checker(HTMLParser):
+    """Counts tags, and refuses what is closed wrongly."""
+
+    VOID = frozenset({"meta", "br", "img", "path", "use", "rect", "circle", "line", "polygon", "stop"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, _: object) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, _: object) -> None:
+        assert tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "text"):
+            self.text.append(data)
+
+
+def words(html: str) -> str:
+    checker = Checker()
+    checker.feed(html)
+    assert checker.open == []
+    return " ".join(" ".join(checker.text).split())
+
+
+def test_the_page_is_whole_and_self_contained(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.html"
+    write(*made(), path)
+    html = path.read_text(encoding="utf-8")
+    words(html)
+    assert html.count("<svg") == 2
+    assert "<script" not in html
+    links = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert all(link.startswith("#") for link in links), "only references within the pictures"
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_the_verdict_comes_first_with_evidence_and_remedy() -> None:
+    text = words(page(*made()))
+    assert "retrofit: gradients are masked" in text
+    assert "original: no sign of gradient masking" in text
+    assert text.index("gradients are masked") < text.index("Accuracy, worst case")
+    assert "(smooth) fools +40.0% of the samples beyond all exact attacks together" in text
+    assert "Remedy: the exact gradient hides" in text
+
+
+def test_figures_and_intervals_are_the_evaluations() -> None:
+    evaluation, outcomes = made()
+    text = words(page(evaluation, outcomes))
+    assert "all attacks, linf 0.1 39.0 % (30.0 to 48.8) 30.0 % (21.9 to 39.6) -9.0" in text
+    assert "Against all attacks together the retrofit is less robust than the original: -9.0%" in text
+    assert "l2 14.95 %" in text
+
+
+def test_a_difference_without_significance_is_no_gain() -> None:
+    evaluation, outcomes = made()
+    same = {"original": outcomes["original"], "retrofit": outcomes["original"]}
+    renamed = {
+        "original": same["original"],
+        "retrofit": {
+            name: Outcome.from_json({**item.to_json(), "model": "retrofit"}) for name, item in same["retrofit"].items()
+        },
+    }
+    text = words(page(evaluate(evaluation.run, renamed), renamed))
+    assert "do not differ significantly" in text
+
+
+def test_the_papers_protocol_is_labelled() -> None:
+    text = words(page(*made()))
+    assert "paper/pgd paper protocol, not adaptive" in text
+    assert "say nothing about an attacker who knows the defence" in text
+    assert "paper protocol (non-adaptive): PGD 70.0 %" in text
+
+
+def test_names_are_escaped() -> None:
+    html = page(*made(data="<script>alert(1)</script>"))
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_an_unfinished_run_says_so() -> None:
+    assert "100 of 250 samples are evaluated so far" in words(page(*made(samples=250)))
+
+
+def test_equal_evaluations_are_equal_pages() -> None:
+    assert page(*made()) == page(*made())
+
+
+@pytest.mark.parametrize("missing", ["ddn", "apgd"])
+def test_suites_without_minimal_attacks_or_without_budgets(missing: str) -> None:
+    evaluation, outcomes = made()
+    gone = {missing} if missing == "ddn" else {"apgd", "smooth"}
+    kept = {
+        model: {name: item for name, item in entries.items() if name not in gone} for model, entries in outcomes.items()
+    }
+    run = RunRecord.from_json(
+        {**evaluation.run.to_json(), "entries": [n for n in evaluation.run.entries if n not in gone]}
+    )
+    html = page(evaluate(run, kept), kept)
+    words(html)
+    assert html.count("<svg") == 1
