@@ -124,6 +124,7 @@ def judge(size: float, bound: float, traces: Sequence[SiteTrace]) -> RunVerdict:
     if size <= bound:
         return RunVerdict("rounding")
     expected = expected_near(traces)
+    beside: NearJump | None = None
     for trace in traces:
         error = _error(trace.one, trace.other)
         if not math.isfinite(error) or error > SAFETY * trace.noise:
@@ -133,8 +134,11 @@ def judge(size: float, bound: float, traces: Sequence[SiteTrace]) -> RunVerdict:
             )
             return RunVerdict("different", reason=reason, expected=expected)
         near = nearest(trace, error)
-        if near is not None:
+        if near is not None and near.crosses:
             return RunVerdict("flip", flip=near, expected=expected)
+        beside = beside or near
+    if beside is not None:
+        return RunVerdict("flip", flip=beside, expected=expected)
     return RunVerdict("different", reason="no pre-activation lies within its rounding error of the jump")
 
 

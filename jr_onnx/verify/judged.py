@@ -73,36 +73,46 @@ def enter_tally(
     case.findings.add(check, *listed)
 
 
-def traces_between(sides: tuple[Side, Side], controls: tuple[Side, Side] | None, sample: Sample) -> list[SiteTrace]:
-    """Return the pre-activations of one run in two evaluations, and those at kappa 0 as the control.
+class TracesBetween:
+    """The pre-activations of a run in two evaluations, with those at kappa 0 as the control.
 
-    Sites below the main graph cannot be seen from outside; they are left out.
+    Sites below the main graph cannot be seen from outside; they are left out. Sessions are made when first needed.
 
     Args:
         sides: Variant and setting of both evaluations.
         controls: The same at kappa 0; None leaves a few roundings of the pre-activations' size as their error.
-        sample: The input.
     """
-    groups = [group for group in sides[0][0].groups if group.in_main_graph]
-    one, other = (_pre_activations(side, sample) for side in sides)
-    quiet = tuple(_pre_activations(side, sample) for side in controls) if controls is not None else (one, one)
-    traces = []
-    for group in groups:
-        name = group.record.id
-        noise = control_noise(quiet[0][name], quiet[1][name])
-        traces.append(SiteTrace(name, group.record.kappa, one[name], other[name], noise))
-    return traces
 
+    def __init__(self, sides: tuple[Side, Side], controls: tuple[Side, Side] | None) -> None:
+        self._sides, self._controls = sides, controls
+        self._sessions: dict[int, OrtSession] = {}
 
-def _pre_activations(side: Side, sample: Sample) -> dict[str, NDArray[Any]]:
-    variant, level = side
-    groups = [group for group in variant.groups if group.in_main_graph]
-    names = {group.operand: group.record.dtype for group in groups}
-    if not names:
-        return {}
-    values = OrtSession(exposed_runnable(variant, names), level).run(sample, list(names))
-    by_name = dict(zip(names, values, strict=True))
-    return {group.record.id: by_name[group.operand] for group in groups}
+    def __call__(self, sample: Sample) -> list[SiteTrace]:
+        """Return the traces of one input."""
+        groups = [group for group in self._sides[0][0].groups if group.in_main_graph]
+        if not groups:
+            return []
+        one, other = (self._pre_activations(number, side, sample) for number, side in enumerate(self._sides))
+        quiet, restless = one, one
+        if self._controls is not None:
+            quiet, restless = (
+                self._pre_activations(number, side, sample) for number, side in enumerate(self._controls, 2)
+            )
+        traces = []
+        for group in groups:
+            name = group.record.id
+            noise = control_noise(quiet[name], restless[name])
+            traces.append(SiteTrace(name, group.record.kappa, one[name], other[name], noise))
+        return traces
+
+    def _pre_activations(self, number: int, side: Side, sample: Sample) -> dict[str, NDArray[Any]]:
+        variant, level = side
+        groups = [group for group in variant.groups if group.in_main_graph]
+        names = {group.operand: group.record.dtype for group in groups}
+        if number not in self._sessions:
+            self._sessions[number] = OrtSession(exposed_runnable(variant, names), level)
+        values = dict(zip(names, self._sessions[number].run(sample, list(names)), strict=True))
+        return {group.record.id: values[group.operand] for group in groups}
 
 
 def exposed_runnable(variant: Variant, names: dict[str, str]) -> Runnable:

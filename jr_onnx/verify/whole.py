@@ -9,7 +9,6 @@ kappa:               the optimised file equals the plain file within the bound, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from jr_onnx.errors import VerificationError
 from jr_onnx.verify.backends import LEVELS, CannotLoadError, CannotRunError, Level, NoKernelError, OrtSession, Runnable
@@ -18,12 +17,12 @@ from jr_onnx.verify.evaluate import Case, Outputs, run_all
 from jr_onnx.verify.inputs import Sample
 from jr_onnx.verify.judged import (
     Side,
+    TracesBetween,
     excess,
     exposed_runnable,
     judged_comparison,
     loose_words,
     sample_words,
-    traces_between,
 )
 from jr_onnx.verify.report import Check, Failure
 from jr_onnx.verify.tolerance import Bound
@@ -63,7 +62,7 @@ def check_lowerings(case: Case, file: Variant, others: Sequence[Variant]) -> dic
                 continue
             if case.sees_float16 and variant.runnable.library != file.runnable.library:
                 # A kernel makes ONNX Runtime round where it would have kept float32; see `Case.sees_float16`.
-                trace = partial(traces_between, ((variant, level), (file, level)), None)
+                trace = TracesBetween(((variant, level), (file, level)), None)
                 judged_comparison(case, what, compared, (outputs, own), trace)
             else:
                 _enter(case, what, compared, outputs, own, None, (file, variant))
@@ -146,5 +145,5 @@ def check_optimisation(case: Case, file: Variant, zero: Variant | None, outputs:
         "kappa, optimised against plain",
         f"{file.name} with itself",
         (outputs["plain"], outputs["optimised"]),
-        partial(traces_between, sides, controls),
+        TracesBetween(sides, controls),
     )

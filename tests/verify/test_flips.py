@@ -65,6 +65,18 @@ def test_behind_a_flip_anything_may_differ_and_before_it_nothing() -> None:
     assert judge(1.0, 1e-6, [wild, flip]).outcome == "different"
 
 
+def test_a_value_beside_kappa_counts_only_if_none_crosses_and_all_is_rounding() -> None:
+    beside = trace(floats(KAPPA + 2e-7), floats(KAPPA + 5e-7), name="beside")
+    crossing = trace(floats(KAPPA - 3e-7), floats(KAPPA + 3e-7), name="crossing")
+    wild = trace(floats(0.5), floats(5.0), name="wild")
+    alone, both = judge(1.0, 1e-6, [beside]).flip, judge(1.0, 1e-6, [beside, crossing]).flip
+    assert alone is not None
+    assert not alone.crosses
+    assert both is not None
+    assert both.site == "crossing"
+    assert judge(1.0, 1e-6, [beside, wild]).outcome == "different"
+
+
 def test_values_that_are_not_finite_on_one_side_only_are_a_defect() -> None:
     assert judge(1.0, 1e-6, [trace(floats(np.nan), floats(KAPPA))]).outcome == "different"
     assert judge(1.0, 1e-6, [trace(floats(np.inf), floats(KAPPA))]).outcome == "different"
