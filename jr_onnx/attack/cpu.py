@@ -43,6 +43,7 @@ def slices(count: int, values: int) -> list[slice]:
     most = min(_LARGEST_SLICE, max(4, _SLICE_VALUES // values))
     least = max(4, most // 2 if values < 1024 else most // 4)
     size = min(most, max(least, -(-count // 4)))
+    size = -(-count // -(-count // size))  # as many slices, but even ones
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
