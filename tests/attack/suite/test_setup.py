@@ -1,4 +1,4 @@
-"""What can be evaluated: originals, retrofits, kappa maps, random kappas, odd inputs, and models that torch cannot do."""
+"""What can be evaluated: originals, retrofits, kappa maps, random kappas, odd inputs, models beyond torch."""
 
 from __future__ import annotations
 

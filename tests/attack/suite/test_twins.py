@@ -42,7 +42,7 @@ def test_twins_are_equal_to_really_computing_them(
     monkeypatch.setattr(run_module._Runner, "_run", counting)
     shared = everything(tmp_path / "shared", plan=KappaPlan(kappa))
     few = len(ran)
-    monkeypatch.setattr(run_module, "_twin", lambda contender, entry: None)
+    monkeypatch.setattr(run_module, "_twin", lambda *_: None)
     computed = everything(tmp_path / "computed", plan=KappaPlan(kappa))
     assert shared == computed
     assert few < len(ran) - few, "something was shared"

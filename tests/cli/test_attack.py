@@ -1,0 +1,158 @@
+"""attack, report and tune as a person types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from jr_onnx.attack.suite.summary import Evaluation
+from jr_onnx.cli.progress import progress
+from tests.attack.suite import small
+from tests.cli.conftest import Outcome
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def _handful() -> Iterator[None]:
+    with small.patched(small.handful):
+        yield
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """The small model, and its images as .npz."""
+    model, data = tmp_path / "small.onnx", tmp_path / "data.npz"
+    onnx.save(small.network(), model)
+    content = small.images(60)
+    np.savez(data, images=content.images, labels=content.labels)
+    return model, data
+
+
+def attack(jr: Run, files: tuple[Path, Path], *more: object) -> Outcome:
+    model, data = files
+    return jr("attack", model, "--data", f"npz:{data}", "--eps", "0.1", "--device", "cpu", *more)
+
+
+def test_attack_prints_tables_and_report_a_page(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    found = attack(jr, files, "--kappa", "0.3", "--limit", "20")
+    assert found.exit_code == 0, found.err
+    for words in (
+        "original: clean accuracy",
+        "retrofit: clean accuracy",
+        "worst case per sample",
+        "p (McNemar)",
+        "least relative perturbation",
+        "masking verdict, retrofit:",
+        "replay: torch and ONNX Runtime judge",
+    ):
+        assert words in found.out
+    folder = tmp_path / "small.attack"
+    assert f"results: {folder}" in found.err
+    assert len(found.err.splitlines()) <= 12, "a few plain lines where stderr is no terminal"
+    assert "\x1b" not in found.err
+    report = jr("report", folder, "-o", tmp_path / "page.html")
+    assert report.exit_code == 0, report.err
+    assert report.out == found.out
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_json_is_the_evaluation_and_a_second_run_only_reads(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    first = attack(jr, files, "--kappa", "0.3", "--limit", "8", "--json", "--out", out)
+    evaluation = Evaluation.from_json(json.loads(first.out))
+    assert evaluation.complete
+    units = {path: path.stat().st_mtime_ns for path in (out / "units").iterdir()}
+    again = attack(jr, files, "--kappa", "0.3", "--limit", "8", "--json", "--out", out)
+    assert again.out == first.out
+    assert {path: path.stat().st_mtime_ns for path in (out / "units").iterdir()} == units
+    other = attack(jr, files, "--kappa", "0.4", "--limit", "8", "--out", out)
+    assert other.exit_code != 0
+    assert "holds another run" in other.err
+
+
+def test_paper_units_scale_the_budget(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    found = attack(
+        jr, files, "--kappa", "0.3", "--limit", "4", "--units", "paper", "--preprocess", "mean=0.1;std=0.3", "--json"
+    )
+    assert json.loads(found.out)["run"]["eps"] == pytest.approx(0.03)
+    several = attack(jr, files, "--kappa", "0.3", "--units", "paper", "--preprocess", "cifar10")
+    assert several.exit_code != 0
+    assert "--units pixel" in several.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--data", "nonsense"), "expected digits, mnist:DIR"),
+        (("--data", "npz:missing.npz"), "missing.npz"),
+        (("--data", "mnist:nowhere"), "nowhere"),
+        (("--data", "cifar10:nowhere"), "nowhere"),
+        (("--data", "folder:nowhere"), "nowhere"),
+        (("--data", "npz:x.npz?layout=CHWN"), "layout"),
+        (("--data", "digits"), "expected"),
+        (("--eps", "-1"), "--eps is '-1'"),
+        (("--eps", "1/0"), "--eps is '1/0'"),
+        (("--shard", "3/2"), "expected K/N"),
+        (("--preprocess", "mean=a"), "mean"),
+        (("--kappa", "nan"), "kappa"),
+        (("--kappa-map", "nowhere.json"), "nowhere.json"),
+    ],
+)
+def test_malformed_words_are_one_line(jr: Run, files: tuple[Path, Path], words: tuple[str, str], message: str) -> None:
+    given = ["--kappa", "0.3", *words]
+    found = attack(jr, files, *given)
+    assert found.exit_code not in (0, 70), found.err
+    assert len(found.err.strip().splitlines()) == 1, found.err
+    assert message in found.err
+
+
+def test_report_names_a_folder_without_results(jr: Run, tmp_path: Path) -> None:
+    found = jr("report", tmp_path)
+    assert found.exit_code != 0
+    assert "holds no evaluation" in found.err
+
+
+def test_tune_prints_the_trade_off(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    model, data = files
+    words = ("tune", model, "--data", f"npz:{data}", "--eps", "0.1", "--steps", "3", "--grid", "0.2,0.4")
+    found = jr(*words, "--plot", tmp_path / "t.svg", "--kappa-map", tmp_path / "map.json")
+    assert found.exit_code == 0, found.err
+    assert "(validation)" in found.out
+    assert "recommendation: kappa" in found.out
+    assert "reason:" in found.out
+    assert (tmp_path / "t.svg").read_text(encoding="utf-8").count("<svg") == 1
+    assert len(json.loads((tmp_path / "map.json").read_text(encoding="utf-8"))) == 1
+    as_json = jr(*words, "--json")
+    assert json.loads(as_json.out)["schema"] == "jr_onnx.tune/1"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--max-accuracy-drop", "a lot"), "expected a share such as 1%"),
+        (("--max-accuracy-drop", "200%"), "expected a share such as 1%"),
+        (("--grid", "0.1;0.2"), "expected numbers such as 0.1,0.2"),
+        (("--grid", "0.1,-2"), "kappa of the grid"),
+    ],
+)
+def test_malformed_tuning_is_one_line(jr: Run, files: tuple[Path, Path], words: tuple[str, str], message: str) -> None:
+    found = jr("tune", files[0], "--data", f"npz:{files[1]}", *words)
+    assert found.exit_code not in (0, 70), found.err
+    assert len(found.err.strip().splitlines()) == 1, found.err
+    assert message in found.err
+
+
+def test_plain_progress_is_about_ten_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("working") as notify:
+        for done in range(1, 1001):
+            notify(done, 1000, f"piece {done}")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[4].startswith("working: 500 of 1000, ")
+    assert lines[-1].endswith(" left")

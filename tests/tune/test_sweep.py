@@ -1,0 +1,169 @@
+"""Tuning measures what it says, on validation data, and recommends a jump only where a paired test shows a gain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from jr_onnx.errors import InputError, KappaError
+from jr_onnx.records import dumps, loads
+from jr_onnx.rewrite import rewrite
+from jr_onnx.semantics import jump_relu
+from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune
+from jr_onnx.tune.sweep import recommend
+from tests.attack.suite import small
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "small.onnx"
+    onnx.save(small.network(), path)
+    return path
+
+
+def request(model: Path, **changes: object) -> TuneRequest:
+    fields: dict[str, object] = {
+        "model": model,
+        "data": small.images(40),
+        "objective": Objective(eps=0.05, steps=4),
+        "attacked": 20,
+        "grid": (0.2, 0.6),
+        "max_drop": 1.0,
+        "device": "cpu",
+        **changes,
+    }
+    return TuneRequest(**fields)  # type: ignore[arg-type]
+
+
+def accuracy(kappa: float) -> float:
+    """The small network's clean accuracy in NumPy."""
+    first, bias, second = small.weights()
+    data = small.images(40)
+    hidden = jump_relu(data.images.reshape(40, -1) @ first + bias, kappa)
+    return float(np.mean((hidden @ second).argmax(1) == data.labels))
+
+
+def test_clean_accuracies_are_numpys_through_one_session(model: Path) -> None:
+    from jr_onnx.runtime.session import InferenceSession
+
+    with mock.patch("jr_onnx.runtime.session.InferenceSession", wraps=InferenceSession) as opened:
+        result = tune(request(model))
+    assert opened.call_count == 1
+    assert [point.kappa for point in result.points] == [0.0, 0.2, 0.6]
+    assert [point.clean for point in result.points] == pytest.approx([accuracy(kappa) for kappa in (0.0, 0.2, 0.6)])
+    assert result.points[0].gain == 0
+    assert result.attacked == 20
+    assert loads(TuneResult, dumps(result)) == result
+
+
+def test_a_retrofit_is_tuned_from_its_original(model: Path, tmp_path: Path) -> None:
+    retrofit = tmp_path / "small.jr.onnx"
+    rewrite(model, 0.4, output=retrofit)
+    assert tune(request(retrofit)).points == tune(request(model)).points
+
+
+def test_a_site_search_is_at_least_as_good_as_the_common_kappa(model: Path) -> None:
+    result = tune(request(model, objective=Objective("paper", paper_steps=4), per_site=True))
+    best = max(point.objective for point in result.points if point.kappa is not None)
+    assert max(point.objective for point in result.points) >= best
+
+
+def test_the_default_grid_silences_the_stated_shares(model: Path) -> None:
+    from jr_onnx.attack.suite.contender import torch_target
+    from jr_onnx.data import Preprocessing
+    from jr_onnx.torchnet import load
+    from jr_onnx.tune.sweep import QUANTILES, default_grid
+
+    net = load(model)
+    grid = default_grid(net, torch_target(net, Preprocessing(), None), small.images(40))
+    first, bias, _ = small.weights()
+    z = small.images(40).images.reshape(40, -1) @ first + bias
+    shares = [float(np.mean(z[z > 0] <= kappa)) for kappa in grid]
+    # 2000 draws with replacement, and two digits: a share is off by a few standard deviations of 0.011 at most.
+    assert shares == pytest.approx(QUANTILES, abs=0.06)
+
+
+def test_the_adaptive_objective_sees_through_the_jump_and_the_papers_does_not() -> None:
+    """On a planted network whose jump only hides gradients, the paper's score rises and the adaptive one does not."""
+    from jr_onnx.attack import TorchTarget
+
+    class Planted(torch.nn.Module):
+        """Two classes; a class's evidence jumps from 0, so that its exact gradient is zero below the jump."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.sites = {"s": None}
+            self.kappa = 0.0
+            from jr_onnx.torchnet.jump import SiteBackward
+
+            self.choice = SiteBackward.exact()
+
+        def set_kappa(self, kappa: object) -> None:
+            self.kappa = 0.0 if kappa is None else (kappa["s"] if isinstance(kappa, dict) else float(kappa))
+
+        def set_backward(self, choice: object) -> None:
+            self.choice = choice
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            from jr_onnx.torchnet.jump import jump
+
+            z = (x.flatten(1) - 0.5).mean(1) + 0.45
+            rising = jump(z, self.kappa, None, self.choice)
+            return torch.stack([torch.full_like(z, 0.25), rising], dim=1)
+
+    images = np.full((8, 1, 2, 2), 0.1, dtype=np.float32)  # z = 0.05, fooled from z > max(0.25, kappa) on
+    labels = np.zeros(8, dtype=np.int64)
+    target = TorchTarget(Planted())
+    adaptive = Objective(eps=0.5, steps=20)
+    paper = Objective("paper", paper_steps=10)
+    assert adaptive.scores(target, {"s": 0.0}, images, labels).mean() == 0
+    assert adaptive.scores(target, {"s": 0.3}, images, labels).mean() == 0, "the surrogate sees the jump's gain"
+    exact_only = Objective(eps=0.5, steps=20)
+    with (
+        mock.patch("jr_onnx.tune.objective._BACKWARDS", ("exact",)),
+        mock.patch("jr_onnx.tune.objective._SOURCE_FACTORS", ()),
+    ):
+        assert exact_only.scores(target, {"s": 0.3}, images, labels).mean() == 1, "the exact gradient is dead"
+    assert paper.scores(target, {"s": 0.0}, images, labels).min() > 0
+
+
+def point(gain: float, p_value: float, *, allowed: bool = True, kappa: float = 0.1) -> TunePoint:
+    return TunePoint(kappa, {}, 0.9, 0.0, 0.5 + gain, gain, gain - 0.01, gain + 0.01, p_value, allowed)
+
+
+def test_a_gain_within_the_limit_is_recommended() -> None:
+    points = [point(0, 1), point(0.1, 1e-4), point(0.2, 1e-4), point(0.3, 1e-6, allowed=False)]
+    best, reason = recommend(points, 0.01, Objective(), tried=3)
+    assert best == 2
+    assert "gains +20.0%" in reason
+
+
+def test_a_gain_by_chance_is_not() -> None:
+    best, reason = recommend([point(0, 1), point(0.05, 0.03)], 0.01, Objective(), tried=5)
+    assert best == 0
+    assert "no allowed kappa gains significantly" in reason
+    assert "p 0.15 for 5 tries" in reason
+
+
+def test_a_cost_beyond_the_limit_leaves_kappa_zero() -> None:
+    best, reason = recommend([point(0, 1), point(0.3, 1e-9, allowed=False)], 0.01, Objective(), tried=1)
+    assert best == 0
+    assert "costs more than 1.0%" in reason
+
+
+def test_the_papers_objective_warns() -> None:
+    assert "does not adapt" in recommend([point(0, 1), point(0.3, 1e-9)], 0.01, Objective("paper"), tried=1)[1]
+
+
+def test_malformed_requests_are_refused(model: Path) -> None:
+    with pytest.raises(KappaError, match="kappa of the grid"):
+        request(model, grid=(-1.0,))
+    with pytest.raises(InputError, match=r"largest accuracy drop is 1\.5"):
+        request(model, max_drop=1.5)
+    with pytest.raises(InputError, match="expected adaptive or paper"):
+        Objective("best")  # type: ignore[arg-type]
