@@ -159,7 +159,6 @@ def _passes(report: BarsReport) -> list[str]:
         total = sum(item.ms for item in items.values())
         jump = items.get("JumpRelu")
         if jump is None:
-            lines.append(f"| {bars[name].title} | 0 (fused into the matrix product) | | | | |")
             continue
         moved = 2 * jump.output_bytes / 1e6
         rate = moved / jump.ms if jump.ms else 0.0

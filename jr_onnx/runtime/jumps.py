@@ -1,11 +1,13 @@
 """Write the jump where a marker was found in the optimised graph.
 
-    HardSigmoid_i(z)                        ->  J_i(z)
-    Conv / FusedConv [.., HardSigmoid_i]    ->  the same node [.., Relu], then J_i in place
-    FusedGemm [.., HardSigmoid_i]           ->  FusedGemm [.., ThresholdedRelu]      fixed kappa, no cap
-                                                FusedGemm [.., Relu], then J_i       otherwise
+    HardSigmoid_i(z)                   ->  J_i(z)
+    nchwc Conv [.., HardSigmoid_i]     ->  the same node without activation, then J_i in place
+    FusedGemm [.., HardSigmoid_i]      ->  Gemm, then J_i in place                    with the op library
+                                           FusedGemm [.., ThresholdedRelu]            without, fixed kappa, no cap
+    other nodes [.., HardSigmoid_i]    ->  the same node [.., Relu], then J_i in place
 
-J(relu(z)) = J(z) for every z, kappa >= 0 and cap, so the fused Relu may stay; it costs nothing inside the convolution.
+J(relu(z)) = J(z) for every z, kappa >= 0 and cap, so a fused Relu may stay; where the node does without, it goes, for
+the jump's own pass replaces it (measured: docs/speed.md).
 J is one node of the op library, or standard nodes where the library is missing. An element-wise node does not care
 about the blocked layout, and J(0) = 0 keeps the padding of its channels at zero.
 """
@@ -29,6 +31,8 @@ from jr_onnx.semantics import OP_DOMAIN, OP_VERSION
 _CLIP_WITH_INPUTS = 11
 _THRESHOLDED_SINCE = 10
 _WHERE_SINCE = 9
+_GEMM_INPUTS = 3  # without the third, Gemm needs opset 11
+_NCHWC = "com.microsoft.nchwc"
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,16 @@ def _jumped(node: onnx.NodeProto, found: Found, source: KappaSource, names: Name
     host = onnx.NodeProto()
     host.CopyFrom(node)
     clear_activation(host)
-    if host.op_type == "FusedGemm" and runtime is None and source.own is None and site.cap is None:
+    fixed = runtime is None and source.own is None and site.cap is None
+    if host.op_type == "FusedGemm" and fixed and not source.has_library:
         host.attribute.append(helper.make_attribute("activation", "ThresholdedRelu"))
         host.attribute.append(helper.make_attribute("activation_alpha", site.kappa))
         return [host]
-    host.attribute.append(helper.make_attribute("activation", "Relu"))
-    host.output[0] = names.fresh(f"{result}/jr_relu")
+    if host.op_type == "FusedGemm" and len(host.input) == _GEMM_INPUTS and all(host.input):
+        host.op_type, host.domain = "Gemm", ""
+    elif not (host.op_type == "Conv" and host.domain == _NCHWC):
+        host.attribute.append(helper.make_attribute("activation", "Relu"))
+    host.output[0] = names.fresh(f"{result}/jr_operand")
     return [host, *_jump(site, host.output[0], result, found.scope, source, names)]
 
 

@@ -101,7 +101,7 @@ class Comparison:
         left, right = self.plain_operands(image), self.fast_operands(image)
         traces = []
         for name, kappa in zip(self._before, self.kappas, strict=True):
-            z, w = np.maximum(left[name], 0), np.maximum(right[name], 0)  # there is a Relu in front of the jump
+            z, w = left[name], right[name]
             traces.append(SiteTrace(name, float(np.float32(kappa)), z, w, control_noise(z, z)))
         return judge(float(np.abs(one - other).max()), self._bound, traces)
 

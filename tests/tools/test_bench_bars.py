@@ -69,5 +69,8 @@ def test_bandwidth_is_a_plausible_number() -> None:
     assert 0.1 < copy_bandwidth(8, 2) < 10_000
 
 
-def test_models_without_a_jump_node_are_shown_as_fused(measured: BenchReport) -> None:
-    assert "| 0 (fused into the matrix product) |" in render(BarsReport(("mlp",), (measured,), 10.0))
+def test_the_passes_are_counted(measured: BenchReport) -> None:
+    text = render(BarsReport(("mlp",), (measured,), 10.0))
+    # Two layers of 64 x 2048 floats, read and written: 2 * 2 * 64 * 2048 * 4 bytes.
+    assert "| MLP 784-2048-2048-10, batch 64 | 2 | " in text
+    assert " % | 2.1 | " in text
