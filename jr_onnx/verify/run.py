@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from jr_onnx.verify.inputs import Inputs, InputsError, InputWish, Sample, make_i
 from jr_onnx.verify.insitu import check_in_situ
 from jr_onnx.verify.reference import check_reference
 from jr_onnx.verify.reference_only import check_without_ort
-from jr_onnx.verify.report import Failure, VerifyReport
+from jr_onnx.verify.report import Check, Failure, VerifyReport
 from jr_onnx.verify.sites import check_sites
 from jr_onnx.verify.subject import KappaWish, Subject, load_subject
 from jr_onnx.verify.variants import Variant, variants
@@ -28,6 +29,28 @@ from jr_onnx.verify.whole import check_lowerings, check_optimisation, check_zero
 DEFAULT_SAMPLES = 8
 DEFAULT_REFERENCE_SAMPLES = 1
 GivenInputs = Mapping[str, NDArray[Any]] | Sequence[Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class _Members:
+    """The models of one verification: the subject, it in other lowerings, and all of them at kappa 0."""
+
+    subject: Subject
+    file: Variant
+    others: Sequence[Variant]
+    zeros: Sequence[Variant]
+    sound: bool
+    library: bool
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which inputs, and how many."""
+
+    inputs: GivenInputs | None
+    samples: int
+    reference_samples: int
+    wish: InputWish
 
 
 def verify(
@@ -77,9 +100,8 @@ def verify(
         others = others + [item.with_library() for item in family if item.uses_custom]
         zeros = zeros + [item.with_library() for item in zeros if item.uses_custom]
     sound = _check_all_sites([file, *others], findings, wish.seed)
-    used = _check_whole_model(
-        subject, file, others, zeros, findings, inputs, samples, reference_samples, wish, sound, library
-    )
+    members = _Members(subject, file, others, zeros, sound=sound, library=library)
+    used = _check_whole_model(members, findings, _Wanted(inputs, samples, reference_samples, wish))
     return VerifyReport(
         model=subject.retrofit.name,
         sha256=subject.retrofit.sha256,
@@ -143,69 +165,80 @@ def _check_all_sites(members: Sequence[Variant], findings: Findings, seed: int) 
     return sound
 
 
-def _check_whole_model(
-    subject: Subject,
-    file: Variant,
-    others: Sequence[Variant],
-    zeros: Sequence[Variant],
-    findings: Findings,
-    inputs: GivenInputs | None,
-    samples: int,
-    reference_samples: int,
-    wish: InputWish,
-    sound: bool,
-    library: bool,
-) -> Inputs:
+def _check_whole_model(members: _Members, findings: Findings, wanted: _Wanted) -> Inputs:
+    """Compare whole models and return the inputs that were used."""
+    subject, wish = members.subject, wanted.wish
     original = Runnable("the original", subject.original)
     try:
         session = OrtSession(original, "plain")
     except CannotLoadError as error:
         findings.not_run("whole model", "ONNX Runtime", f"it cannot load the original: {error.message}")
-        return check_without_ort(subject, file, others, zeros, findings, inputs, max(1, reference_samples), wish)
-    used = _choose_inputs(subject, session, inputs, samples, wish)
-    if not is_deterministic(original, used.samples[0]):
-        findings.not_run("whole model", "ONNX Runtime", "the original draws random numbers, two runs of it differ")
-        return used
+        count = max(1, wanted.reference_samples)
+        return check_without_ort(
+            subject, members.file, members.others, members.zeros, findings, wanted.inputs, count, wish
+        )
+    used = _choose_inputs(subject, session, wanted)
+    del session
     try:
+        if not is_deterministic(original, used.samples[0]):
+            findings.not_run("whole model", "ONNX Runtime", "the original draws random numbers, two runs of it differ")
+            return used
         plain, optimised, nudged = evaluate_original(original, used.samples, wish.seed)
     except CannotRunError as error:
         raise InputsError(f"the original does not run on these inputs: {error.message}") from None
     names = output_names(subject.original.proto)
     case = Case(
-        subject, original, used.samples, names, plain, optimised, nudged, library, findings, wish.seed
+        subject, original, used.samples, names, plain, optimised, nudged, members.library, findings, wish.seed
     )  # fmt: skip
-    check_zero(case, zeros)
-    try:
-        OrtSession(file.runnable, "plain")
-    except NoKernelError as error:
-        findings.not_run("whole model", "ONNX Runtime", f"not run on ONNX Runtime: {error.message}")
-        given = used.samples[: max(1, reference_samples)]
-        check_without_ort(subject, file, (), (), findings, given, len(given), wish)
-        return used
-    except CannotLoadError:
-        pass  # entered as a failure by the comparison of the lowerings
-    zero = next((item for item in zeros if not item.name.startswith("thresholded")), None)
-    random = subject.record.plan.random
-    if random is not None and random.source != "input":
-        findings.notes.append("kappa is drawn in every run, so whole outputs are not compared, sites in place are")
-    else:
-        outputs = check_lowerings(case, file, others)
-        if sound:
-            check_optimisation(case, file, zero, outputs)
-    if sound:
-        check_in_situ(case, file)
-        if random is None or random.source == "input":
-            check_reference(case, file, zero, reference_samples)
-        if subject.record.undo.inputs_added:
-            check_kappa_input(case, file)
+    check_zero(case, members.zeros)
+    if _loads(members, findings, used, wanted):
+        _check_at_kappa(case, members, wanted.reference_samples)
     return used
 
 
-def _choose_inputs(
-    subject: Subject, session: OrtSession, inputs: GivenInputs | None, samples: int, wish: InputWish
-) -> Inputs:
-    if inputs is not None:
-        given = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+def _loads(members: _Members, findings: Findings, used: Inputs, wanted: _Wanted) -> bool:
+    """Tell whether ONNX Runtime loads the subject; where a kernel is missing, the reference takes its place."""
+    what, compared = "whole model", "ONNX Runtime"
+    try:
+        OrtSession(members.file.runnable, "plain")
+    except NoKernelError as error:
+        findings.not_run(what, compared, f"not run on ONNX Runtime: {error.message}")
+        given = used.samples[: max(1, wanted.reference_samples)]
+        check_without_ort(members.subject, members.file, (), (), findings, given, len(given), wanted.wish)
+        return False
+    except CannotLoadError as error:
+        findings.add(
+            Check(what, compared, 0, float("inf"), None, 0, "failed", error.message),
+            Failure(what, "", "", "the original loads", "the retrofit does not", error.message),
+        )
+        return False
+    return True
+
+
+def _check_at_kappa(case: Case, members: _Members, reference_samples: int) -> None:
+    file, subject = members.file, members.subject
+    # The control needs a kernel, which thresholded lacks for double.
+    zero = next((item for item in members.zeros if not item.name.startswith("thresholded")), None)
+    random = subject.record.plan.random
+    draws = random is not None and random.source != "input"
+    if draws:
+        case.findings.notes.append("kappa is drawn in every run, so whole outputs are not compared, sites in place are")
+    else:
+        outputs = check_lowerings(case, file, members.others)
+        if members.sound:
+            check_optimisation(case, file, zero, outputs)
+    if not members.sound:
+        return
+    check_in_situ(case, file)
+    if not draws:
+        check_reference(case, file, zero, reference_samples)
+    if subject.record.undo.inputs_added:
+        check_kappa_input(case, file)
+
+
+def _choose_inputs(subject: Subject, session: OrtSession, wanted: _Wanted) -> Inputs:
+    if wanted.inputs is not None:
+        given = [wanted.inputs] if isinstance(wanted.inputs, Mapping) else list(wanted.inputs)
         if not given:
             raise InputError("the list of inputs is empty, expected one mapping of input names to arrays or more")
         return Inputs([dict(sample) for sample in given], "given")
@@ -213,4 +246,4 @@ def _choose_inputs(
     def try_out(sample: Sample) -> None:
         session.run(sample)
 
-    return make_inputs(subject.original.proto, samples, wish, try_out)
+    return make_inputs(subject.original.proto, wanted.samples, wanted.wish, try_out)

@@ -177,3 +177,12 @@ def test_given_inputs_are_used() -> None:
     report = verify(network(), KAPPA, inputs={"x": np.ones((3, 8), dtype=np.float32)})
     assert report, report.failures
     assert (report.samples, report.inputs) == (1, "given")
+
+
+def test_a_given_input_that_the_original_refuses_is_an_input_error() -> None:
+    import numpy as np
+
+    with pytest.raises(InputsError, match="does not run on these inputs"):
+        verify(network(), KAPPA, inputs=[{"x": np.ones((3, 5), dtype=np.float32)}])
+    with pytest.raises(InputError, match="empty"):
+        verify(network(), KAPPA, inputs=[])

@@ -93,3 +93,12 @@ def test_a_network_that_draws_beyond_its_range_is_found() -> None:
                 attribute.f = 0.9 if attribute.name == "low" else 1.0
     report = verify(model, samples=2)
     assert next(item for item in report.failures if item.check == "drawn kappa").expected == "a kappa in [0.05, 0.1]"
+
+
+def test_a_drawing_retrofit_that_does_not_load_is_a_failure() -> None:
+    model, _ = rewrite(network(), RandomKappa(0.05, 0.5, "network", "graph"))
+    for node in model.graph.node:
+        if node.name == "head":
+            node.op_type = "MatMulOfNobody"
+    report = verify(model, original=network(), samples=1)
+    assert "whole model" in failed(report)
