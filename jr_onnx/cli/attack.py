@@ -152,6 +152,7 @@ def _request(given: dict[str, Any]) -> Request:
     eps = fraction(given["eps"])
     if given["units"] == "paper":
         eps *= _pixel_per_unit(preprocessing)
+    shard = Shard.parse(given["shard"])  # before the data, which takes longer to read
     return Request(
         model=model,
         plan=plan,
@@ -164,7 +165,7 @@ def _request(given: dict[str, Any]) -> Request:
         seed=given["seed"],
         device=given["device"],
         batch=given["batch"],
-        shard=Shard.parse(given["shard"]),
+        shard=shard,
         transfer_from=given["transfer_from"],
         paper=PaperSettings(steps=given["paper_steps"], trust_steps=given["trust_steps"]),
         keep=given["save_adversarial"],

@@ -107,6 +107,6 @@ def command(
         all_versions=all_versions,
         model_control=model_control,
     )
-    from jr_onnx.serve.server import serve
+    from jr_onnx.serve.start import serve
 
     serve(options, lambda line: say(f"jr-onnx: {line}"))

@@ -62,6 +62,7 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
         require("matplotlib", "report")
     from jr_onnx.tune import Objective, TuneRequest, tune
 
+    grid, max_drop = _grid(given["grid"]), _share(given["max_accuracy_drop"])
     request = TuneRequest(
         model=model,
         data=load(given["spec"], split="validation"),
@@ -70,8 +71,8 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
         ),
         attacked=given["limit"],
         preprocessing=Preprocessing.parse(given["preprocess"]),
-        grid=_grid(given["grid"]),
-        max_drop=_share(given["max_accuracy_drop"]),
+        grid=grid,
+        max_drop=max_drop,
         per_site=given["per_site"],
         device=given["device"],
     )

@@ -36,7 +36,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 def attack(jr: Run, files: tuple[Path, Path], *more: object) -> Outcome:
     model, data = files
-    return jr("attack", model, "--data", f"npz:{data}", "--eps", "0.1", "--device", "cpu", *more)
+    return jr("attack", model, "--data", f"npz:{data}?layout=NCHW", "--eps", "0.1", "--device", "cpu", *more)
 
 
 def test_attack_prints_tables_and_report_a_page(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_paper_units_scale_the_budget(jr: Run, files: tuple[Path, Path], tmp_pat
         (("--data", "cifar10:nowhere"), "nowhere"),
         (("--data", "folder:nowhere"), "nowhere"),
         (("--data", "npz:x.npz?layout=CHWN"), "layout"),
-        (("--data", "digits"), "expected"),
+        (("--data", "digits"), "expects [any, 1, 4, 4]"),
         (("--eps", "-1"), "--eps is '-1'"),
         (("--eps", "1/0"), "--eps is '1/0'"),
         (("--shard", "3/2"), "expected K/N"),
@@ -120,7 +120,7 @@ def test_report_names_a_folder_without_results(jr: Run, tmp_path: Path) -> None:
 
 def test_tune_prints_the_trade_off(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
     model, data = files
-    words = ("tune", model, "--data", f"npz:{data}", "--eps", "0.1", "--steps", "3", "--grid", "0.2,0.4")
+    words = ("tune", model, "--data", f"npz:{data}?layout=NCHW", "--eps", "0.1", "--steps", "3", "--grid", "0.2,0.4")
     found = jr(*words, "--plot", tmp_path / "t.svg", "--kappa-map", tmp_path / "map.json")
     assert found.exit_code == 0, found.err
     assert "(validation)" in found.out
@@ -142,7 +142,7 @@ def test_tune_prints_the_trade_off(jr: Run, files: tuple[Path, Path], tmp_path: 
     ],
 )
 def test_malformed_tuning_is_one_line(jr: Run, files: tuple[Path, Path], words: tuple[str, str], message: str) -> None:
-    found = jr("tune", files[0], "--data", f"npz:{files[1]}", *words)
+    found = jr("tune", files[0], "--data", f"npz:{files[1]}?layout=NCHW", *words)
     assert found.exit_code not in (0, 70), found.err
     assert len(found.err.strip().splitlines()) == 1, found.err
     assert message in found.err

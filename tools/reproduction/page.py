@@ -21,6 +21,7 @@ _SHORT = {
     "paper/gray/deepfool-l2": "DF2",
     "paper/gray/trust-region": "TR",
 }
+TEST_IMAGES = 10_000
 ACCURACY_TOLERANCE, RELATIVE_TOLERANCE = 0.3, 0.10
 
 _WHY = """\
@@ -40,11 +41,13 @@ _WHY = """\
 - **Where the clip lies.** The authors clip to the least and greatest value of the images still under attack, here it is
   the data's range; on all but nearly finished batches that is the same number.
 - **Gray box.** Examples are crafted on the ReLU network until *it* is fooled, and shown to the retrofit. Such examples
-  lie a hair beyond the source's boundary, so this is a very weak attack; see [attacks.md](attacks.md) for strong ones.
+  lie a hair beyond the source's boundary, so this is a very weak attack; see [evaluation.md](evaluation.md) for strong
+  ones.
 - **Arithmetic.** Another torch version, a CPU in place of a GPU, and the ONNX export sum in another order; single
   images near a boundary fall on the other side.
 
-The protocol is **not adaptive**: none of these figures says how robust the retrofit is. `docs/attacks.md` does.
+The protocol is **not adaptive**: none of these figures says how robust the retrofit is;
+[evaluation.md](evaluation.md) does.
 """
 
 
@@ -71,7 +74,7 @@ def page(quick: Mapping[str, Measured], trust: Mapping[str, Measured]) -> str:
         f"- date: {datetime.datetime.now(tz=datetime.UTC).date().isoformat()}",
         f"- host: {record.host}, {record.device}",
         f"- versions: {versions}",
-        "- command: `python -m tools.reproduce_paper --data DATA --out out/reproduction --page docs/reproduction.md`",
+        f"- command: `python -m tools.reproduce_paper --data DATA{_limits(images, counts)}`",
         "",
         *_white(joined),
         "",
@@ -82,6 +85,12 @@ def page(quick: Mapping[str, Measured], trust: Mapping[str, Measured]) -> str:
         _WHY,
     ]
     return "\n".join(lines)
+
+
+def _limits(images: int, slow: set[int]) -> str:
+    quick = "" if images == TEST_IMAGES else f" --limit {images}"
+    trust = "".join(f" --trust-limit {count}" for count in slow if count != TEST_IMAGES) if slow else " --trust-limit 0"
+    return quick + trust
 
 
 def _join(quick: Measured, trust: Measured | None) -> Outcomes:
