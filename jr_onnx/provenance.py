@@ -73,6 +73,7 @@ class Undo(Record):
         inputs_added: Names of graph inputs this rewrite added.
         nodes_prepended: How many nodes were put in front of the main graph's.
         calls: Scope path, index in the source and serialised NodeProto of calls that were changed.
+        has_ir_version: Whether the source names its IR version at all.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.undo/1"
@@ -85,6 +86,7 @@ class Undo(Record):
     inputs_added: tuple[str, ...] = ()
     nodes_prepended: int = 0
     calls: tuple[tuple[str, int, str], ...] = ()
+    has_ir_version: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,8 +205,8 @@ def render(found: dict[str, tuple[int, Measurement]], runs: int) -> str:
         [
             "# Speed of `jr-onnx rewrite`",
             "",
-            f"Measured by `python -m tools.bench_rewrite --runs {runs}` on {today:%Y-%m-%d}: {_cpu()}, {os.cpu_count()} "
-            f"cores, Python {platform.python_version()}, onnx {onnx.__version__}.",
+            f"Measured by `python -m tools.bench_rewrite --runs {runs}` on {today:%Y-%m-%d}: {_cpu()}, "
+            f"{os.cpu_count()} cores, Python {platform.python_version()}, onnx {onnx.__version__}.",
             "Every run is a fresh process; times are medians, memory is the largest peak (resident set, mapped pages "
             f"included). Rounds are interleaved. Load of the machine at the end: {os.getloadavg()[0]:.1f}.",
             "",

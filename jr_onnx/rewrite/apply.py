@@ -35,7 +35,8 @@ def apply(model: onnx.ModelProto, chosen: Sequence[LocatedSite], wish: Wish) -> 
         RefusalError: A lowering is impossible, or the result would be slow or surprising.
         KappaError: kappa overflows the dtype of a site.
     """
-    undo = Undo(model.ir_version, tuple(pack(item) for item in model.opset_import))
+    imports = tuple(pack(item) for item in model.opset_import)
+    undo = Undo(model.ir_version, imports, has_ir_version=model.HasField("ir_version"))
     work = Work(model, wish, Names(top_scopes(model)), Edit(), undo)
     plans = plan_sites(work, bring_runtime_kappa(work, chosen))
     _write(work, plans)

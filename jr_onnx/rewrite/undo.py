@@ -95,6 +95,8 @@ def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
             del function.opset_import[:]
             function.opset_import.extend(unpack(onnx.OperatorSetIdProto, packed) for packed in imports)
     model.ir_version = steps.ir_version
+    if not steps.has_ir_version:
+        model.ClearField("ir_version")
 
 
 def _restore_calls(model: onnx.ModelProto, calls: tuple[tuple[str, int, str], ...]) -> None:

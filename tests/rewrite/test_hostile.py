@@ -191,3 +191,11 @@ def test_an_element_type_that_does_not_exist_is_named_by_its_number() -> None:
     model.graph.input[0].type.tensor_type.elem_type = 999
     (refusal,) = find_sites(model).refusals
     assert "its element type is 999" in refusal.reason
+
+
+@pytest.mark.parametrize("lowering", ["where", "custom"])
+def test_a_model_without_an_ir_version_comes_back_without_one(lowering: str) -> None:
+    model = simple()
+    model.ClearField("ir_version")
+    output, _ = rewrite(model, 0.1, lowering=lowering)
+    assert restore(output).SerializeToString() == model.SerializeToString()
