@@ -112,11 +112,11 @@ def command(as_json: bool, **given: Any) -> None:
     """
     from jr_onnx.attack.suite.run import run
     from jr_onnx.attack.suite.setup import prepare
-    from jr_onnx.attack.suite.store import Store, merged
-    from jr_onnx.attack.suite.summary import evaluate
     from jr_onnx.cli.evaluation import show
     from jr_onnx.cli.progress import progress
     from jr_onnx.errors import require
+    from jr_onnx.evaluation.store import Store, merged
+    from jr_onnx.evaluation.summary import evaluate
     from jr_onnx.modelfile import atomic_write
     from jr_onnx.records import dumps
 

@@ -10,7 +10,7 @@ import click
 from jr_onnx.cli.output import print_table
 
 if TYPE_CHECKING:
-    from jr_onnx.attack.suite.summary import EntryFigures, Evaluation, ModelFigures, Share
+    from jr_onnx.evaluation.summary import EntryFigures, Evaluation, ModelFigures, Share
 
 
 def show(evaluation: Evaluation) -> None:

@@ -23,9 +23,9 @@ def command(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> No
 
     The page needs nothing else: no network, no script. The tables are printed too.
     """
-    from jr_onnx.attack.suite.store import merged
-    from jr_onnx.attack.suite.summary import evaluate, finished
     from jr_onnx.cli.evaluation import show
+    from jr_onnx.evaluation.store import merged
+    from jr_onnx.evaluation.summary import evaluate, finished
     from jr_onnx.report import write
 
     record, outcomes = merged(folders)

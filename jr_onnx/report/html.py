@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jr_onnx.attack.suite.outcome import Outcome
-from jr_onnx.attack.suite.summary import Comparison, Evaluation, Share
 from jr_onnx.errors import require
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.summary import Comparison, Evaluation, Share
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.plots import minimal_perturbation, robust_accuracy
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from jr_onnx.attack.suite.minimal import least, minimal_outcomes
-from jr_onnx.attack.suite.outcome import Outcome
-from jr_onnx.attack.suite.summary import EntryFigures, Evaluation
 from jr_onnx.errors import require
+from jr_onnx.evaluation.minimal import least, minimal_outcomes
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.summary import EntryFigures, Evaluation
 
 COLOURS = {"original": "#6b7785", "retrofit": "#0b6fb8"}
 _OTHER = "#8f5fb0"

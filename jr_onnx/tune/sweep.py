@@ -14,11 +14,11 @@ import torch
 from jr_onnx import provenance
 from jr_onnx.attack.suite.contender import torch_target
 from jr_onnx.attack.suite.setup import device_of, trusted_module
-from jr_onnx.attack.suite.statistics import binomial_tail
-from jr_onnx.attack.suite.store import host, versions
 from jr_onnx.attack.target import TorchTarget
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError
+from jr_onnx.evaluation.statistics import binomial_tail
+from jr_onnx.evaluation.store import host, versions
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.rewrite import restore
 from jr_onnx.semantics import validate_kappa

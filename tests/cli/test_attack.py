@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from jr_onnx.attack.suite.summary import Evaluation
 from jr_onnx.cli.progress import progress
+from jr_onnx.evaluation.summary import Evaluation
 from tests.attack.suite import small
 from tests.cli.conftest import Outcome
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jr_onnx.attack.suite.outcome import Outcome
-from jr_onnx.attack.suite.store import RunRecord
-from jr_onnx.attack.suite.summary import Evaluation, evaluate
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.store import RunRecord
+from jr_onnx.evaluation.summary import Evaluation, evaluate
 from jr_onnx.report import page, write
-from tests.attack.suite.builders import first, outcome
+from tests.evaluation.builders import first, outcome
 
 Outcomes = dict[str, dict[str, Outcome]]
 

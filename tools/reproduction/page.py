@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jr_onnx.attack.suite.outcome import Outcome
+from jr_onnx.evaluation.outcome import Outcome
 from tools.reproduction.paper import ROWS, PaperRow
 from tools.reproduction.runs import Measured
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jr_onnx.attack.suite.outcome import Outcome
 from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.attack.suite.run import Progress, run
 from jr_onnx.attack.suite.setup import Request, prepare
-from jr_onnx.attack.suite.store import RunRecord, Store, merged
 from jr_onnx.data import PRESETS, load
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.store import RunRecord, Store, merged
 from jr_onnx.kappa import KappaPlan
 from models.checkpoints import load_weights
 from models.registry import build, entry

@@ -25,10 +25,10 @@ from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.pgd import PGD
 from jr_onnx.attack.pixels import Units
 from jr_onnx.attack.square import Square
-from jr_onnx.attack.suite.outcome import Protocol, Threat, View
 from jr_onnx.attack.surrogate import SMOOTH_GRID
 from jr_onnx.attack.transfer import RescaledDeepFool
 from jr_onnx.attack.trust_region import TrustRegion
+from jr_onnx.evaluation.outcome import Protocol, Threat, View
 
 SuiteName = Literal["paper", "adaptive", "full"]
 LADDER = 4.0

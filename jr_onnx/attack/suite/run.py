@@ -17,11 +17,11 @@ from jr_onnx.attack.base import DECISION_DRAWS, GradientAttack
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.suite.contender import Contender
 from jr_onnx.attack.suite.crafted import judged
-from jr_onnx.attack.suite.outcome import JsonLeaf, Outcome
 from jr_onnx.attack.suite.plan import Entry
-from jr_onnx.attack.suite.store import Store, unit_name
 from jr_onnx.attack.target import Target
 from jr_onnx.errors import InputError, RefusalError
+from jr_onnx.evaluation.outcome import JsonLeaf, Outcome
+from jr_onnx.evaluation.store import Store, unit_name
 
 BLOCK = 100
 """Samples in a unit: small enough to lose little in an interruption, large enough for a full batch."""

@@ -20,10 +20,10 @@ from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import Contender, ServedModel, torch_target
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
 from jr_onnx.attack.suite.run import BLOCK, Shard, Work
-from jr_onnx.attack.suite.store import RunRecord, Store, digest, host, versions
-from jr_onnx.attack.suite.summary import ORIGINAL, RETROFIT
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError, UnsupportedOpsError
+from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
+from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import dumps

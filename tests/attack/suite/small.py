@@ -17,9 +17,9 @@ from jr_onnx.attack.suite import plan, setup
 from jr_onnx.attack.suite.plan import Entry, SuiteOptions
 from jr_onnx.attack.suite.run import run
 from jr_onnx.attack.suite.setup import Prepared, Request, prepare
-from jr_onnx.attack.suite.store import Store, merged
-from jr_onnx.attack.suite.summary import Evaluation, evaluate
 from jr_onnx.data import ImageData
+from jr_onnx.evaluation.store import Store, merged
+from jr_onnx.evaluation.summary import Evaluation, evaluate
 from jr_onnx.kappa import KappaPlan
 
 CLASSES, SIDE, HIDDEN = 3, 4, 24

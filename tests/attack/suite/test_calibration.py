@@ -19,8 +19,8 @@ from onnx import TensorProto, helper
 from jr_onnx.attack.suite import plan
 from jr_onnx.attack.suite.plan import Entry, SuiteOptions
 from jr_onnx.attack.suite.setup import Request
-from jr_onnx.attack.suite.summary import Evaluation, ModelFigures
 from jr_onnx.data import PRESETS, ImageData, load
+from jr_onnx.evaluation.summary import Evaluation, ModelFigures
 from jr_onnx.kappa import KappaPlan
 from tests.attack.suite import small
 from tests.conftest import ROOT

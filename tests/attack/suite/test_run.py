@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jr_onnx.attack.suite.outcome import Outcome
 from jr_onnx.attack.suite.run import Progress, Shard, run
 from jr_onnx.attack.suite.setup import prepare
-from jr_onnx.attack.suite.store import Store, merged
-from jr_onnx.attack.suite.summary import Evaluation, evaluate
 from jr_onnx.errors import InputError, OutputError
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.store import Store, merged
+from jr_onnx.evaluation.summary import Evaluation, evaluate
 from jr_onnx.kappa import KappaPlan
 from tests.attack.suite import small
 from tests.conftest import ROOT
@@ -141,7 +141,7 @@ def test_an_unfinished_run_is_summed_up_over_what_is_finished(tmp_path: Path) ->
 
 
 def _first(item: Outcome, count: int) -> Outcome:
-    from jr_onnx.attack.suite.outcome import select
+    from jr_onnx.evaluation.outcome import select
 
     return select(item, set(range(count)))
 

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from jr_onnx.attack.suite.setup import prepare
-from jr_onnx.attack.suite.summary import Evaluation
 from jr_onnx.data import Preprocessing
 from jr_onnx.errors import InputError
+from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.rewrite import find_sites, rewrite
 from tests.attack.suite import small

@@ -9,9 +9,9 @@ import pytest
 
 from jr_onnx.attack.base import Attack
 from jr_onnx.attack.suite import run as run_module
-from jr_onnx.attack.suite.outcome import Outcome
 from jr_onnx.attack.suite.setup import prepare
-from jr_onnx.attack.suite.store import merged
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.store import merged
 from jr_onnx.kappa import KappaPlan
 from tests.attack.suite import small
 

@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.suite.outcome import Outcome, View, common
-from jr_onnx.attack.suite.statistics import binomial_tail, mcnemar_one_sided, sign_test
+from jr_onnx.evaluation.outcome import Outcome, View, common
+from jr_onnx.evaluation.statistics import binomial_tail, mcnemar_one_sided, sign_test
 from jr_onnx.records import Record
 
 LEVEL = 0.01

@@ -10,18 +10,18 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.suite.masking import Verdict, judge
-from jr_onnx.attack.suite.minimal import (
+from jr_onnx.errors import InputError
+from jr_onnx.evaluation.masking import Verdict, judge
+from jr_onnx.evaluation.minimal import (
     MinimalComparison,
     MinimalFigures,
     compare_minimal,
     median,
     minimal_figures,
 )
-from jr_onnx.attack.suite.outcome import Outcome, common, select
-from jr_onnx.attack.suite.statistics import mcnemar, paired_difference, wilson
-from jr_onnx.attack.suite.store import RunRecord
-from jr_onnx.errors import InputError
+from jr_onnx.evaluation.outcome import Outcome, common, select
+from jr_onnx.evaluation.statistics import mcnemar, paired_difference, wilson
+from jr_onnx.evaluation.store import RunRecord
 from jr_onnx.records import Record
 
 ORIGINAL, RETROFIT = "original", "retrofit"

@@ -7,9 +7,9 @@ import math
 
 import pytest
 
-from jr_onnx.attack.suite.outcome import COLUMNS, Outcome, common, merge
 from jr_onnx.errors import InputError
-from tests.attack.suite.builders import first, outcome
+from jr_onnx.evaluation.outcome import COLUMNS, Outcome, common, merge
+from tests.evaluation.builders import first, outcome
 
 
 def test_round_trip_keeps_infinities() -> None:

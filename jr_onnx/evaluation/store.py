@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jr_onnx._version import __version__
-from jr_onnx.attack.suite.outcome import Outcome, merge
 from jr_onnx.errors import InputError, OutputError
+from jr_onnx.evaluation.outcome import Outcome, merge
 from jr_onnx.modelfile import atomic_path, atomic_write
 from jr_onnx.records import Record, dumps, load_file
 

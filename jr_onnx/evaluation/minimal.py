@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.suite.outcome import Outcome
-from jr_onnx.attack.suite.statistics import sign_test
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.statistics import sign_test
 from jr_onnx.records import Record
 
 Floats = npt.NDArray[np.float64]

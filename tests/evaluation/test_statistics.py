@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jr_onnx.attack.suite.statistics import (
+from jr_onnx.errors import InputError
+from jr_onnx.evaluation.statistics import (
     binomial_tail,
     mcnemar,
     mcnemar_one_sided,
@@ -16,7 +17,6 @@ from jr_onnx.attack.suite.statistics import (
     sign_test,
     wilson,
 )
-from jr_onnx.errors import InputError
 
 
 @pytest.mark.parametrize(("successes", "total"), [(0, 10), (3, 10), (10, 10), (450, 1000), (1, 1)])

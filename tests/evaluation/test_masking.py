@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from jr_onnx.attack.suite.masking import Flag, judge
-from jr_onnx.attack.suite.outcome import Outcome
-from tests.attack.suite.builders import first, outcome
+from jr_onnx.evaluation.masking import Flag, judge
+from jr_onnx.evaluation.outcome import Outcome
+from tests.evaluation.builders import first, outcome
 
 
 def flags(*outcomes: Outcome) -> dict[str, Flag]:

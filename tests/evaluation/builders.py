@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jr_onnx.attack.suite.outcome import Outcome
+from jr_onnx.evaluation.outcome import Outcome
 
 
 def outcome(entry: str, success: Sequence[bool], **changes: Any) -> Outcome:
