@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify-package": ("jr_onnx.cli.verify_package", "Check that a package is what was packaged, and by whom."),
     "serve": ("jr_onnx.cli.serve", "Answer requests over REST and gRPC, as Triton and KServe speak them."),
     "attack": ("jr_onnx.cli.attack", "Attack a model and its retrofit, and say what the results are worth."),
+    "detect": ("jr_onnx.cli.detect", "Test a detector of adversarial examples on a model and its retrofit."),
     "tune": ("jr_onnx.cli.tune", "Choose kappa on validation data, and say whether any is worth it."),
     "report": ("jr_onnx.cli.report", "Write the results of an attack, all shards together, as one HTML page."),
     "doctor": ("jr_onnx.cli.doctor", "Show versions, providers, what is built and what is missing."),
