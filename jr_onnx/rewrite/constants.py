@@ -44,7 +44,7 @@ class ConstantFinder:
                 return _read(item, name)
             if item.op_type == "Constant":
                 return _constant_node(item, name)
-            if item.op_type == "Identity" or (item.op_type == "Cast" and _casts_to_float(item)):
+            if item.input and (item.op_type == "Identity" or (item.op_type == "Cast" and _casts_to_float(item))):
                 scope, name = holder, item.input[0]
                 continue
             return NotConstant(f"{name!r} is computed by {item.op_type}")

@@ -168,6 +168,8 @@ def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refu
     detector: Callable[..., Match | Refused | NotASite | None] | None = DETECTORS.get(
         (scope_domain(node), str(node.op_type))
     )
+    if detector is not None and not (node.input and all(node.output) and node.output):
+        return Refused(f"a {node.op_type} has inputs and a named output, found otherwise")
     verdict = detector(context, scope, node) if detector is not None else None
     return verdict if verdict is not None else refuse(context, scope, node)
 

@@ -199,3 +199,34 @@ def test_a_model_without_an_ir_version_comes_back_without_one(lowering: str) -> 
     model.ClearField("ir_version")
     output, _ = rewrite(model, 0.1, lowering=lowering)
     assert restore(output).SerializeToString() == model.SerializeToString()
+
+
+def test_a_bound_that_is_an_identity_of_nothing_is_not_constant() -> None:
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]>\n'
+        "g (float[N] x) => (float[N] y) { low = Identity() [odd] y = Clip(x, low) }"
+    )
+    (refusal,) = find_sites(model).refusals
+    assert "'low' is computed by Identity" in refusal.reason
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Relu", ["x"], []),
+        helper.make_node("Relu", [], ["y"]),
+        helper.make_node("Relu", ["x"], [""]),
+        helper.make_node("Max", ["", "zero"], ["y"]),
+        helper.make_node("Max", ["x", "zero"], []),
+        helper.make_node("Clip", [], ["y"]),
+        helper.make_node("FusedConv", ["x"], [], domain="com.microsoft", activation="Relu"),
+        helper.make_node("FusedGemm", [], ["y"], domain="com.microsoft", activation="Relu"),
+    ],
+)
+def test_a_relu_that_lacks_its_input_or_output_is_refused(node: onnx.NodeProto) -> None:
+    model = simple()
+    model.graph.node[0].CopyFrom(node)
+    model.graph.initializer.append(helper.make_tensor("zero", onnx.TensorProto.FLOAT, [], [0.0]))
+    table = find_sites(model)
+    assert not table.sites
+    assert len(table.refusals) == 1

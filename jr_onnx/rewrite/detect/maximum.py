@@ -24,6 +24,8 @@ def detect_max(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | 
         return Refused(f"this Max has {len(node.input)} inputs, one of them 0; only Max(x, 0) is taken for a ReLU")
     zero = values[zeros[0]]
     operand = node.input[1 - zeros[0]]
+    if not operand:
+        return Refused("this Max compares 0 with an input that is left out")
     if not isinstance(zero, NotConstant) and zero.ndim and not _fits(context, scope, operand, zero.shape):
         return Refused(
             f"the zero of this Max has the shape {list(zero.shape)}, which may enlarge {operand!r} by broadcasting"
