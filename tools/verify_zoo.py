@@ -212,8 +212,8 @@ def page(outcomes: Sequence[Outcome], samples: int, reference_samples: int) -> s
         "",
         "Written by `python -m tools.verify_zoo`; do not edit. Third-party models and the `light` graphs of the onnx "
         f"package, kappa {KAPPA}, {samples} random inputs each (silero-vad: one a sample rate), {reference_samples} of "
-        f"them in ONNX's reference evaluator; onnxruntime {onnxruntime.__version__} on the CPU, onnx {onnx.__version__}. "
-        "What each check compares is in [verify.md](verify.md).",
+        f"them in ONNX's reference evaluator; onnxruntime {onnxruntime.__version__} on the CPU, onnx "
+        f"{onnx.__version__}. What each check compares is in [verify.md](verify.md).",
         "",
         f"**{summary(outcomes)}.**",
         "",
