@@ -229,13 +229,13 @@ def main() -> None:
     if options.json:
         print(json.dumps({"environment": environment.to_json(), "contests": rows}, indent=1))
     else:
-        print(
-            f"{environment.date}, {environment.cpu}, {environment.cores} cores, load {before:.1f} to {os.getloadavg()[0]:.1f}"
-        )
+        machine = f"{environment.date}, {environment.cpu}, {environment.cores} cores"
+        print(f"{machine}, load {before:.1f} to {os.getloadavg()[0]:.1f}")
 
 
 def _line(row: dict[str, Any]) -> str:
-    sides = [f"{side['rps']:.0f} ({side['p50_ms']:.2f}/{side['p99_ms']:.2f})" for side in (row["first"], row["second"])]
+    both = (row["first"], row["second"])
+    sides = [f"{side['rps']:.0f} ({side['p50_ms']:.2f}/{side['p99_ms']:.2f})" for side in both]
     low, high = row["ratio_range"]
     return f"{row['contest']} | {row['clients']} | {sides[0]} | {sides[1]} | {row['ratio']:.2f} ({low:.2f}-{high:.2f})"
 

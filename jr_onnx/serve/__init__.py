@@ -10,7 +10,7 @@ __all__ = ["Address", "Limits", "Running", "ServeOptions", "serve"]
 def __getattr__(name: str) -> object:
     """Import the server, and with it kserve, only when it is used."""
     if name == "serve":
-        from jr_onnx.serve.server import serve
+        from jr_onnx.serve.start import serve
 
         return serve
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

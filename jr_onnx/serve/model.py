@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jr_onnx.deploy.model import ModelFacts, external_file, read_model
-from jr_onnx.errors import JrError, ModelError
+from jr_onnx.deploy.model import ModelFacts
+from jr_onnx.errors import JrError
 from jr_onnx.serve.batching import Batcher, Outputs
-from jr_onnx.serve.call import Call, Face
+from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, one_line
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.metrics import ModelMetrics
+from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked
 from jr_onnx.serve.options import Limits, Running
 from jr_onnx.serve.probe import rows_are_independent
-from jr_onnx.serve.tensors import Array, spec_of
+from jr_onnx.serve.tensors import Array
 
 _kserve: Any = kserve_module("kserve.model")
 
@@ -47,13 +47,13 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         self.path = path
         self.notes: list[str] = []
         self._limits = limits
-        facts = read_model(path)
-        for location in facts.external:
-            external_file(path.parent, location)
-        self._session = _open(path, running)
-        self.face = _face(self, facts, running, limits)
+        facts = read_checked(path)
+        self.face = face_of(name, version, facts, running, limits)
+        if running.expose_kappa and not facts.kappa_inputs:
+            self.notes.append("kappa is no runtime input of this model, there is nothing to expose")
+        self._session = open_session(path, running)
         self._output_names = list(self.face.outputs)
-        self._can_misfit = _can_misfit(self.face)
+        self._can_misfit = can_misfit(self.face)
         self.metrics = ModelMetrics(name, version)
         self._batcher = Batcher(
             self.run,
@@ -122,7 +122,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         if running.max_batch <= 1 or not self.face.batched:
             return 1
         why = ""
-        if _draws(facts):
+        if draws_kappa(facts):
             why = "it draws its kappa once a run, and each request is to have its own"
         elif any(spec.optional for spec in self.face.inputs.values()):
             why = "each request may bring its own kappa"
@@ -135,55 +135,3 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             self.notes.append(f"requests are not joined: {why}")
             return 1
         return running.max_batch
-
-
-def _open(path: Path, running: Running) -> Any:
-    """Open the session, which optimises a retrofit and draws its random kappa."""
-    import onnxruntime
-
-    from jr_onnx.runtime.session import InferenceSession
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    cores = len(os.sched_getaffinity(0))
-    options.intra_op_num_threads = running.threads or max(1, cores - 1)
-    # Threads that wait by spinning take the processor away from the server that is to feed them.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return InferenceSession(str(path), options, providers=list(running.providers))
-    except JrError:
-        raise
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
-        raise ModelError(f"ONNX Runtime cannot open {path}: {one_line(str(error))}") from None
-
-
-def _draws(facts: ModelFacts) -> bool:
-    return facts.draws_in_op or (facts.provenance is not None and facts.provenance.plan.random is not None)
-
-
-def _face(model: ServedModel, facts: ModelFacts, running: Running, limits: Limits) -> Face:
-    kappa = facts.kappa_inputs
-    if running.expose_kappa and not kappa:
-        model.notes.append("kappa is no runtime input of this model, there is nothing to expose")
-    inputs = {}
-    for tensor in facts.inputs:
-        is_kappa = tensor.name in kappa
-        if is_kappa and not tensor.optional and not running.expose_kappa:
-            raise ModelError(
-                f"the kappa input {tensor.name!r} of {model.name!r} has no default, so it cannot stay hidden",
-                hint="Rewrite the source model again, or show it to clients with --expose-kappa",
-            )
-        if (not tensor.optional and not is_kappa) or (is_kappa and running.expose_kappa):
-            inputs[tensor.name] = spec_of(tensor)
-    required = [spec for spec in inputs.values() if not spec.optional]
-    if not required:
-        raise ModelError(f"model {model.name!r} takes no input, so there is nothing that a client could ask it")
-    outputs = {tensor.name: spec_of(tensor) for tensor in facts.outputs}
-    batched = all((spec.dims or (1,))[0] == -1 for spec in (*required, *outputs.values()))
-    return Face(model.name, model.version, inputs, outputs, batched, limits.rows, finite_only=running.reject_non_finite)
-
-
-def _can_misfit(face: Face) -> bool:
-    """Whether a checked request can still be one that the model cannot compute: open sizes, or indices."""
-    skip = 1 if face.batched else 0
-    return any(spec.dims is None or -1 in spec.dims[skip:] or spec.dtype.kind in "iuO" for spec in face.inputs.values())

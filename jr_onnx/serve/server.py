@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import signal
-import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from jr_onnx.errors import InputError
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.gate import Budget, Gate
@@ -35,20 +32,14 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
 
     Args:
         options: What to serve, where and how.
+        catalogue: The models that can be loaded.
+        gate: Who may ask.
         say: Takes messages to the operator.
-
-    Raises:
-        JrError: A model, a package, a certificate or the token file is not usable.
     """
 
-    def __init__(self, options: ServeOptions, say: Callable[[str], None]) -> None:
+    def __init__(self, options: ServeOptions, catalogue: Catalogue, gate: Gate, say: Callable[[str], None]) -> None:
         self._options = options
         self._say = say
-        _check_certificate(options.address)
-        gate = Gate.from_file(options.address.token_file)
-        if gate.is_open and not options.address.is_loopback:
-            say(f"warning: everybody who reaches {options.address.host} may ask; --token-file keeps strangers out")
-        catalogue = Catalogue(options.models, key=options.key, all_versions=options.all_versions)
         self._registry = Registry(catalogue, options.running, options.limits)
         super().__init__(
             http_port=options.address.http_port,
@@ -138,22 +129,6 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         return self._app.answered + (self._grpc.answered if self._grpc is not None else 0)
 
 
-def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT.
-
-    Args:
-        options: What to serve, where and how.
-        say: Takes messages to the operator, one line each.
-
-    Raises:
-        JrError: Something is not usable; nothing was served.
-    """
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("jr-onnx: %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.ERROR, handlers=[handler])
-    Server(options, say).start()
-
-
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
@@ -161,16 +136,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _check_certificate(address: Address) -> None:
-    """Refuse a certificate that cannot be used, before any model is loaded."""
-    if address.tls_cert is None or address.tls_key is None:
-        return
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(address.tls_cert, address.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(f"the certificate {address.tls_cert} or its key cannot be used: {error}") from None
 
 
 def _describe(model: ServedModel) -> str:

@@ -85,8 +85,8 @@ def running(command: Sequence[str], *, timeout_s: float = 60.0) -> Iterator[Serv
 
 
 def jr_onnx(*arguments: str | Path) -> list[str]:
-    """Return the command that serves on free ports of this machine."""
-    return ["-m", "jr_onnx", "serve", *map(str, arguments), "--http-port", "0", "--grpc-port", "0"]
+    """Return the command that serves on free ports of this machine, unless the arguments say other ports."""
+    return ["-m", "jr_onnx", "serve", "--http-port", "0", "--grpc-port", "0", *map(str, arguments)]
 
 
 def _wait(process: subprocess.Popen[bytes], log: IO[bytes], started: float, timeout_s: float) -> ServerProcess:

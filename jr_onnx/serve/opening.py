@@ -1,0 +1,86 @@
+"""Open a model file: what it may not be, what clients see of it, and its session. Imports no kserve."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jr_onnx.deploy.model import ModelFacts, external_file, read_model
+from jr_onnx.errors import JrError, ModelError
+from jr_onnx.serve.call import Face
+from jr_onnx.serve.faults import one_line
+from jr_onnx.serve.options import Limits, Running
+from jr_onnx.serve.tensors import spec_of
+
+
+def read_checked(path: Path) -> ModelFacts:
+    """Read what a model file says of itself; its weights are not touched.
+
+    Raises:
+        ModelError: It is no ONNX model, or keeps tensors outside its folder.
+    """
+    facts = read_model(path)
+    for location in facts.external:
+        external_file(path.parent, location)
+    return facts
+
+
+def open_session(path: Path, running: Running) -> Any:
+    """Open the session, which optimises a retrofit and draws its random kappa.
+
+    Raises:
+        ModelError: ONNX Runtime cannot open it.
+    """
+    import onnxruntime
+
+    from jr_onnx.runtime.session import InferenceSession
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    cores = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = running.threads or max(1, cores - 1)
+    # Threads that wait by spinning take the processor away from the server that is to feed them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return InferenceSession(str(path), options, providers=list(running.providers))
+    except JrError:
+        raise
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
+        raise ModelError(f"ONNX Runtime cannot open {path}: {one_line(str(error))}") from None
+
+
+def draws_kappa(facts: ModelFacts) -> bool:
+    """Whether kappa is random, whoever draws it."""
+    return facts.draws_in_op or (facts.provenance is not None and facts.provenance.plan.random is not None)
+
+
+def face_of(name: str, version: str, facts: ModelFacts, running: Running, limits: Limits) -> Face:
+    """Return what clients see of a model.
+
+    Raises:
+        ModelError: It has an input or output that the protocol cannot carry, or nothing to ask.
+    """
+    kappa = facts.kappa_inputs
+    inputs = {}
+    for tensor in facts.inputs:
+        is_kappa = tensor.name in kappa
+        if is_kappa and not tensor.optional and not running.expose_kappa:
+            raise ModelError(
+                f"the kappa input {tensor.name!r} of {name!r} has no default, so it cannot stay hidden",
+                hint="Rewrite the source model again, or show it to clients with --expose-kappa",
+            )
+        if (not tensor.optional and not is_kappa) or (is_kappa and running.expose_kappa):
+            inputs[tensor.name] = spec_of(tensor)
+    required = [spec for spec in inputs.values() if not spec.optional]
+    if not required:
+        raise ModelError(f"model {name!r} takes no input, so there is nothing that a client could ask it")
+    outputs = {tensor.name: spec_of(tensor) for tensor in facts.outputs}
+    batched = all((spec.dims or (1,))[0] == -1 for spec in (*required, *outputs.values()))
+    return Face(name, version, inputs, outputs, batched, limits.rows, finite_only=running.reject_non_finite)
+
+
+def can_misfit(face: Face) -> bool:
+    """Whether a checked request can still be one that the model cannot compute: open sizes, or indices."""
+    skip = 1 if face.batched else 0
+    return any(spec.dims is None or -1 in spec.dims[skip:] or spec.dtype.kind in "iuO" for spec in face.inputs.values())

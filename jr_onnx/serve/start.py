@@ -1,0 +1,50 @@
+"""Start the server: what can be refused is refused before kserve, which takes its time, is imported."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+
+from jr_onnx.errors import InputError, require
+from jr_onnx.serve.catalogue import Catalogue
+from jr_onnx.serve.gate import Gate
+from jr_onnx.serve.options import Address, ServeOptions
+
+
+def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        options: What to serve, where and how.
+        say: Takes messages to the operator, one line each.
+
+    Raises:
+        JrError: A model, a package, a certificate or the token file is not usable, or a port cannot be had.
+    """
+    require("orjson", "serve")  # the lightest of what the extra brings
+    check_certificate(options.address)
+    gate = Gate.from_file(options.address.token_file)
+    if gate.is_open and not options.address.is_loopback:
+        say(f"warning: everybody who reaches {options.address.host} may ask; --token-file keeps strangers out")
+    catalogue = Catalogue(options.models, key=options.key, all_versions=options.all_versions)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("jr-onnx: %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.ERROR, handlers=[handler])
+    from jr_onnx.serve.server import Server
+
+    Server(options, catalogue, gate, say).start()
+
+
+def check_certificate(address: Address) -> None:
+    """Refuse a certificate that cannot be used, before any model is loaded.
+
+    Raises:
+        InputError: The certificate or its key cannot be read, or they do not belong together.
+    """
+    if address.tls_cert is None or address.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(address.tls_cert, address.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"the certificate {address.tls_cert} or its key cannot be used: {error}") from None

@@ -1,0 +1,167 @@
+"""What the server refuses to start with, each with one line that says what and why."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from jr_onnx.deploy import TritonOptions, package_triton
+from jr_onnx.errors import InputError, IntegrityError, ModelError
+from jr_onnx.serve.catalogue import Catalogue
+from jr_onnx.serve.opening import face_of, read_checked
+from jr_onnx.serve.options import Limits, Running
+from tests.serve.support import GOOD, Rest
+from tools.serving.processes import ROOT, jr_onnx, running
+
+
+def refused(*arguments: str | Path) -> tuple[int, str]:
+    """Start a server that does not start, and return its exit code and what it said."""
+    done = subprocess.run(
+        [sys.executable, *jr_onnx(*arguments)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def open_model(path: Path) -> None:
+    """Do to a model file what the server does before it opens a session."""
+    face_of("net", "1", read_checked(path), Running(), Limits())
+
+
+@pytest.fixture
+def repository(tmp_path: Path, models: dict[str, Path]) -> Path:
+    root = tmp_path / "repository"
+    package_triton(models["fixed"], root, TritonOptions(name="net"))
+    return root
+
+
+def test_a_package_that_was_changed_is_refused(repository: Path) -> None:
+    path = repository / "net" / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes() + b"\0")
+    code, said = refused(repository)
+    assert (code, "does not match its manifest" in said) == (7, True)
+
+
+def test_a_repository_without_manifests_is_refused(repository: Path) -> None:
+    (repository / "net" / "1" / "jr_onnx.manifest").unlink()
+    with pytest.raises(IntegrityError, match=r"holds no jr_onnx\.manifest"):
+        Catalogue([str(repository)])
+
+
+def test_an_unsigned_package_is_refused_where_a_key_is_given(repository: Path, tmp_path: Path) -> None:
+    pytest.importorskip("model_signing", reason="model-signing is not installed")
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = tmp_path / "public.pem"
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    key.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(IntegrityError, match="sign"):
+        Catalogue([str(repository)], key=key)
+    with pytest.raises(IntegrityError, match="carries no signature"):
+        Catalogue([str(repository / "net" / "1" / "model.onnx")], key=key)
+
+
+def test_versions_are_served_and_a_package_is_verified_again_on_load(repository: Path, models: dict[str, Path]) -> None:
+    package_triton(models["fixed"], repository, TritonOptions(name="net", version=2))
+    with running(jr_onnx(repository)) as server:
+        client = Rest(server.http_port)
+        assert client.get("/v2/models/net").json["versions"] == ["2"], "the latest, unless --all-versions"
+        assert client.infer("net", GOOD).json["model_version"] == "2"
+        package_triton(models["drawn"], repository, TritonOptions(name="late", allow_fixed_kappa=True))
+        assert client.infer("late", GOOD).status == 404
+        assert client.ask("POST", "/v2/repository/models/late/load").status == 200
+        assert client.get("/v2/models/late/ready").status == 200
+        path = repository / "net" / "2" / "model.onnx"
+        path.write_bytes(path.read_bytes() + b"\0")
+        answer = client.ask("POST", "/v2/repository/models/net/load")
+        assert (answer.status, "does not match its manifest" in answer.error) == (500, True)
+        assert client.infer("net", GOOD).status == 200, "the loaded model stays"
+        client.close()
+
+
+def test_all_versions(repository: Path, models: dict[str, Path]) -> None:
+    package_triton(models["fixed"], repository, TritonOptions(name="net", version=2))
+    with running(jr_onnx(repository, "--all-versions")) as server:
+        client = Rest(server.http_port)
+        answers = [client.ask("POST", f"/v2/models/net/versions/{number}/infer", GOOD) for number in (1, 2)]
+        assert [answer.json["model_version"] for answer in answers] == ["1", "2"]
+        client.close()
+
+
+def test_external_data_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(64))
+    weight = numpy_helper.from_array(np.zeros(16, np.float32), "w")
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "../secret.bin"), ("length", "64")):
+        weight.external_data.add(key=key, value=value)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 16]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"\.\./secret\.bin"):
+        open_model(folder / "model.onnx")
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"\x80\x04.")
+    with pytest.raises(ModelError, match="is not an ONNX model"):
+        open_model(tmp_path / "bad.onnx")
+
+
+def test_names_that_are_none_are_refused(tmp_path: Path, models: dict[str, Path]) -> None:
+    fixed = models["fixed"]
+    for sources, says in (
+        ([str(tmp_path / "none.onnx")], "there is no model file"),
+        ([str(fixed), f"fixed={models['drawn']}"], "two models of the name 'fixed'"),
+        ([f"a/b={fixed}"], "no name for a model"),
+        ([f"net={tmp_path}"], "gives a name to a repository"),
+    ):
+        with pytest.raises(InputError, match=says):
+            Catalogue(sources)
+
+
+def test_a_file_is_named_after_itself(models: dict[str, Path]) -> None:
+    assert Catalogue([str(models["fixed"]), f"other={models['drawn']}"]).names() == ["fixed", "other"]
+
+
+def test_a_bfloat16_model_is_refused(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.BFLOAT16, ["N"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "b.onnx")
+    with pytest.raises(ModelError, match="bfloat16, which the server cannot carry"):
+        open_model(tmp_path / "b.onnx")
+
+
+def test_a_port_that_is_taken_is_refused(models: dict[str, Path]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, said = refused(models["fixed"], "--http-port", port)
+        assert (code, f"cannot listen on 127.0.0.1:{port} for HTTP" in said) == (2, True)
+
+
+def test_the_server_is_reached_on_loopback_only_and_never_imports_torch(models: dict[str, Path]) -> None:
+    with running(jr_onnx(models["fixed"])) as server:
+        listening = set()
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{server.process.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+                address, state = line.split()[1], line.split()[3]
+                host, port = address.split(":")
+                if state == "0A" and int(port, 16) in (server.http_port, server.grpc_port):
+                    listening.add(host)
+        assert listening <= {"0100007F", "0000000000000000FFFF00000100007F"}, "127.0.0.1, and the same in IPv6"
+        assert listening
+        maps = Path(f"/proc/{server.process.pid}/maps").read_text(encoding="utf-8")
+        assert "onnxruntime" in maps
+        assert "libtorch" not in maps
