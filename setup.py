@@ -173,6 +173,7 @@ def build_libraries(destination: Path) -> list[str]:
     An up-to-date library is kept. A file is replaced in one step, so that a process which has the old one loaded
     goes on undisturbed.
     """
+    destination = destination.absolute()  # compilers run in folders of their own
     destination.mkdir(parents=True, exist_ok=True)
     digest = sources_digest()
     report_path = destination / REPORT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
@@ -15,6 +15,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 def print_json(record: Record) -> None:
     """Print a record as indented JSON on stdout."""
     click.echo(json.dumps(record.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_json_of(records: Mapping[str, Record]) -> None:
+    """Print several records as one JSON object, each with its own schema."""
+    content = {name: record.to_json() for name, record in records.items()}
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:

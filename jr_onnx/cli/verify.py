@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jr_onnx.cli.output import json_option, print_json, print_table, say
+from jr_onnx.cli.output import json_option, print_json, print_json_of, print_table, say
 
 if TYPE_CHECKING:
     from jr_onnx.verify import InputWish, VerifyReport
@@ -65,7 +65,6 @@ def command(
     """
     from jr_onnx.errors import InputError, VerificationError
     from jr_onnx.verify import InputWish, verify
-    from jr_onnx.verify.both import WithTorch
     from jr_onnx.verify.options import parse_shapes, parse_values
 
     if given["weights"] is not None and given["network"] is None:
@@ -77,7 +76,10 @@ def command(
     )  # fmt: skip
     network = _verify_torch(model, kappa, wish, given["network"], given["weights"]) if given["network"] else None
     if as_json:
-        print_json(report if network is None else WithTorch(report, network))
+        if network is None:
+            print_json(report)
+        else:
+            print_json_of({"verify": report, "torch": network})
     else:
         _show(report)
         if network is not None:
