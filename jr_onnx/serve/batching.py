@@ -4,7 +4,7 @@ Requests with the same inputs, element types and sizes beyond the batch are join
 never waits longer than the delay for others. While all instances run, requests pile up and join without any delay.
 
 A run that takes less than a thread switch is done on the event loop itself; longer ones in threads, so that the
-server stays responsive. All state belongs to the event loop: there are no locks.
+server stays responsive. The queue belongs to the event loop: there are no locks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from jr_onnx.serve.call import Call
-from jr_onnx.serve.faults import OverloadedError, TimedOutError
+from jr_onnx.serve.faults import NotReadyError, OverloadedError, TimedOutError
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.tensors import Array
 
@@ -31,6 +31,7 @@ _SMOOTHING: Final = 0.2
 _Key = tuple[Any, ...]
 Outputs = dict[str, Array]
 Run = Callable[[Mapping[str, Array]], Outputs]
+_Answer = Outputs | Exception
 
 
 @dataclass(slots=True, eq=False)
@@ -93,13 +94,23 @@ class Batcher:
             line = self._lines[key] = deque()
         line.append(waiting)
         self._length += 1
-        if self._free and self._wakeup is None:
-            # One turn of the event loop lets the requests that have arrived already join.
-            self._wakeup = loop.call_later(self._delay_s, self._flush) if self._delay_s else loop.call_soon(self._flush)
+        self._schedule(loop, line)
         try:
             return await waiting.answer
         finally:
             waiting.timer.cancel()
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop, line: deque[_Waiting]) -> None:
+        """See to it that somebody looks at the queue: soon, or after the delay where a batch may still grow."""
+        if not self._free:
+            return  # a run that ends looks
+        grows = self._delay_s > 0 and sum(waiting.rows for waiting in line) < self._max_rows
+        if self._wakeup is not None and not grows:
+            self._wakeup.cancel()
+            self._wakeup = None
+        if self._wakeup is None:
+            # Even without a delay, one turn of the event loop lets the requests that have arrived already join.
+            self._wakeup = loop.call_later(self._delay_s, self._flush) if grows else loop.call_soon(self._flush)
 
     def close(self) -> None:
         """Give up the threads; nothing may be submitted any more."""
@@ -145,40 +156,46 @@ class Batcher:
         self._metrics.run_rows.observe(rows)
         self._metrics.run_requests.observe(len(group))
         if rows * self._row_seconds < INLINE_SECONDS:
-            _hand_out(group, self._compute([waiting.inputs for waiting in group], rows))
+            answers, seconds = self._compute([waiting.inputs for waiting in group], rows)
+            self._learn(seconds, rows)
+            _hand_out(group, answers)
             return
         self._free -= 1
         self._busy += len(group)
         future = asyncio.get_running_loop().run_in_executor(
             self._threads, self._compute, [waiting.inputs for waiting in group], rows
         )
-        future.add_done_callback(lambda done: self._finish(group, done))
+        future.add_done_callback(lambda done: self._finish(group, rows, done))
 
-    def _finish(self, group: list[_Waiting], done: asyncio.Future[list[Outputs | Exception]]) -> None:
+    def _finish(self, group: list[_Waiting], rows: int, done: asyncio.Future[tuple[list[_Answer], float]]) -> None:
         self._free += 1
         self._busy -= len(group)
         if done.cancelled():
-            answers: list[Outputs | Exception] = [OverloadedError("the server has stopped") for _ in group]
+            answers: list[_Answer] = [NotReadyError("the server has stopped") for _ in group]
         else:
-            answers = done.result()
+            answers, seconds = done.result()
+            self._learn(seconds, rows)
         _hand_out(group, answers)
         self._flush()
 
-    def _compute(self, feeds: list[dict[str, Array]], rows: int) -> list[Outputs | Exception]:
+    def _learn(self, seconds: float, rows: int) -> None:
+        self._metrics.run_seconds.observe(seconds)
+        row_seconds = seconds / rows
+        if self._row_seconds == float("inf"):
+            self._row_seconds = row_seconds
+        else:
+            self._row_seconds += _SMOOTHING * (row_seconds - self._row_seconds)
+
+    def _compute(self, feeds: list[dict[str, Array]], rows: int) -> tuple[list[_Answer], float]:
         """Run a group, and one by one where the group as a whole fails: a bad request must not spoil another."""
         started = time.perf_counter()
         try:
-            answers: list[Outputs | Exception] = list(self._joined(feeds, rows))
+            answers: list[_Answer] = list(self._joined(feeds, rows))
         except Exception as error:  # noqa: BLE001 - every request must get an answer
             answers = [error] if len(feeds) == 1 else [self._alone(feed) for feed in feeds]
-        seconds = time.perf_counter() - started
-        self._metrics.run_seconds.observe(seconds)
-        per_row = seconds / rows
-        known = self._row_seconds != float("inf")
-        self._row_seconds = self._row_seconds + _SMOOTHING * (per_row - self._row_seconds) if known else per_row
-        return answers
+        return answers, time.perf_counter() - started
 
-    def _alone(self, feed: dict[str, Array]) -> Outputs | Exception:
+    def _alone(self, feed: dict[str, Array]) -> _Answer:
         try:
             return self._run(feed)
         except Exception as error:  # noqa: BLE001 - it is this request's answer
@@ -189,7 +206,8 @@ class Batcher:
             return [self._run(feeds[0])]
         outputs = self._run({name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]})
         if any(array.shape[:1] != (rows,) for array in outputs.values()):
-            # The first dimension is no batch after all; nobody gets an answer that may be another's.
+            # The first dimension is no batch after all; nobody gets an answer that may be another's. (Written from a
+            # thread, but only ever to 1.)
             self._max_rows = 1
             raise ValueError("an output does not have one row for each row of the inputs")
         answers = []
@@ -207,7 +225,7 @@ def _expire(waiting: _Waiting, timeout_s: float) -> None:
         waiting.inputs = {}  # it may stay in its line for a while
 
 
-def _hand_out(group: list[_Waiting], answers: list[Outputs | Exception]) -> None:
+def _hand_out(group: list[_Waiting], answers: list[_Answer]) -> None:
     for waiting, answer in zip(group, answers, strict=True):
         if waiting.answer.done():
             continue

@@ -1,21 +1,18 @@
-"""What both transports do: look up models, decode, answer; kserve's data plane without its detours."""
+"""What both transports ask about models: which there are, what they look like, whether they are ready.
+
+kserve's own way of decoding requests and answering them is not used: it turns every tensor into a Python list.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from jr_onnx._version import __version__
-from jr_onnx.serve.batching import Outputs
-from jr_onnx.serve.call import Call
-from jr_onnx.serve.codec_rest import decode, json_length
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
-from jr_onnx.serve.options import Limits
 from jr_onnx.serve.repository import Registry
 
 _dataplane: Any = kserve_module("kserve.protocol.dataplane")
-LENGTH_HEADER = "inference-header-content-length"
 
 
 class DataPlane(_dataplane.DataPlane):  # type: ignore[misc] # kserve has no type information
@@ -23,16 +20,14 @@ class DataPlane(_dataplane.DataPlane):  # type: ignore[misc] # kserve has no typ
 
     Args:
         registry: The models.
-        limits: How much a request may ask for.
 
     Attributes:
         draining: The server is about to stop: it still answers, but is not ready.
     """
 
-    def __init__(self, registry: Registry, limits: Limits) -> None:
+    def __init__(self, registry: Registry) -> None:
         super().__init__(registry)
         self._registry = registry
-        self._limits = limits
         self.draining = False
 
     def find(self, name: str, version: str = "") -> ServedModel:
@@ -61,15 +56,3 @@ class DataPlane(_dataplane.DataPlane):  # type: ignore[misc] # kserve has no typ
     async def model_ready(self, model_name: str, version: str = "") -> bool:
         """Tell whether a model is loaded; see `Registry.find`."""
         return bool(self.find(model_name, version).ready)
-
-    def decode_inference_request(self, body: bytes, headers: Mapping[str, str], model_name: str) -> Call:
-        """Read a REST request; kserve's own way turns every tensor into a Python list."""
-        header = headers.get(LENGTH_HEADER)
-        length = json_length(header.encode() if header is not None else None, len(body), self._limits.json_bytes)
-        return decode(self.find(model_name).face, body, length)
-
-    async def infer(
-        self, model_name: str, request: Call, headers: Any = None, version: str = ""
-    ) -> tuple[Outputs, dict[str, str]]:
-        """Answer a checked request."""
-        return await self.find(model_name, version)(request, headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Final
 
 from jr_onnx.errors import InputError, JrError
@@ -94,6 +95,11 @@ GRPC_CODES: Final[dict[int, str]] = {
 """Name of the `grpc.StatusCode` that says over gRPC what the HTTP status says over REST."""
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3  # Python's own repr of a value as deep as JSON may be fails
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+
+
 def one_line(text: str, limit: int = 400) -> str:
     """Return a text of at most `limit` characters without line breaks or control characters."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
@@ -101,6 +107,8 @@ def one_line(text: str, limit: int = 400) -> str:
 
 
 def quoted(value: object, limit: int = 80) -> str:
-    """Return a client's value for a message: its representation in ASCII, cut off where it is long."""
-    text = ascii(value if not isinstance(value, str) else value[: limit + 1])
+    """Return a client's value for a message: its representation in ASCII, cut off where it is long or deep."""
+    if isinstance(value, str):
+        value = value[: limit + 1]
+    text = _SHORT.repr(value).encode("ascii", "backslashreplace").decode("ascii")
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

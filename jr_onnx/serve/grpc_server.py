@@ -14,7 +14,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from jr_onnx.errors import InputError, JrError
 from jr_onnx.serve.codec_grpc import decode, encode
 from jr_onnx.serve.dataplane import DataPlane
-from jr_onnx.serve.faults import GRPC_CODES, BadRequestError, InternalError
+from jr_onnx.serve.faults import GRPC_CODES, BadRequestError, InternalError, TimedOutError
 from jr_onnx.serve.gate import Budget, Gate
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.metrics import count_unknown
@@ -190,14 +190,16 @@ class Methods:
             count_unknown(transport, error.http_status)
             raise
         size = request.ByteSize()
-        status = 200
+        status = TimedOutError.http_status  # what it stays if the client's deadline ends this
         try:
             self._budget.take(size)
             try:
                 call = decode(model.face, request)
                 request.Clear()  # its arrays are copies
                 outputs, _ = await model(call)
-                return encode(model.face, call, outputs, messages)
+                answer = encode(model.face, call, outputs, messages)
+                status = 200
+                return answer
             finally:
                 self._budget.give_back(size)
         except Exception as error:

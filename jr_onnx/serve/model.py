@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,16 +120,12 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         """Decide how many rows waiting requests are joined into; 1 for never."""
         if running.max_batch <= 1 or not self.face.batched:
             return 1
-        why = ""
         if draws_kappa(facts):
             why = "it draws its kappa once a run, and each request is to have its own"
         elif any(spec.optional for spec in self.face.inputs.values()):
             why = "each request may bring its own kappa"
         else:
-            started = time.perf_counter()
             why = rows_are_independent(self.run, self.face.inputs.values())
-            if not why and time.perf_counter() - started > self._limits.timeout_s:
-                self.notes.append("trying out whether requests can be joined took longer than a request may take")
         if why:
             self.notes.append(f"requests are not joined: {why}")
             return 1

@@ -21,7 +21,7 @@ from prometheus_client import REGISTRY, exposition
 from jr_onnx.errors import JrError
 from jr_onnx.serve.body import Body, Disconnected, Receive
 from jr_onnx.serve.codec_rest import decode, encode, json_length
-from jr_onnx.serve.dataplane import LENGTH_HEADER, DataPlane
+from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.faults import BadRequestError, InternalError, MethodError, NotReadyError, UnknownError, quoted
 from jr_onnx.serve.gate import Budget, Gate
 from jr_onnx.serve.metrics import count_unknown
@@ -34,7 +34,7 @@ Headers = list[tuple[bytes, bytes]]
 _JSON = (b"content-type", b"application/json")
 _BINARY = (b"content-type", b"application/octet-stream")
 _CLOSE = (b"connection", b"close")
-_LENGTH = LENGTH_HEADER.encode()
+_LENGTH = b"inference-header-content-length"
 _OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
 _LOG = logging.getLogger("jr_onnx.serve")
 

@@ -52,7 +52,7 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
             ssl_certfile=None,
             ssl_keyfile=None,
         )
-        self.dataplane = DataPlane(self._registry, options.limits)
+        self.dataplane = DataPlane(self._registry)
         self.model_repository_extension = RepositoryExtension(self._registry, allowed=options.model_control)
         shared = (
             self.dataplane,

@@ -203,3 +203,11 @@ def _runs(client: Rest) -> float:
     start = 'jr_onnx_run_requests_count{model="fixed"'
     lines = client.get("/metrics").body.decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(start))
+
+
+def test_a_full_batch_does_not_wait_for_the_delay() -> None:
+    model = Recorder()
+    started = time.perf_counter()
+    ask(batcher(model, delay_s=30.0, max_rows=4), [call(number) for number in range(4)])
+    assert [len(run) for run in model.runs] == [4]
+    assert time.perf_counter() - started < 15
