@@ -54,7 +54,7 @@ class Row(Record):
         ratio: Median over the rounds of the time divided by the original's time in the same round.
         ratio_low: Lower end of the 95 % confidence interval of that median.
         ratio_high: Upper end.
-        open_ms: Time to open the session in a fresh process; None where it was not measured.
+        open_ms: Time of the processor to open the session in a fresh process; None where it was not measured.
         memory_bytes: Peak memory of opening and one run in a fresh process, beyond the imports; None as above.
     """
 
