@@ -24,7 +24,9 @@ from jr_onnx.cli.output import json_option, print_json, print_table
 @click.option("--neighbours", type=click.IntRange(min=2), default=20, show_default=True, help="k of the LID.")
 @click.option("--reference", type=click.IntRange(min=2), default=100, show_default=True, help="Reference images.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="For torch."
+)
 @json_option
 def command(model: Path, as_json: bool, **given: Any) -> None:
     """Fit a detector (LID features, logistic regression) on MODEL and on its retrofit, and test it on other images.

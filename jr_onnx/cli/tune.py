@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 @click.option("--preprocess", default="none", show_default=True, help="What the model expects; see jr-onnx attack.")
 @click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True, help="Images to attack.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="For torch."
+)
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Draw the trade-off (.png, .svg), as the paper's figure 4."
 )

@@ -156,3 +156,17 @@ def test_plain_progress_is_about_ten_lines(capsys: pytest.CaptureFixture[str]) -
     assert len(lines) == 10
     assert lines[4].startswith("working: 500 of 1000, ")
     assert lines[-1].endswith(" left")
+
+
+def test_detect_prints_both_models(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    model, data = files
+    content = small.images(300)
+    np.savez(data, images=content.images, labels=content.labels)
+    words = ("detect", model, "--data", f"npz:{data}?layout=NCHW", "--eps", "0.3", "--steps", "3")
+    found = jr(*words, "--kappa", "0.3", "--neighbours", "5", "--reference", "30")
+    assert found.exit_code == 0, found.err
+    assert [line.split()[0] for line in found.out.splitlines()[-2:]] == ["original", "retrofit"]
+    assert "does not know of the detector" in " ".join(found.out.split())
+    missing = jr(*words)
+    assert missing.exit_code != 0
+    assert "a kappa is needed" in missing.err
