@@ -170,8 +170,8 @@ def _passes(report: BarsReport) -> list[str]:
 def _footprints(report: BarsReport) -> list[str]:
     bars = {bar.name: bar for bar in BARS}
     lines = [
-        "Opening a session, in a fresh process (time of the processor, the least of four), and the peak memory of opening "
-        "and one run.",
+        "Opening a session, in a fresh process (time of the processor, the least of four), and the peak memory of "
+        "opening and one run.",
         "",
         "| model | ReLU ms | plain ms | optimised ms | against plain | ReLU MiB | optimised MiB |",
         "|---|---|---|---|---|---|---|",
