@@ -153,8 +153,11 @@ def _plot(result: TuneResult, path: Path) -> None:
     chosen = result.points[result.recommended].kappa
     figure = trade_off(
         [point.kappa or 0.0 for point in points],
-        {"clean accuracy": [point.clean for point in points], result.objective: [point.objective for point in points]},
-        chosen,
+        [point.clean for point in points],
+        [point.objective for point in points],
+        result.measure,
+        is_share=result.objective == "adaptive",
+        chosen=chosen,
     )
     try:
         figure.savefig(path, dpi=150)

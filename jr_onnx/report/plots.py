@@ -67,17 +67,35 @@ def minimal_perturbation(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
     return _svg(figure)
 
 
-def trade_off(kappas: Sequence[float], series: Mapping[str, Sequence[float]], chosen: float | None = None) -> Any:
-    """Return a figure of accuracies over kappa (paper, figure 4)."""
+def trade_off(
+    kappas: Sequence[float], clean: Sequence[float], objective: Sequence[float], measure: str, *, is_share: bool,
+    chosen: float | None = None,
+) -> Any:  # fmt: skip
+    """Return a figure of clean accuracy and an objective over kappa (paper, figure 4).
+
+    Args:
+        kappas: From small to large.
+        clean: Clean accuracies.
+        objective: Values of the objective.
+        measure: What it measures, in words.
+        is_share: Whether it is an accuracy too; else it gets an axis of its own.
+        chosen: The recommended kappa.
+    """
     figure = _figure(6.4, 3.8)
-    axes = figure.subplots()
-    for colour, (name, values) in zip(("#6b7785", "#0b6fb8", _OTHER), series.items(), strict=False):
-        axes.plot(kappas, values, marker="o", markersize=4, color=colour, label=name)
+    left = figure.subplots()
+    right = left if is_share else left.twinx()
+    lines = [
+        *left.plot(kappas, clean, marker="o", markersize=4, color=COLOURS["original"], label="clean accuracy"),
+        *right.plot(kappas, objective, marker="s", markersize=4, color=COLOURS["retrofit"], label=measure),
+    ]
     if chosen is not None:
-        axes.axvline(chosen, color="#b4442c", linewidth=1, linestyle="--", label="recommended")
-    axes.set(xlabel="kappa", ylabel="accuracy", ylim=(0, 1.02))
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+        lines.append(left.axvline(chosen, color="#b4442c", linewidth=1, linestyle="--", label="recommended"))
+    left.set(xlabel="kappa", ylabel="accuracy", ylim=(0, 1.02))
+    if right is not left:
+        right.set_ylim(0, 1.1 * max(objective, default=1.0) or 1.0)
+        right.set_ylabel("relative perturbation (paper, eq. 12)")
+    left.grid(alpha=0.25)
+    figure.legend(handles=lines, loc="outside lower center", frameon=False, fontsize=9)
     return figure
 
 
