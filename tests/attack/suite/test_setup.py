@@ -111,22 +111,21 @@ def test_channels_last_and_a_final_softmax(tmp_path: Path) -> None:
 
 def test_a_model_that_torch_cannot_evaluate_leaves_the_black_box(tmp_path: Path) -> None:
     odd = (
-        helper.make_node("Det", ["x4"], ["d"]),
-        helper.make_node("Det", ["x4"], ["d2"]),
-        helper.make_node("Unsqueeze", ["d", "axes"], ["d3"]),
-        helper.make_node("NonZero", ["z"], ["where"]),
-        helper.make_node("Mul", ["d3", "nil"], ["zero"]),
-        helper.make_node("Add", ["z", "zero"], ["y"]),
+        helper.make_node("Squeeze", ["x", "axes"], ["square"]),
+        helper.make_node("Det", ["square"], ["determinant"]),
+        helper.make_node("Unsqueeze", ["determinant", "axes"], ["column"]),
+        helper.make_node("Mul", ["column", "nil"], ["zero"]),
+        helper.make_node("Add", ["z", "zero"], ["same"]),
+        helper.make_node("ReverseSequence", ["same", "one"], ["y"], batch_axis=1, time_axis=0),
     )
-    model = small.network(
-        before=(helper.make_node("Identity", ["x"], ["image"]),),
-        after=(helper.make_node("Squeeze", ["x", "axes"], ["x4"]), *odd),
-    )
+    model = small.network(after=odd, shape=(1, 1, 4, 4), outputs=(1, small.CLASSES))
     model.graph.initializer.append(helper.make_tensor("axes", TensorProto.INT64, [1], [1]))
     model.graph.initializer.append(helper.make_tensor("nil", TensorProto.FLOAT, [1], [0.0]))
+    model.graph.initializer.append(helper.make_tensor("one", TensorProto.INT64, [3], [1, 1, 1]))
     prepared, evaluation = small.evaluated(small.request(tmp_path, model=saved(tmp_path, model)))
     (note,) = [note for note in prepared.notes if "black-box" in note]
     assert "Det" in note
+    assert "ReverseSequence" in note
     assert {item.view for item in evaluation.models[1].entries} == {"black_box"}
     assert evaluation.models[0].clean.count == 17
 
