@@ -15,7 +15,7 @@ from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked
 from jr_onnx.serve.options import Limits, Running
-from jr_onnx.serve.probe import rows_are_independent
+from jr_onnx.serve.probe import best_rows, rows_are_independent
 from jr_onnx.serve.tensors import Array
 
 _kserve: Any = kserve_module("kserve.model")
@@ -129,4 +129,9 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         if why:
             self.notes.append(f"requests are not joined: {why}")
             return 1
-        return running.max_batch
+        rows = best_rows(self.run, self.face.inputs.values(), running.max_batch)
+        if rows == 1:
+            self.notes.append("requests are not joined: a batch is no faster here")
+        else:
+            self.notes.append(f"requests are joined up to {rows} rows")
+        return rows

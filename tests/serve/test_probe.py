@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from jr_onnx.serve.probe import rows_are_independent
+from jr_onnx.serve.probe import best_rows, rows_are_independent
 from jr_onnx.serve.tensors import TensorSpec
 
 SPECS = [TensorSpec("x", "FP32", np.dtype(np.float32), (-1, 16))]
@@ -59,3 +59,24 @@ def test_rounding_and_a_single_flip_do_not_forbid_joining() -> None:
         return {"y": feed["x"] + noise + flip}
 
     assert rows_are_independent(run, SPECS) == ""
+
+
+@pytest.mark.parametrize(
+    ("cost_ms", "rows"),
+    [
+        (lambda size: 10 + 0.1 * size, 24),  # weights read once: the largest
+        (lambda size: 20.0 * size, 1),  # no gain: none
+        (lambda size: 20.0 * size + size**2, 1),  # a loss: none
+        (lambda size: 10 + size if size <= 4 else 10 * size, 4),  # a gain while it fits into the cache
+        (lambda size: 400.0 * size**0, 1),  # too slow to try more
+    ],
+)
+def test_batches_are_as_large_as_it_pays(cost_ms: Callable[[int], float], rows: int) -> None:
+    now = 0.0
+
+    def run(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        nonlocal now
+        now += cost_ms(len(feed["x"])) / 1e3
+        return {"y": feed["x"]}
+
+    assert best_rows(run, SPECS, 24, clock=lambda: now) == rows
