@@ -26,7 +26,7 @@ _RELEASE = "26.08"
 @click.option("--max-batch", type=int, help="Largest batch, 0 for none; 32 where the model takes batches.")
 @click.option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to form at once, for instance 8,16.")
 @click.option("--delay-us", type=int, default=500, show_default=True, help="Longest wait for a batch (microseconds).")
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Where it runs.")
 @click.option("--instances", type=int, default=1, show_default=True, help="Sessions (for each GPU).")
 @click.option("--gpus", type=Numbers(), default=(), help="Which GPUs, for instance 0,1; without it, all.")
 @click.option("--accelerator", type=click.Choice(["cuda", "tensorrt"]), help="Execution provider on the GPU.")
