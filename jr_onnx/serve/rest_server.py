@@ -79,10 +79,6 @@ class RestServer(_rest.RESTServer):  # type: ignore[misc] # kserve has no type i
         """Close the door, finish what was accepted, and let `start` return."""
         self._server.should_exit = True
 
-    def stop_now(self) -> None:
-        """Let `start` return without waiting for anything."""
-        self._server.should_exit = self._server.force_exit = True
-
 
 def _bind(address: Address) -> socket.socket:
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from jr_onnx.serve.rest_server import RestServer
 _model_server: Any = kserve_module("kserve.model_server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _POLL_S = 0.01
+_SIGNAL_EXIT = 128  # added to the signal's number, as shells do
 _SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another wants it; Python's 5 ms would be added to a run's time."""
 
@@ -103,9 +105,9 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
     def stop(self, sig: int) -> None:
         """Begin to drain; a second signal stops at once."""
         if self._stopping is not None:
-            self._rest.stop_now()
-            self._stopping.cancel()
-            return
+            self._say(f"{signal.Signals(sig).name} again: {self._accepted() - self._answered()} requests are given up")
+            sys.stderr.flush()
+            os._exit(_SIGNAL_EXIT + sig)  # a run cannot be interrupted, and Python would wait for its thread
         self._say(
             f"{signal.Signals(sig).name}: finishing what was accepted, at most {self._options.limits.drain_s:g} s"
         )
@@ -114,13 +116,10 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
     async def _drain(self) -> None:
         """Say "not ready" first, so that balancers look elsewhere; then close the doors and finish."""
         self.dataplane.draining = True
-        try:
-            await asyncio.sleep(self._options.limits.drain_delay_s)
-            self._rest.stop()
-            if self._grpc is not None:
-                await self._grpc.stop()
-        except asyncio.CancelledError:
-            return
+        await asyncio.sleep(self._options.limits.drain_delay_s)
+        self._rest.stop()
+        if self._grpc is not None:
+            await self._grpc.stop()
 
     def _accepted(self) -> int:
         return self._app.accepted + (self._grpc.accepted if self._grpc is not None else 0)

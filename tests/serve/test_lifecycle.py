@@ -89,12 +89,13 @@ def test_sigterm_waits_for_a_long_run_and_says_not_ready_meanwhile(models: dict[
 
 def test_a_second_signal_stops_at_once(models: dict[str, Path]) -> None:
     with running(jr_onnx(models["slow"])) as server, ThreadPoolExecutor(1) as pool:
-        cut_off = pool.submit(status, server.http_port, "slow", trips(4000))
-        time.sleep(0.3)
+        cut_off = pool.submit(status, server.http_port, "slow", trips(60_000))
+        time.sleep(0.5)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(30)
+        assert server.process.wait(30) == 128 + signal.SIGTERM
+        assert "SIGTERM again: 1 requests are given up" in server.log
         with pytest.raises(ConnectionError):
             cut_off.result(30)
 
