@@ -15,7 +15,9 @@ import click
 @click.option("--name", help="Name of the InferenceService; without it, that of the only model.")
 @click.option("--namespace", help="Kubernetes namespace; without it, kubectl's.")
 @click.option("--triton-release", default="26.08", show_default=True, help="Release that serves it.")
-@click.option("--transport", type=click.Choice(["rest", "grpc"]), default="rest", show_default=True)
+@click.option(
+    "--transport", type=click.Choice(["rest", "grpc"]), default="rest", show_default=True, help="What clients speak."
+)
 @click.option("--cpus", default="2", show_default=True, help="CPU cores of a replica.")
 @click.option("--memory", default="4Gi", show_default=True, help="Memory of a replica.")
 @click.option("--gpus", type=int, help="GPUs of a replica; without it, one where a model needs it.")
