@@ -172,14 +172,24 @@ def bench(folder: Path, runs: int, gigabytes: float) -> dict[str, tuple[int, Mea
     other.mkdir()
     external = write_external(source, gigabytes)
     found: dict[str, list[Measurement]] = {name: [] for name in ("start", "resnet", "beside", "across", "copy")}
+    results = [folder / "resnet50.jr.onnx", source / "model.jr.onnx", other / "model.jr.onnx", other / "weights.bin"]
+    results.append(folder / "copy.bin")
     for number in range(runs + 1):
+        for path in results:  # giving gigabytes of an earlier round back to the file system is not what is measured
+            path.unlink(missing_ok=True)
+        subprocess.run(["sync"], check=True)
         round_ = {
             "start": measure([sys.executable, "-m", "jr_onnx", "rewrite", "--help"]),
             "resnet": measure(rewrite_words(resnet, folder / "resnet50.jr.onnx")),
             "beside": measure(rewrite_words(external, source / "model.jr.onnx")),
-            "across": measure(rewrite_words(external, other / "model.jr.onnx")),
-            "copy": measure(["sh", "-c", _COPY, "sh", str(source / "weights.bin"), str(folder / "copy.bin")]),
         }
+        pair = {
+            "across": rewrite_words(external, other / "model.jr.onnx"),
+            "copy": ["sh", "-c", _COPY, "sh", str(source / "weights.bin"), str(folder / "copy.bin")],
+        }
+        # The later of the two finds less room in the page cache, so they take turns.
+        for name in sorted(pair, reverse=bool(number % 2)):
+            round_[name] = measure(pair[name])
         if number:  # the first round warms the page cache
             for name, item in round_.items():
                 found[name].append(item)
@@ -215,8 +225,12 @@ def render(found: dict[str, tuple[int, Measurement]], runs: int) -> str:
             *rows,
             "",
             f"The ResNet-50 takes {resnet.seconds:.2f} s ({resnet.cpu_seconds:.2f} s of CPU) and "
-            f"{resnet.peak_bytes / size:.1f} times the file's size in memory; into another folder, rewriting takes "
-            f"{beyond:.2f} s beyond the copy of the data itself.",
+            f"{resnet.peak_bytes / size:.1f} times the file's size in memory; external data into another folder take "
+            + (
+                f"{beyond:.2f} s beyond the copy of the data itself."
+                if beyond > 0
+                else "no longer than that copy alone."
+            ),
             "",
             "The clock counts what else the machine does, the CPU column the command's own work alone. Every rewrite "
             "waits until the disk has what it wrote.",
