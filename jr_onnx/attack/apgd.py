@@ -27,21 +27,11 @@ _SUCCESS_SHARE = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(GradientAttack):
-    """Auto-PGD.
-
-    Attributes:
-        eps: Radius of the ball.
-        steps: Steps of one round.
-        restarts: Rounds, each from a random point of the ball.
-        loss: What to increase: ce, dlr, margin.
-    """
-
-    name: ClassVar[str] = "apgd"
+class _AutoPGD(GradientAttack):
+    """What both attacks have in common: a ball, a number of steps and a named loss."""
 
     eps: float = 8 / 255
     steps: int = 100
-    restarts: int = 1
     loss: str = "ce"
 
     def __post_init__(self) -> None:
@@ -53,6 +43,22 @@ class APGD(GradientAttack):
     def radius(self) -> float | None:
         """Radius of the ball."""
         return self.eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(_AutoPGD):
+    """Auto-PGD.
+
+    Attributes:
+        eps: Radius of the ball.
+        steps: Steps of one round.
+        restarts: Rounds, each from a random point of the ball.
+        loss: What to increase: ce, dlr, margin.
+    """
+
+    name: ClassVar[str] = "apgd"
+
+    restarts: int = 1
 
     def _search(self, problem: Problem) -> Tensor:
         result = problem.images.clone()
@@ -67,7 +73,7 @@ class APGD(GradientAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetedAPGD(GradientAttack):
+class TargetedAPGD(_AutoPGD):
     """Auto-PGD towards each of the runners-up in turn; with goals, towards the goal alone.
 
     Attributes:
@@ -79,20 +85,8 @@ class TargetedAPGD(GradientAttack):
 
     name: ClassVar[str] = "apgd-t"
 
-    eps: float = 8 / 255
-    steps: int = 100
     targets: int = 9
     loss: str = "dlr-targeted"
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown loss."""
-        super().__post_init__()
-        objective_named(self.loss)
-
-    @property
-    def radius(self) -> float | None:
-        """Radius of the ball."""
-        return self.eps
 
     def _search(self, problem: Problem) -> Tensor:
         result = problem.images.clone()
