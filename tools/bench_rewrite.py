@@ -20,6 +20,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -98,11 +99,9 @@ class ResNet:
     def _weight(self, name: str, shape: tuple[int, ...]) -> None:
         self._weights.append(numpy_helper.from_array(self._random.standard_normal(shape).astype(np.float32), name))
 
-    def _node(self, op_type: str, inputs: list[str], **attributes: object) -> str:
+    def _node(self, op_type: str, inputs: list[str], **attributes: Any) -> str:
         name = f"/{op_type.lower()}_{len(self._nodes)}"
-        self._nodes.append(
-            helper.make_node(op_type, inputs, [f"{name}_output"], name=name, **attributes)  # type: ignore[arg-type]
-        )
+        self._nodes.append(helper.make_node(op_type, inputs, [f"{name}_output"], name=name, **attributes))
         return f"{name}_output"
 
 

@@ -59,7 +59,7 @@ def build_repository(repository: Path, work: Path) -> Cases:
     _operator_library(repository, work, arrays)
     path = work / "cases.npz"
     roundings = arrays.pop(_ROUNDING)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    np.savez(path, **arrays)  # type: ignore[arg-type] # numpy takes the keywords for allow_pickle too
     return Cases(path, 4 * float(np.max(roundings)))
 
 

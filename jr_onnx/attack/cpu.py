@@ -79,7 +79,7 @@ class FastFirstConvolution(TorchFunctionMode):
         del types
         if func is F.conv2d and not kwargs and _fits(args):
             if args[0].requires_grad and torch.is_grad_enabled():
-                return _FewChannels.apply(*_arguments(args))  # type: ignore[no-untyped-call]
+                return _FewChannels.apply(*_arguments(args))  # type: ignore[no-untyped-call] # torch has no types here
             return func(*args).contiguous(memory_format=torch.channels_last)
         return func(*args, **(kwargs or {}))
 

@@ -7,6 +7,7 @@ A perturbation is measured per sample over all its entries. Projections are exac
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from jr_onnx.errors import InputError
 
 Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1")
+_DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 _SHRINK = 1.0 - 2.0**-20
 """Factor by which an L2 or L1 perturbation is shortened while rounding leaves it too long; float32 has 24 bits."""
 
@@ -37,7 +39,7 @@ def lengths(delta: Tensor, norm: Norm) -> Tensor:
 
 def dual_lengths(gradient: Tensor, norm: Norm) -> Tensor:
     """Return the dual norm of each sample's gradient: how fast a unit step in `norm` can change a function."""
-    return lengths(gradient, {"linf": "l1", "l2": "l2", "l1": "linf"}[norm])  # type: ignore[arg-type]
+    return lengths(gradient, _DUAL[norm])
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ def expand(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *([1] * (like.dim() - 1)))
 
 
-def distances(adversarials: Tensor, images: Tensor) -> dict[str, Tensor]:
+def distances(adversarials: Tensor, images: Tensor) -> dict[Norm, Tensor]:
     """Measure perturbations in every norm, in double precision.
 
     Args:
@@ -59,14 +61,14 @@ def distances(adversarials: Tensor, images: Tensor) -> dict[str, Tensor]:
     return {norm: lengths(delta, norm) for norm in NORMS}
 
 
-def relative_distances(found: dict[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+def relative_distances(found: Mapping[Norm, Tensor], images: Tensor) -> dict[Norm, Tensor]:
     """Divide distances by the norm of the clean image (paper, eq. 12), per norm.
 
     An image of norm zero has no relative distance: 0 where it was not moved, infinite where it was.
     """
-    result = {}
+    result: dict[Norm, Tensor] = {}
     for norm, values in found.items():
-        size = lengths(images.double(), norm)  # type: ignore[arg-type]
+        size = lengths(images.double(), norm)
         ratio = values / size.clamp_min(torch.finfo(torch.float64).tiny)
         result[norm] = torch.where(size > 0, ratio, torch.where(values > 0, math.inf, 0.0).to(ratio))
     return result

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +89,7 @@ class AttackResult:
         units = {part.units for part in parts}
         if len(units) > 1:
             raise InputError(f"the results are in different units: {', '.join(sorted(units))}")
-        merged: dict[str, object] = {"units": parts[0].units}
+        merged: dict[str, Any] = {"units": parts[0].units}
         for field in dataclasses.fields(cls):
             values = [getattr(part, field.name) for part in parts]
             if field.name == "indices":
@@ -97,4 +98,4 @@ class AttackResult:
                 merged[field.name] = {key: torch.cat([value[key] for value in values]) for key in values[0]}
             elif isinstance(values[0], Tensor):
                 merged[field.name] = torch.cat(values)
-        return cls(**merged)  # type: ignore[arg-type]
+        return cls(**merged)

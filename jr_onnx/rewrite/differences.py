@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 from google.protobuf.message import Message
@@ -117,8 +117,7 @@ def _repeated(value: object) -> bool:
     return hasattr(value, "extend") or hasattr(value, "add")
 
 
-def _differences_in_list(first: object, second: object, where: str) -> list[str]:
-    one, other = list(first), list(second)  # type: ignore[call-overload]
+def _differences_in_list(one: Sequence[object], other: Sequence[object], where: str) -> list[str]:
     if len(one) != len(other):
         return [f"{where} has {len(one)} items -> {len(other)}"]
     found: list[str] = []

@@ -30,7 +30,7 @@ def rewrite_graph(graph: gs.Graph, options: Options) -> tuple[gs.Graph, RewriteR
     return gs.import_onnx(done.model), done.result
 
 
-@gs.Graph.register()  # type: ignore[untyped-decorator]
+@gs.Graph.register()  # type: ignore[untyped-decorator] # graphsurgeon has no type information
 def jump_relu(self: gs.Graph, operand: Any, kappa: float) -> Any:
     """Append J(operand) to a graph and return its tensor, of the operand's dtype and shape.
 

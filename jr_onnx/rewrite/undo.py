@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
+from typing import Any
+
 import onnx
 
 from jr_onnx import provenance
@@ -108,9 +111,9 @@ def _restore_calls(model: onnx.ModelProto, calls: tuple[tuple[str, int, str], ..
         scopes[path].nodes[index].CopyFrom(unpack(onnx.NodeProto, packed))
 
 
-def _remove_named(items: object, name: str) -> None:
-    for index, item in enumerate(items):  # type: ignore[arg-type, var-annotated]
+def _remove_named(items: MutableSequence[Any], name: str) -> None:
+    for index, item in enumerate(items):
         if item.name == name:
-            del items[index]  # type: ignore[attr-defined]
+            del items[index]
             return
     raise ModelError(f"{name!r}, which the rewrite added, is gone", hint=_FROM_ORIGINAL)

@@ -14,10 +14,12 @@ about the blocked layout, and J(0) = 0 keeps the padding of its channels at zero
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import onnx
+from google.protobuf.message import Message
 from onnx import helper
 
 from jr_onnx.kappa import RandomKappa
@@ -27,6 +29,8 @@ from jr_onnx.rewrite.protos import replace_nodes
 from jr_onnx.rewrite.scopes import Scope, main_scope, top_scopes
 from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
 from jr_onnx.semantics import OP_DOMAIN, OP_VERSION
+
+_M = TypeVar("_M", bound=Message)
 
 _CLIP_WITH_INPUTS = 11
 _THRESHOLDED_SINCE = 10
@@ -181,13 +185,11 @@ def _claim(names: Names, source: KappaSource) -> None:
             raise NotFollowedError(f"ONNX Runtime's optimiser uses the name {name!r}, which the retrofit added")
 
 
-def _copies(messages: object) -> list[onnx.NodeProto]:
-    copies = []
-    for message in messages:  # type: ignore[attr-defined]
+def _copies(messages: Iterable[_M]) -> Iterator[_M]:
+    for message in messages:
         copy = type(message)()
         copy.CopyFrom(message)
-        copies.append(copy)
-    return copies
+        yield copy
 
 
 def _depth(scope: Scope) -> int:

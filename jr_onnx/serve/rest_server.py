@@ -19,7 +19,7 @@ _BACKLOG = 1024
 _KEEP_ALIVE_S = 65
 
 
-class _UvicornServer(_rest._RefreshingServer):  # type: ignore[misc]
+class _UvicornServer(_rest._RefreshingServer):  # type: ignore[misc] # kserve has no type information
     """kserve's uvicorn server, which leaves signals to us: both transports are drained together."""
 
     @contextlib.contextmanager

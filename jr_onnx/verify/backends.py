@@ -169,11 +169,11 @@ class Reference:
 def _site_operator(jump: Callable[[str, NDArray[Any]], NDArray[Any]]) -> type[Any]:
     from onnx.reference.op_run import OpRun
 
-    class JumpRelu(OpRun):  # type: ignore[misc, unused-ignore]
+    class JumpRelu(OpRun):  # type: ignore[misc, unused-ignore] # older releases of onnx have no types here
         op_domain = OP_DOMAIN
 
         def _run(self, z: Any, **_: Any) -> tuple[Any]:
-            site: Any = self.site  # type: ignore[attr-defined, unused-ignore]
+            site: Any = self.site  # type: ignore[attr-defined, unused-ignore] # OpRun sets the node's attributes
             return (jump(site if isinstance(site, str) else site.decode("utf-8"), z),)
 
     JumpRelu.__name__ = OP_TYPE

@@ -15,7 +15,7 @@ from jr_onnx.verify.evaluate import Case, Outputs
 from jr_onnx.verify.flips import FlipTally, SiteTrace, control_noise, judge
 from jr_onnx.verify.inputs import Sample
 from jr_onnx.verify.marked import exposed
-from jr_onnx.verify.report import Check, Failure
+from jr_onnx.verify.report import Check, Failure, Verdict
 from jr_onnx.verify.tolerance import Bound
 from jr_onnx.verify.variants import Variant
 
@@ -67,9 +67,9 @@ def enter_tally(
         listed.append(Failure(what, tally.flips[0].site, "", "", "", tally.reason()))
     detail = "" if not tally.flips else f"first flip: {tally.flips[0]}"
     detail = "; ".join(part for part in (loose_words(bounds), detail) if part)
-    verdict = "passed" if tally.passed else "failed"
+    verdict: Verdict = "passed" if tally.passed else "failed"
     bound = max((bound.value for bound in bounds), default=0.0)
-    check = Check(what, compared, tally.runs, worst.size, bound, len(tally.flips), verdict, detail)  # type: ignore[arg-type]
+    check = Check(what, compared, tally.runs, worst.size, bound, len(tally.flips), verdict, detail)
     case.findings.add(check, *listed)
 
 

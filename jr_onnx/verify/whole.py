@@ -24,7 +24,7 @@ from jr_onnx.verify.judged import (
     loose_words,
     sample_words,
 )
-from jr_onnx.verify.report import Check, Failure
+from jr_onnx.verify.report import Check, Failure, Verdict
 from jr_onnx.verify.tolerance import Bound
 from jr_onnx.verify.variants import Variant
 
@@ -104,8 +104,8 @@ def _enter(
             failures.append(Failure(what, site, sample_words(number, seen.index), seen.one, seen.other, words))
     bound = None if bounds is None else max((bound.value for bound in bounds), default=0.0)
     detail = "" if bounds is None else loose_words(bounds)
-    verdict = "failed" if failures else "passed"
-    check = Check(what, compared, len(expected), worst.size, bound, 0, verdict, detail)  # type: ignore[arg-type]
+    verdict: Verdict = "failed" if failures else "passed"
+    check = Check(what, compared, len(expected), worst.size, bound, 0, verdict, detail)
     case.findings.add(check, *failures)
 
 

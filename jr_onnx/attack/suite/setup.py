@@ -11,6 +11,7 @@ import json
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -194,7 +195,8 @@ def trusted_module(path: Path, device: torch.device, preprocessing: Preprocessin
 def _entries(request: Request, contenders: list[Contender], *, random: bool) -> list[Entry]:
     gradients = all(item.target is not None for item in contenders)
     target = contenders[0].target
-    classes = target.model.net.num_classes if target is not None else len(request.data.class_names)  # type: ignore[attr-defined]
+    network: Any = target.model if target is not None else None  # `Shaped`, which passes the module's names on
+    classes = network.num_classes if network is not None else len(request.data.class_names)
     options = SuiteOptions(
         request.norm,
         request.eps,
