@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jr_onnx.cli.options import (
+    data_option,
+    device_option,
+    eps_option,
+    model_argument,
+    norm_option,
+    preprocess_option,
+    seed_option,
+)
 from jr_onnx.cli.output import json_option, print_json, say
 
 if TYPE_CHECKING:
@@ -14,10 +23,8 @@ if TYPE_CHECKING:
 
 
 @click.command("attack")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "--data", "spec", default="digits", show_default=True, help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR."
-)
+@model_argument
+@data_option
 @click.option("--kappa", type=float, help="The jump of the retrofit; MODEL is then an original.")
 @click.option("--kappa-map", type=click.Path(path_type=Path), help="A kappa per site; see jr-onnx rewrite.")
 @click.option(
@@ -28,10 +35,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="The authors' attacks (not adaptive), attacks that adapt to the jump, or both with more effort.",
 )
-@click.option(
-    "--norm", type=click.Choice(["linf", "l2", "l1"]), default="linf", show_default=True, help="Norm of the budget."
-)
-@click.option("--eps", default="8/255", show_default=True, help="Budget in pixel scale [0, 1], a number or a fraction.")
+@norm_option("linf", "l2", "l1")
+@eps_option
 @click.option(
     "--units",
     type=click.Choice(["pixel", "paper"]),
@@ -39,12 +44,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Scale of --eps: pixels in [0, 1], or the paper's normalised values (pixel difference over std).",
 )
-@click.option(
-    "--preprocess",
-    default="none",
-    show_default=True,
-    help="What the model expects: none, mnist, cifar10, imagenet, or mean=...;std=...;layout=NHWC;range=0,255.",
-)
+@preprocess_option
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "train"]),
@@ -74,14 +74,8 @@ if TYPE_CHECKING:
     metavar="KAPPA",
     help="Craft on this kappa too (paper, figure 7). Repeatable.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where torch computes.",
-)
+@seed_option
+@device_option
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -149,7 +143,7 @@ def _request(given: dict[str, Any]) -> Request:
     by_site = read_kappa_map(given["kappa_map"]) if given["kappa_map"] is not None else {}
     plan = KappaPlan(given["kappa"], tuple(by_site.items())) if given["kappa"] is not None or by_site else None
     preprocessing = Preprocessing.parse(given["preprocess"])
-    eps = fraction(given["eps"])
+    eps = given["eps"]
     if given["units"] == "paper":
         eps *= _pixel_per_unit(preprocessing)
     shard = Shard.parse(given["shard"])  # before the data, which takes longer to read
@@ -171,26 +165,6 @@ def _request(given: dict[str, Any]) -> Request:
         keep=given["save_adversarial"],
         black_box=given["black_box"],
     )
-
-
-def fraction(text: str) -> float:
-    """Read "8/255" or "0.03".
-
-    Raises:
-        InputError: It is neither, or not a positive finite number.
-    """
-    import math
-
-    from jr_onnx.errors import InputError
-
-    first, slash, second = text.partition("/")
-    try:
-        value = float(first) / float(second) if slash else float(first)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"--eps is {text!r}, expected a positive number or fraction, for instance 8/255")
-    return value
 
 
 def _pixel_per_unit(preprocessing: Any) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jr_onnx.cli.options import model_argument, seed_option, shape_option
 from jr_onnx.cli.output import print_table, say
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _OPS_SHOWN = 8
 
 
 @click.command("bench")
-@click.argument("model", type=click.Path(path_type=Path))
+@model_argument
 @click.option("--kappa", type=float, help="The jump. Needed for an original; a retrofit keeps its plan without it.")
 @click.option("--batch", default="1", show_default=True, metavar="N,...", help="Batch sizes.")
 @click.option("--threads", default="1", show_default=True, metavar="N,...", help="Threads within an operator.")
@@ -35,8 +36,8 @@ _OPS_SHOWN = 8
 )
 @click.option("--providers", default="cpu", show_default=True, metavar="NAME,...", help="cpu, cuda.")
 @click.option("--rounds", type=int, default=50, show_default=True, help="How often every variant runs.")
-@click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of inputs and order.")
+@shape_option
+@seed_option
 @click.option(
     "--clock",
     type=click.Choice(["wall", "cpu"]),

@@ -7,33 +7,37 @@ from typing import Any
 
 import click
 
+from jr_onnx.cli.options import (
+    data_option,
+    device_option,
+    eps_option,
+    model_argument,
+    norm_option,
+    preprocess_option,
+    seed_option,
+)
 from jr_onnx.cli.output import json_option, print_json, print_table
 
 
 @click.command("detect")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "--data", "spec", default="digits", show_default=True, help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR."
-)
+@model_argument
+@data_option
 @click.option("--kappa", type=float, help="The jump of the retrofit; MODEL is then an original.")
-@click.option("--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Of the attack.")
-@click.option("--eps", default="8/255", show_default=True, help="Budget of the attack in pixel scale [0, 1].")
+@norm_option("linf", "l2")
+@eps_option
 @click.option("--steps", type=click.IntRange(min=1), default=40, show_default=True, help="Steps of the attack.")
-@click.option("--preprocess", default="none", show_default=True, help="What the model expects; see jr-onnx attack.")
+@preprocess_option
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most this many images.")
 @click.option("--neighbours", type=click.IntRange(min=2), default=20, show_default=True, help="k of the LID.")
 @click.option("--reference", type=click.IntRange(min=2), default=100, show_default=True, help="Reference images.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="For torch."
-)
+@seed_option
+@device_option
 @json_option
 def command(model: Path, as_json: bool, **given: Any) -> None:
     """Fit a detector (LID features, logistic regression) on MODEL and on its retrofit, and test it on other images.
 
     The attack does not know of the detector, so the figure is an upper bound of what it is worth.
     """
-    from jr_onnx.cli.attack import fraction
     from jr_onnx.cli.progress import progress
     from jr_onnx.data import Preprocessing, load
     from jr_onnx.errors import require
@@ -46,7 +50,7 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
         model=model,
         plan=KappaPlan(given["kappa"]) if given["kappa"] is not None else None,
         norm=given["norm"],
-        eps=fraction(given["eps"]),
+        eps=given["eps"],
         steps=given["steps"],
         preprocessing=Preprocessing.parse(given["preprocess"]),
         neighbours=given["neighbours"],

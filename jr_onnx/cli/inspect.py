@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jr_onnx.cli.options import model_argument
 from jr_onnx.cli.output import json_option, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("model", type=click.Path(path_type=Path))
+@model_argument
 @json_option
 def command(model: Path, as_json: bool) -> int:
     """List every ReLU of MODEL: what can be rewritten, what cannot and why.

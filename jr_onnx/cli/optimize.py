@@ -6,18 +6,19 @@ from pathlib import Path
 
 import click
 
+from jr_onnx.cli.options import force_option, model_argument
 from jr_onnx.cli.output import json_option, print_json, say
 
 
 @click.command("optimize")
-@click.argument("model", type=click.Path(path_type=Path))
+@model_argument
 @click.option(
     "--op-library/--no-op-library",
     "use_library",
     default=None,
     help="Write jumps as operators of the op library, or as standard ones.  [default: as the library is built]",
 )
-@click.option("--force", is_flag=True, help="Replace an existing output.")
+@force_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Where to write.  [default: MODEL.fast.onnx beside it]"
 )

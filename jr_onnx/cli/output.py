@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
 from jr_onnx.records import Record
+
+_ANY_WIDTH = 100_000
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 
@@ -24,26 +28,28 @@ def print_json_of(records: Mapping[str, Record]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """Print a table on stdout: rich boxes on a terminal, plain columns of any width in a pipe."""
+    """Print a table on stdout: fitted to a terminal, and in a pipe or a file with as wide lines as it takes."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if _is_terminal() else 10_000)
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a name are no markup
+    if title:
+        click.echo(title)  # as a line of its own, for rich breaks the title of a table at the table's width
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    console = Console(width=_ANY_WIDTH, file=io.StringIO(), force_terminal=False, no_color=True)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
 
 
 def say(text: str) -> None:
     """Print a message on stderr."""
     click.echo(text, err=True)
-
-
-def _is_terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()

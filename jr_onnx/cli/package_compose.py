@@ -7,26 +7,21 @@ from typing import Any
 
 import click
 
+from jr_onnx.cli.options import deployment_options, repository_argument
 from jr_onnx.cli.package_types import Numbers
 
 
 @click.command("compose")
-@click.argument("repository", type=click.Path(path_type=Path))
-@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@repository_argument
+@deployment_options
 @click.option("--name", default="jr-onnx", show_default=True, help="Name of the project.")
 @click.option("--replicas", type=int, default=2, show_default=True, help="Replicas on the CPU.")
 @click.option("--gpus", type=Numbers(), default=(), help="One replica for each of these GPUs, for instance 0,1.")
-@click.option("--triton-release", default="26.08", show_default=True, help="Release that serves it.")
-@click.option("--cpus", default="2", show_default=True, help="CPU cores of a replica.")
-@click.option("--memory", default="4Gi", show_default=True, help="Memory of a replica.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where the balancer listens; 0.0.0.0: all.")
 @click.option("--http-port", type=int, default=8000, show_default=True, help="Port of REST on the balancer.")
 @click.option("--grpc-port", type=int, default=8001, show_default=True, help="Port of gRPC on the balancer.")
 @click.option("--status-port", type=int, default=8404, show_default=True, help="Health and metrics of the balancer.")
-@click.option("--load-seconds", type=int, default=120, show_default=True, help="Time the models may take to load.")
 @click.option("--request-seconds", type=int, default=60, show_default=True, help="Longest wait for an answer.")
-@click.option("--force", is_flag=True, help="Replace an older compose package.")
-@click.option("--sign", "key", type=click.Path(path_type=Path), help="Private key (PEM) that signs the package.")
 def command(repository: Path, folder: Path, **values: Any) -> None:
     """Write a compose file for REPOSITORY, which `package triton` made: Triton's replicas behind a load balancer."""
     from jr_onnx.deploy.compose import ComposeOptions, Publish, package_compose

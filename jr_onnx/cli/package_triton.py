@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jr_onnx.cli.options import model_argument, release_option, sign_option
 from jr_onnx.cli.package_types import NamedShape, Numbers
 
 if TYPE_CHECKING:
     from jr_onnx.deploy.options import OpLibrary, TritonOptions
 
-_RELEASE = "26.08"
-
 
 @click.command("triton")
-@click.argument("model", type=click.Path(path_type=Path))
+@model_argument
 @click.option(
     "-o", "--output", "repository", required=True, type=click.Path(path_type=Path), help="The model repository."
 )
 @click.option("--name", help="Name of the model; without it, the file's name.")
 @click.option("--version", type=int, default=1, show_default=True, help="Version of the model.")
-@click.option("--triton-release", default=_RELEASE, show_default=True, help="Release that serves it.")
+@release_option
 @click.option("--max-batch", type=int, help="Largest batch, 0 for none; 32 where the model takes batches.")
 @click.option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to form at once, for instance 8,16.")
 @click.option("--delay-us", type=int, default=500, show_default=True, help="Longest wait for a batch (microseconds).")
@@ -43,7 +42,7 @@ _RELEASE = "26.08"
 @click.option("--allow-fixed-kappa", is_flag=True, help="Accept a kappa that nobody draws there.")
 @click.option("--expose-kappa", is_flag=True, help="Let clients set the kappa input.")
 @click.option("--force", is_flag=True, help="Replace the same version of the same model.")
-@click.option("--sign", "key", type=click.Path(path_type=Path), help="Private key (PEM) that signs the package.")
+@sign_option
 def command(model: Path, repository: Path, **values: Any) -> None:
     """Add MODEL to a Triton model repository, which is made where there is none.
 

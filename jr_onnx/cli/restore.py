@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from jr_onnx.cli.options import force_option, model_argument
+
 
 @click.command("restore")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace an existing output.")
+@model_argument
+@force_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Where to write.  [default: MODEL.restored.onnx beside it]"
 )

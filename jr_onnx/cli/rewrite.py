@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jr_onnx.cli.options import force_option, model_argument
 from jr_onnx.cli.output import json_option, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _ROWS_SHOWN = 12
 
 
 @click.command("rewrite")
-@click.argument("model", type=click.Path(path_type=Path))
+@model_argument
 @click.option("--kappa", type=float, help="The jump, for every site: z passes where z > kappa. 0 is ReLU.")
 @click.option(
     "--kappa-map",
@@ -84,7 +85,7 @@ _ROWS_SHOWN = 12
 @click.option("--timestamp", is_flag=True, help="Record the time in the provenance (the bytes then differ each time).")
 @click.option("--dry-run", is_flag=True, help="Do everything but writing.")
 @click.option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
-@click.option("--force", is_flag=True, help="Replace an existing output.")
+@force_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Where to write.  [default: MODEL.jr.onnx beside it]"
 )

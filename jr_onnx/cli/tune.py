@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jr_onnx.cli.options import (
+    data_option,
+    device_option,
+    eps_option,
+    model_argument,
+    norm_option,
+    preprocess_option,
+    seed_option,
+)
 from jr_onnx.cli.output import json_option, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -15,10 +24,8 @@ if TYPE_CHECKING:
 
 
 @click.command("tune")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option(
-    "--data", "spec", default="digits", show_default=True, help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR."
-)
+@model_argument
+@data_option
 @click.option(
     "--max-accuracy-drop", default="1%", show_default=True, help="Largest loss of clean accuracy, such as 1% or 0.01."
 )
@@ -31,17 +38,13 @@ if TYPE_CHECKING:
 )
 @click.option("--grid", help="Kappas to try, such as 0.1,0.2,0.5.  [default: quantiles of the pre-activations]")
 @click.option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best common one.")
-@click.option(
-    "--norm", type=click.Choice(["linf", "l2"]), default="linf", show_default=True, help="Norm of the adaptive budget."
-)
-@click.option("--eps", default="8/255", show_default=True, help="Adaptive budget in pixel scale [0, 1].")
+@norm_option("linf", "l2")
+@eps_option
 @click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Steps per adaptive attack.")
-@click.option("--preprocess", default="none", show_default=True, help="What the model expects; see jr-onnx attack.")
+@preprocess_option
 @click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True, help="Images to attack.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all random numbers.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="For torch."
-)
+@seed_option
+@device_option
 @click.option(
     "--plot", type=click.Path(path_type=Path), help="Draw the trade-off (.png, .svg), as the paper's figure 4."
 )
@@ -53,7 +56,6 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     Clean accuracy is measured on the whole split, the objective on its first images. The recommendation is kappa 0
     unless a paired test shows a gain within the allowed loss of accuracy.
     """
-    from jr_onnx.cli.attack import fraction
     from jr_onnx.cli.progress import progress
     from jr_onnx.data import Preprocessing, load
     from jr_onnx.errors import require
@@ -68,9 +70,7 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     request = TuneRequest(
         model=model,
         data=load(given["spec"], split="validation"),
-        objective=Objective(
-            given["objective"], given["norm"], fraction(given["eps"]), steps=given["steps"], seed=given["seed"]
-        ),
+        objective=Objective(given["objective"], given["norm"], given["eps"], steps=given["steps"], seed=given["seed"]),
         attacked=given["limit"],
         preprocessing=Preprocessing.parse(given["preprocess"]),
         grid=grid,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jr_onnx.cli.options import model_argument, preprocess_option, seed_option, shape_option
 from jr_onnx.cli.output import json_option, print_json, print_json_of, print_table, say
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("model", type=click.Path(path_type=Path))
+@model_argument
 @click.argument("original", type=click.Path(path_type=Path), required=False)
 @click.option("--kappa", type=float, help="MODEL is no retrofit: rewrite it in memory with every lowering and verify.")
 @click.option("--samples", type=int, default=8, show_default=True, help="How many inputs for the whole model.")
@@ -26,19 +27,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many of them ONNX's reference evaluator computes too; it is slow.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random inputs.")
+@seed_option
 @click.option("--batch", type=int, default=1, show_default=True, help="Size of free batch axes.")
-@click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
+@shape_option
 @click.option("--value", multiple=True, metavar="NAME=NUMBER", help="Fill an input with a number. Repeatable.")
 @click.option(
     "--data", metavar="SPEC", help="Real inputs: digits, mnist:DIR, cifar10:DIR, npz:FILE or folder:DIR (test split)."
 )
-@click.option(
-    "--preprocessing",
-    default="none",
-    show_default=True,
-    help="For --data: mnist, cifar10, imagenet, or mean=...;std=...;layout=NHWC;range=0,255",
-)
+@preprocess_option
 @click.option(
     "--torch",
     "network",
@@ -70,7 +66,7 @@ def command(
     if given["weights"] is not None and given["network"] is None:
         raise InputError("--weights goes with --torch MODULE:FACTORY, which is missing")
     shapes, values = parse_shapes(given["shape"]), parse_values(given["value"])
-    wish = InputWish(shapes, values, given["batch"], given["data"], given["preprocessing"], given["seed"])
+    wish = InputWish(shapes, values, given["batch"], given["data"], given["preprocess"], given["seed"])
     report = verify(
         model, kappa, original=original, samples=samples, reference_samples=reference_samples, wish=wish
     )  # fmt: skip

@@ -188,7 +188,6 @@ def test_tables_and_advice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         advice=("install 'jr-onnx[report]'",),
     )
     monkeypatch.setattr(doctor, "examine", lambda: report)
-    monkeypatch.setenv("COLUMNS", "120")
     assert run(["doctor"]) == 0
     text = capsys.readouterr().out
     for expected in (

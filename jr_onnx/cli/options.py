@@ -1,0 +1,99 @@
+"""Options that several commands share, so that one word means one thing wherever it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+TRITON_RELEASE = "26.08"
+
+
+def fraction(text: str) -> float:
+    """Read "8/255" or "0.03".
+
+    Raises:
+        InputError: It is neither, or not a positive finite number.
+    """
+    import math
+
+    from jr_onnx.errors import InputError
+
+    first, slash, second = text.partition("/")
+    try:
+        value = float(first) / float(second) if slash else float(first)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"--eps is {text!r}, expected a positive number or fraction, for instance 8/255")
+    return value
+
+
+model_argument = click.argument("model", type=PATH)
+repository_argument = click.argument("repository", type=PATH)
+
+data_option = click.option(
+    "--data", "spec", default="digits", show_default=True, help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR."
+)
+preprocess_option = click.option(
+    "--preprocess",
+    "--preprocessing",
+    "preprocess",
+    default="none",
+    show_default=True,
+    help="What the model expects: none, mnist, cifar10, imagenet, or mean=...;std=...;layout=NHWC;range=0,255.",
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where torch computes.",
+)
+eps_option = click.option(
+    "--eps",
+    type=fraction,
+    default="8/255",
+    show_default=True,
+    metavar="NUMBER",
+    help="Budget in pixel scale [0, 1], a number or a fraction.",
+)
+shape_option = click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
+force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
+sign_option = click.option("--sign", "key", type=PATH, help="Private key (PEM) that signs the package.")
+release_option = click.option(
+    "--triton-release", default=TRITON_RELEASE, show_default=True, help="Release that serves it."
+)
+
+
+def norm_option(*norms: str) -> Callable[[_Command], _Command]:
+    """Return `--norm` for an attack that knows the given norms; the first is the default."""
+    return click.option(
+        "--norm", type=click.Choice(norms), default=norms[0], show_default=True, help="Norm of the attack's budget."
+    )
+
+
+def deployment_options(command: _Command) -> _Command:
+    """Add what both deployments of a model repository ask: where to, for which release, with which resources."""
+    options = (
+        click.option("-o", "--output", "folder", required=True, type=PATH, help="The folder to write."),
+        release_option,
+        click.option("--cpus", default="2", show_default=True, help="CPU cores of a replica."),
+        click.option("--memory", default="4Gi", show_default=True, help="Memory of a replica."),
+        click.option(
+            "--load-seconds", type=int, default=120, show_default=True, help="Time the models may take to load."
+        ),
+        click.option("--force", is_flag=True, help="Replace an older package of this kind."),
+        sign_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
