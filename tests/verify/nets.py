@@ -165,3 +165,31 @@ def save(model: onnx.ModelProto, folder: Path, name: str = "net.onnx") -> Path:
     path = folder / name
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
+
+
+def half_network(opset: int) -> onnx.ModelProto:
+    """x (N, 1, 8, 8) in float16 -> Conv -> Relu -> MaxPool -> Conv -> Relu -> Gemm -> y (N, 10).
+
+    At opset 18 ONNX Runtime replaces the first Relu by its function body and leaves that in float32.
+    """
+    generator = np.random.default_rng(0)
+    shapes = {"w1": (4, 1, 3, 3), "b1": (4,), "w2": (8, 4, 3, 3), "w3": (128, 10)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w1", "b1"], ["z1"], pads=[1] * 4, name="conv1"),
+            helper.make_node("Relu", ["z1"], ["a1"], name="act1"),
+            helper.make_node("MaxPool", ["a1"], ["p"], kernel_shape=[2, 2], strides=[2, 2], name="pool"),
+            helper.make_node("Conv", ["p", "w2"], ["z2"], pads=[1] * 4, name="conv2"),
+            helper.make_node("Relu", ["z2"], ["a2"], name="act2"),
+            helper.make_node("Flatten", ["a2"], ["flat"], name="flat"),
+            helper.make_node("Gemm", ["flat", "w3"], ["y"], name="head"),
+        ],
+        "half",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["N", 1, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT16, ["N", 10])],
+        [
+            numpy_helper.from_array((generator.standard_normal(shape) * 0.3).astype(np.float16), name)
+            for name, shape in shapes.items()
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

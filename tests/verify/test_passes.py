@@ -12,7 +12,7 @@ from jr_onnx.errors import InputError
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import rewrite
 from jr_onnx.verify import InputsError, InputWish, VerifyReport, verify
-from tests.verify.nets import image_network, network, save
+from tests.verify.nets import half_network, image_network, network, save
 
 KAPPA = 0.06
 
@@ -58,6 +58,14 @@ def test_sixteen_bits_are_tried_with_all_values() -> None:
     report = verify(network(dtype="float16"), KAPPA, samples=1)
     tried = [check.samples for check in report.checks if check.what == "sites of auto"]
     assert tried == [65536, 65536]
+
+
+@pytest.mark.parametrize("opset", [17, 18, 20])
+def test_a_network_in_float16_passes_however_its_relu_is_run(opset: int) -> None:
+    report = verify(half_network(opset), KAPPA, samples=4)
+    assert report, report.failures
+    assert not report.not_run
+    assert all(check.bound is not None for check in report.checks if check.what.startswith("kappa"))
 
 
 @pytest.mark.parametrize("opset", [7, 8])
