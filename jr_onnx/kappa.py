@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -58,8 +58,8 @@ class KappaPlan(Record):
 
     Attributes:
         kappa: For every site that `by_site` does not name; None leaves those sites as they are.
-        by_site: Pairs of site id or regular expression (searched in the id) and kappa. An exact id wins over
-            expressions; among expressions the first match wins.
+        by_site: Pairs of site id or regular expression (searched in the id) and kappa. What is the id of a site means
+            that site alone and wins over expressions; among expressions the first match wins.
         random: Draw kappa instead.
         input_name: kappa is an optional scalar graph input of this name; `kappa` is its default.
     """
@@ -108,6 +108,16 @@ class KappaPlan(Record):
             return cls(by_site=tuple(pairs))
         return cls(kappa=validate_kappa(kappa))
 
+    def settled(self, site_ids: Iterable[str]) -> KappaPlan:
+        """Return the plan for a model with these sites: an entry that is an id of one no longer matches others.
+
+        Otherwise an entry for relu1 would be searched, and found, in relu10 too.
+        """
+        ids = set(site_ids)
+        exact = [(rf"\A{re.escape(pattern)}\Z", value) for pattern, value in self.by_site if pattern in ids]
+        others = [pair for pair in self.by_site if pair[0] not in ids]
+        return replace(self, by_site=(*exact, *others))
+
     def for_site(self, site_id: str) -> float | None:
         """Return the wanted kappa of a site, None where the plan leaves it alone."""
         if self.random is not None:
@@ -147,8 +157,9 @@ def read_kappa_map(path: Path) -> dict[str, float]:
         where = " ".join(str(error).split())
         raise KappaError(f"the kappa map {path} is neither JSON nor YAML: {where}") from None
     if not isinstance(content, dict) or not content:
+        found = "nothing" if content is None or content == {} else type(content).__name__
         raise KappaError(
-            f"the kappa map {path} holds {type(content).__name__}, expected a mapping",
+            f"the kappa map {path} holds {found}, expected a mapping",
             hint="Write site ids or regular expressions and their kappas, for instance: conv1/Relu: 0.06",
         )
     result: dict[str, float] = {}

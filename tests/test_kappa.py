@@ -122,7 +122,7 @@ def test_a_map_is_read_from_json_and_yaml(tmp_path: Path, text: str, expected: d
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds NoneType, expected a mapping"),
+        ("", "holds nothing, expected a mapping"),
         ("[1, 2]", "holds list, expected a mapping"),
         ("{}", "expected a mapping"),
         ("a: yes\n", "the value True, expected a number"),
@@ -156,3 +156,13 @@ def test_a_missing_map_is_named(tmp_path: Path) -> None:
         read_kappa_map(tmp_path / "nowhere.yaml")
     with pytest.raises(KappaError, match="cannot read the kappa map"):
         read_kappa_map(tmp_path)
+
+
+def test_an_entry_that_is_an_id_means_that_site_alone() -> None:
+    ids = ("relu1", "relu10", "f/relu1", "a.b[0]")
+    plan = KappaPlan(by_site=(("relu1", 0.1), ("a.b[0]", 0.3))).settled(ids)
+    assert [plan.for_site(site) for site in ids] == [0.1, None, None, 0.3]
+    plan = KappaPlan(0.5, by_site=(("lu1", 0.2), ("relu10", 0.1))).settled(ids)
+    assert [plan.for_site(site) for site in ids] == [0.2, 0.1, 0.2, 0.5]
+    assert plan.settled(ids) == plan
+    assert plan.unmatched(ids) == []

@@ -16,7 +16,7 @@ from jr_onnx.cli.options import (
     preprocess_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, print_json, say
+from jr_onnx.cli.output import json_option, next_step, print_json, say
 
 if TYPE_CHECKING:
     from jr_onnx.attack.suite.setup import Request
@@ -129,7 +129,7 @@ def command(as_json: bool, **given: Any) -> None:
         print_json(evaluation)
     else:
         show(evaluation)
-    say(f"results: {request.out}; next: jr-onnx report {request.out}")
+    say(f"results: {request.out}; {next_step('report', request.out)}")
 
 
 def _request(given: dict[str, Any]) -> Request:

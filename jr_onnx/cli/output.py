@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -48,6 +49,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
         console.print(table)
     for line in captured.get().splitlines():
         click.echo(line.rstrip())
+
+
+def next_step(*words: object) -> str:
+    """Return the line that tells which command of jr-onnx comes next, ready to be copied into a shell."""
+    return f"next: jr-onnx {shlex.join(str(word) for word in words)}"
 
 
 def say(text: str) -> None:

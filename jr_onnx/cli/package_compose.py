@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from jr_onnx.cli.options import deployment_options, repository_argument
+from jr_onnx.cli.output import say
 from jr_onnx.cli.package_types import Numbers
 
 
@@ -42,4 +44,4 @@ def command(repository: Path, folder: Path, **values: Any) -> None:
     deployed = package_compose(repository, folder, options)
     for path in deployed.files:
         click.echo(str(path))
-    click.echo(f"next: docker compose -f {folder / 'compose.yaml'} up -d", err=True)
+    say(f"next: {shlex.join(('docker', 'compose', '-f', str(folder / 'compose.yaml'), 'up', '-d'))}")

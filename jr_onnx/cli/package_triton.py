@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import model_argument, release_option, sign_option
+from jr_onnx.cli.output import next_step, say
 from jr_onnx.cli.package_types import NamedShape, Numbers
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def command(model: Path, repository: Path, **values: Any) -> None:
     for note in packaged.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(str(packaged.folder))
-    click.echo(f"next: jr-onnx verify-package {repository}", err=True)
+    say(next_step("verify-package", repository))
 
 
 def _options(model: Path, values: dict[str, Any]) -> TritonOptions:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import force_option, model_argument
-from jr_onnx.cli.output import json_option, print_json, print_table, say
+from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say
 
 if TYPE_CHECKING:
     from jr_onnx.kappa import KappaPlan, RandomSource
@@ -49,8 +49,8 @@ _ROWS_SHOWN = 12
 @click.option(
     "--kappa-input", metavar="NAME", help="Make kappa an optional scalar graph input; --kappa is its default."
 )
-@click.option("--include", multiple=True, metavar="REGEX", help="Rewrite only sites whose id matches. Repeatable.")
-@click.option("--exclude", multiple=True, metavar="REGEX", help="Leave sites whose id matches as they are. Repeatable.")
+@click.option("--include", multiple=True, metavar="REGEX", help="Rewrite only sites of this id, or whose id matches.")
+@click.option("--exclude", multiple=True, metavar="REGEX", help="Leave sites of this id, or whose id matches.")
 @click.option(
     "--lowering",
     type=click.Choice(["auto", "where", "thresholded", "custom"]),
@@ -125,7 +125,7 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
     for warning in result.warnings:
         say(f"warning: {warning}")
     if path is not None:
-        say(f"next: jr-onnx verify {path} {model}")
+        say(next_step("verify", path, *(() if given["replace"] else (model,))))
 
 
 def _plan(given: dict[str, Any]) -> KappaPlan:

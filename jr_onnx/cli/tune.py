@@ -17,7 +17,7 @@ from jr_onnx.cli.options import (
     preprocess_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, print_json, print_table, say
+from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say
 
 if TYPE_CHECKING:
     from jr_onnx.tune import TuneResult
@@ -90,9 +90,13 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     else:
         _show(result)
     if chosen.kappa:
-        say(f"next: jr-onnx rewrite {model} --kappa {chosen.kappa:g}")
+        # All digits of a float32: what is recommended is what was measured.
+        say(next_step("rewrite", model, "--kappa", f"{chosen.kappa:.9g}"))
     elif chosen.kappa is None:
-        say(f"next: jr-onnx rewrite {model} --kappa-map {kappa_map or 'FILE (write it with --kappa-map)'}")
+        if kappa_map is None:
+            say("note: run it again with --kappa-map FILE to have these kappas as a file for jr-onnx rewrite")
+        else:
+            say(next_step("rewrite", model, "--kappa-map", kappa_map))
 
 
 def _grid(text: str | None) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from jr_onnx.modelfile.external import ExternalMode, carry, check, external_tensors, resolve, tensors
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.load import ModelFile, from_proto, load
-from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, save
+from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, refuse_target, save
 
 __all__ = [
     "ExternalMode",
@@ -17,6 +17,7 @@ __all__ = [
     "from_proto",
     "load",
     "readable",
+    "refuse_target",
     "resolve",
     "save",
     "tensors",

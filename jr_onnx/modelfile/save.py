@@ -71,10 +71,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     folder = path.parent
     temporary: Path | None = None
     try:
-        if not folder.is_dir():
-            raise OutputError(f"the folder {folder} does not exist", hint="Create it or choose another output (-o)")
-        if path.is_dir():
-            raise OutputError(f"{path} is a directory, expected a file name", hint="Choose another output (-o)")
+        refuse_target(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=folder)
         os.close(handle)
         temporary = Path(name)
@@ -88,6 +85,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def refuse_target(path: Path) -> None:
+    """Refuse what cannot become a file, above all a device or a pipe: the rename would put a file in its place.
+
+    Raises:
+        OutputError: The path is no place for a file.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        found = "is no folder" if folder.exists() else "does not exist"
+        raise OutputError(f"the folder {folder} {found}", hint="Create it or choose another output (-o)")
+    if path.is_dir():
+        raise OutputError(f"{path} is a directory, expected a file name", hint="Choose another output (-o)")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} is a device or a pipe, expected a file name", hint="Choose another output (-o)")
 
 
 def _explain(error: OSError, path: Path) -> OutputError:

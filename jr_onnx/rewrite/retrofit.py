@@ -15,7 +15,7 @@ from jr_onnx import provenance
 from jr_onnx._version import __version__
 from jr_onnx.errors import OutputError, RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, save
+from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, refuse_target, save
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewrite import contract
@@ -119,7 +119,7 @@ def rewrite(
         external_data: For a path: how external data comes to another folder: auto (reflink, else copy), copy,
             hardlink or reference.
         **options: lowering ("auto", "where", "thresholded", "custom"), target ("portable", "cpu", "cuda"),
-            include and exclude (regular expressions, searched in site ids), opset (convert first),
+            include and exclude (site ids, or regular expressions that are searched in them), opset (convert first),
             demote_initializer_inputs, replace (retrofit a retrofit anew), hash_data, timestamp.
 
     Returns:
@@ -165,6 +165,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     original = base.model
     files = check(original.proto, original.folder, hash_data=options.hash_data) if original.folder is not None else ()
     findings = locate(original.proto)
+    options = dataclasses.replace(options, plan=options.plan.settled(site.id for site in findings.table.sites))
     chosen = select(findings.located, findings.table, Selection(options.plan, options.include, options.exclude))
     model = onnx.ModelProto()
     model.CopyFrom(original.proto)
@@ -248,13 +249,14 @@ def choose_output(source: ModelFile, output: str | Path | None, *, force: bool, 
     """Return where to write.
 
     Raises:
-        OutputError: The output is the source itself, or exists and `force` is not set.
+        OutputError: The output is no place for a file, is the source itself, or exists and `force` is not set.
     """
     if source.path is None:
         raise OutputError("a model in memory has no path to write beside")
     path = Path(output) if output is not None else source.path.with_name(_stem(source.path.name) + suffix)
     if path.exists() and path.samefile(source.path):
         raise OutputError(f"the output {path} is the source itself", hint="Choose another output (-o)")
+    refuse_target(path)
     if path.exists() and not force:
         raise OutputError(f"{path} exists", hint="Use --force to replace it, or choose another output (-o)")
     return path

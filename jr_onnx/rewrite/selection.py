@@ -14,7 +14,7 @@ from jr_onnx.rewrite.sites import LocatedSite, SiteTable
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The kappa plan, and regular expressions that are searched in site ids."""
+    """The kappa plan, and site ids or regular expressions that are searched in them."""
 
     plan: KappaPlan
     include: tuple[str, ...] = ()
@@ -74,6 +74,8 @@ def _expression(pattern: str, option: str, ids: Sequence[str]) -> re.Pattern[str
         compiled = re.compile(pattern)
     except re.error as error:
         raise InputError(f"{option} {pattern!r} is no regular expression: {error}") from None
+    if pattern in ids:
+        return re.compile(rf"\A{re.escape(pattern)}\Z")  # an id means that site alone: relu1 does not choose relu10
     if not any(compiled.search(site) for site in ids):
         raise InputError(
             f"{option} {pattern!r} matches none of the {len(ids)} sites",

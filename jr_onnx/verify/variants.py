@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -93,10 +92,9 @@ def variant(original: ModelFile, kappas: dict[str, float], lowering: LoweringWis
         RefusalError: The lowering is impossible here.
         VerificationError: A site of the plan is not in the original.
     """
-    # Ids are also searched as regular expressions; anchors keep relu1 from choosing relu10.
-    include = tuple(rf"\A{re.escape(site)}\Z" for site in kappas)
+    wanted = Options(KappaPlan(by_site=tuple(kappas.items())), lowering=lowering, include=tuple(kappas))
     try:
-        done = retrofit(original, Options(KappaPlan(by_site=tuple(kappas.items())), lowering=lowering, include=include))
+        done = retrofit(original, wanted)
     except RefusalError:
         raise
     except JrError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import onnx
@@ -10,6 +11,7 @@ import pytest
 
 from jr_onnx import provenance
 from jr_onnx.rewrite import RewriteResult
+from tests.cli.conftest import small_model
 
 
 def operators(path: Path) -> list[str]:
@@ -175,3 +177,45 @@ def test_random_kappa_becomes_an_input_with_a_default(jr, model: Path) -> None:
     written = onnx.load(model.with_name("net.jr.onnx"))
     assert [value.name for value in written.graph.input] == ["x", "jr_kappa"]
     assert "it stays at its default 0.75" in " ".join(outcome.err.split()) or "default 0.75" in outcome.err
+
+
+def two_sites(folder: Path) -> Path:
+    """Relu nodes named act and act_1, as exporters number them."""
+    proto = small_model()
+    proto.graph.node[1].name = "act"
+    proto.graph.node[2].input[0] = "b"
+    proto.graph.node.insert(2, onnx.helper.make_node("Relu", ["a"], ["b"], name="act_1"))
+    path = folder / "two nets.onnx"
+    onnx.save(proto, path)
+    return path
+
+
+def test_an_id_in_a_map_or_a_filter_means_that_site_alone(jr, tmp_path: Path) -> None:
+    model = two_sites(tmp_path)
+    wish = tmp_path / "map.yaml"
+    wish.write_text("act: 0.5\n")
+    for words in (["--kappa-map", wish], ["--kappa", 1, "--include", "act"], ["--kappa", 1, "--exclude", "act_1"]):
+        content = json.loads(jr("rewrite", model, *words, "--dry-run", "--json").out)
+        assert [site["id"] for site in content["sites"]] == ["act"], words
+        assert content["skipped"] == ["act_1"]
+    wish.write_text("act: 0.5\nact.*: 0.25\n")
+    out = tmp_path / "out.onnx"
+    content = json.loads(jr("rewrite", model, "--kappa-map", wish, "-o", out, "--json").out)
+    assert [site["kappa"] for site in content["sites"]] == [0.5, 0.25]
+    assert jr("verify", out, model, "--samples", 1).exit_code == 0
+
+
+def test_the_next_step_can_be_copied_into_a_shell(jr, tmp_path: Path) -> None:
+    model = two_sites(tmp_path)
+    first = jr("rewrite", model, "--kappa", 1).err.strip()
+    words = shlex.split(first.removeprefix("next: jr-onnx "))
+    assert jr(*words, "--samples", 1).exit_code == 0
+    again = jr("rewrite", words[1], "--kappa", 2, "--replace", "-o", tmp_path / "again.onnx").err.strip()
+    assert jr(*shlex.split(again.removeprefix("next: jr-onnx ")), "--samples", 1).exit_code == 0
+
+
+def test_a_device_as_output_is_refused(jr, model: Path) -> None:
+    outcome = jr("rewrite", model, "--kappa", 1, "--force", "-o", "/dev/null")
+    assert outcome.exit_code == 2
+    assert outcome.err == "jr-onnx: /dev/null is a device or a pipe, expected a file name. Choose another output (-o)\n"
+    assert Path("/dev/null").is_char_device()

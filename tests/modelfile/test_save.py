@@ -118,6 +118,20 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_refused(tmp_path: Path) ->
     with pytest.raises(OutputError, match="folder is a directory, expected a file name"):
         atomic_write(tmp_path / "folder", [b"x"])
     assert names(tmp_path) == ["folder"]
+    (tmp_path / "file").write_bytes(OLD)
+    with pytest.raises(OutputError, match=r"the folder .*file is no folder"):
+        atomic_write(tmp_path / "file" / "out", [b"x"])
+
+
+def test_a_device_or_a_pipe_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for name in ("pipe", "null"):
+        with pytest.raises(OutputError, match=f"{name} is a device or a pipe, expected a file name"):
+            atomic_write(tmp_path / name, [b"x"])
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "null").is_symlink()
+    assert names(tmp_path) == ["null", "pipe"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
