@@ -65,8 +65,15 @@ class ServerProcess:
 
 
 @contextmanager
-def running(command: Sequence[str], *, timeout_s: float = 60.0) -> Iterator[ServerProcess]:
+def running(
+    command: Sequence[str], *, timeout_s: float = 60.0, python: str = sys.executable
+) -> Iterator[ServerProcess]:
     """Run a command that prints `ready: http://HOST:PORT[ and grpc://HOST:PORT]`, and kill it at the end.
+
+    Args:
+        command: What follows the interpreter.
+        timeout_s: How long it may take to become ready.
+        python: The interpreter; by default the one that runs this.
 
     Raises:
         RuntimeError: It ended, or was not ready in time; with what it said.
@@ -74,7 +81,7 @@ def running(command: Sequence[str], *, timeout_s: float = 60.0) -> Iterator[Serv
     with TemporaryFile() as log:
         started = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            [python, *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             yield _wait(process, log, started, timeout_s)
