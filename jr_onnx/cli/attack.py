@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import (
+    check_budget,
     data_option,
     device_option,
     eps_option,
     model_argument,
     norm_option,
+    output_folder,
     preprocess_option,
     seed_option,
 )
@@ -146,6 +148,8 @@ def _request(given: dict[str, Any]) -> Request:
     eps = given["eps"]
     if given["units"] == "paper":
         eps *= _pixel_per_unit(preprocessing)
+    check_budget(given["norm"], eps)
+    out = output_folder(given["out"] if given["out"] is not None else model.with_name(f"{model.stem}.attack"))
     shard = Shard.parse(given["shard"])  # before the data, which takes longer to read
     return Request(
         model=model,
@@ -154,7 +158,7 @@ def _request(given: dict[str, Any]) -> Request:
         suite=given["suite_name"],
         norm=given["norm"],
         eps=eps,
-        out=given["out"] if given["out"] is not None else model.with_name(f"{model.stem}.attack"),
+        out=out,
         preprocessing=preprocessing,
         seed=given["seed"],
         device=given["device"],

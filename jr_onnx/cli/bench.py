@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jr_onnx.cli.options import model_argument, seed_option, shape_option
+from jr_onnx.cli.options import check_outputs, model_argument, seed_option, shape_option
 from jr_onnx.cli.output import print_table, say
 
 if TYPE_CHECKING:
@@ -57,11 +57,9 @@ def command(model: Path, json_path: Path | None, plot_path: Path | None, **given
     """
     from jr_onnx.bench import Request, bench
     from jr_onnx.bench.variants import LOWERINGS
-    from jr_onnx.errors import require
     from jr_onnx.verify.options import parse_shapes
 
-    if plot_path is not None:
-        require("matplotlib", "report")  # before minutes of measuring, not after
+    check_outputs(json_path if str(json_path) != "-" else None, plot=plot_path)
     lowerings: Any = LOWERINGS if given["lowering"] == "all" else _words(given["lowering"])
     request = Request(
         model, given["kappa"], _numbers(given["batch"], "--batch"), _numbers(given["threads"], "--threads"), lowerings,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from jr_onnx.cli.options import (
+    check_budget,
     data_option,
     device_option,
     eps_option,
@@ -46,6 +47,7 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
     require("torch", "attack")
     from jr_onnx.detect import DetectRequest, detect
 
+    check_budget(given["norm"], given["eps"])
     request = DetectRequest(
         model=model,
         plan=KappaPlan(given["kappa"]) if given["kappa"] is not None else None,

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jr_onnx.cli.output import print_table
+from jr_onnx.cli.output import print_table, say
 
 if TYPE_CHECKING:
     from jr_onnx.evaluation.summary import EntryFigures, Evaluation, ModelFigures, Share
+
+
+_SUSPICIOUS = 0.5
 
 
 def show(evaluation: Evaluation) -> None:
@@ -21,6 +24,7 @@ def show(evaluation: Evaluation) -> None:
     _show_minimal(evaluation)
     for figures in evaluation.models:
         _show_verdict(figures)
+    _warn_of_the_data(evaluation)
     if not evaluation.complete:
         click.echo(
             f"\nThese are {evaluation.samples} of {evaluation.run.samples} samples: run the other shards and merge "
@@ -123,6 +127,17 @@ def headline(figures: ModelFigures) -> str:
     if not any(flag.checked for flag in figures.verdict.flags):
         return "nothing to judge by in this suite"
     return "no sign of masking"
+
+
+def _warn_of_the_data(evaluation: Evaluation) -> None:
+    """Say that the data hardly fit the model: figures about a classifier that classifies nothing mean nothing."""
+    for figures in evaluation.models:
+        if figures.clean.total and figures.clean.value < _SUSPICIOUS:
+            say(
+                f"warning: the {figures.model} classifies only {percent(figures.clean.value)} of the clean images "
+                "correctly; if you expected more, check --preprocess, and that the labels are numbered as the model's "
+                "outputs are"
+            )
 
 
 def knows(item: EntryFigures) -> str:

@@ -12,6 +12,8 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 TRITON_RELEASE = "26.08"
+_LARGEST_BYTE = 255
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def fraction(text: str) -> float:
@@ -32,6 +34,56 @@ def fraction(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"--eps is {text!r}, expected a positive number or fraction, for instance 8/255")
     return value
+
+
+def check_budget(norm: str, eps: float) -> None:
+    """Refuse an L-infinity budget beyond all images: almost always one meant for pixels from 0 to 255.
+
+    Raises:
+        InputError: The budget is more than the pixel range.
+    """
+    from jr_onnx.errors import InputError
+
+    if norm == "linf" and eps > 1:
+        raise InputError(
+            f"the linf budget is {eps:g} in pixel scale, where an image reaches from 0 to 1",
+            hint=f"For pixels from 0 to 255 give --eps {eps:g}/255" if eps <= _LARGEST_BYTE else "Give --eps below 1",
+        )
+
+
+def output_folder(path: Path) -> Path:
+    """Return a folder to write results into, which need not exist yet.
+
+    Raises:
+        OutputError: It, or what it should lie in, is no folder.
+    """
+    from jr_onnx.errors import OutputError
+
+    taken = next((item for item in (path, *path.parents) if item.exists()), None)
+    if taken is not None and not taken.is_dir():
+        raise OutputError(f"the results cannot go to {path}: {taken} is a file", hint="Choose another --out")
+    return path
+
+
+def check_outputs(*paths: Path | None, plot: Path | None = None) -> None:
+    """Refuse what cannot be written, before minutes of work rather than after.
+
+    Raises:
+        MissingExtraError: A plot is wanted, and matplotlib is not installed.
+        OutputError: A path is no place for a file, or the plot's ending names no picture.
+    """
+    from jr_onnx.errors import OutputError, require
+    from jr_onnx.modelfile import refuse_target
+
+    for path in paths:
+        if path is not None:
+            refuse_target(path)
+    if plot is None:
+        return
+    require("matplotlib", "report")
+    refuse_target(plot)
+    if plot.suffix.lower() not in _PICTURES:
+        raise OutputError(f"the plot {plot} ends in {plot.suffix!r}", hint=f"Use one of {', '.join(_PICTURES)}")
 
 
 model_argument = click.argument("model", type=PATH)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import (
+    check_budget,
+    check_outputs,
     data_option,
     device_option,
     eps_option,
@@ -62,10 +64,10 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     from jr_onnx.modelfile import atomic_write
 
     require("torch", "attack")
-    if plot is not None:
-        require("matplotlib", "report")
     from jr_onnx.tune import Objective, TuneRequest, tune
 
+    check_budget(given["norm"], given["eps"])
+    check_outputs(kappa_map, plot=plot)
     grid, max_drop = _grid(given["grid"]), _share(given["max_accuracy_drop"])
     request = TuneRequest(
         model=model,

@@ -114,7 +114,9 @@ def _find_layout(shape: tuple[int, ...], where: str) -> Layout:
 def _pixels(images: NDArray[Any], where: str) -> NDArray[Any]:
     low, high = images.min(), images.max()
     if images.dtype.kind == "f":
-        if not (low >= 0.0 and high <= 1.0):  # NaN fails the comparison too
+        if np.isnan(low):  # one NaN makes the least value NaN
+            raise DataError(f"{where} has NaN in {int(np.isnan(images).sum())} places, expected numbers from 0 to 1")
+        if not (low >= 0.0 and high <= 1.0):
             raise DataError(
                 f"{where} has floats from {low} to {high}, expected 0 to 1", hint="Divide by 255, or store bytes"
             )

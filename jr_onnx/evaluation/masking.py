@@ -9,7 +9,7 @@ activation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +34,7 @@ TOLERATED_DEAD = 0.01
 TOLERATED_SURVIVORS = 0.10
 """Share of attacked samples that may survive the largest budget of a ladder."""
 
+_NOTHING_ATTACKED = "no image was classified correctly, so there was nothing to attack"
 _WIDE = 2.0  # a ladder reaches at least this multiple of its least budget
 
 
@@ -96,7 +97,11 @@ def judge(outcomes: Sequence[Outcome]) -> Verdict:
         budget_does_not_help,
         single_draw,
     )
-    return Verdict(model, tuple(check(outcomes) for check in checks))
+    flags = tuple(check(outcomes) for check in checks)
+    if outcomes and not any(np.any(item.attacked) for item in outcomes):
+        # No attack had anything to do, so no result says a thing about gradients.
+        flags = tuple(replace(flag, raised=False, checked=False, evidence=_NOTHING_ATTACKED) for flag in flags)
+    return Verdict(model, flags)
 
 
 def surrogate_beats_exact(outcomes: list[Outcome]) -> Flag:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from jr_onnx.cli.progress import progress
@@ -170,3 +171,17 @@ def test_detect_prints_both_models(jr: Run, files: tuple[Path, Path], tmp_path: 
     missing = jr(*words)
     assert missing.exit_code != 0
     assert "a kappa is needed" in missing.err
+
+
+def test_data_that_do_not_fit_the_model_are_noticed(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    model, data = files
+    wrong = tmp_path / "wrong.npz"
+    with np.load(data) as content:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        images = content["images"].astype(np.float32)
+        scores = session.run(None, {session.get_inputs()[0].name: images})[0]
+        np.savez(wrong, images=images, labels=(scores.argmax(1) + 1) % scores.shape[1])
+    found = attack(jr, (model, wrong), "--kappa", "0", "--limit", "12")
+    assert found.exit_code == 0, found.err
+    assert "the original classifies only 0.0% of the clean images correctly" in found.err
+    assert "masking verdict, original: nothing to judge by" in found.out

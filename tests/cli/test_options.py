@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jr_onnx.cli import options
@@ -42,3 +44,49 @@ def test_a_bad_budget_is_one_line(jr) -> None:
     outcome = jr("attack", "model.onnx", "--eps", "8%")
     assert (outcome.exit_code, outcome.out) == (2, "")
     assert outcome.err == "jr-onnx: --eps is '8%', expected a positive number or fraction, for instance 8/255\n"
+
+
+@pytest.mark.parametrize("command", ["attack", "tune", "detect"])
+@pytest.mark.parametrize(("eps", "said"), [("8", "For pixels from 0 to 255 give --eps 8/255"), ("300", "below 1")])
+def test_a_budget_for_bytes_is_recognised(jr, command: str, eps: str, said: str) -> None:
+    more = ["--kappa", 1] if command != "tune" else []
+    outcome = jr(command, "model.onnx", "--eps", eps, *more)
+    assert outcome.exit_code == 2
+    assert said in outcome.err
+    options.check_budget("l2", 8.0)
+    options.check_budget("linf", 1.0)
+
+
+def test_results_cannot_go_into_a_file(jr, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for out in (taken, taken / "below" / "it"):
+        outcome = jr("attack", "model.onnx", "--kappa", 1, "--limit", 1, "--out", out)
+        assert outcome.exit_code == 2
+        assert f"{taken} is a file" in outcome.err
+    assert taken.read_text() == "mine"
+    assert options.output_folder(tmp_path / "new" / "one") == tmp_path / "new" / "one"
+
+
+@pytest.mark.parametrize("command", ["tune", "bench"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--plot", "figure.jpgg"], "the plot figure.jpgg ends in '.jpgg'. Use one of .png, .svg, .pdf"),
+        (["--plot", "missing/figure.png"], "the folder missing does not exist"),
+        (["--plot", "/dev/null"], "/dev/null is a device or a pipe"),
+    ],
+)
+def test_outputs_are_refused_before_the_work(jr, command: str, words: list[str], said: str) -> None:
+    pytest.importorskip("matplotlib")
+    outcome = jr(command, "model.onnx", *words)
+    assert outcome.exit_code == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_further_outputs_are_refused_before_the_work(jr, tmp_path: Path) -> None:
+    for words in (["tune", "model.onnx", "--kappa-map"], ["bench", "model.onnx", "--json"]):
+        outcome = jr(*words, tmp_path)
+        assert outcome.exit_code == 2
+        assert f"{tmp_path} is a directory, expected a file name" in outcome.err

@@ -117,7 +117,7 @@ def test_object_arrays_are_refused_and_never_unpickled(tmp_path: Path, which: st
         ({"images": random_bytes(COUNT, 3, 8, 3)}, "may be NCHW or NHWC. Add .layout="),
         ({"images": random_bytes(COUNT, 7, 8, 9)}, "expected an axis of 1, 3 or 4 channels"),
         ({"images": random_bytes(COUNT, 4, 4) / 16.0}, "floats from .* expected 0 to 1. Divide by 255"),
-        ({"images": np.full((COUNT, 4, 4), np.nan)}, "floats from nan"),
+        ({"images": np.full((COUNT, 4, 4), np.nan)}, "images has NaN in .* places, expected numbers from 0 to 1"),
         ({"images": np.full((COUNT, 4, 4), 256)}, "whole numbers from 256 to 256, expected 0 to 255"),
         ({"images": np.full((COUNT, 4, 4), -1)}, "whole numbers from -1"),
         ({"images": np.ones((COUNT, 4, 4), bool)}, "elements of type bool"),

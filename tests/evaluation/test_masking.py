@@ -122,3 +122,11 @@ def test_a_plain_network_raises_nothing() -> None:
     )
     assert not found.masked
     assert [flag.name for flag in found.flags if not flag.checked] == ["single-draw"]
+
+
+def test_a_model_that_classifies_nothing_is_not_judged() -> None:
+    """All images count as fooled at distance 0, so that every comparison comes out even."""
+    nothing = {"correct": (False,) * 50}
+    found = flags(outcome("pgd", [True] * 50, **nothing), outcome("bpda", [True] * 50, view="surrogate", **nothing))
+    assert not any(flag.checked or flag.raised for flag in found.values())
+    assert "no image was classified correctly" in found["surrogate-beats-exact"].evidence
