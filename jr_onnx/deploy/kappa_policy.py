@@ -78,9 +78,10 @@ def _taken_as_input(facts: ModelFacts, *, is_random: bool, allow_fixed: bool, ex
     if allow_fixed:
         middle = " (the middle of the range)" if is_random else ""
         return (f"kappa stays at the default of the input {name!r}{middle}, which clients do not see",)
-    what = "random, but nobody would draw it there" if is_random else "a runtime input, but nobody would feed it there"
-    choice = "" if is_random else ", or let clients set it with --expose-kappa"
-    raise RefusalError(
-        f"kappa is {what}: the input {name!r} would stay at its default",
-        hint=f"{_FIX_HINT[0].upper()}{_FIX_HINT[1:]}{choice}",
-    )
+    if is_random:
+        what = "random, but nobody would draw it there"
+        hint = f"Rewrite with --random-source op, whose library draws it on the server (--with-op-library), {_FIX_HINT}"
+    else:
+        what = "a runtime input, but nobody would feed it there"
+        hint = f"{_FIX_HINT[0].upper()}{_FIX_HINT[1:]}, or let clients set it with --expose-kappa"
+    raise RefusalError(f"kappa is {what}: the input {name!r} would stay at its default", hint=hint)

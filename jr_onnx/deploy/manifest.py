@@ -195,6 +195,7 @@ def verify(folder: str | Path, key: str | Path | None = None) -> tuple[VerifiedP
     problems += [f"{_show(path, root)} is in no manifest" for path in unknown]
     occupied = {parent for path in found.files for parent in path.parents}
     problems += [f"the folder {_show(path, root)} is empty" for path in sorted(found.folders - occupied)]
+    problems = list(dict.fromkeys(problems))  # a file that versions share is named by the manifest of each
     if problems:
         more = len(problems) - _PROBLEMS_SHOWN
         listed = "; ".join(problems[:_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")

@@ -68,8 +68,8 @@ class Placement:
         if self.threads is not None and self.threads < 1:
             raise InputError(f"the number of threads is {self.threads}, expected 1 or more")
         if self.device == "cpu" and (self.gpus or self.accelerator):
-            what = f"accelerator {self.accelerator!r}" if self.accelerator else f"GPUs {list(self.gpus)}"
-            raise InputError(f"{what} were asked for a model on the CPU", hint="Add --device gpu")
+            what = f"the accelerator {self.accelerator!r} was" if self.accelerator else f"GPUs {list(self.gpus)} were"
+            raise InputError(f"{what} asked for a model on the CPU", hint="Add --device gpu")
         if self.precision != "FP32" and self.accelerator != "tensorrt":
             raise InputError(f"precision {self.precision} needs TensorRT", hint="Add --accelerator tensorrt")
         if len(set(self.gpus)) != len(self.gpus) or any(gpu < 0 for gpu in self.gpus):

@@ -51,7 +51,7 @@ class GrpcServer(_server.GRPCServer):  # type: ignore[misc] # kserve has no type
         limits: Limits,
         budget: Budget,
     ) -> None:
-        super().__init__(address.grpc_port, dataplane, extension, {}, grace_period=int(limits.drain_s))
+        super().__init__(address.grpc_port, dataplane, extension, {}, grace_period=limits.drain_s)
         self._address = address
         self._limits = limits
         self._methods = Methods(dataplane, extension, gate, budget)

@@ -39,6 +39,7 @@ def test_a_random_input_is_refused_because_nobody_would_draw_it(model: Path) -> 
     facts = _facts(model, RandomKappa(0.0, 0.1))
     with pytest.raises(RefusalError, match="kappa is random, but nobody would draw it there") as caught:
         _check(facts)
+    assert "--random-source op" in caught.value.hint
     assert "jr-onnx serve" in caught.value.hint
     assert "--allow-fixed-kappa" in caught.value.hint
     assert "--expose-kappa" not in caught.value.hint

@@ -50,6 +50,15 @@ def test_a_version_alone_still_checks_what_it_shares(repository: Path) -> None:
         verify(repository / "net" / "1")
 
 
+def test_a_shared_file_that_changed_is_named_once(repository: Path, model: Path) -> None:
+    package_triton(model, repository, TritonOptions(name="net", version=2))
+    with (repository / "net" / "config.pbtxt").open("a", encoding="utf-8") as stream:
+        stream.write("\n")
+    with pytest.raises(IntegrityError) as caught:
+        verify(repository)
+    assert str(caught.value).count("config.pbtxt was changed") == 1
+
+
 def test_a_manifest_survives_its_own_reading_and_writing(repository: Path) -> None:
     manifest = read_manifest(repository / "net" / "1" / MANIFEST_NAME)
     assert loads(Manifest, dumps(manifest)) == manifest

@@ -6,6 +6,8 @@ import http.client
 import json
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.serve.support import GOOD, Rest, request
-from tools.serving.processes import jr_onnx, running
+from tools.serving.processes import ROOT, jr_onnx, running
 
 _STOPPED = re.compile(r"stopped: (\d+) requests accepted, (\d+) answered")
 
@@ -85,6 +87,26 @@ def test_sigterm_waits_for_a_long_run_and_says_not_ready_meanwhile(models: dict[
         client.close()
         assert long.result(60) == 200
         assert server.process.wait(40) == 0
+
+
+def test_a_drain_of_less_than_a_second_is_kept_over_grpc_too(models: dict[str, Path], tmp_path: Path) -> None:
+    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+    pytest.importorskip("tritonclient", reason="tritonclient is not installed")
+    raw, message = tmp_path / "raw", tmp_path / "message"
+    raw.write_bytes(np.array([350], np.int64).tobytes())
+    tensor = json.dumps({"name": "trips", "shape": [1], "datatype": "INT64"})
+    words = [sys.executable, "-W", "ignore", "-m", "tools.serving.message", "write", tensor, str(raw), str(message)]
+    subprocess.run(words, cwd=ROOT, check=True)
+    options = ("--drain", "0.99", "--drain-delay", "0")
+    with (
+        running(jr_onnx(f"model={models['slow']}", *options)) as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        long = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(message.read_bytes())
+        time.sleep(0.15)
+        assert not long.done()
+        assert server.terminate() == 0
+        assert long.result(timeout=30)
 
 
 def test_a_second_signal_stops_at_once(models: dict[str, Path]) -> None:
