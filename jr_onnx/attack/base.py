@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -20,17 +19,16 @@ from torch import Tensor
 
 from jr_onnx.attack import inputs, norms
 from jr_onnx.attack.cpu import thread_pool
+from jr_onnx.attack.judging import Decision, Judge, Told
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.norms import Ball, Norm, require_norm
 from jr_onnx.attack.objectives import aim_of, finite, fooled
 from jr_onnx.attack.oracle import Oracle, Tally
 from jr_onnx.attack.result import AttackResult
+from jr_onnx.attack.seen import Seen
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.attack.target import Target
 from jr_onnx.errors import InputError, RefusalError
-
-DECISION_DRAWS = 32
-"""Evaluations that decide whether a random model is fooled; the majority counts."""
 
 
 @dataclass(slots=True)
@@ -90,6 +88,8 @@ class Attack(ABC):
     name: ClassVar[str]
     norms: ClassVar[tuple[Norm, ...]] = norms.NORMS
     needs_gradient: ClassVar[bool] = True
+    begins_clean: ClassVar[bool] = False
+    """Whether `_search` first asks about all clean images, so that the answer tells who is correct, too."""
 
     norm: Norm = "linf"
     seed: int = 0
@@ -152,8 +152,11 @@ class Attack(ABC):
             raise InputError(f"the batch size is {batch_size}, expected at least 1")
         source = self._source(target, source)
         with thread_pool(target.threaded and target.device.type == "cpu") as pool:
+            judge = Judge(target, self.seed, pool)
+            classes = judge.classes(checked.pixels)
+            inputs.check_classes(checked, classes)  # before a loss looks for a logit that is not there
             parts = [
-                self._run_batch(target, source, checked.part(start, start + batch_size), pool)
+                self._run_batch(judge, source, checked.part(start, start + batch_size), classes)
                 for start in range(0, len(checked), batch_size)
             ]
         return AttackResult.join(parts)
@@ -174,58 +177,34 @@ class Attack(ABC):
             )
         return source
 
-    def _run_batch(
-        self, target: Target, source: Target, batch: inputs.Samples, pool: ThreadPoolExecutor | None
-    ) -> AttackResult:
-        judge = _Judge(target, self.seed, pool)
-        aim = aim_of(batch.labels, batch.goals)
-        clean = judge.decide(batch.pixels, aim_of(batch.labels, None))
-        inputs.check_classes(batch, clean.classes)
-        correct = clean.finite & ~clean.won
-        already = clean.won if batch.goals is None else judge.decide(batch.pixels, aim).won
-        attacked = (correct if batch.goals is None else clean.finite & ~already).nonzero()[:, 0]
-        tally = Tally(len(attacked), target.device)
-        iterations = torch.zeros_like(tally.forward)
-        pixels = batch.pixels.clone()
-        values = target.from_pixels(batch.pixels)
-        moved = values.clone()
-        if len(attacked):
-            low, high = target.bounds
-            oracle = Oracle(target, source, tally, self.seed, self.draws, pool)
-            chosen = batch.indices[attacked.cpu().numpy()]
-            problem = Problem(
-                values[attacked], aim[attacked], chosen, oracle, low, high, clean.classes, Noise(self.seed), iterations
-            )
-            candidates = self._finish(problem, self._search(problem).detach())
-            moved[attacked] = candidates
-            pixels[attacked] = torch.where(
-                norms.expand((candidates == values[attacked]).flatten(1).all(1), candidates),
-                batch.pixels[attacked],
-                target.to_pixels(candidates),
-            )
-        final = judge.decide(pixels, aim)
-        lost = ~final.finite
-        success = torch.where(clean.finite, final.won, False)
-        found = norms.distances(moved, values)
-
-        def everywhere(counts: Tensor) -> Tensor:
-            return torch.zeros(len(batch), dtype=torch.int64).index_copy(0, attacked.cpu(), counts.cpu())
-
-        return AttackResult(
-            indices=batch.indices,
-            adversarials=pixels.cpu(),
-            correct=correct.cpu(),
-            success=success.cpu(),
-            fooling_rate=final.rate.cpu(),
-            distances={norm: size.cpu() for norm, size in found.items()},
-            relative={norm: size.cpu() for norm, size in norms.relative_distances(found, values).items()},
-            iterations=everywhere(iterations),
-            forward=everywhere(tally.forward),
-            backward=everywhere(tally.backward),
-            nonfinite=everywhere(tally.nonfinite) + lost.cpu().long(),
-            zero_gradient=everywhere(tally.zero_gradient),
-            units=target.units,
+    def _run_batch(self, judge: Judge, source: Target, batch: inputs.Samples, classes: int) -> AttackResult:
+        target, clean_aim = judge.target, aim_of(batch.labels, None)
+        clean: Decision | None = None
+        attacked = torch.ones_like(batch.labels, dtype=torch.bool)
+        if not self.begins_clean or batch.goals is not None or target.is_random:
+            clean = judge.decide(batch.pixels, clean_aim)
+            attacked = _attacked(judge, batch, clean)
+        rows = attacked.nonzero()[:, 0]
+        images = target.from_pixels(batch.pixels)[rows]
+        tally = Tally(len(rows), target.device)
+        seen = None if target.is_random else Seen(images)
+        problem = Problem(
+            images=images,
+            aim=aim_of(batch.labels, batch.goals)[rows],
+            indices=batch.indices[rows.cpu().numpy()],
+            oracle=Oracle(target, source, tally, self.seed, self.draws, judge.pool, seen),
+            low=target.bounds[0],
+            high=target.bounds[1],
+            classes=classes,
+            noise=Noise(self.seed),
+            iterations=torch.zeros_like(tally.forward),
         )
+        found = self._finish(problem, self._search(problem).detach()) if len(rows) else images
+        if clean is None:
+            told = None if seen is None else seen.clean_logits
+            clean = judge.decide(batch.pixels, clean_aim) if told is None else Decision.of(told, clean_aim)
+            attacked = _attacked(judge, batch, clean)
+        return _judged(judge, batch, clean, attacked, rows, problem, found)
 
     def _finish(self, problem: Problem, candidates: Tensor) -> Tensor:
         """Replace non-finite candidates by the clean image, and bring the others into the ball and the box."""
@@ -266,40 +245,55 @@ class GradientAttack(Attack):
         return chosen if self.backward == "exact" else chosen.with_backward(self.backward)
 
 
-@dataclass(slots=True)
-class _Decision:
-    """The verdict on n images: who is fooled, how often, with finite logits."""
-
-    won: Tensor
-    rate: Tensor
-    finite: Tensor
-    classes: int
+def _attacked(judge: Judge, batch: inputs.Samples, clean: Decision) -> Tensor:
+    """Tell who is worth an attack (n,): the correct, or with goals everyone who is not there yet."""
+    if batch.goals is None:
+        return clean.finite & ~clean.won
+    return clean.finite & ~judge.decide_again(batch.pixels, aim_of(batch.labels, batch.goals), clean).won
 
 
-class _Judge:
-    """Measures success on the exact model; a random one by repeated evaluation with draws no attack has seen."""
+def _judged(
+    judge: Judge,
+    batch: inputs.Samples,
+    clean: Decision,
+    attacked: Tensor,
+    rows: Tensor,
+    problem: Problem,
+    found: Tensor,
+) -> AttackResult:
+    """Measure what became of a batch, of which `rows` were searched from and only the `attacked` may have moved."""
+    target = judge.target
+    values = target.from_pixels(batch.pixels)
+    points = values.index_copy(0, rows, found)
+    points = torch.where(norms.expand(attacked, points), points, values)
+    moved = (points != values).flatten(1).any(1)
+    pixels = torch.where(points == values, batch.pixels, target.to_pixels(points))
+    seen, told = problem.oracle.seen, None
+    if seen is not None and seen.logits is not None:
+        same = seen.is_last(found) & (target.from_pixels(pixels) == points).flatten(1).all(1)[rows]
+        told = Told(rows[same], seen.logits[same])
+    final = judge.decide_again(pixels, aim_of(batch.labels, batch.goals), clean, moved, told)
+    sizes = norms.distances(points, values)
 
-    def __init__(self, target: Target, seed: int, pool: ThreadPoolExecutor | None) -> None:
-        self.target = target
-        self.noise = Noise(seed)
-        self.pool = pool
+    def everywhere(counts: Tensor) -> Tensor:
+        return torch.where(attacked, attacked.long().index_copy(0, rows, counts), 0).cpu()
 
-    def decide(self, pixels: Tensor, aim: Tensor) -> _Decision:
-        """Evaluate pixels (n, C, H, W)."""
-        view = self.target.in_units("pixel")
-        draws = DECISION_DRAWS if view.is_random else 1
-        rate = torch.zeros(len(pixels), dtype=torch.float64, device=pixels.device)
-        good = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
-        classes = 0
-        rows = torch.arange(len(pixels), device=pixels.device)
-        for number in range(draws):
-            model = view.draw(self.noise.word("decision draw", number))
-            oracle = Oracle(model, model, Tally(len(pixels), pixels.device), 0, 1, self.pool)
-            logits = oracle.logits(pixels, rows)
-            rate += fooled(logits, aim) / draws
-            good &= finite(logits)
-            classes = logits.shape[1]
-        return _Decision((rate >= 0.5) & good, rate, good, classes)
+    tally = problem.oracle.tally
+    return AttackResult(
+        indices=batch.indices,
+        adversarials=pixels.cpu(),
+        correct=(clean.finite & ~clean.won).cpu(),
+        success=torch.where(clean.finite, final.won, False).cpu(),
+        fooling_rate=final.rate.cpu(),
+        distances={norm: size.cpu() for norm, size in sizes.items()},
+        relative={norm: size.cpu() for norm, size in norms.relative_distances(sizes, values).items()},
+        iterations=everywhere(problem.iterations),
+        forward=everywhere(tally.forward),
+        backward=everywhere(tally.backward),
+        nonfinite=everywhere(tally.nonfinite) + (~final.finite).cpu().long(),
+        zero_gradient=everywhere(tally.zero_gradient),
+        units=target.units,
+    )
 
 
 _POSITIVE = frozenset({"steps", "restarts", "eot", "queries", "classes", "step_size", "trust_radius"})

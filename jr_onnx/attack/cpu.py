@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _LARGEST_SLICE = 128
-_SLICE_VALUES = 2**18
+_SLICE_VALUES = 3 * 2**15
 """Input values per slice: the activations of small networks then stay in the cache."""
 _MOST_CHANNELS = 4
 _MOST_TAPS = 49

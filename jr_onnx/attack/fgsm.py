@@ -30,6 +30,8 @@ class PaperAttack(StepwiseAttack):
             value among the samples still under attack at that step: results then depend on the batch.
     """
 
+    begins_clean: ClassVar[bool] = True
+
     clip: Clip = "range"
 
     def __post_init__(self) -> None:
@@ -39,11 +41,11 @@ class PaperAttack(StepwiseAttack):
             raise InputError(f"clip of {self.name} is {self.clip!r}, expected range or batch")
 
     def _clip(self, problem: Problem, live: Live, x: Tensor) -> Tensor:
-        """Clip new points in place."""
+        """Clip new points, and have them be points that pixels give exactly."""
         if self.clip == "batch":
             low, high = torch.aminmax(live.x)
-            return torch.clamp(x, low, high, out=x)
-        return x.clamp_(problem.low, problem.high)
+            return problem.oracle.judge.snap(x).clamp_(low, high)
+        return problem.oracle.judge.snap(x).clamp_(problem.low, problem.high)
 
 
 @dataclass(frozen=True, kw_only=True)

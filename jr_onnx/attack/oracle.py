@@ -22,6 +22,7 @@ from torch import Tensor
 from jr_onnx.attack.cpu import slices
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.objectives import Objective, finite
+from jr_onnx.attack.seen import Seen
 from jr_onnx.attack.target import Target
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class Oracle:
         seed: int,
         draws: int,
         pool: ThreadPoolExecutor | None = None,
+        seen: Seen | None = None,
     ) -> None:
         """Bind the models; see the module's docstring.
 
@@ -86,12 +88,14 @@ class Oracle:
             seed: Of the draws of a random model.
             draws: How many draws of a random model to average; one is what a naive attack does.
             pool: Threads for slices.
+            seen: Where to note what the judge said.
         """
         self.judge = judge
         self.source = source
         self.tally = tally
         self.draws = draws
         self.pool = pool
+        self.seen = seen
         self._noise = Noise(seed)
         self._shared = judge.same_forward(source)
         self._step = 0
@@ -99,8 +103,7 @@ class Oracle:
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Judge inputs (n, ...) of the samples `rows` (n,): logits (n, K), averaged if the model is random."""
         judged = self._judge(x, rows)
-        self._step += 1
-        self.tally.nonfinite[rows[~finite(judged)]] += 1
+        self._take_down(x, rows, judged)
         return judged
 
     def gradient(
@@ -140,9 +143,14 @@ class Oracle:
             found = self._in_one(x, rows, aim, work, backwards, screen)
         else:
             found = self._apart(x, rows, aim, work, backwards, screen)
-        self._step += 1
-        self.tally.nonfinite[rows[~finite(found.logits)]] += 1
+        self._take_down(x, rows, found.logits)
         return found
+
+    def _take_down(self, x: Tensor, rows: Tensor, judged: Tensor) -> None:
+        self._step += 1
+        self.tally.nonfinite[rows[~finite(judged)]] += 1
+        if self.seen is not None:
+            self.seen.note(x, rows, judged)
 
     def _in_one(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
@@ -202,7 +210,7 @@ class Oracle:
         """Serve the verdict and the gradient from one forward pass.
 
         Samples that are already done would cost `backwards` useless passes each; where that exceeds the price of
-        another forward pass (about half a backward pass) of the others, the others are evaluated again alone.
+        another forward pass (about one backward pass) of the others, the others are evaluated again alone.
         The count is what the attack asked for, one forward pass and `backwards` for those who go on, so that it
         does not depend on the company a sample is in.
         """
@@ -215,7 +223,7 @@ class Oracle:
         if left == 0:
             return Evaluation(judged, kept, ())
         self.tally.backward[rows[kept]] += backwards
-        if (len(x) - left) * backwards > 0.5 * left:
+        if (len(x) - left) * backwards > left:
             leaf = x[kept].detach().requires_grad_()
             return Evaluation(judged, kept, work(evaluate(leaf), leaf, aim[kept]))
         parts = work(logits, leaf, aim)

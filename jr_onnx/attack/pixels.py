@@ -28,8 +28,8 @@ class PixelMap:
         self._low, high = preprocessing.range
         self._span = high - self._low
         self._factors: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
-        unit = (self._low, self._span) == (0.0, 1.0)
-        self.is_identity = unit and set(preprocessing.mean) == {0.0} and set(preprocessing.std) == {1.0}
+        self._is_unit = (self._low, self._span) == (0.0, 1.0)
+        self.is_identity = self._is_unit and set(preprocessing.mean) == {0.0} and set(preprocessing.std) == {1.0}
 
     def check_channels(self, channels: int) -> None:
         """Refuse images whose number of channels does not fit the preprocessing.
@@ -42,14 +42,27 @@ class PixelMap:
     def normalise(self, pixels: Tensor) -> Tensor:
         """Map pixels (N, C, H, W) to values of the same shape."""
         mean, std = self._mean_std(pixels)
-        scaled = pixels if (self._low, self._span) == (0.0, 1.0) else self._low + pixels * self._span
+        scaled = pixels if self._is_unit else self._low + pixels * self._span
         return (scaled - mean) / std
 
     def denormalise(self, values: Tensor) -> Tensor:
-        """Map values (N, C, H, W) back to pixels."""
+        """Map values (N, C, H, W) back to pixels, whose `normalise` is the values bit for bit if there are such.
+
+        Corrections undo what rounding has done; without them an image would come back beside what was judged.
+        """
+        factor = self._mean_std(values)[1].double() / self._span
+        mean = self._mean_std(values)[0].double()
+        pixels = (values.double() * factor + (mean - self._low) / self._span).to(values.dtype)
+        for share in (1.0, 1.0, 0.5, 0.5, 0.5):  # whole steps may go to and fro
+            missing = values.double() - self.normalise(pixels).double()
+            pixels = (pixels.double() + share * missing * factor).to(values.dtype)
+        return pixels
+
+    def snap(self, values: Tensor) -> Tensor:
+        """Move values (N, C, H, W) to the nearest ones that belong to pixels: by a rounding or two."""
         mean, std = self._mean_std(values)
         scaled = values * std + mean
-        return scaled if (self._low, self._span) == (0.0, 1.0) else (scaled - self._low) / self._span
+        return self.normalise(scaled if self._is_unit else (scaled - self._low) / self._span)
 
     def arrange(self, values: Tensor) -> Tensor:
         """Lay values (N, C, H, W) out as the network wants them."""
@@ -62,8 +75,10 @@ class PixelMap:
         The authors clip to the least and greatest value of the batch, one range for all channels; on any batch of
         natural images that is this range.
         """
-        scale, offset = self.preprocessing.affine(max(len(self.preprocessing.mean), len(self.preprocessing.std)))
-        return float(offset.min()), float((scale + offset).max())
+        channels = max(len(self.preprocessing.mean), len(self.preprocessing.std))
+        pixels = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, channels, 1, 1)
+        least, most = self.normalise(pixels).aminmax()  # as float32 gives them, so that a clipped value is a pixel's
+        return float(least), float(most)
 
     def _mean_std(self, like: Tensor) -> tuple[Tensor, Tensor]:
         key = (like.device, like.dtype)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jr_onnx.attack.base import GradientAttack, Problem
 from jr_onnx.attack.norms import Ball
-from jr_onnx.attack.objectives import cross_entropy
+from jr_onnx.attack.objectives import cross_entropy, margin
 from jr_onnx.attack.oracle import Evaluation
 
 
@@ -38,8 +38,11 @@ class Live:
 
     def keep(self, kept: Tensor) -> None:
         """Drop the samples that `kept` (m,) does not name."""
-        if bool(kept.all()):
-            return
+        if not bool(kept.all()):
+            self.take(kept)
+
+    def take(self, kept: Tensor) -> None:
+        """Keep the samples of a mask (m,), or those of positions (k,) in their order."""
         self.rows, self.x, self.aim = self.rows[kept], self.x[kept], self.aim[kept]
         self.ball = None if self.ball is None else self.ball.select(kept)
         self.state = {name: values[kept] for name, values in self.state.items()}
@@ -76,25 +79,25 @@ class StepwiseAttack(GradientAttack):
             live = Live(left, problem.images[left], problem.aim[left])
             self._begin(problem, live, number)
             fooled = self._walk(problem, live, result)
-            left = left[~fooled]
+            left = left[~fooled[left]]
             if len(left) == 0:
                 break
         return result
 
     def _walk(self, problem: Problem, live: Live, result: Tensor) -> Tensor:
-        """Walk one round; write the end points into `result` and tell which of the starters were fooled."""
-        started = live.rows
+        """Walk one round; write the end points into `result` and tell which samples (n,) were fooled."""
         fooled = torch.zeros(len(problem), dtype=torch.bool, device=result.device)
-        for _ in range(self.length):
+        for _ in range(self.length if len(live.rows) else 0):
             found = self._ask(problem, live)
             done = ~found.kept
             result[live.rows[done]] = live.x[done]
             fooled[live.rows[done]] = True
-            live.keep(found.kept)
+            order = _by_lead(found.logits[found.kept], live.aim[found.kept])
+            live.take(found.kept.nonzero()[:, 0][order])
             if len(live.rows) == 0:
                 break
             problem.iterations[live.rows] += 1
-            live.x = self._move(problem, live, found.parts)
+            live.x = self._move(problem, live, tuple(part[order] for part in found.parts))
             usable = torch.isfinite(live.x.flatten(1).sum(1))
             if not bool(usable.all()):
                 result[live.rows[~usable]] = live.x[~usable]
@@ -105,4 +108,13 @@ class StepwiseAttack(GradientAttack):
         if self.rounds > 1 and len(live.rows):
             won = problem.won(problem.oracle.logits(live.x, live.rows), live.rows)
             fooled[live.rows[won]] = True
-        return fooled[started]
+        return fooled
+
+
+def _by_lead(logits: Tensor, aim: Tensor) -> Tensor:
+    """Order samples (n,) by how far they are from being fooled.
+
+    A batch is evaluated in slices, and one whose samples are fooled together wastes nothing: whoever is done needs no
+    gradient.
+    """
+    return margin(logits, aim).argsort(descending=True, stable=True)

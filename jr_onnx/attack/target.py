@@ -96,6 +96,10 @@ class Target(ABC):
         """Convert values in the units of the view to pixels; paper units may leave [0, 1] by design."""
         return values if self.units == "pixel" else self.pixel_map.denormalise(values)
 
+    def snap(self, values: Tensor) -> Tensor:
+        """Move values in the units of the view to ones that pixels give exactly, so that these can be stored."""
+        return values if self.units == "pixel" else self.pixel_map.snap(values)
+
     def logits(self, x: Tensor) -> Tensor:
         """Evaluate inputs (N, C, H, W), in the units of the view, to logits (N, K)."""
         self.prepare()

@@ -54,9 +54,11 @@ class TrustRegion(PaperAttack):
             return
         width = min(self.classes, problem.classes - 1)
         found = problem.oracle.differentiate(
-            live.x, live.rows, live.aim, nearest_boundary(self.norm, width), backwards=width
+            live.x, live.rows, live.aim, nearest_boundary(self.norm, width), backwards=width, screen=problem.won
         )
-        live.aim = torch.stack([live.aim[:, 0], found.parts[2]], dim=1)
+        live.keep(found.kept)
+        if len(live.rows):
+            live.aim = torch.stack([live.aim[:, 0], found.parts[2]], dim=1)
 
     def _ask(self, problem: Problem, live: Live) -> Evaluation:
         targeted = bool((problem.aim[:, 1] != NO_GOAL).any())

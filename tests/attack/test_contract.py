@@ -313,7 +313,7 @@ def test_a_preprocessing_for_other_channels_is_refused() -> None:
 
 
 def test_a_model_without_logits_is_refused() -> None:
-    with pytest.raises(InputError, match=r"the model gives \(3, 1, 4, 4\) for 3 images, expected logits \(3, K\)"):
+    with pytest.raises(InputError, match=r"the model gives \(1, 1, 4, 4\) for 1 images, expected logits \(1, K\)"):
         FGSM().run(TorchTarget(nn.Identity()), grey(3), torch.zeros(3, dtype=torch.int64))
 
 

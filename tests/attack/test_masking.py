@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jr_onnx.attack import APGD, DDN, FGSM, FMN, PGD, DeepFool, IteratedFGSM, RescaledDeepFool, Square, TorchTarget
-from jr_onnx.attack.base import DECISION_DRAWS
+from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.errors import InputError, RefusalError
 from jr_onnx.kappa import RandomKappa
 from tests.attack.planted import JumpNet, Masked, Shattered, binary, grey

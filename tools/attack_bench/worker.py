@@ -67,15 +67,19 @@ class Implementation(ABC):
 
 
 class Ours(Implementation):
-    """This project's attacks, in paper units."""
+    """This project's attacks in paper units, on an ONNX export of the network, as they meet every network."""
 
     attacks = ("pgd", "deepfool-linf", "deepfool-l2", "trust-region")
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
+        from jr_onnx import torchnet
         from jr_onnx.attack import TorchTarget
+        from tools.export import export
 
-        self.target = TorchTarget(self.model, self.preprocessing).in_units("paper")
+        shape = entry(config["network"]).input_shape
+        exported = torchnet.load(export(self.model, shape, exporter="old"))
+        self.target = TorchTarget(exported, self.preprocessing).in_units("paper")
 
     def run(self, attack: str, start: int, stop: int) -> Tensor:
         """Attack pixels and normalise what comes back."""

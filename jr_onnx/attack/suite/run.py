@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.base import DECISION_DRAWS, GradientAttack
+from jr_onnx.attack.base import GradientAttack
+from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.suite.contender import Contender
 from jr_onnx.attack.suite.crafted import judged

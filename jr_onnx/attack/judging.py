@@ -1,0 +1,109 @@
+"""Who is fooled: the verdict of the exact model, which no attack can touch.
+
+A model of one answer is asked once per point. What was asked during an attack is not asked again: `Seen` notes the
+points with the logits that the judge gave them, and a point counts as judged only if it is the same bit for bit.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jr_onnx.attack.noise import Noise
+from jr_onnx.attack.objectives import finite, fooled
+from jr_onnx.attack.oracle import Oracle, Tally
+from jr_onnx.attack.target import Target
+
+DECISION_DRAWS = 32
+"""Evaluations that decide whether a random model is fooled; the majority counts."""
+
+
+@dataclass(slots=True)
+class Decision:
+    """The verdict on n images.
+
+    Attributes:
+        won: Who is fooled (n,).
+        rate: Share of the evaluations that were (n,).
+        finite: Whose logits are finite (n,).
+        logits: Of a model of one answer (n, K); None of a random one.
+    """
+
+    won: Tensor
+    rate: Tensor
+    finite: Tensor
+    logits: Tensor | None
+
+    @classmethod
+    def of(cls, logits: Tensor, aim: Tensor) -> Decision:
+        """Decide by logits (n, K)."""
+        won = fooled(logits, aim)
+        return cls(won, won.double(), finite(logits), logits)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Logits (m, K) that the judged model gave the images `rows` (m,) of a batch, as they are now."""
+
+    rows: Tensor
+    logits: Tensor
+
+
+class Judge:
+    """Measures success on the exact model; a random one by repeated evaluation with draws no attack has seen."""
+
+    def __init__(self, target: Target, seed: int, pool: ThreadPoolExecutor | None) -> None:
+        """Judge a target, on a pool's threads if there is one."""
+        self.target = target
+        self.pool = pool
+        self._pixel_view = target.in_units("pixel")
+        self._noise = Noise(seed)
+
+    def classes(self, pixels: Tensor) -> int:
+        """Return the number of logits, by asking about the first of some images."""
+        return self._logits(self._pixel_view.draw(self._noise.word("decision draw", 0)), pixels[:1]).shape[1]
+
+    def decide(self, pixels: Tensor, aim: Tensor) -> Decision:
+        """Evaluate pixels (n, C, H, W)."""
+        view = self._pixel_view
+        if not view.is_random:
+            return Decision.of(self._logits(view, pixels), aim)
+        rate = torch.zeros(len(pixels), dtype=torch.float64, device=pixels.device)
+        good = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
+        for number in range(DECISION_DRAWS):
+            logits = self._logits(view.draw(self._noise.word("decision draw", number)), pixels)
+            rate += fooled(logits, aim) / DECISION_DRAWS
+            good &= finite(logits)
+        return Decision((rate >= 0.5) & good, rate, good, None)
+
+    def decide_again(
+        self, pixels: Tensor, aim: Tensor, clean: Decision, moved: Tensor | None = None, told: Told | None = None
+    ) -> Decision:
+        """Evaluate images after an attack or for another aim, but for those that were evaluated before.
+
+        Args:
+            pixels: The images now (n, C, H, W).
+            aim: Label and goal (n, 2).
+            clean: The verdict before.
+            moved: Who is not the clean image any more (n,); nobody by default.
+            told: What this very model said about some of the images, if anything.
+        """
+        if clean.logits is None:
+            return self.decide(pixels, aim)
+        if moved is None:
+            return Decision.of(clean.logits, aim)
+        logits, unknown = clean.logits.clone(), moved
+        if told is not None:
+            rows = told.rows[moved[told.rows]]
+            logits[rows] = told.logits[moved[told.rows]]
+            unknown = moved.index_fill(0, rows, False)
+        if bool(unknown.any()):
+            logits[unknown] = self._logits(self._pixel_view, pixels[unknown])
+        return Decision.of(logits, aim)
+
+    def _logits(self, view: Target, pixels: Tensor) -> Tensor:
+        oracle = Oracle(view, view, Tally(len(pixels), pixels.device), 0, 1, self.pool)
+        return oracle.logits(pixels, torch.arange(len(pixels), device=pixels.device))
