@@ -16,6 +16,8 @@ from jr_onnx.kappa import KappaPlan
 from jr_onnx.records import Record, dumps, loads
 
 METADATA_KEY = "jr_onnx.provenance"
+OPTIMISED_KEY = "jr_onnx.optimised"
+"""The metadata entry of a retrofit that `jr-onnx optimize` has joined with its neighbours; see `runtime.saved`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,17 @@ def _feed(request: Request, prepared: Prepared, batch: int, session: Any) -> dic
 
     wish = InputWish(shapes=dict(request.shapes), batch=batch, seed=request.seed)
     try:
-        return make_inputs(prepared.original, 1, wish, try_out).samples[0]
+        feed = make_inputs(prepared.original, 1, wish, try_out).samples[0]
     except JrError as error:
         raise InputError(f"no input with batch size {batch} fits the model: {error.message}", hint=error.hint) from None
+    sizes = {array.shape[0] for array in feed.values() if array.ndim}
+    if batch != 1 and not request.shapes and batch not in sizes:
+        raise InputError(
+            f"the model's inputs take no batch of {batch}: their first axes are fixed at {_listed(sizes)}",
+            hint="Leave --batch out, or export the model with a free batch axis",
+        )
+    return feed
+
+
+def _listed(sizes: set[int]) -> str:
+    return ", ".join(str(size) for size in sorted(sizes)) or "nothing, for they are scalars"

@@ -64,6 +64,11 @@ class Variant:
         if self.folder is not None:
             source = self.path.read_bytes()
             options.add_session_config_entry(FOLDER_KEY, str(self.folder))
+        if PROVIDERS[provider][0] not in onnxruntime.get_available_providers():
+            raise InputError(
+                f"this ONNX Runtime has no {PROVIDERS[provider][0]}, which {provider} needs",
+                hint="jr-onnx doctor says what is missing",
+            )
         session = self._open(source, options, PROVIDERS[provider])
         if session.get_providers()[0] != PROVIDERS[provider][0]:
             raise InputError(f"a session asked for {provider} runs on {session.get_providers()[0]}")

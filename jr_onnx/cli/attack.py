@@ -22,6 +22,7 @@ from jr_onnx.cli.output import json_option, next_step, print_json, say
 
 if TYPE_CHECKING:
     from jr_onnx.attack.suite.setup import Request
+    from jr_onnx.kappa import KappaPlan
 
 
 @click.command("attack")
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
 @data_option
 @click.option("--kappa", type=float, help="The jump of the retrofit; MODEL is then an original.")
 @click.option("--kappa-map", type=click.Path(path_type=Path), help="A kappa per site; see jr-onnx rewrite.")
+@click.option(
+    "--random",
+    "random_range",
+    type=float,
+    nargs=2,
+    metavar="LOW HIGH",
+    help="A kappa that is drawn from U[LOW, HIGH] for every forward pass (paper, appendix C).",
+)
 @click.option(
     "--suite",
     "suite_name",
@@ -103,7 +112,7 @@ if TYPE_CHECKING:
 def command(as_json: bool, **given: Any) -> None:
     """Attack MODEL and its retrofit with the same suite, and say what the results are worth.
 
-    MODEL is an original (give --kappa) or a retrofit. Every adversarial example is run again through ONNX Runtime on
+    MODEL is an original (give --kappa, --kappa-map or --random) or a retrofit. Every adversarial example is run again through ONNX Runtime on
     the file that would be served, and the figures are that file's. A verdict says whether gradients were masked.
     """
     from jr_onnx.attack.suite.run import run
@@ -139,11 +148,8 @@ def _request(given: dict[str, Any]) -> Request:
     from jr_onnx.attack.suite.run import Shard
     from jr_onnx.attack.suite.setup import Request
     from jr_onnx.data import Preprocessing, load
-    from jr_onnx.kappa import KappaPlan, read_kappa_map
 
     model: Path = given["model"]
-    by_site = read_kappa_map(given["kappa_map"]) if given["kappa_map"] is not None else {}
-    plan = KappaPlan(given["kappa"], tuple(by_site.items())) if given["kappa"] is not None or by_site else None
     preprocessing = Preprocessing.parse(given["preprocess"])
     eps = given["eps"]
     if given["units"] == "paper":
@@ -153,7 +159,7 @@ def _request(given: dict[str, Any]) -> Request:
     shard = Shard.parse(given["shard"])  # before the data, which takes longer to read
     return Request(
         model=model,
-        plan=plan,
+        plan=_plan(given),
         data=load(given["spec"], split=given["split"], limit=given["limit"]),
         suite=given["suite_name"],
         norm=given["norm"],
@@ -169,6 +175,20 @@ def _request(given: dict[str, Any]) -> Request:
         keep=given["save_adversarial"],
         black_box=given["black_box"],
     )
+
+
+def _plan(given: dict[str, Any]) -> KappaPlan | None:
+    from jr_onnx.errors import KappaError
+    from jr_onnx.kappa import KappaPlan, RandomKappa, read_kappa_map
+
+    by_site = read_kappa_map(given["kappa_map"]) if given["kappa_map"] is not None else {}
+    if given["random_range"]:
+        if given["kappa"] is not None or by_site:
+            raise KappaError("--random excludes --kappa and --kappa-map", hint="Give either a range or a value")
+        return KappaPlan.of(RandomKappa(*given["random_range"]))
+    if given["kappa"] is None and not by_site:
+        return None
+    return KappaPlan(given["kappa"], tuple(by_site.items()))
 
 
 def _pixel_per_unit(preprocessing: Any) -> float:

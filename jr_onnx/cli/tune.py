@@ -22,7 +22,7 @@ from jr_onnx.cli.options import (
 from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from jr_onnx.tune import TuneResult
+    from jr_onnx.tune import TunePoint, TuneResult
 
 
 @click.command("tune")
@@ -91,14 +91,23 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
         print_json(result)
     else:
         _show(result)
-    if chosen.kappa:
+    step = _step(model, chosen, kappa_map)
+    if step:
+        say(step)
+
+
+def _step(model: Path, chosen: TunePoint, kappa_map: Path | None) -> str:
+    """Say what to do with a recommendation; kappa 0 asks for nothing."""
+    from jr_onnx import provenance
+    from jr_onnx.modelfile import load
+
+    again = ("--replace",) if provenance.read(load(model).proto) is not None else ()
+    if chosen.kappa is not None:
         # All digits of a float32: what is recommended is what was measured.
-        say(next_step("rewrite", model, "--kappa", f"{chosen.kappa:.9g}"))
-    elif chosen.kappa is None:
-        if kappa_map is None:
-            say("note: run it again with --kappa-map FILE to have these kappas as a file for jr-onnx rewrite")
-        else:
-            say(next_step("rewrite", model, "--kappa-map", kappa_map))
+        return next_step("rewrite", model, *again, "--kappa", f"{chosen.kappa:.9g}") if chosen.kappa else ""
+    if kappa_map is None:
+        return "note: run it again with --kappa-map FILE to have these kappas as a file for jr-onnx rewrite"
+    return next_step("rewrite", model, *again, "--kappa-map", kappa_map)
 
 
 def _grid(text: str | None) -> tuple[float, ...]:

@@ -200,6 +200,10 @@ def merged(folders: Sequence[Path]) -> tuple[RunRecord, dict[str, dict[str, Outc
     Raises:
         InputError: A folder holds no run, or another one; a unit lies in two folders.
     """
+    places = [folder.resolve() for folder in folders]
+    twice = next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None)
+    if twice is not None:
+        raise InputError(f"the folder {twice} is given twice, expected every shard once")
     stores = [Store(folder) for folder in folders]
     records = [store.record() for store in stores]
     for folder, record in zip(folders[1:], records[1:], strict=True):

@@ -20,13 +20,18 @@ def undo(model: onnx.ModelProto) -> Provenance:
     """Put the original back, in place, and return the provenance that was there.
 
     Raises:
-        ModelError: The model is no retrofit, or was changed since so that a site is not where it was.
+        ModelError: The model is no retrofit, was optimised, or was changed so that a site is not where it was.
     """
     record = provenance.read(model)
     if record is None:
         raise ModelError(
             "the model carries no jr-onnx provenance, so there is nothing to restore",
             hint="Only files written by jr-onnx can be restored; other tools may have dropped the metadata",
+        )
+    if any(entry.key == provenance.OPTIMISED_KEY for entry in model.metadata_props):
+        raise ModelError(
+            "the model was optimised for one host, which joined its sites with their neighbours for good",
+            hint="Use the retrofit that jr-onnx optimize was given",
         )
     _restore_sites(model, record.sites)
     _remove_functions(model, set(record.undo.functions_added))

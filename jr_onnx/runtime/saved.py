@@ -26,7 +26,7 @@ from jr_onnx.runtime.optimizer import Optimised, optimise
 from jr_onnx.runtime.skeleton import read_skeleton
 from jr_onnx.semantics import OP_DOMAIN
 
-METADATA_KEY = "jr_onnx.optimised"
+METADATA_KEY = provenance.OPTIMISED_KEY
 _ONE_FILE_LIMIT = 2_000_000_000  # protobuf holds 2 GiB
 _CPU = "CPUExecutionProvider"
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import onnx
 
 from jr_onnx import provenance
-from jr_onnx.errors import JrError, RefusalError, VerificationError
+from jr_onnx.errors import InputError, JrError, NoSiteError, RefusalError, VerificationError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.provenance import Provenance
@@ -97,6 +97,11 @@ def variant(original: ModelFile, kappas: dict[str, float], lowering: LoweringWis
         done = retrofit(original, wanted)
     except RefusalError:
         raise
+    except (InputError, NoSiteError) as error:
+        raise VerificationError(
+            f"the original cannot be rewritten like the retrofit: {error.message}",
+            hint="Give the very model that was rewritten, or none: it is restored from the retrofit then",
+        ) from error
     except JrError as error:
         raise VerificationError(f"the original cannot be rewritten like the retrofit: {error.message}") from error
     record = provenance.read(done.model)

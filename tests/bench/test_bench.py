@@ -14,6 +14,7 @@ from jr_onnx.errors import InputError, ModelError, OutputError
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import rewrite
 from tests.runtime.exact_nets import ExactNet, convnet
+from tests.verify.nets import network, save
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +124,20 @@ def test_a_provider_that_is_not_there_is_an_error(original: Path) -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime lists CUDA")
-    with pytest.raises(InputError, match="the original does not open on cuda"):
+    with pytest.raises(InputError, match="the original does not open on cuda: this ONNX Runtime has no CUDAExecution"):
         bench(Request(original, 3.0, providers=("cuda",), rounds=1))
+
+
+def test_a_batch_that_a_fixed_model_does_not_take_is_refused(tmp_path: Path) -> None:
+    """Else a table would say batch 4 of what was measured with batch 1."""
+    model = network()
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    path = save(model, tmp_path)
+    request = Request(path, 0.5, (4,), rounds=1, lowerings=("where",), with_footprint=False)
+    with pytest.raises(InputError, match="take no batch of 4: their first axes are fixed at 1"):
+        bench(request)
+    assert bench(dataclasses.replace(request, batches=(1,))).cases[0].batch == 1
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,13 @@ import onnx
 import onnxruntime
 import pytest
 
+from jr_onnx import provenance
 from jr_onnx.cli.progress import progress
+from jr_onnx.cli.tune import _step
 from jr_onnx.evaluation.summary import Evaluation
+from jr_onnx.kappa import RandomKappa
+from jr_onnx.rewrite import rewrite
+from jr_onnx.tune import TunePoint
 from tests.attack.suite import small
 from tests.cli.conftest import Outcome
 
@@ -38,6 +44,21 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def attack(jr: Run, files: tuple[Path, Path], *more: object) -> Outcome:
     model, data = files
     return jr("attack", model, "--data", f"npz:{data}?layout=NCHW", "--eps", "0.1", "--device", "cpu", *more)
+
+
+def test_a_random_kappa_is_attacked_with_averaged_gradients(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    found = attack(jr, files, "--random", 0.2, 0.4, "--limit", "10")
+    assert found.exit_code == 0, found.err
+    assert "masking verdict, retrofit:" in found.out
+    record = json.loads((tmp_path / "small.attack" / "run.json").read_text(encoding="utf-8"))
+    assert any("eot" in entry for entry in record["entries"]), record["entries"]
+    assert provenance.read(onnx.load(tmp_path / "small.attack" / "retrofit.jr.onnx")).plan.random == RandomKappa(0.2, 0.4)
+
+
+def test_a_random_kappa_and_a_fixed_one_are_refused(jr: Run, files: tuple[Path, Path]) -> None:
+    found = attack(jr, files, "--random", 0.2, 0.4, "--kappa", "0.3")
+    assert found.exit_code == 2
+    assert "--random excludes --kappa and --kappa-map" in found.err
 
 
 def test_attack_prints_tables_and_report_a_page(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -131,6 +152,26 @@ def test_tune_prints_the_trade_off(jr: Run, files: tuple[Path, Path], tmp_path: 
     assert len(json.loads((tmp_path / "map.json").read_text(encoding="utf-8"))) == 1
     as_json = jr(*words, "--json")
     assert json.loads(as_json.out)["schema"] == "jr_onnx.tune/1"
+
+
+def test_tune_says_what_to_do_with_its_recommendation(files: tuple[Path, Path], tmp_path: Path) -> None:
+    model = files[0]
+    point = TunePoint(0.1 + 2**-24, {"act": 0.1}, 0.9, 0.0, 0.5, 0.1, 0.05, 0.2, 0.001, allowed=True)
+    retrofit, _ = rewrite(model, 0.3)
+    assert _step(model, point, None) == f"next: jr-onnx rewrite {model} --kappa 0.10000006"
+    assert _step(retrofit, point, None) == f"next: jr-onnx rewrite {retrofit} --replace --kappa 0.10000006"
+    assert _step(model, dataclasses.replace(point, kappa=0.0), None) == ""
+    by_site = dataclasses.replace(point, kappa=None)
+    assert _step(model, by_site, tmp_path / "m.json") == f"next: jr-onnx rewrite {model} --kappa-map {tmp_path}/m.json"
+    assert "--kappa-map FILE" in _step(model, by_site, None)
+
+
+def test_a_folder_given_twice_is_named(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    assert attack(jr, files, "--kappa", "0.3", "--limit", "4").exit_code == 0
+    folder = tmp_path / "small.attack"
+    found = jr("report", folder, tmp_path / "." / "small.attack", "-o", tmp_path / "page.html")
+    assert found.exit_code == 2
+    assert found.err == f"jr-onnx: the folder {folder} is given twice, expected every shard once\n"
 
 
 @pytest.mark.parametrize(

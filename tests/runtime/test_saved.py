@@ -13,7 +13,7 @@ import pytest
 from jr_onnx.errors import InputError, ModelError, OpLibraryError, OutputError, RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.records import dumps, loads
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewrite import restore, rewrite
 from jr_onnx.runtime import saved
 from jr_onnx.runtime.host import this_host
 from jr_onnx.runtime.saved import METADATA_KEY, Mark, default_output, optimize
@@ -159,3 +159,12 @@ def test_default_names() -> None:
     assert default_output(Path("a/net.jr.onnx")) == Path("a/net.fast.onnx")
     assert default_output(Path("net.onnx")) == Path("net.fast.onnx")
     assert default_output(Path("net")) == Path("net.fast.onnx")
+
+
+def test_what_needs_the_retrofit_itself_says_so(retrofit: Path, tmp_path: Path) -> None:
+    fast = tmp_path / "fast.onnx"
+    optimize(retrofit, fast)
+    with pytest.raises(ModelError, match="was optimised for one host") as caught:
+        restore(fast)
+    assert caught.value.hint == "Use the retrofit that jr-onnx optimize was given"
+    assert not (tmp_path / "fast.restored.onnx").exists()

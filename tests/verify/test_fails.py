@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from jr_onnx import provenance
 from jr_onnx.cli.app import run
+from jr_onnx.errors import VerificationError
 from jr_onnx.rewrite import rewrite
 from jr_onnx.verify import Failure, VerifyReport, verify
 from tests.verify.nets import image_network, network, save
@@ -214,3 +215,12 @@ def test_the_command_leaves_with_one_and_says_where(tmp_path: Path, capsys: pyte
     assert "NOT VERIFIED" in said.out
     assert "site act0" in said.err
     assert "expected" in said.err
+
+
+def test_another_model_as_the_original_is_named_as_such(tmp_path: Path) -> None:
+    path, _ = rewrite(save(network(), tmp_path), 0.06)
+    other = tmp_path / "other.onnx"
+    onnx.save(network(sites=1), other)
+    with pytest.raises(VerificationError, match="cannot be rewritten like the retrofit") as caught:
+        verify(path, original=other)
+    assert "Give the very model that was rewritten" in caught.value.hint
