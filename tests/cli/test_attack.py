@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from jr_onnx import provenance
+from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.cli.progress import progress
 from jr_onnx.cli.tune import _step
 from jr_onnx.evaluation.summary import Evaluation
@@ -46,13 +47,17 @@ def attack(jr: Run, files: tuple[Path, Path], *more: object) -> Outcome:
     return jr("attack", model, "--data", f"npz:{data}?layout=NCHW", "--eps", "0.1", "--device", "cpu", *more)
 
 
-def test_a_random_kappa_is_attacked_with_averaged_gradients(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_random_kappa_is_written_and_judged_by_repetition(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
     found = attack(jr, files, "--random", 0.2, 0.4, "--limit", "10")
     assert found.exit_code == 0, found.err
     assert "masking verdict, retrofit:" in found.out
-    record = json.loads((tmp_path / "small.attack" / "run.json").read_text(encoding="utf-8"))
-    assert any("eot" in entry for entry in record["entries"]), record["entries"]
-    assert provenance.read(onnx.load(tmp_path / "small.attack" / "retrofit.jr.onnx")).plan.random == RandomKappa(0.2, 0.4)
+    assert not found.err.count("[W:onnxruntime")
+    record = provenance.read(onnx.load(tmp_path / "small.attack" / "retrofit.jr.onnx"))
+    assert record is not None
+    assert record.plan.random == RandomKappa(0.2, 0.4)
+    units = (tmp_path / "small.attack" / "units").glob("*-apgd-0.*.json")
+    outcomes = [json.loads(path.read_text(encoding="utf-8")) for path in units]
+    assert {found["model"]: found["decided_by"] for found in outcomes} == {"original": 1, "retrofit": DECISION_DRAWS}
 
 
 def test_a_random_kappa_and_a_fixed_one_are_refused(jr: Run, files: tuple[Path, Path]) -> None:

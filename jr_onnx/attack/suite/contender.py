@@ -81,12 +81,14 @@ class ServedModel:
             DataError: The images do not fit the model's input.
             MissingExtraError: ONNX Runtime is not installed.
         """
-        require("onnxruntime", "cpu")
+        onnxruntime: Any = require("onnxruntime", "cpu")
         from jr_onnx.runtime.session import InferenceSession
 
         self.path = path
         self.random = random
-        self._session = InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        quiet = onnxruntime.SessionOptions()
+        quiet.log_severity_level = 3  # it warns that a kappa input can be overridden, which is what it is for
+        self._session = InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
         first = self._session.get_inputs()[0]
         self._adapter = InputAdapter(ModelInput.of_session(first), image_shape, preprocessing)
         self._name = str(first.name)

@@ -147,7 +147,9 @@ def _files(request: Request) -> tuple[Path, Path]:
         )
     plan = request.plan
     if not is_retrofit and plan is None:
-        raise InputError(f"{request.model.name} is no retrofit, so a kappa is needed", hint="Give --kappa")
+        raise InputError(
+            f"{request.model.name} is no retrofit, so a kappa is needed", hint="Give --kappa, --kappa-map or --random"
+        )
     request.out.mkdir(parents=True, exist_ok=True)
     made = request.out / ("original.onnx" if is_retrofit else "retrofit.jr.onnx")
     with tempfile.TemporaryDirectory(dir=request.out, prefix=".making-") as folder:
