@@ -31,6 +31,8 @@ from tools.attack_bench.worker import IMPLEMENTATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ("foolbox", "torchattacks")
+_SAME_SUCCESS = 0.005
+"""Shares of images that differ by less count as equal: another summation decides single images at a boundary."""
 
 
 @dataclass
@@ -103,7 +105,19 @@ def compare(workers: list[Worker], attack: str, rounds: int) -> dict[str, Any]:
     ratios = {
         key: statistics.median(other[key] / own[key] for other, own in pairs) for key in ("seconds", "cpu_seconds")
     }
-    return {"attack": attack, "rows": rows, "fastest_other": fastest, "ratio": ratios["seconds"], "ratios": ratios}
+    found = {"attack": attack, "rows": rows, "fastest_other": fastest, "ratio": ratios["seconds"], "ratios": ratios}
+    return {**found, "as_strong": rows["ours"]["robust"] <= min(row["robust"] for row in rows.values()) + _SAME_SUCCESS}
+
+
+def judge(results: list[dict[str, Any]], least: float) -> bool:
+    """Say of every attack whether it is as much faster as wanted, at equal or better success."""
+    good = True
+    for result in results:
+        met = result["ratio"] >= least and result["as_strong"]
+        good &= met
+        weaker = "" if result["as_strong"] else ", and finds fewer adversarials than another"
+        print(f"{result['attack']}: {result['ratio']:.2f}x, bar {least:g}x: {'met' if met else 'missed'}{weaker}")
+    return good
 
 
 def show(results: list[dict[str, Any]]) -> None:
@@ -139,11 +153,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-sizes", default="64,256", help="to choose from; larger ones than --limit are cut")
     parser.add_argument("--peers-python", help="interpreter of an environment with torch, foolbox, torchattacks, numpy")
     parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--least", type=float, help="leave with 1 if an attack is not this much faster")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     return parser.parse_args()
 
 
-def main() -> None:
+def main() -> int:
     """Run the comparison."""
     options = arguments()
     data = load(options.data, limit=options.limit)
@@ -180,7 +195,8 @@ def main() -> None:
                 worker.process.wait()
     if options.json:
         options.json.write_text(json.dumps({"settings": values, "results": results}, indent=2), encoding="utf-8")
+    return 0 if options.least is None or judge(results, options.least) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -112,8 +112,9 @@ if TYPE_CHECKING:
 def command(as_json: bool, **given: Any) -> None:
     """Attack MODEL and its retrofit with the same suite, and say what the results are worth.
 
-    MODEL is an original (give --kappa, --kappa-map or --random) or a retrofit. Every adversarial example is run again through ONNX Runtime on
-    the file that would be served, and the figures are that file's. A verdict says whether gradients were masked.
+    MODEL is an original (give --kappa, --kappa-map or --random) or a retrofit. Every adversarial example is run again
+    through ONNX Runtime on the file that would be served, and the figures are that file's. A verdict says whether
+    gradients were masked.
     """
     from jr_onnx.attack.suite.run import run
     from jr_onnx.attack.suite.setup import prepare
