@@ -60,9 +60,9 @@ def test_a_small_run(tmp_path: Path) -> None:
     images[:, :, 0, :2] = (0.0, 1.0)  # so that every batch has the range of the data, to which the paper's code clips
     np.savez(data, images=images, labels=np.arange(6))
     options = ["--attacks", "pgd,trust-region", "--steps", "2", "--trust-region-steps", "2", "--rounds", "1"]
+    files = ["--weights", str(weights), "--data", f"npz:{data}", "--json", str(out)]
     done = subprocess.run(
-        [sys.executable, "-m", "tools.bench_attacks", "--weights", str(weights), "--data", f"npz:{data}"]
-        + ["--batch-sizes", "6", "--threads", "1", "--json", str(out), *options],
+        [sys.executable, "-m", "tools.bench_attacks", *files, "--batch-sizes", "6", "--threads", "1", *options],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
