@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,13 +76,14 @@ def check_outputs(*paths: Path | None, plot: Path | None = None) -> None:
     from jr_onnx.errors import OutputError, require
     from jr_onnx.modelfile import refuse_target
 
-    for path in paths:
+    for path in (*paths, plot):
         if path is not None:
             refuse_target(path)
+            if not os.access(path.parent, os.W_OK):
+                raise OutputError(f"cannot write {path}: its folder is read-only", hint="Choose another folder")
     if plot is None:
         return
     require("matplotlib", "report")
-    refuse_target(plot)
     if plot.suffix.lower() not in _PICTURES:
         raise OutputError(f"the plot {plot} ends in {plot.suffix!r}", hint=f"Use one of {', '.join(_PICTURES)}")
 

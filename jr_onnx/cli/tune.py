@@ -82,15 +82,15 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     )
     with progress("tuning") as notify:
         result = tune(request, notify)
-    if plot is not None:
-        _plot(result, plot)
-    chosen = result.points[result.recommended]
-    if kappa_map is not None:
-        atomic_write(kappa_map, [(json.dumps(chosen.kappas, indent=2) + "\n").encode()])
     if as_json:
         print_json(result)
     else:
         _show(result)
+    chosen = result.points[result.recommended]
+    if kappa_map is not None:
+        atomic_write(kappa_map, [(json.dumps(chosen.kappas, indent=2) + "\n").encode()])
+    if plot is not None:
+        _plot(result, plot)
     step = _step(model, chosen, kappa_map)
     if step:
         say(step)

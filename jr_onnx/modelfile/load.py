@@ -41,8 +41,8 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        """File name without its folder, for messages and provenance."""
-        return self.path.name if self.path is not None else ""
+        r"""File name without its folder, for messages and provenance; bytes that are no text stand as \udcXX in it."""
+        return self.path.name.encode("utf-8", "backslashreplace").decode() if self.path is not None else ""
 
 
 def load(path: str | Path) -> ModelFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -108,11 +109,20 @@ class OrtSession:
 
 
 def _source(model: Runnable, options: Any) -> str | bytes:
-    if model.as_file and model.file.path is not None:
+    if model.as_file and model.file.path is not None and _is_text(model.file.path):
         return str(model.file.path)
     if model.file.folder is not None:
         options.add_session_config_entry(_FOLDER_OPTION, os.fspath(model.file.folder.resolve()))
     return model.content()
+
+
+def _is_text(path: Path) -> bool:
+    """Tell whether ONNX Runtime can be given a path: it takes no names that are not valid UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 
 from jr_onnx.cli import options
 from jr_onnx.deploy.releases import DEFAULT_RELEASE
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, OutputError
 
 
 def test_the_release_is_that_of_the_package() -> None:
@@ -90,3 +90,9 @@ def test_further_outputs_are_refused_before_the_work(jr, tmp_path: Path) -> None
         outcome = jr(*words, tmp_path)
         assert outcome.exit_code == 2
         assert f"{tmp_path} is a directory, expected a file name" in outcome.err
+
+
+def test_a_read_only_folder_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options.os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(OutputError, match=r"cannot write .*x\.json: its folder is read-only"):
+        options.check_outputs(tmp_path / "x.json")

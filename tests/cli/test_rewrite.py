@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -219,3 +222,16 @@ def test_a_device_as_output_is_refused(jr, model: Path) -> None:
     assert outcome.exit_code == 2
     assert outcome.err == "jr-onnx: /dev/null is a device or a pipe, expected a file name. Choose another output (-o)\n"
     assert Path("/dev/null").is_char_device()
+
+
+def test_a_file_name_that_is_no_text_is_no_obstacle(model: Path) -> None:
+    """Names in another encoding reach Python as surrogates, which UTF-8, and so protobuf and a pipe, do not take."""
+    source = model.rename(os.fsdecode(os.fsencode(model.parent) + b"/mod\xe9l.onnx"))
+    target = os.fsencode(model.parent) + b"/mod\xe9l.jr.onnx"
+    for words in (["rewrite", source, "--kappa", "1", "--json"], ["verify", target, source], ["restore", target]):
+        done = subprocess.run([sys.executable, "-m", "jr_onnx", *words], capture_output=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert b"mod\\udce9l" in done.stdout
+    record = provenance.read(onnx.load_from_string(Path(os.fsdecode(target)).read_bytes()))
+    assert record is not None
+    assert record.source_name == "mod\\udce9l.onnx"
