@@ -16,7 +16,7 @@ from jr_onnx.bench.footprint import footprint
 from jr_onnx.bench.profile import profile
 from jr_onnx.bench.records import BenchReport, CaseResult, OpTime, Row
 from jr_onnx.bench.variants import LOWERINGS, PROVIDERS, SESSIONS, Prepared, Variant, prepare
-from jr_onnx.errors import InputError, JrError
+from jr_onnx.errors import InputError, JrError, require
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.verify.backends import CannotRunError
 from jr_onnx.verify.inputs import InputWish, make_inputs
@@ -88,8 +88,10 @@ def bench(request: Request, progress: Progress | None = None) -> BenchReport:
 
     Raises:
         InputError: The request cannot be met: no kappa, no inputs that fit, a provider that is not there.
+        MissingExtraError: ONNX Runtime is not installed.
         ModelError: The file is no usable model.
     """
+    require("onnxruntime", "cpu")
     report = progress or (lambda *_: None)
     load_before = environment.load()
     with tempfile.TemporaryDirectory(prefix="jr-onnx-bench-") as name:

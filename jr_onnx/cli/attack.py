@@ -101,7 +101,9 @@ if TYPE_CHECKING:
     metavar="K/N",
     help="Do the K-th of N parts; jr-onnx report merges them.",
 )
-@click.option("--black-box", is_flag=True, help="Only attacks that need no gradients, and so ONNX Runtime alone.")
+@click.option(
+    "--black-box", is_flag=True, help="Only attacks that need no gradients: the model runs in ONNX Runtime alone."
+)
 @click.option("--save-adversarial", is_flag=True, help="Save adversarial examples as .npz.")
 @click.option(
     "--out",
@@ -116,17 +118,18 @@ def command(as_json: bool, **given: Any) -> None:
     through ONNX Runtime on the file that would be served, and the figures are that file's. A verdict says whether
     gradients were masked.
     """
+    from jr_onnx.errors import require
+
+    require("torch", "attack")
     from jr_onnx.attack.suite.run import run
     from jr_onnx.attack.suite.setup import prepare
     from jr_onnx.cli.evaluation import show
     from jr_onnx.cli.progress import progress
-    from jr_onnx.errors import require
     from jr_onnx.evaluation.store import Store, merged
     from jr_onnx.evaluation.summary import evaluate
     from jr_onnx.modelfile import atomic_write
     from jr_onnx.records import dumps
 
-    require("torch", "attack")
     request = _request(given)
     prepared = prepare(request)
     for note in prepared.notes:

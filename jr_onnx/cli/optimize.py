@@ -29,6 +29,9 @@ def command(model: Path, output: Path | None, use_library: bool | None, force: b
     The result opens faster than the retrofit itself and runs as fast as jr_onnx.InferenceSession makes it. It is for
     this processor type and this version of ONNX Runtime; jr_onnx.InferenceSession refuses it elsewhere.
     """
+    from jr_onnx.errors import require
+
+    require("onnxruntime", "cpu")
     from jr_onnx.runtime.saved import default_output, optimize
 
     target = output if output is not None else default_output(model)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -11,6 +13,9 @@ import pytest
 from jr_onnx.cli import app as app_module
 from jr_onnx.cli.app import COMMANDS
 from jr_onnx.errors import JrError
+from jr_onnx.rewrite import rewrite
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -25,6 +30,33 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for name in COMMANDS:
         assert name in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra", "words"),
+    [
+        ("torch", "attack", ["attack", "model.onnx", "--kappa", "1"]),
+        ("torch", "attack", ["attack", "model.onnx", "--kappa", "1", "--black-box"]),
+        ("torch", "attack", ["tune", "model.onnx"]),
+        ("torch", "attack", ["detect", "model.onnx", "--kappa", "1"]),
+        ("torch", "attack", ["verify", "model.onnx", "--kappa", "1", "--torch", "a:b"]),
+        ("matplotlib", "report", ["tune", "model.onnx", "--plot", "x.png"]),
+        ("matplotlib", "report", ["bench", "model.onnx", "--kappa", "1", "--plot", "x.png"]),
+        ("onnxruntime", "cpu", ["verify", "model.onnx", "--kappa", "1"]),
+        ("onnxruntime", "cpu", ["bench", "model.onnx", "--kappa", "1"]),
+        ("onnxruntime", "cpu", ["optimize", "jr.onnx"]),
+        ("onnxruntime", "cpu", ["attack", "model.onnx", "--kappa", "1", "--limit", "2"]),
+    ],
+)
+def test_a_missing_extra_is_named(missing: str, extra: str, words: list[str], tmp_path: Path) -> None:
+    shutil.copy(ROOT / "models" / "exported" / "digits_mlp.onnx", tmp_path / "model.onnx")
+    rewrite(tmp_path / "model.onnx", 0.5, output=tmp_path / "jr.onnx")
+    code = "import sys; sys.modules[sys.argv[1]] = None; from jr_onnx.cli.app import run; sys.exit(run(sys.argv[2:]))"
+    command = [sys.executable, "-c", code, missing, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+    assert f"pip install 'jr-onnx[{extra}]'" in done.stderr
+    assert done.returncode == 5
+    assert done.stderr.count("\n") == 1
 
 
 def test_version(jr) -> None:
