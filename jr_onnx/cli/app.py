@@ -108,5 +108,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _fail(text: str, exit_code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    click.echo("jr-onnx: " + " ".join(text.split()), err=True)
+    from jr_onnx.cli.output import say
+
+    say("jr-onnx: " + " ".join(text.split()))
     return exit_code

@@ -38,9 +38,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a name are no markup
+        table.add_row(*(Text(printable(cell)) for cell in row))  # Text: brackets in a name are no markup
     if title:
-        click.echo(title)  # as a line of its own, for rich breaks the title of a table at the table's width
+        tell(title)  # as a line of its own, for rich breaks the title of a table at the table's width
     if sys.stdout.isatty():
         Console().print(table)
         return
@@ -56,6 +56,23 @@ def next_step(*words: object) -> str:
     return f"next: jr-onnx {shlex.join(str(word) for word in words)}"
 
 
+def printable(text: str) -> str:
+    r"""Return a line of text with everything that would move a terminal's cursor or colours as an escape.
+
+    Names come from model files, and so from anybody: a node called "x\x1b[2J" must not clear the screen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )
+
+
 def say(text: str) -> None:
     """Print a message on stderr."""
-    click.echo(text, err=True)
+    tell(text, err=True)
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Print lines of a result on stdout, made harmless for a terminal."""
+    click.echo("\n".join(printable(line) for line in text.split("\n")), err=err)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import force_option, model_argument
-from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say
+from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
     from jr_onnx.kappa import KappaPlan, RandomSource
@@ -117,7 +117,7 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
     path = None if dry_run else choose_output(source, output, force=given["force"])
     result = done.result if path is None else write(done, path, given["external_data"], force=given["force"])
     if diff:
-        click.echo(text_diff(done.source.proto, done.model))
+        tell(text_diff(done.source.proto, done.model))
     if as_json:
         print_json(result)
     elif not diff:
@@ -168,10 +168,10 @@ def _show(result: RewriteResult) -> None:
     )
     skipped = f", {len(result.skipped)} left as they are" if result.skipped else ""
     where = f" -> {result.output}" if result.output else " (dry run, nothing written)"
-    click.echo(f"{len(result.sites)} sites rewritten{skipped}{refused}{where}")
+    tell(f"{len(result.sites)} sites rewritten{skipped}{refused}{where}")
     for change in result.changes:
-        click.echo(f"also changed: {change}")
+        tell(f"also changed: {change}")
     if result.external_data != "none":
-        click.echo(f"external data: {result.external_data}")
+        tell(f"external data: {result.external_data}")
     if result.checker_problem is not None:
-        click.echo(f"onnx.checker complains of the source and the result alike: {result.checker_problem}")
+        tell(f"onnx.checker complains of the source and the result alike: {result.checker_problem}")

@@ -19,7 +19,7 @@ from jr_onnx.cli.options import (
     preprocess_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say
+from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
     from jr_onnx.tune import TunePoint, TuneResult
@@ -154,10 +154,10 @@ def _show(result: TuneResult) -> None:
     )
     chosen = result.points[result.recommended]
     if chosen.kappa is None:
-        click.echo("\nrecommendation: a kappa per site: " + ", ".join(f"{k}={v:g}" for k, v in chosen.kappas.items()))
+        tell("\nrecommendation: a kappa per site: " + ", ".join(f"{k}={v:g}" for k, v in chosen.kappas.items()))
     else:
-        click.echo(f"\nrecommendation: kappa {chosen.kappa:g}")
-    click.echo(f"reason: {result.reason}")
+        tell(f"\nrecommendation: kappa {chosen.kappa:g}")
+    tell(f"reason: {result.reason}")
 
 
 def _plot(result: TuneResult, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import model_argument, preprocess_option, seed_option, shape_option
-from jr_onnx.cli.output import json_option, print_json, print_json_of, print_table, say
+from jr_onnx.cli.output import json_option, print_json, print_json_of, print_table, say, tell
 
 if TYPE_CHECKING:
     from jr_onnx.verify import InputWish, VerifyReport
@@ -119,10 +119,10 @@ def _show(report: VerifyReport) -> None:
     columns = ("check", "compared", "samples", "max difference", "accepted", "flips", "verdict", "detail")
     print_table(columns, rows)
     for line in (*(f"impossible here: {text}" for text in report.refused_lowerings), *report.notes):
-        click.echo(line)
+        tell(line)
     passed = sum(check.verdict == "passed" for check in report.checks)
     failed = sum(check.verdict == "failed" for check in report.checks)
-    click.echo(
+    tell(
         f"{'verified' if report else 'NOT VERIFIED'}: {report.sites} sites, kappa {report.kappa}; "
         f"{passed} checks passed, {failed} failed, {len(report.not_run)} not run, {report.flips} flips; "
         f"original {report.original}; inputs {report.inputs}"
@@ -144,4 +144,4 @@ def _show_torch(report: TorchReport) -> None:
     click.echo()
     print_table(("torch with", "samples", "max difference", "accepted", "near the jump", "verdict"), rows)
     for note in report.notes:
-        click.echo(note)
+        tell(note)

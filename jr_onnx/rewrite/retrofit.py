@@ -330,6 +330,12 @@ def _warnings(options: Options, edit: Edit) -> list[str]:
             "Where does not take the type of some sites at their opset, so that they are written with Cast and Mul: "
             "NaN stays NaN there, where JumpReLU gives 0"
         )
+    above = [record for record in edit.records if record.cap is not None and record.kappa >= record.cap]
+    if above:
+        found.append(
+            f"kappa is not below the cap at {len(above)} of {len(edit.records)} sites ({above[0].id} is one: kappa "
+            f"{above[0].kappa:g}, cap {above[0].cap:g}), which therefore yield nothing but 0 and their cap"
+        )
     lost = [record for record in edit.records if record.kappa == 0 and options.plan.for_site(record.id)]
     if lost:
         found.append(

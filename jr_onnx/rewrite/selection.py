@@ -70,12 +70,12 @@ def _require_defined_once(located: Sequence[LocatedSite]) -> None:
 
 
 def _expression(pattern: str, option: str, ids: Sequence[str]) -> re.Pattern[str]:
+    if pattern in ids:
+        return re.compile(rf"\A{re.escape(pattern)}\Z")  # an id means that site alone: relu1 does not choose relu10
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise InputError(f"{option} {pattern!r} is no regular expression: {error}") from None
-    if pattern in ids:
-        return re.compile(rf"\A{re.escape(pattern)}\Z")  # an id means that site alone: relu1 does not choose relu10
     if not any(compiled.search(site) for site in ids):
         raise InputError(
             f"{option} {pattern!r} matches none of the {len(ids)} sites",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
 from jr_onnx.rewrite import SiteTable, find_sites
@@ -43,3 +44,23 @@ def test_a_retrofit_shows_its_kappa(jr, model: Path) -> None:
     assert outcome.exit_code == 0
     assert outcome.out.splitlines()[1].split() == ["act1", "relu", "float32", "0.5", "thresholded"]
     assert "1 sites retrofitted from net.onnx" in outcome.err
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+@pytest.mark.parametrize("op_type", ["LeakyRelu", "PRelu"])
+def test_a_slope_of_zero_makes_a_relu_that_is_refused_by_name(jr, tmp_path: Path, op_type: str, slope: float) -> None:
+    leaky = op_type == "LeakyRelu"
+    node = helper.make_node(op_type, ["x"] if leaky else ["x", "s"], ["y"], **({"alpha": slope} if leaky else {}))
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
+        [helper.make_tensor("s", TensorProto.FLOAT, [2], [slope, slope])],
+    )
+    path = tmp_path / "leaky.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    outcome = jr("inspect", path)
+    assert outcome.exit_code == 3
+    said = f"this {op_type} has the slope 0, which makes it a ReLU" if slope == 0 else "lets negative values through"
+    assert said in outcome.out

@@ -235,3 +235,16 @@ def test_a_file_name_that_is_no_text_is_no_obstacle(model: Path) -> None:
     record = provenance.read(onnx.load_from_string(Path(os.fsdecode(target)).read_bytes()))
     assert record is not None
     assert record.source_name == "mod\\udce9l.onnx"
+
+
+def test_a_kappa_above_a_cap_is_warned_of(jr, tmp_path: Path) -> None:
+    proto = small_model()
+    proto.graph.node[1].CopyFrom(onnx.helper.make_node("Clip", ["h", "zero", "six"], ["a"], name="act1"))
+    for name, value in (("zero", 0.0), ("six", 6.0)):
+        proto.graph.initializer.append(onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, [], [value]))
+    path = tmp_path / "capped.onnx"
+    onnx.save(proto, path)
+    assert "warning" not in jr("rewrite", path, "--kappa", 5.9, "--dry-run").err
+    for kappa in (6, 7):
+        found = jr("rewrite", path, "--kappa", kappa, "--dry-run").err
+        assert f"kappa is not below the cap at 1 of 1 sites (act1 is one: kappa {kappa}, cap 6)" in found
