@@ -7,6 +7,7 @@ line and leaves with `exit_code`; the server answers `http_status`.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
 
 
@@ -139,3 +140,13 @@ def require(module: str, extra: str) -> ModuleType:
             f"this needs the Python module {module!r}, which is not installed",
             hint=f"Install it with: pip install 'jr-onnx[{extra}]'",
         ) from None
+
+
+def require_choice(what: str, value: object, known: Sequence[object]) -> None:
+    """Refuse a word that is none of those known; the command line checks by itself, Python callers do not.
+
+    Raises:
+        InputError: The value is none of them.
+    """
+    if value not in known:
+        raise InputError(f"{what} is {value!r}, expected one of {', '.join(map(str, known))}")

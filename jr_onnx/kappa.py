@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
-from jr_onnx.errors import KappaError
+from jr_onnx.errors import KappaError, require_choice
 from jr_onnx.records import Record
 from jr_onnx.semantics import validate_kappa
 
@@ -40,7 +40,9 @@ class RandomKappa(Record):
     source: RandomSource = "input"
 
     def __post_init__(self) -> None:
-        """Refuse a range that is empty or not a range of kappas."""
+        """Refuse a range that is empty or not a range of kappas, and words that mean nothing here."""
+        require_choice("per of a random kappa", self.per, get_args(RandomPer))
+        require_choice("source of a random kappa", self.source, get_args(RandomSource))
         validate_kappa(self.low, "the lower end of the random kappa")
         validate_kappa(self.high, "the upper end of the random kappa")
         if not self.low < self.high:

@@ -59,6 +59,8 @@ def validate_kappa(kappa: float, what: str = "kappa") -> float:
     Raises:
         KappaError: kappa is not a number, negative, NaN or infinite.
     """
+    if isinstance(kappa, bool | np.bool_):
+        raise KappaError(f"{what} is {kappa!r}, expected a number >= 0")
     try:
         value = float(kappa)
     except (TypeError, ValueError):

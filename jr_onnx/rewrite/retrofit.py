@@ -7,13 +7,13 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import onnx
 
 from jr_onnx import provenance
 from jr_onnx._version import __version__
-from jr_onnx.errors import OutputError, RefusalError
+from jr_onnx.errors import InputError, OutputError, RefusalError, require_choice
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, refuse_target, save
 from jr_onnx.provenance import Provenance
@@ -90,6 +90,18 @@ class Options:
     hash_data: bool = False
     timestamp: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing, and take one filter for a sequence of one."""
+        require_choice("lowering", self.lowering, get_args(LoweringWish))
+        require_choice("target", self.target, get_args(Target))
+        opset: object = self.opset
+        if opset is not None and not isinstance(opset, int):
+            raise InputError(f"opset is {opset!r}, expected a whole number")
+        for name in ("include", "exclude"):
+            value = getattr(self, name)
+            # A string is a sequence too, of patterns of one letter each that match nearly everything.
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
 
 @dataclass(frozen=True)
 class Retrofit:
@@ -128,6 +140,7 @@ def rewrite(
     Raises:
         ModelError: The input is no usable model.
         KappaError: kappa is invalid, or names no site.
+        InputError: An option has a value that means nothing.
         NoSiteError: There is no site, or none is left.
         RefusalError: A lowering is impossible, or the model is a retrofit and `replace` is not set.
         OutputError: The result cannot be written.
@@ -197,8 +210,10 @@ def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: boo
     """Write a finished rewrite; external data first, the model last, so that a model never lacks its data.
 
     Raises:
+        InputError: There is no such way to carry external data.
         OutputError: Something is in the way or cannot be written.
     """
+    require_choice("external_data", external_data, get_args(ExternalMode))
     how = "none"
     record = provenance.read(done.model)
     if record is not None and done.source.folder is not None:
