@@ -42,8 +42,10 @@ def slices(count: int, values: int) -> list[slice]:
     """
     most = min(_LARGEST_SLICE, max(4, _SLICE_VALUES // values))
     least = max(4, most // 2 if values < 1024 else most // 4)
-    size = min(most, max(least, -(-count // 4)))
-    size = -(-count // -(-count // size))  # as many slices, but even ones
+    pieces = -(-count // min(most, max(least, -(-count // 4))))
+    if pieces > 4:
+        pieces = -(-pieces // 4) * 4  # two or four threads then end together
+    size = -(-count // pieces)
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
@@ -80,7 +82,7 @@ class FastFirstConvolution(TorchFunctionMode):
         if func is F.conv2d and not kwargs and _fits(args):
             if args[0].requires_grad and torch.is_grad_enabled():
                 return _FewChannels.apply(*_arguments(args))  # type: ignore[no-untyped-call] # torch has no types here
-            return func(*args).contiguous(memory_format=torch.channels_last)
+            return func(_channels_last(args[0]), *args[1:]).contiguous(memory_format=torch.channels_last)
         return func(*args, **(kwargs or {}))
 
 
@@ -91,7 +93,7 @@ class _FewChannels(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.padding, ctx.size = padding, x.shape[2:]
-        return F.conv2d(x, weight, bias, 1, padding).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(_channels_last(x), weight, bias, 1, padding).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -108,6 +110,11 @@ class _FewChannels(torch.autograd.Function):
                 total[:, :, row : row + high, column : column + wide] += taps[:, row, column]
         inner = total[:, :, down : down + height, across : across + width]
         return inner.transpose(0, 1).contiguous(), None, None, None
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Lay images out as the convolution wants them, which otherwise does it at several times the price."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _fits(args: tuple[Any, ...]) -> bool:

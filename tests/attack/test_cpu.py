@@ -17,7 +17,7 @@ def test_slices_cover_every_sample_once_and_are_bounded(count: int, values: int)
     pieces = slices(count, values)
     assert [index for piece in pieces for index in range(count)[piece]] == list(range(count))
     assert max(piece.stop - piece.start for piece in pieces) <= 128
-    assert max(piece.stop - piece.start for piece in pieces) <= max(4, 2**18 // values)
+    assert max(piece.stop - piece.start for piece in pieces) <= max(4, 3 * 2**15 // values)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -42,7 +42,7 @@ def test_the_first_convolution_and_its_gradient_are_the_librarys(
     assert torch.allclose(fast, plain, rtol=0, atol=1e-12)
     assert torch.allclose(found, expected, rtol=0, atol=1e-12)
     with FastFirstConvolution(), torch.no_grad():
-        assert torch.equal(F.conv2d(x, weight, shift, 1, padding), plain)
+        assert torch.equal(F.conv2d(x, weight, shift, 1, padding), fast)  # a verdict must not depend on gradients
 
 
 @pytest.mark.parametrize(
