@@ -56,9 +56,9 @@ def test_the_papers_pgd_reads_what_the_authors_code_reads(shared_dir: Path, digi
     # One image is 0.25 points; float rounding may tip one.
     assert percent(result.clean_accuracy) == 99.75
     assert abs(percent(result.robust_accuracy) - 65.75) <= 0.25
-    # 40 steps of 0.01, each rounded to float32.
-    assert float(result.distances["linf"].max()) == pytest.approx(0.4, abs=2e-6)
-    assert float(result.distances["linf"].max()) <= EPS / 0.3081 + 2e-6
+    # 40 steps of 0.01, each moved to the nearest value that a float32 pixel gives: by 2.4e-7 at most.
+    assert float(result.distances["linf"].max()) == pytest.approx(0.4, abs=1e-5)
+    assert float(result.distances["linf"].max()) <= EPS / 0.3081 + 1e-5
 
 
 def test_deepfool_reads_what_the_authors_code_reads(shared_dir: Path, digits: ImageData) -> None:

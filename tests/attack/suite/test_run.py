@@ -78,7 +78,7 @@ def test_shards_merge_to_the_whole(tmp_path: Path) -> None:
     assert not part.complete
     assert part.samples == 18  # blocks 0 and 3 with 5 samples each, 1 with 5 and the last one with 3
     assert figures(evaluate(*merged(folders))) == whole
-    with pytest.raises(InputError, match="stands twice"):
+    with pytest.raises(InputError, match="given twice"):
         merged([folders[0], folders[0]])
 
 
