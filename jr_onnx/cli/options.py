@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
+from jr_onnx.cli.output import say
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 TRITON_RELEASE = "26.08"
 _LARGEST_BYTE = 255
+_USUAL_LINF = "8/255"
 _PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -38,7 +41,7 @@ def fraction(text: str) -> float:
 
 
 def check_budget(norm: str, eps: float) -> None:
-    """Refuse an L-infinity budget beyond all images: almost always one meant for pixels from 0 to 255.
+    """Refuse an L-infinity budget beyond all images, almost always meant for bytes, and say when another is tiny.
 
     Raises:
         InputError: The budget is more than the pixel range.
@@ -50,6 +53,8 @@ def check_budget(norm: str, eps: float) -> None:
             f"the linf budget is {eps:g} in pixel scale, where an image reaches from 0 to 1",
             hint=f"For pixels from 0 to 255 give --eps {eps:g}/255" if eps <= _LARGEST_BYTE else "Give --eps below 1",
         )
+    if norm != "linf" and eps == fraction(_USUAL_LINF):
+        say(f"note: --eps {_USUAL_LINF} is a usual budget in linf; in {norm} it is next to nothing, for pixels add up")
 
 
 def output_folder(path: Path) -> Path:
@@ -115,7 +120,7 @@ device_option = click.option(
 eps_option = click.option(
     "--eps",
     type=fraction,
-    default="8/255",
+    default=_USUAL_LINF,
     show_default=True,
     metavar="NUMBER",
     help="Budget in pixel scale [0, 1], a number or a fraction.",

@@ -34,6 +34,9 @@ TOLERATED_DEAD = 0.01
 TOLERATED_SURVIVORS = 0.10
 """Share of attacked samples that may survive the largest budget of a ladder."""
 
+HUGE_LINF = 0.4
+"""An L-infinity budget that leaves no classifier standing: the strongest defences of the easiest images end below."""
+
 _NOTHING_ATTACKED = "no image was classified correctly, so there was nothing to attack"
 _WIDE = 2.0  # a ladder reaches at least this multiple of its least budget
 
@@ -147,7 +150,11 @@ def dead_gradients(outcomes: list[Outcome]) -> Flag:
 
 
 def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
-    """Raise when an exact attack with a multiple of the budget gains next to nothing and leaves many samples."""
+    """Raise when an exact attack with a multiple of the budget gains next to nothing and leaves many samples.
+
+    Samples count that the budget must reach: because it is huge, or because some attack found a perturbation within
+    it. A multiple of a tiny budget is tiny, and whoever survives that need not hide anything.
+    """
     name = "budget-does-not-help"
     remedy = "An attack with a large budget must win: check the gradient, the loss and the number of steps"
     ladders: dict[tuple[str, str], list[Outcome]] = {}
@@ -162,14 +169,17 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
             continue
         attacked = most.attacked
         total = int(np.sum(attacked))
-        left = int(np.sum(attacked & ~most.fooled))
+        reach = attacked & _within_reach(outcomes, most)
+        if not reach.any():
+            continue
+        left = int(np.sum(reach & ~most.fooled))
         _, gain = mcnemar_one_sided(most.fooled, least.fooled)
         p_value = binomial_tail(left, total, TOLERATED_SURVIVORS)
         share = left / max(1, total)
         helps = gain >= LEAST_GAIN
         text = (
-            f"{family} ({norm}): {left} of {total} samples survive eps {most.eps:g}, after a gain of {gain:+.1%} "
-            f"over eps {least.eps:g}"
+            f"{family} ({norm}): {left} of {total} samples survive eps {most.eps:g}, within which they can be fooled, "
+            f"after a gain of {gain:+.1%} over eps {least.eps:g}"
         )
         found.append((1.0 if helps else p_value, share, text))
     if not found:
@@ -178,6 +188,16 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
     p_value = min(1.0, p_value * len(found))
     raised = p_value < LEVEL and share > TOLERATED_SURVIVORS
     return Flag(name, raised, True, evidence, p_value, share, TOLERATED_SURVIVORS, remedy)
+
+
+def _within_reach(outcomes: list[Outcome], most: Outcome) -> npt.NDArray[np.bool_]:
+    """Tell which samples (N,) can be fooled within a budget: all if it is huge, else those that some attack fooled."""
+    budget = most.eps if most.eps is not None else 0.0
+    if most.norm == "linf" and budget >= HUGE_LINF:
+        return np.ones(len(most), dtype=bool)
+    same = [item.minimal for item in outcomes if item.norm == most.norm and item.model == most.model]
+    result: npt.NDArray[np.bool_] = np.min(same, axis=0) <= budget
+    return result
 
 
 def single_draw(outcomes: list[Outcome]) -> Flag:

@@ -96,3 +96,11 @@ def test_a_read_only_folder_is_refused_before_the_work(tmp_path: Path, monkeypat
     monkeypatch.setattr(options.os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(OutputError, match=r"cannot write .*x\.json: its folder is read-only"):
         options.check_outputs(tmp_path / "x.json")
+
+
+def test_the_default_budget_is_doubted_in_other_norms(capsys: pytest.CaptureFixture[str]) -> None:
+    options.check_budget("linf", 8 / 255)
+    options.check_budget("l2", 0.5)
+    assert capsys.readouterr().err == ""
+    options.check_budget("l2", 8 / 255)
+    assert "in l2 it is next to nothing" in capsys.readouterr().err

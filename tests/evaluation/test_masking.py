@@ -100,6 +100,25 @@ def test_a_budget_that_does_not_help_raises() -> None:
     assert not flags(ladder(0.1, 30), ladder(0.15, 31))["budget-does-not-help"].checked, "no ladder"
 
 
+def test_surviving_a_multiple_of_a_tiny_budget_is_no_sign_of_masking() -> None:
+    """A plain network survives l2 0.03 and l2 0.12 alike; only attacks that get through within 0.12 tell it apart."""
+
+    def ladder(eps: float) -> Outcome:
+        return outcome(f"pgd {eps}", [False] * 100, eps=eps, norm="l2", spec={"name": "pgd"})
+
+    name = "budget-does-not-help"
+    far = minimal("ddn", [0.8] * 100)
+    assert not flags(ladder(0.03), ladder(0.12), far)[name].checked
+    near = minimal("bpda", [0.1] * 60 + [0.8] * 40, view="surrogate")
+    found = flags(ladder(0.03), ladder(0.12), far, near)[name]
+    assert found.raised
+    assert "60 of 100 samples survive eps 0.12, within which they can be fooled" in found.evidence
+    other = outcome("fmn", [True] * 100, eps=None, norm="linf", distance=(0.01,) * 100)
+    few = minimal("bpda", [0.1] * 11 + [0.8] * 89, view="surrogate")
+    assert not flags(ladder(0.03), ladder(0.12), far, few)[name].raised
+    assert not flags(ladder(0.03), ladder(0.12), other)[name].checked, "another norm"
+
+
 def test_a_random_model_judged_by_one_draw_raises() -> None:
     careless = outcome("eot", first(50, 100), draws=20, decided_by=1)
     assert flags(careless)["single-draw"].raised
