@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jr_onnx.attack.target import ArrayTarget, TorchTarget
 from jr_onnx.data import InputAdapter, ModelInput, Preprocessing
-from jr_onnx.errors import DataError, InputError, require
+from jr_onnx.errors import DataError, InputError, JrError, ModelError, require
 from jr_onnx.torchnet.module import OnnxModule
 
 SERVED_DRAWS = 32
@@ -65,7 +65,6 @@ class ServedModel:
         *,
         random: bool = False,
         batch: int = 256,
-        output: str | None = None,
     ) -> None:
         """Open the file.
 
@@ -75,10 +74,10 @@ class ServedModel:
             image_shape: (C, H, W).
             random: Whether kappa is drawn at run time.
             batch: Images at a time, where the file leaves that free.
-            output: Which output holds the scores; the first matrix by default.
 
         Raises:
             DataError: The images do not fit the model's input.
+            ModelError: ONNX Runtime cannot open the file.
             MissingExtraError: ONNX Runtime is not installed.
         """
         onnxruntime: Any = require("onnxruntime", "cpu")
@@ -88,12 +87,21 @@ class ServedModel:
         self.random = random
         quiet = onnxruntime.SessionOptions()
         quiet.log_severity_level = 3  # it warns that a kappa input can be overridden, which is what it is for
-        self._session = InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
+        try:
+            self._session = InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
+        except JrError:
+            raise
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
+            raise ModelError(
+                f"ONNX Runtime cannot open {path.name} on the CPU, where examples are replayed: "
+                f"{' '.join(str(error).split())}",
+                hint="Export the model in float32",
+            ) from None
         first = self._session.get_inputs()[0]
         self._adapter = InputAdapter(ModelInput.of_session(first), image_shape, preprocessing)
         self._name = str(first.name)
         self._batch = self._adapter.fixed_batch or batch
-        self._output = self._choose_output(output)
+        self._output = self._first_matrix()
 
     def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Evaluate pixels (N, C, H, W) to scores (N, K); the last piece of a fixed batch is padded."""
@@ -122,10 +130,13 @@ class ServedModel:
         """Return the file as a black-box target; it takes pixels, for the adapter preprocesses them."""
         return ArrayTarget(self.logits, random=self.random)
 
-    def _choose_output(self, wanted: str | None) -> str:
+    def choose_output(self, name: str) -> None:
+        """Take the scores from an output; a name that is no output leaves the first matrix."""
+        if any(output.name == name for output in self._session.get_outputs()):
+            self._output = name
+
+    def _first_matrix(self) -> str:
         outputs = self._session.get_outputs()
-        if wanted is not None and any(output.name == wanted for output in outputs):
-            return wanted
         for output in outputs:
             if output.type.startswith("tensor(") and output.shape is not None and len(output.shape) == 2:
                 return str(output.name)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import onnx
 import torch
 
 from jr_onnx import provenance
@@ -21,7 +21,7 @@ from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import Contender, ServedModel, torch_target
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
 from jr_onnx.attack.suite.run import BLOCK, Shard, Work
-from jr_onnx.data import ImageData, Preprocessing
+from jr_onnx.data import ImageData, InputAdapter, ModelInput, Preprocessing
 from jr_onnx.errors import InputError, UnsupportedOpsError
 from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
 from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT
@@ -32,6 +32,7 @@ from jr_onnx.rewrite import restore, rewrite
 from jr_onnx.torchnet import load as load_torch
 from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.parity import check_parity
+from jr_onnx.torchnet.source import image_input
 
 PARITY_SAMPLES = 64
 
@@ -112,15 +113,12 @@ def prepare(request: Request) -> Prepared:
     shape = request.data.shape
     contenders = []
     for label, path in ((ORIGINAL, original), (RETROFIT, retrofit)):
-        net = _module(path, device, request, notes)
         served = ServedModel(
-            path,
-            request.preprocessing,
-            shape,
-            random=random and label == RETROFIT,
-            batch=request.batch,
-            output=net.output_name if net is not None else None,
-        )
+            path, request.preprocessing, shape, random=random and label == RETROFIT, batch=request.batch
+        )  # first: it says what is wrong with images that do not fit
+        net = _module(path, device, request, notes)
+        if net is not None:
+            served.choose_output(net.output_name)
         target = torch_target(net, request.preprocessing, None) if net is not None else None
         contenders.append(Contender(label, served, target, kappas, load_file(path).sha256))
     entries = _entries(request, contenders, random=random)
@@ -182,14 +180,15 @@ def trusted_module(path: Path, device: torch.device, preprocessing: Preprocessin
     """Return a model file as a torch module that is proved to compute what ONNX Runtime computes on real images.
 
     Raises:
+        DataError: The images do not fit the model's input.
         UnsupportedOpsError: The model has operators that torch cannot evaluate; the error lists all of them.
         VerificationError: The module computes something else.
     """
+    entry = image_input(load_file(path).proto, None)
+    element = onnx.helper.tensor_dtype_to_np_dtype(entry.element_type).name
+    adapter = InputAdapter(ModelInput(entry.name, element, (None, *entry.shape[1:])), data.shape, preprocessing)
     net = load_torch(path, device=device)
-    sample = preprocessing.apply(data.images[:PARITY_SAMPLES])
-    wanted = [size if size is not None else -1 for size in net.input_shape[1:]]
-    if len(wanted) != sample.ndim - 1:
-        sample = np.ascontiguousarray(sample.reshape(len(sample), *wanted))
+    sample = adapter.to_model(data.images[:PARITY_SAMPLES])
     check_parity(net, path, sample)
     return net
 
@@ -199,6 +198,11 @@ def _entries(request: Request, contenders: list[Contender], *, random: bool) -> 
     target = contenders[0].target
     network: Any = target.model if target is not None else None  # `Shaped`, which passes the module's names on
     classes = network.num_classes if network is not None else len(request.data.class_names)
+    if classes < 2:
+        raise InputError(
+            f"the model has {classes} logit{'s' if classes != 1 else ''}, expected one for each of two or more classes",
+            hint="A single score can be made two: append Concat(-z, z) to the model",
+        )
     options = SuiteOptions(
         request.norm,
         request.eps,

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.attack.suite.setup import prepare
 from jr_onnx.data import Preprocessing
-from jr_onnx.errors import InputError
+from jr_onnx.errors import DataError, InputError, ModelError
 from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.rewrite import find_sites, rewrite
@@ -146,3 +146,76 @@ def test_the_number_of_classes_is_the_networks(tmp_path: Path) -> None:
     with small.patched(small.short):
         names = [entry.name for entry in prepare(small.request(tmp_path, data=two)).work.entries]
     assert "apgd-dlr/linf" in names
+
+
+def typed(element: int, shape: tuple[int | str, ...] = ("N", 1, small.SIDE, small.SIDE)) -> onnx.ModelProto:
+    """The small network behind an input of another type."""
+    model = small.network(before=(helper.make_node("Cast", ["x"], ["image"], to=TensorProto.FLOAT),), shape=shape)
+    model.graph.input[0].type.tensor_type.elem_type = element
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (typed(TensorProto.INT64), r"the input 'x' takes tensor\(int64\), expected floats or bytes for images"),
+        (typed(TensorProto.UINT8), r"the input 'x' takes bytes, the preprocessing gives fractions"),
+        (
+            typed(TensorProto.FLOAT, ("N", small.SIDE, small.SIDE, 1)),
+            r"has the shape \(N, 4, 4, 1\), which images of shape \(1, 4, 4\) in the layout NCHW do not fit",
+        ),
+    ],
+    ids=["int64", "uint8", "nhwc"],
+)
+def test_images_that_do_not_fit_are_refused_before_anything_is_compared(
+    tmp_path: Path, model: onnx.ModelProto, words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        prepare(small.request(tmp_path, model=saved(tmp_path, model)))
+
+
+def test_bytes_are_attacked_as_bytes(tmp_path: Path) -> None:
+    scale = numpy_helper.from_array(np.float32(1 / 255), "scale")
+    model = typed(TensorProto.UINT8)
+    model.graph.initializer.append(scale)
+    model.graph.node[0].output[0] = "raw"
+    model.graph.node.insert(1, helper.make_node("Mul", ["raw", "scale"], ["image"]))
+    wanted = small.request(
+        tmp_path, model=saved(tmp_path, model), preprocessing=Preprocessing(range=(0.0, 255.0)), data=small.images(8)
+    )
+    _, evaluation = small.evaluated(wanted)
+    assert evaluation.models[0].clean.count == 6  # every fourth label is wrong on purpose
+
+
+def test_one_logit_is_no_classifier(tmp_path: Path) -> None:
+    pick = helper.make_node("Slice", ["z", "start", "end", "axis"], ["y"])
+    model = small.network(after=(pick,), outputs=("N", 1))
+    for name, value in (("start", 0), ("end", 1), ("axis", 1)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    with pytest.raises(InputError, match="the model has 1 logit, expected one for each of two or more classes"):
+        prepare(small.request(tmp_path, model=saved(tmp_path, model)))
+
+
+def test_a_file_that_onnx_runtime_cannot_open_is_named(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((1, 1, 3, 3)), "w")
+    model = small.network()
+    model.graph.initializer.append(weight)
+    model.graph.node.insert(0, helper.make_node("Conv", ["x64"], ["c"]))
+    del model.graph.node[0].input[:]
+    model.graph.node[0].input.extend(["x64", "w"])
+    model.graph.node.insert(0, helper.make_node("Cast", ["x"], ["x64"], to=TensorProto.DOUBLE))
+    model.graph.node.append(helper.make_node("Flatten", ["c"], ["other"]))
+    model.graph.output.append(helper.make_tensor_value_info("other", TensorProto.DOUBLE, ["N", 4]))
+    with pytest.raises(ModelError, match=r"ONNX Runtime cannot open model\.onnx on the CPU.*NOT_IMPLEMENTED"):
+        prepare(small.request(tmp_path, model=saved(tmp_path, model)))
+
+
+def test_a_float64_network_is_attacked(tmp_path: Path) -> None:
+    model = small.network()
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    with small.patched(small.short):
+        _, evaluation = small.evaluated(small.request(tmp_path, model=saved(tmp_path, model), data=small.images(8)))
+    assert evaluation.models[0].clean.count == 6
