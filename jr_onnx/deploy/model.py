@@ -17,6 +17,9 @@ from jr_onnx.errors import ModelError
 from jr_onnx.provenance import Provenance
 from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 
+_BLOCKED_LAYOUT = "com.microsoft.nchwc"
+"""Domain of the operators into which ONNX Runtime lays a network out for one processor."""
+
 _RANDOM_ATTRIBUTES = {"kappa_low", "kappa_high"}
 
 
@@ -51,6 +54,7 @@ class ModelFacts:
         fallbacks: Those of `custom_ops` that a model-local function defines as well.
         draws_in_op: A node draws kappa itself, from the operating system's entropy.
         provenance: What the retrofit recorded, None for a model that is no retrofit.
+        is_host_bound: ONNX Runtime or `jr-onnx optimize` has fitted the file to the processor it ran on.
     """
 
     ir_version: int
@@ -62,6 +66,7 @@ class ModelFacts:
     fallbacks: tuple[str, ...]
     draws_in_op: bool
     provenance: Provenance | None
+    is_host_bound: bool = False
 
     @property
     def kappa_inputs(self) -> tuple[str, ...]:
@@ -72,14 +77,20 @@ class ModelFacts:
         return tuple(tensor.name for tensor in self.inputs if tensor.name in added)
 
 
-def read_model(path: Path) -> ModelFacts:
+def read_model(path: Path, *, named: Path | None = None) -> ModelFacts:
     """Read the facts of a model file.
+
+    Args:
+        path: The file.
+        named: What messages call it, where it is a copy.
 
     Raises:
         ModelError: The file cannot be read, is no ONNX model, or its interface is not one of plain tensors.
     """
-    model = _parse(path)
-    nodes = [node for node in _messages(model, onnx.NodeProto) if node.domain == OP_DOMAIN]
+    model = _parse(path, named or path)
+    path = named or path
+    everything = list(_messages(model, onnx.NodeProto))
+    nodes = [node for node in everything if node.domain == OP_DOMAIN]
     custom_ops = sorted({node.op_type for node in nodes})
     functions = {function.name for function in model.functions if function.domain == OP_DOMAIN}
     initializers = {tensor.name for tensor in model.graph.initializer}
@@ -94,6 +105,8 @@ def read_model(path: Path) -> ModelFacts:
         fallbacks=tuple(name for name in custom_ops if name in functions),
         draws_in_op=any(_draws(node) for node in nodes),
         provenance=provenance.read(model),
+        is_host_bound=any(node.domain == _BLOCKED_LAYOUT for node in everything)
+        or any(entry.key == provenance.OPTIMISED_KEY for entry in model.metadata_props),
     )
 
 
@@ -128,17 +141,17 @@ def external_file(folder: Path, location: str) -> Path:
     return resolved
 
 
-def _parse(path: Path) -> onnx.ModelProto:
+def _parse(path: Path, named: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path, format="protobuf", load_external_data=False)
     except OSError as error:
-        raise ModelError(f"cannot read the model {path}: {error.strerror}") from None
+        raise ModelError(f"cannot read the model {named}: {error.strerror}") from None
     except DecodeError:
-        raise ModelError(f"{path} is not an ONNX model: it does not parse", hint="Check how it was made") from None
+        raise ModelError(f"{named} is not an ONNX model: it does not parse", hint="Check how it was made") from None
     if model.ir_version == 0 or not model.opset_import or not model.graph.output:
-        raise ModelError(f"{path} is not an ONNX model: it has no IR version, no opset or no output")
+        raise ModelError(f"{named} is not an ONNX model: it has no IR version, no opset or no output")
     return model
 
 

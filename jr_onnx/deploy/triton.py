@@ -68,7 +68,7 @@ def package_triton(model: str | Path, repository: str | Path, options: TritonOpt
         version.mkdir(parents=True)
         # The copy is what gets read: a source that changes meanwhile cannot slip in unchecked.
         _copy(source, version / MODEL_NAME, ModelError)
-        facts = read_model(version / MODEL_NAME)
+        facts = read_model(version / MODEL_NAME, named=source)
         _copy_external(source, facts, version)
         notes = _write_shared(staged, facts, options)
         settings = TritonSettings(
@@ -116,6 +116,11 @@ def _write_shared(staged: Path, facts: ModelFacts, options: TritonOptions) -> tu
     library = _write_library(staged, facts, options)
     text = config_text(face, options, labels_output=labels_output, library=library)
     (staged / CONFIG_NAME).write_text(text, encoding="utf-8")
+    if facts.is_host_bound:
+        notes += (
+            "the model was optimised for the processor it was saved on and may fail or be slow on another; package the "
+            "file that was given to the optimiser",
+        )
     return notes
 
 

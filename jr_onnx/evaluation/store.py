@@ -132,7 +132,7 @@ class Store:
         try:
             (self.folder / _UNITS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot make {self.folder}: {error.strerror}") from None
+            raise OutputError(f"cannot make {self.folder}: {error.strerror}", hint="Choose another --out") from None
         atomic_write(path, [dumps(record).encode()])
 
     def refuse_other_models(self, models: Mapping[str, str]) -> None:
@@ -149,9 +149,13 @@ class Store:
             raise self._another("models", earlier.models, dict(models))
 
     def _another(self, field: str, was: object, now: object) -> OutputError:
+        hint = "Choose another --out, or remove the folder"
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            names = dict.fromkeys(str(key) for key in (*now, *was) if was.get(key) != now.get(key))
+            return OutputError(f"{self.folder} holds another run: its {' and '.join(names)} is another file", hint=hint)
         return OutputError(
             f"{self.folder} holds another run: its {field} is {_short(was)}, now {_short(now)}",
-            hint="Choose another --out, or remove the folder",
+            hint=hint,
         )
 
     def record(self) -> RunRecord:

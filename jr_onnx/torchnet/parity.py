@@ -101,7 +101,7 @@ def check_parity(
         worst = max(report.comparisons, key=lambda item: item.worst_ratio)
         raise VerificationError(
             f"torch and ONNX Runtime disagree on {worst}",
-            hint="The torch evaluation of this model cannot be trusted; use the black-box attacks (--black-box) and report it",
+            hint="Its torch evaluation cannot be trusted; use the black-box attacks (--black-box) and report the model",
         )
     return report
 

@@ -41,6 +41,24 @@ def test_a_package_holds_the_model_its_configuration_and_a_manifest(tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "repository"]
 
 
+def test_a_file_laid_out_for_one_processor_is_packaged_with_a_note(tmp_path: Path) -> None:
+    model = classifier()
+    node = model.graph.node.add(op_type="ReorderOutput", domain="com.microsoft.nchwc", input=["x"], output=["unused"])
+    node.name = "reorder"
+    model.opset_import.add(domain="com.microsoft.nchwc", version=1)
+    packaged = package_triton(save(model, tmp_path / "blocked.onnx"), tmp_path / "r", TritonOptions(name="net"))
+    (note,) = packaged.notes
+    assert note.startswith("the model was optimised for the processor it was saved on")
+
+
+def test_what_is_no_model_is_named_as_the_caller_named_it(tmp_path: Path) -> None:
+    text = tmp_path / "text.onnx"
+    text.write_text("hello", encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        package_triton(text, tmp_path / "r", TritonOptions(name="net"))
+    assert str(caught.value).startswith(f"{text} is not an ONNX model")
+
+
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path, model: Path) -> None:
     for name in ("one", "two"):
         package_triton(model, tmp_path / name, TritonOptions(name="net"))

@@ -22,7 +22,7 @@ from jr_onnx.attack.suite.contender import Contender, ServedModel, torch_target
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
 from jr_onnx.attack.suite.run import BLOCK, Shard, Work
 from jr_onnx.data import ImageData, InputAdapter, ModelInput, Preprocessing
-from jr_onnx.errors import InputError, UnsupportedOpsError
+from jr_onnx.errors import InputError, OutputError, UnsupportedOpsError
 from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
 from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
@@ -148,7 +148,10 @@ def _files(request: Request) -> tuple[Path, Path]:
         raise InputError(
             f"{request.model.name} is no retrofit, so a kappa is needed", hint="Give --kappa, --kappa-map or --random"
         )
-    request.out.mkdir(parents=True, exist_ok=True)
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make {request.out}: {error.strerror}", hint="Choose another --out") from None
     made = request.out / ("original.onnx" if is_retrofit else "retrofit.jr.onnx")
     with tempfile.TemporaryDirectory(dir=request.out, prefix=".making-") as folder:
         trial = Path(folder) / made.name

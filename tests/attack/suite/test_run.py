@@ -151,7 +151,7 @@ def _first(item: Outcome, count: int) -> Outcome:
     [
         ({"eps": 0.06}, "eps"),
         ({"seed": 1}, "seed"),
-        ({"plan": KappaPlan(0.4)}, "models"),
+        ({"plan": KappaPlan(0.4)}, "retrofit"),
         ({"data": small.images(22)}, "data_sha256"),
         ({"block": 6}, "block"),
         ({"keep": True}, "options"),
