@@ -105,8 +105,17 @@ def compare(workers: list[Worker], attack: str, rounds: int) -> dict[str, Any]:
     ratios = {
         key: statistics.median(other[key] / own[key] for other, own in pairs) for key in ("seconds", "cpu_seconds")
     }
-    result: dict[str, Any] = {"attack": attack, "rows": rows, "fastest_other": fastest, "ratio": ratios["seconds"], "ratios": ratios}
-    return {**result, "as_strong": rows["ours"]["robust"] <= min(row["robust"] for row in rows.values()) + _SAME_SUCCESS}
+    result: dict[str, Any] = {
+        "attack": attack,
+        "rows": rows,
+        "fastest_other": fastest,
+        "ratio": ratios["seconds"],
+        "ratios": ratios,
+    }
+    return {
+        **result,
+        "as_strong": rows["ours"]["robust"] <= min(row["robust"] for row in rows.values()) + _SAME_SUCCESS,
+    }
 
 
 def judge(results: list[dict[str, Any]], least: float) -> bool:
