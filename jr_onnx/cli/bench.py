@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import check_outputs, model_argument, seed_option, shape_option
-from jr_onnx.cli.output import print_table, say
+from jr_onnx.cli.output import counted, print_table, say
 
 if TYPE_CHECKING:
     from jr_onnx.bench import BenchReport, CaseResult
@@ -91,7 +91,9 @@ def _write(report: BenchReport, json_path: Path | None, plot_path: Path | None) 
 
 def _show(report: BenchReport) -> None:
     where = report.environment
-    click.echo(f"{report.model}: {report.sites} sites, {where.cpu}, ONNX Runtime {where.onnxruntime}, {where.date}")
+    click.echo(
+        f"{report.model}: {counted(report.sites, 'site')}, {where.cpu}, ONNX Runtime {where.onnxruntime}, {where.date}"
+    )
     for case in report.cases:
         click.echo()
         _show_case(case)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jr_onnx.cli.options import model_argument
-from jr_onnx.cli.output import json_option, print_json, print_table, say
+from jr_onnx.cli.output import counted, json_option, print_json, print_table, say
 
 if TYPE_CHECKING:
     from jr_onnx.provenance import Provenance
@@ -43,7 +43,8 @@ def _show(table: SiteTable, record: Provenance | None) -> None:
         rows = [(site.id, site.form, site.dtype, f"{site.kappa:g}", site.lowering) for site in record.sites]
         print_table(("retrofitted site", "form", "dtype", "kappa", "lowering"), rows)
         say(
-            f"{len(rows)} sites retrofitted from {record.source_name or 'a model in memory'}; jr-onnx restore undoes it"
+            f"{counted(len(rows), 'site')} retrofitted from {record.source_name or 'a model in memory'}; "
+            "jr-onnx restore undoes it"
         )
     if table.sites:
         print_table(
@@ -57,7 +58,8 @@ def _show(table: SiteTable, record: Provenance | None) -> None:
         if rows_of:
             click.echo()
             print_table((title, "operator", "why"), [(item.id, item.op_type, item.reason) for item in rows_of])
-    counts = f"{len(table.sites)} sites, {len(table.refusals)} cannot be rewritten, {len(table.others)} are no sites"
+    rest = f"{len(table.refusals)} cannot be rewritten, {len(table.others)} are no sites"
+    counts = f"{counted(len(table.sites), 'site')}, {rest}"
     say(counts if record is None else f"beside these: {counts}")
 
 

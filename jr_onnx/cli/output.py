@@ -56,6 +56,11 @@ def next_step(*words: object) -> str:
     return f"next: jr-onnx {shlex.join(str(word) for word in words)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 site" or "4 sites"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     r"""Return a line of text with everything that would move a terminal's cursor or colours as an escape.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import force_option, model_argument
-from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
+from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
     from jr_onnx.kappa import KappaPlan, RandomSource
@@ -168,7 +168,7 @@ def _show(result: RewriteResult) -> None:
     )
     skipped = f", {len(result.skipped)} left as they are" if result.skipped else ""
     where = f" -> {result.output}" if result.output else " (dry run, nothing written)"
-    tell(f"{len(result.sites)} sites rewritten{skipped}{refused}{where}")
+    tell(f"{counted(len(result.sites), 'site')} rewritten{skipped}{refused}{where}")
     for change in result.changes:
         tell(f"also changed: {change}")
     if result.external_data != "none":

@@ -40,6 +40,13 @@ if TYPE_CHECKING:
 )
 @click.option("--grid", help="Kappas to try, such as 0.1,0.2,0.5.  [default: quantiles of the pre-activations]")
 @click.option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best common one.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How often --per-site goes over all sites at most; it ends when a round changes nothing.",
+)
 @norm_option("linf", "l2")
 @eps_option
 @click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Steps per adaptive attack.")
@@ -78,6 +85,7 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
         grid=grid,
         max_drop=max_drop,
         per_site=given["per_site"],
+        rounds=given["rounds"],
         device=given["device"],
     )
     with progress("tuning") as notify:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import model_argument, preprocess_option, seed_option, shape_option
-from jr_onnx.cli.output import json_option, print_json, print_json_of, print_table, say, tell
+from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_table, say, tell
 
 if TYPE_CHECKING:
     from jr_onnx.verify import InputWish, VerifyReport
@@ -123,9 +123,9 @@ def _show(report: VerifyReport) -> None:
     passed = sum(check.verdict == "passed" for check in report.checks)
     failed = sum(check.verdict == "failed" for check in report.checks)
     tell(
-        f"{'verified' if report else 'NOT VERIFIED'}: {report.sites} sites, kappa {report.kappa}; "
-        f"{passed} checks passed, {failed} failed, {len(report.not_run)} not run, {report.flips} flips; "
-        f"original {report.original}; inputs {report.inputs}"
+        f"{'verified' if report else 'NOT VERIFIED'}: {counted(report.sites, 'site')}, kappa {report.kappa}; "
+        f"{counted(passed, 'check')} passed, {failed} failed, {len(report.not_run)} not run, "
+        f"{counted(report.flips, 'flip')}; original {report.original}; inputs {report.inputs}"
     )
 
 

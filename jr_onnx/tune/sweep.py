@@ -53,6 +53,7 @@ class TuneRequest:
         grid: Kappas to try; empty for the default grid. 0 is always tried.
         max_drop: Largest allowed drop of clean accuracy, as a share.
         per_site: Search site by site too.
+        rounds: How often that goes over all sites at most; it ends when a round changes nothing.
         device: Where torch computes: auto, cpu, cuda.
     """
 
@@ -64,6 +65,7 @@ class TuneRequest:
     grid: tuple[float, ...] = ()
     max_drop: float = 0.01
     per_site: bool = False
+    rounds: int = 3
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -72,6 +74,8 @@ class TuneRequest:
             validate_kappa(kappa, "a kappa of the grid")
         if not 0 <= self.max_drop <= 1:
             raise InputError(f"the largest accuracy drop is {self.max_drop}, expected 0 to 1 (0 % to 100 %)")
+        if self.rounds < 1:
+            raise InputError(f"the number of rounds is {self.rounds}, expected 1 or more")
 
 
 def tune(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
@@ -183,23 +187,35 @@ class _Search:
         ]
 
     def by_site(self, points: Sequence[TunePoint]) -> TunePoint:
-        """Improve one site's kappa at a time, from the best allowed uniform one (coordinate search, one round)."""
-        allowed = [point for point in points if point.allowed]
-        best = max(allowed, key=lambda point: (point.objective, point.clean))
-        for site in self.sites:
-            for kappa in [point.kappa for point in points]:
-                if kappa is None or kappa == best.kappas[site]:
-                    self._count(f"{site} at {kappa}")
-                    continue
-                kappas = {**best.kappas, site: kappa}
-                accuracy = self._torch_accuracy(kappas)
-                if points[0].clean - accuracy > self.request.max_drop:
-                    self._count(f"{site} at {kappa:g}")
-                    continue
-                trial = self._point(None, kappas, accuracy, f"{site} at {kappa:g}")
-                if (trial.objective, trial.clean) > (best.objective, best.clean):
-                    best = trial
+        """Improve one site's kappa at a time, from the best allowed uniform one (coordinate search).
+
+        It ends with the first round that changes nothing, or after `rounds`. What was measured is not measured again.
+        """
+        grid = [point.kappa for point in points if point.kappa is not None]
+        best = max((point for point in points if point.allowed), key=_merit)
+        known = {_key(point.kappas) for point in points}
+        for number in range(self.request.rounds):
+            self.total += len(self.sites) * len(grid) if number else 0
+            before = best
+            for site in self.sites:
+                for kappa in grid:
+                    what, kappas = f"{site} at {kappa:g}", {**best.kappas, site: kappa}
+                    found = None if _key(kappas) in known else self._allowed(kappas, points[0].clean, what)
+                    known.add(_key(kappas))
+                    if found is None:
+                        self._count(what)
+                    elif _merit(found) > _merit(best):
+                        best = found
+            if best is before:
+                break
         return best
+
+    def _allowed(self, kappas: dict[str, float], clean: float, what: str) -> TunePoint | None:
+        """Measure a setting, unless it costs too much of the clean accuracy."""
+        accuracy = self._torch_accuracy(kappas)
+        if clean - accuracy > self.request.max_drop:
+            return None
+        return self._point(None, kappas, accuracy, what)
 
     def _point(self, kappa: float | None, kappas: dict[str, float], accuracy: float, what: str = "") -> TunePoint:
         scores = self.request.objective.scores(self.target, kappas, self.attacked.images, self.attacked.labels)
@@ -235,6 +251,14 @@ class _Search:
                 logits = target.logits(torch.from_numpy(images).to(target.device))
                 right += int((logits.argmax(1).cpu().numpy() == labels).sum())
         return right / len(self.request.data)
+
+
+def _merit(point: TunePoint) -> tuple[float, float]:
+    return point.objective, point.clean
+
+
+def _key(kappas: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(kappas.items()))
 
 
 def default_grid(net: OnnxModule, target: TorchTarget, data: ImageData) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ def test_table_names_the_site_and_what_it_feeds(jr, model: Path) -> None:
     outcome = jr("inspect", model)
     assert outcome.exit_code == 0
     assert outcome.out.splitlines()[1].split() == ["act1", "relu", "Relu", "float32", "Gemm", "fc2"]
-    assert outcome.err == "1 sites, 0 cannot be rewritten, 0 are no sites\n"
+    assert outcome.err == "1 site, 0 cannot be rewritten, 0 are no sites\n"
 
 
 def test_json_is_the_record(jr, model: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_retrofit_shows_its_kappa(jr, model: Path) -> None:
     outcome = jr("inspect", model.with_name("net.jr.onnx"))
     assert outcome.exit_code == 0
     assert outcome.out.splitlines()[1].split() == ["act1", "relu", "float32", "0.5", "thresholded"]
-    assert "1 sites retrofitted from net.onnx" in outcome.err
+    assert "1 site retrofitted from net.onnx" in outcome.err
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])

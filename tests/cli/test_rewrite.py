@@ -26,7 +26,7 @@ def test_the_plain_case_needs_no_option_but_kappa(jr, model: Path) -> None:
     written = model.with_name("net.jr.onnx")
     assert outcome.exit_code == 0
     assert operators(written) == ["Gemm", "ThresholdedRelu", "Gemm"]
-    assert outcome.out.splitlines()[-1] == f"1 sites rewritten -> {written}"
+    assert outcome.out.splitlines()[-1] == f"1 site rewritten -> {written}"
     assert outcome.err == f"next: jr-onnx verify {written} {model}\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -15,7 +16,7 @@ from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import rewrite
 from jr_onnx.semantics import jump_relu
 from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune
-from jr_onnx.tune.sweep import recommend
+from jr_onnx.tune.sweep import _Search, recommend
 from tests.attack.suite import small
 
 
@@ -71,6 +72,49 @@ def test_a_site_search_is_at_least_as_good_as_the_common_kappa(model: Path) -> N
     result = tune(request(model, objective=Objective("paper", paper_steps=4), per_site=True))
     best = max(point.objective for point in result.points if point.kappa is not None)
     assert max(point.objective for point in result.points) >= best
+
+
+LANDSCAPE = {(0.0, 0.0): 0.0, (0.0, 1.0): 1.0, (2.0, 1.0): 2.0}
+"""Objective by the kappas of two sites, -1 elsewhere: the first is worth changing only after the second was."""
+
+
+def searched(rounds: int, dear: tuple[float, float] | None = None) -> tuple[tuple[float, float], list[object], int]:
+    """Search the landscape; return where it ended, what was measured, and how many steps were announced."""
+    search: Any = object.__new__(_Search)
+    search.sites, search.done, search.total = ["a", "b"], 0, 0
+    search.request = mock.Mock(rounds=rounds, max_drop=0.1)
+    search.notify = lambda *_: None
+    measured: list[object] = []
+
+    def point(kappa: float | None, kappas: dict[str, float], clean: float, what: str = "") -> TunePoint:
+        measured.append((kappas["a"], kappas["b"]))
+        search._count(what)
+        score = LANDSCAPE.get((kappas["a"], kappas["b"]), -1.0)
+        return TunePoint(kappa, kappas, clean, 1 - clean, score, score, score, score, 1.0, allowed=clean >= 0.9)
+
+    search._point = point
+    search._torch_accuracy = lambda kappas: 0.5 if (kappas["a"], kappas["b"]) == dear else 1.0
+    grid = [point(kappa, {"a": kappa, "b": kappa}, 1.0) for kappa in (0.0, 1.0, 2.0)]
+    measured.clear()
+    search.done, search.total = 0, 6
+    best = search.by_site(grid)
+    assert search.done == search.total
+    return (best.kappas["a"], best.kappas["b"]), measured, search.total
+
+
+def test_a_site_search_goes_on_until_a_round_changes_nothing() -> None:
+    place, measured, steps = searched(5)
+    assert place == (2.0, 1.0)
+    assert measured == [(1.0, 0.0), (2.0, 0.0), (0.0, 1.0), (0.0, 2.0), (2.0, 1.0)], "each setting once"
+    assert steps == 18, "three rounds over two sites and three kappas"
+    assert searched(1)[0] == (0.0, 1.0)
+
+
+def test_a_site_search_leaves_what_costs_too_much() -> None:
+    place, measured, steps = searched(5, dear=(0.0, 1.0))
+    assert place == (0.0, 0.0)
+    assert (0.0, 1.0) not in measured
+    assert steps == 6
 
 
 def test_the_default_grid_silences_the_stated_shares(model: Path) -> None:
