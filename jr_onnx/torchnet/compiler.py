@@ -35,6 +35,29 @@ _MAX_FOLDED = 1 << 26
 
 
 @dataclass
+class _Frame:
+    """One body while its nodes are compiled.
+
+    Attributes:
+        scope: The main graph, a branch, or a function's body.
+        env: Name -> value; extended with what the nodes define.
+        bound: Attributes that a function's body refers to.
+        depth: How many bodies lie around it.
+        steps: The program so far.
+    """
+
+    scope: Scope
+    env: dict[str, Ref]
+    bound: Mapping[str, AttributeProto]
+    depth: int
+    steps: list[Step] = field(default_factory=list)
+
+    def label(self, proto: onnx.NodeProto) -> str:
+        """Return what messages call a node."""
+        return self.scope.node_label(proto)
+
+
+@dataclass
 class Compiler:
     """Compile one model.
 
@@ -91,7 +114,7 @@ class Compiler:
         """
         if scope.graph is not None:
             self._initializers(scope.graph, env, self.cache)
-        return self._nodes(scope, env, wanted, {}, 0)
+        return self._nodes(_Frame(scope, env, {}, 0), wanted)
 
     def _initializers(self, graph: onnx.GraphProto, env: dict[str, Ref], cache: dict[str, Tensor]) -> None:
         for tensor in graph.initializer:
@@ -107,44 +130,29 @@ class Compiler:
             raise ModelError(f"the tensor {tensor.name!r} cannot be read: {' '.join(str(error).split())}") from None
         return None if value is None else self.precision.cast(value)
 
-    def _nodes(
-        self,
-        scope: Scope,
-        env: dict[str, Ref],
-        wanted: Sequence[str],
-        bound: Mapping[str, AttributeProto],
-        depth: int,
-    ) -> tuple[list[Step], list[Ref]]:
-        steps: list[Step] = []
-        for position in needed_nodes(scope, env, wanted):
-            self._node(scope, position, env, bound, steps, depth)
-        missing = [name for name in wanted if name not in env]
+    def _nodes(self, frame: _Frame, wanted: Sequence[str]) -> tuple[list[Step], list[Ref]]:
+        for position in needed_nodes(frame.scope, frame.env, wanted):
+            self._node(frame, position)
+        missing = [name for name in wanted if name not in frame.env]
         if missing:
-            raise ModelError(f"the value {missing[0]!r} is not defined in {scope.path or 'the main graph'}")
-        return steps, [env[name] for name in wanted]
+            raise ModelError(f"the value {missing[0]!r} is not defined in {frame.scope.path or 'the main graph'}")
+        return frame.steps, [frame.env[name] for name in wanted]
 
-    def _node(
-        self,
-        scope: Scope,
-        position: int,
-        env: dict[str, Ref],
-        bound: Mapping[str, AttributeProto],
-        steps: list[Step],
-        depth: int,
-    ) -> None:
-        """Compile one node, adding its outputs to `env` and its steps to `steps`."""
+    def _node(self, frame: _Frame, position: int) -> None:
+        """Compile one node, adding its outputs and its steps to the frame."""
+        scope = frame.scope
         proto = scope.nodes[position]
-        inputs = [self._lookup(env, name, scope, proto) if name else None for name in proto.input]
+        inputs = [self._lookup(frame, name, proto) if name else None for name in proto.input]
         called = self.functions.get(function_key(proto)) or self._expanded(scope, proto, inputs)
         plan = self.sites.get((scope.path, str(proto.output[0]))) if proto.output else None
         if called is not None and plan is None:
-            self._call(called, proto, inputs, env, bound, steps, depth)
+            self._call(frame, called, proto, inputs)
         elif proto.op_type == "If" and not normal_domain(proto.domain):
-            self._branch(scope, position, inputs, env, bound, steps, depth)
+            self._branch(frame, position, inputs)
         elif plan is not None:
-            self._site(scope, proto, plan, inputs, env, bound, steps)
+            self._site(frame, proto, plan, inputs)
         else:
-            self._operator(scope, proto, inputs, env, bound, steps)
+            self._operator(frame, proto, inputs)
 
     def _expanded(self, scope: Scope, proto: onnx.NodeProto, inputs: Sequence[Ref | None]) -> Scope | None:
         """Return the body of a standard operator that is not registered but defined by others."""
@@ -153,56 +161,50 @@ class Compiler:
         types = [ref.element_type or self.float_type if ref is not None else 0 for ref in inputs]
         return expand(proto, scope.opset, types)
 
-    def _lookup(self, env: Mapping[str, Ref], name: str, scope: Scope, proto: onnx.NodeProto) -> Ref:
-        if name in env:
-            return env[name]
+    def _lookup(self, frame: _Frame, name: str, proto: onnx.NodeProto) -> Ref:
+        scope = frame.scope
+        if name in frame.env:
+            return frame.env[name]
         if scope.graph is not None and any(tensor.name == name for tensor in scope.graph.initializer):
             tensor = next(tensor for tensor in scope.graph.initializer if tensor.name == name)
-            self._refuse(scope, proto, f"element type {name_of(tensor.data_type)} of {name!r}")
+            self._refuse(frame, proto, f"element type {name_of(tensor.data_type)} of {name!r}")
             return self.constant(torch.zeros(()), tensor.data_type)
         if scope.graph is not None and any(sparse.values.name == name for sparse in scope.graph.sparse_initializer):
-            self._refuse(scope, proto, f"the sparse initializer {name!r}")
+            self._refuse(frame, proto, f"the sparse initializer {name!r}")
             return self.constant(torch.zeros(()))
         raise ModelError(f"the node {scope.node_label(proto)!r} reads {name!r}, which nothing defines")
 
-    def _refuse(self, scope: Scope, proto: onnx.NodeProto, reason: str) -> None:
+    def _refuse(self, frame: _Frame, proto: onnx.NodeProto, reason: str) -> None:
+        scope = frame.scope
         domain = normal_domain(proto.domain)
         label = f"{scope.path}/{scope.node_label(proto)}" if scope.path else scope.node_label(proto)
         entry = Unsupported(str(proto.op_type), domain, scope.opsets.get(domain, 0), label, reason)
         if entry not in self.unsupported:
             self.unsupported.append(entry)
 
-    def _operator(
-        self,
-        scope: Scope,
-        proto: onnx.NodeProto,
-        inputs: list[Ref | None],
-        env: dict[str, Ref],
-        bound: Mapping[str, AttributeProto],
-        steps: list[Step],
-    ) -> None:
+    def _operator(self, frame: _Frame, proto: onnx.NodeProto, inputs: list[Ref | None]) -> None:
         domain = normal_domain(proto.domain)
-        version = scope.opsets.get(domain, 0 if domain == "" else 1)
+        version = frame.scope.opsets.get(domain, 0 if domain == "" else 1)
         spec = find(domain, str(proto.op_type), version)
         reason = ""
         if domain == "" and not MIN_OPSET <= version <= MAX_OPSET:
             spec, reason = None, f"operator sets {MIN_OPSET} to {MAX_OPSET} are supported"
         function = None
-        node = self._view(scope, proto, inputs, bound, version)
+        node = self._view(frame, proto, inputs, version)
         if spec is not None:
             try:
                 function = spec.build(node)
             except UnsupportedNodeError as error:
                 reason = str(error)
         if spec is None or function is None:
-            self._refuse(scope, proto, reason)
+            self._refuse(frame, proto, reason)
             for name in proto.output:
-                env[name] = Ref(self.new_place(), "device")
+                frame.env[name] = Ref(self.new_place(), "device")
             return
         present = [ref for ref in inputs if ref is not None]
-        step = OpStep(scope.node_label(proto), str(proto.op_type), (), (), function=function)
+        step = OpStep(frame.label(proto), str(proto.op_type), (), (), function=function)
         if all(ref.kind == "const" for ref in present):
-            if self._fold(step, inputs, proto, env, node):
+            if self._fold(step, inputs, proto, frame.env, node):
                 return
             kind: Kind = "device"
         else:
@@ -215,25 +217,20 @@ class Compiler:
             step.inputs = tuple(self._as_is(ref) for ref in inputs)
         else:
             step.inputs = tuple(
-                self._placed(ref, "host" if at in spec.host and (ref is None or ref.kind != "device") else kind, steps)
+                self._placed(
+                    ref, "host" if at in spec.host and (ref is None or ref.kind != "device") else kind, frame.steps
+                )
                 for at, ref in enumerate(inputs)
             )
-        step.outputs = self._outputs(proto, env, kind, node)
-        steps.append(step)
+        step.outputs = self._outputs(proto, frame.env, kind, node)
+        frame.steps.append(step)
 
-    def _view(
-        self,
-        scope: Scope,
-        proto: onnx.NodeProto,
-        inputs: Sequence[Ref | None],
-        bound: Mapping[str, AttributeProto],
-        version: int,
-    ) -> Node:
+    def _view(self, frame: _Frame, proto: onnx.NodeProto, inputs: Sequence[Ref | None], version: int) -> Node:
         return Node(
             op_type=str(proto.op_type),
-            name=scope.node_label(proto),
+            name=frame.label(proto),
             opset=version,
-            attributes=read_attributes(proto, bound, self._read),
+            attributes=read_attributes(proto, frame.bound, self._read),
             constants=[
                 self.constants[ref.place] if ref is not None and ref.kind == "const" else None for ref in inputs
             ],
@@ -289,105 +286,55 @@ class Compiler:
             return place
         return ref.place
 
-    def _site(
-        self,
-        scope: Scope,
-        proto: onnx.NodeProto,
-        plan: SitePlan,
-        inputs: list[Ref | None],
-        env: dict[str, Ref],
-        bound: Mapping[str, AttributeProto],
-        steps: list[Step],
-    ) -> None:
-        step = SiteStep(scope.node_label(proto), str(proto.op_type), (), (), site=plan.number, cap=plan.cap)
+    def _site(self, frame: _Frame, proto: onnx.NodeProto, plan: SitePlan, inputs: list[Ref | None]) -> None:
+        step = SiteStep(frame.label(proto), str(proto.op_type), (), (), site=plan.number, cap=plan.cap)
         if plan.data_input is not None:
-            step.inputs = (self._placed(inputs[plan.data_input], "device", steps),)
+            step.inputs = (self._placed(inputs[plan.data_input], "device", frame.steps),)
         else:
-            version = scope.opsets.get(normal_domain(proto.domain), 1)
+            version = frame.scope.opsets.get(normal_domain(proto.domain), 1)
             try:
-                step.linear = LINEAR_PARTS[str(proto.op_type)](self._view(scope, proto, inputs, bound, version))
+                step.linear = LINEAR_PARTS[str(proto.op_type)](self._view(frame, proto, inputs, version))
             except (UnsupportedNodeError, KeyError) as error:
                 reason = str(error) if isinstance(error, UnsupportedNodeError) else "no such fused operator"
-                self._refuse(scope, proto, reason)
-            step.inputs = tuple(self._placed(ref, "device", steps) for ref in inputs)
-        step.outputs = self._outputs(proto, env, "device", None)
-        steps.append(step)
+                self._refuse(frame, proto, reason)
+            step.inputs = tuple(self._placed(ref, "device", frame.steps) for ref in inputs)
+        step.outputs = self._outputs(proto, frame.env, "device", None)
+        frame.steps.append(step)
 
-    def _call(
-        self,
-        called: Scope,
-        proto: onnx.NodeProto,
-        inputs: Sequence[Ref | None],
-        env: dict[str, Ref],
-        bound: Mapping[str, AttributeProto],
-        steps: list[Step],
-        depth: int,
-    ) -> None:
+    def _call(self, frame: _Frame, called: Scope, proto: onnx.NodeProto, inputs: Sequence[Ref | None]) -> None:
         """Inline a model-local function."""
         function = called.function
-        if function is None or depth > _MAX_DEPTH:
+        if function is None or frame.depth > _MAX_DEPTH:
             raise ModelError(f"the function {function_key(proto)!r} calls itself")
         pairs = zip(function.input, inputs, strict=False)
         inner: dict[str, Ref] = {str(name): ref for name, ref in pairs if ref is not None}
         given: dict[str, AttributeProto] = {default.name: default for default in function.attribute_proto}
         for attribute in proto.attribute:
-            source = bound.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
+            source = frame.bound.get(attribute.ref_attr_name) if attribute.ref_attr_name else attribute
             if source is not None:
                 given[attribute.name] = source
         absent = {str(name) for name in function.input} - set(inner)
         wanted = [str(inside) for inside, outside in zip(function.output, proto.output, strict=False) if outside]
-        body, results = self._function_nodes(called, inner, wanted, given, absent, depth)
-        steps.extend(body)
+        body = _Frame(_without_inputs(called, absent), inner, given, frame.depth + 1)
+        steps, results = self._nodes(body, wanted)
+        frame.steps.extend(steps)
         outsides = [str(name) for name in proto.output if name]
-        env.update(zip(outsides, results, strict=True))
+        frame.env.update(zip(outsides, results, strict=True))
 
-    def _function_nodes(
-        self,
-        called: Scope,
-        inner: dict[str, Ref],
-        wanted: Sequence[str],
-        given: Mapping[str, AttributeProto],
-        absent: set[str],
-        depth: int,
-    ) -> tuple[list[Step], list[Ref]]:
-        if absent:
-            # An optional input that the call leaves out is an empty name inside the body.
-            nodes = []
-            for node in called.nodes:
-                copy = onnx.NodeProto()
-                copy.CopyFrom(node)
-                for index, name in enumerate(copy.input):
-                    if name in absent:
-                        copy.input[index] = ""
-                nodes.append(copy)
-            called = Scope(
-                called.path, nodes, called.graph, called.function, called.parent, called.opsets, called.children_of
-            )
-        return self._nodes(called, inner, wanted, given, depth + 1)
-
-    def _branch(
-        self,
-        scope: Scope,
-        position: int,
-        inputs: Sequence[Ref | None],
-        env: dict[str, Ref],
-        bound: Mapping[str, AttributeProto],
-        steps: list[Step],
-        depth: int,
-    ) -> None:
+    def _branch(self, frame: _Frame, position: int, inputs: Sequence[Ref | None]) -> None:
         """Compile an If: one branch where the condition is constant, both where it is computed."""
-        proto = scope.nodes[position]
-        bodies = branch_bodies(scope, position)
+        proto = frame.scope.nodes[position]
+        bodies = branch_bodies(frame.scope, position)
         condition = inputs[0] if inputs else None
         if condition is None or len(bodies) != 2:
-            raise ModelError(f"the If node {scope.node_label(proto)!r} lacks its condition or a branch")
+            raise ModelError(f"the If node {frame.label(proto)!r} lacks its condition or a branch")
         if condition.kind == "const":
             chosen = bodies[0] if bool(self.constants[condition.place].reshape(()).item()) else bodies[1]
-            inner_steps, results = self._body(chosen, env, bound, depth)
-            steps.extend(inner_steps)
-            env.update({name: ref for name, ref in zip(proto.output, results, strict=False) if name})
+            inner_steps, results = self._body(frame, chosen)
+            frame.steps.extend(inner_steps)
+            frame.env.update({name: ref for name, ref in zip(proto.output, results, strict=False) if name})
             return
-        compiled = [self._body(body, env, bound, depth) for body in bodies]
+        compiled = [self._body(frame, body) for body in bodies]
         kinds: list[Kind] = [
             "host" if all(results[at].kind != "device" for _, results in compiled) else "device"
             for at in range(len(proto.output))
@@ -398,17 +345,30 @@ class Compiler:
             programs.append(Program(inner_steps, finals))
         outputs = tuple(self.new_place() for _ in proto.output)
         for name, place, kind in zip(proto.output, outputs, kinds, strict=True):
-            env[name] = Ref(place, kind)
-        steps.append(
-            BranchStep(scope.node_label(proto), "If", (condition.place,), outputs, branches=(programs[0], programs[1]))
+            frame.env[name] = Ref(place, kind)
+        frame.steps.append(
+            BranchStep(frame.label(proto), "If", (condition.place,), outputs, branches=(programs[0], programs[1]))
         )
 
-    def _body(
-        self, body: Scope, env: Mapping[str, Ref], bound: Mapping[str, AttributeProto], depth: int
-    ) -> tuple[list[Step], list[Ref]]:
-        inner = dict(env)
+    def _body(self, frame: _Frame, body: Scope) -> tuple[list[Step], list[Ref]]:
         graph = body.graph
         if graph is None:
             raise ModelError(f"{body.path!r} is no graph")
-        self._initializers(graph, inner, {})
-        return self._nodes(body, inner, [str(value.name) for value in graph.output], bound, depth + 1)
+        inner = _Frame(body, dict(frame.env), frame.bound, frame.depth + 1)
+        self._initializers(graph, inner.env, {})
+        return self._nodes(inner, [str(value.name) for value in graph.output])
+
+
+def _without_inputs(called: Scope, absent: set[str]) -> Scope:
+    """Return a function's body for a call that leaves optional inputs out: there they are empty names."""
+    if not absent:
+        return called
+    nodes = []
+    for node in called.nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for index, name in enumerate(copy.input):
+            if name in absent:
+                copy.input[index] = ""
+        nodes.append(copy)
+    return Scope(called.path, nodes, called.graph, called.function, called.parent, called.opsets, called.children_of)

@@ -80,7 +80,7 @@ def jump(z: Tensor, kappa: float, cap: float | None, backward: SiteBackward) -> 
     if kappa == 0:
         # torch's own kernels: their derivative is 1 on (0, cap), like `exact`.
         return torch.relu(z) if cap is None else F.hardtanh(z, 0.0, cap)
-    result: Tensor = _Jump.apply(z, kappa, cap, backward)  # type: ignore[no-untyped-call]
+    result: Tensor = _Jump.apply(z, kappa, cap, backward)  # type: ignore[no-untyped-call] # torch has no types here
     return result
 
 

@@ -310,7 +310,7 @@ class OnnxModule(nn.Module):
         logits = self._run(x, context) if whole else self._pieces(x, size or 1, context)
         if not self._blueprint.differentiable and x.requires_grad and torch.is_grad_enabled():
             # An attack must be able to ask for the gradient, and to find that it is zero.
-            logits = _ZeroGradient.apply(logits, x)  # type: ignore[no-untyped-call]
+            logits = _ZeroGradient.apply(logits, x)  # type: ignore[no-untyped-call] # torch has no types here
         return logits
 
     def _pieces(self, x: Tensor, size: int, context: Context) -> Tensor:
@@ -373,7 +373,7 @@ class OnnxModule(nn.Module):
                 f"the module computes in {self._blueprint.dtype} and cannot be converted to {probe.dtype}",
                 hint="Load the model again with dtype=...",
             )
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call] # torch has no types here
         self._refresh()
         return self
 

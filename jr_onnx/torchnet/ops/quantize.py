@@ -41,7 +41,7 @@ class _Round(torch.autograd.Function):
 
 def straight_round(x: Tensor) -> Tensor:
     """Round half to even with a straight-through derivative."""
-    result: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
+    result: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call] # torch has no types here
     return result
 
 
