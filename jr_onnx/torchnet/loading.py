@@ -13,7 +13,7 @@ from jr_onnx.torchnet.building import Builder
 from jr_onnx.torchnet.dtypes import FLOATS, Precision
 from jr_onnx.torchnet.module import Blueprint, OnnxModule
 from jr_onnx.torchnet.probing import Findings, LogitsFrom, explore
-from jr_onnx.torchnet.program import prune
+from jr_onnx.torchnet.program import mark_overwritable, prune
 from jr_onnx.torchnet.source import image_input, logit_candidates, read
 
 
@@ -69,6 +69,7 @@ def _assemble(builder: Builder, findings: Findings, name: str) -> OnnxModule:
     compiled = findings.compiled
     compiler = compiled.compiler
     prune(compiled.program)
+    mark_overwritable(compiled.program)
     used: set[int] = set(compiled.program.results)
     for step in compiled.program.steps:
         used |= step.reads()

@@ -6,6 +6,7 @@ weights and no site states: those come with the list and the context, so that se
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from torch import Tensor
 from jr_onnx.errors import ModelError
 from jr_onnx.torchnet.jump import SiteBackward, jump
 from jr_onnx.torchnet.registry import Function
+
+_FRESH = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Sub"})
+"""Operators whose result is neither a view of another tensor nor needed by their own derivative."""
 
 Values = list[Any]
 Observer = Callable[[str, Tensor, Tensor], None]
@@ -102,11 +106,19 @@ class OpStep(Step):
 
 @dataclass(slots=True)
 class SiteStep(Step):
-    """One site: an optional linear part (of a fused node), then the jump."""
+    """One site: an optional linear part (of a fused node), then the jump.
+
+    Attributes:
+        site: The site's number.
+        cap: Its upper bound, or None.
+        linear: What comes before the jump.
+        overwrite: The input is a tensor of its own that nobody else reads.
+    """
 
     site: int = 0
     cap: float | None = None
     linear: Function | None = None
+    overwrite: bool = False
 
     def run(self, values: Values, context: Context) -> None:
         """See `Step.run`."""
@@ -114,7 +126,9 @@ class SiteStep(Step):
             z = values[self.inputs[0]]
         else:
             z = self.linear(*[values[place] if place >= 0 else None for place in self.inputs])
-        result = jump(z, context.kappas[self.site], self.cap, context.states[self.site].backward)
+        overwrite = self.overwrite and context.observer is None  # who looks at z shall see z
+        kappa, backward = context.kappas[self.site], context.states[self.site].backward
+        result = jump(z, kappa, self.cap, backward, overwrite=overwrite)
         if context.observer is not None:
             context.observer(context.ids[self.site], z, result)
         values[self.outputs[0]] = result
@@ -194,6 +208,19 @@ def execute(steps: Sequence[Step], values: Values, context: Context) -> None:
 def prune(program: Program) -> None:
     """Drop steps whose outputs nobody needs, and note where each value is read last."""
     _prune(program, None)
+
+
+def mark_overwritable(program: Program) -> None:
+    """Note at which sites of the main program the input may become the result."""
+    makers = {place: step for step in program.steps for place in step.writes()}
+    readers = Counter(place for step in program.steps for place in step.reads())
+    for step in program.steps:
+        if not isinstance(step, SiteStep) or step.linear is not None:
+            continue
+        place = step.inputs[0]
+        maker = makers.get(place)
+        alone = readers[place] == 1 and place not in program.results
+        step.overwrite = alone and isinstance(maker, OpStep) and maker.op_type in _FRESH
 
 
 def _prune(program: Program, own: set[int] | None) -> None:
