@@ -321,6 +321,7 @@ class OnnxModule(nn.Module):
             x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
         pieces = x.reshape(-1, size, *x.shape[1:])
         if self._blueprint.mappable and context.observer is None and count:
+            context.mapped = True
             logits: Tensor = torch.vmap(lambda piece: self._run(piece, context))(pieces)
         elif count:
             logits = torch.stack([self._run(piece, context) for piece in pieces])

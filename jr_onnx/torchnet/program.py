@@ -44,6 +44,7 @@ class Context:
         states: The state of every site, by its number.
         ids: The id of every site, by its number.
         observer: Called at every site, or None.
+        mapped: The pass is mapped over pieces, where a tensor does not tell whether it needs a gradient.
     """
 
     device: torch.device
@@ -51,6 +52,7 @@ class Context:
     states: list[SiteState]
     ids: list[str]
     observer: Observer | None = None
+    mapped: bool = False
 
 
 @dataclass(slots=True)
@@ -126,7 +128,8 @@ class SiteStep(Step):
             z = values[self.inputs[0]]
         else:
             z = self.linear(*[values[place] if place >= 0 else None for place in self.inputs])
-        overwrite = self.overwrite and context.observer is None  # who looks at z shall see z
+        # Who looks at z shall see z.
+        overwrite = self.overwrite and context.observer is None and not context.mapped
         kappa, backward = context.kappas[self.site], context.states[self.site].backward
         result = jump(z, kappa, self.cap, backward, overwrite=overwrite)
         if context.observer is not None:

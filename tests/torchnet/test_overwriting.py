@@ -83,7 +83,7 @@ def test_an_observer_sees_the_pre_activations() -> None:
     assert torch.equal(result, z.relu())
 
 
-def test_a_static_batch_that_is_mapped_overwrites_too() -> None:
+def test_a_static_batch_gives_the_same() -> None:
     free, bound = network(*ALONE), network(*ALONE, shape=(2, 4))
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(free(x), bound(x), atol=1e-6)
