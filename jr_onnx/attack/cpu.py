@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name every torch reader knows
@@ -79,11 +79,55 @@ class FastFirstConvolution(TorchFunctionMode):
     ) -> Any:
         """Replace a fitting call of conv2d."""
         del types
-        if func is F.conv2d and not kwargs and _fits(args):
-            if args[0].requires_grad and torch.is_grad_enabled():
-                return _FewChannels.apply(*_arguments(args))  # type: ignore[no-untyped-call] # torch has no types here
-            return func(_channels_last(args[0]), *args[1:]).contiguous(memory_format=torch.channels_last)
+        if func is F.conv2d:
+            call = _Call.of(args, kwargs or {})
+            if call is not None and call.fits:
+                return call.run()
         return func(*args, **(kwargs or {}))
+
+
+class _Call(NamedTuple):
+    """The arguments of conv2d, given by place or by name."""
+
+    x: Any
+    weight: Any
+    bias: Tensor | None = None
+    stride: int | Sequence[int] = 1
+    padding: int | Sequence[int] | str = 0
+    dilation: int | Sequence[int] = 1
+    groups: int = 1
+
+    @classmethod
+    def of(cls, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Call | None:
+        """Sort the arguments; None for a call that names them in another way."""
+        try:
+            return cls(*args, **{"x" if name == "input" else name: value for name, value in kwargs.items()})
+        except TypeError:
+            return None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the call can take the faster way."""
+        return (
+            isinstance(self.x, Tensor)
+            and self.x.device.type == "cpu"
+            and self.x.dim() == 4
+            and not self.weight.requires_grad
+            and self.x.shape[1] <= _MOST_CHANNELS
+            and self.weight.shape[2] * self.weight.shape[3] <= _MOST_TAPS
+            and self.groups == 1
+            and _pair(self.stride) == (1, 1)
+            and _pair(self.dilation) == (1, 1)
+            and not isinstance(self.padding, str)
+        )
+
+    def run(self) -> Tensor:
+        """Convolve; the same values whether a gradient is wanted or not."""
+        padding = (0, 0) if isinstance(self.padding, str) else _pair(self.padding)
+        if self.x.requires_grad and torch.is_grad_enabled():
+            result: Tensor = _FewChannels.apply(self.x, self.weight, self.bias, padding)  # type: ignore[no-untyped-call] # torch has no types here
+            return result
+        return _FewChannels.forward(None, self.x, self.weight, self.bias, padding)
 
 
 class _FewChannels(torch.autograd.Function):
@@ -91,8 +135,9 @@ class _FewChannels(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.padding, ctx.size = padding, x.shape[2:]
+        if ctx is not None:
+            ctx.save_for_backward(weight)
+            ctx.padding, ctx.size = padding, x.shape[2:]
         return F.conv2d(_channels_last(x), weight, bias, 1, padding).contiguous(memory_format=torch.channels_last)
 
     @staticmethod
@@ -115,31 +160,6 @@ class _FewChannels(torch.autograd.Function):
 def _channels_last(x: Tensor) -> Tensor:
     """Lay images out as the convolution wants them, which otherwise does it at several times the price."""
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _fits(args: tuple[Any, ...]) -> bool:
-    """Tell whether a call conv2d(x, weight, bias, stride, padding, dilation, groups) can take the faster way."""
-    if len(args) < 3:
-        return False
-    x, weight = args[0], args[1]
-    rest = [*args[3:], *(1, 0, 1, 1)[len(args) - 3 :]]
-    stride, padding, dilation, groups = rest
-    return (
-        isinstance(x, Tensor)
-        and x.device.type == "cpu"
-        and x.dim() == 4
-        and not weight.requires_grad
-        and x.shape[1] <= _MOST_CHANNELS
-        and weight.shape[2] * weight.shape[3] <= _MOST_TAPS
-        and groups == 1
-        and _pair(stride) == (1, 1)
-        and _pair(dilation) == (1, 1)
-        and not isinstance(padding, str)
-    )
-
-
-def _arguments(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (*args[:3], _pair(args[4] if len(args) > 4 else 0))
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

@@ -209,7 +209,8 @@ class TorchTarget(Target):
 
     def evaluate(self, x: Tensor) -> Tensor:
         """Evaluate inputs (N, C, H, W) to logits (N, K), with gradients where `x` asks for them."""
-        if self.device.type == "cpu":
+        # A network of a fixed batch is mapped over pieces, which a derivative of one's own does not take part in.
+        if self.device.type == "cpu" and getattr(self.model, "static_batch", None) is None:
             with FastFirstConvolution():
                 result: Any = self.model(self._arranged(x))
         else:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name every torch reader knows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from jr_onnx.attack import PGD, DeepFool, TorchTarget
 from jr_onnx.attack.cpu import FastFirstConvolution, slices, thread_pool
+from jr_onnx.torchnet import load
 from tests.attack.planted import several
+from tools.export import export
 
 
 @given(count=st.integers(1, 3000), values=st.integers(1, 200_000))
@@ -52,7 +57,7 @@ def test_the_first_convolution_and_its_gradient_are_the_librarys(
         lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3), None, 1, "same"),
         lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3), None, 1, 1, 2),
         lambda x: F.conv2d(x.expand(-1, 2, -1, -1), torch.ones(2, 1, 3, 3), None, 1, 1, 1, 2),
-        lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3), bias=None, stride=1),
+        lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3), bias=None, stride=2),
         lambda x: F.conv2d(x, torch.ones(2, 1, 3, 3, requires_grad=True)),
         lambda x: F.conv2d(x[0], torch.ones(2, 1, 3, 3)),
     ],
@@ -63,6 +68,51 @@ def test_every_other_convolution_is_left_alone(call) -> None:
     with FastFirstConvolution():
         fast = call(x)
     assert type(fast.grad_fn).__name__ == type(call(x).grad_fn).__name__
+
+
+def test_arguments_may_be_given_by_name() -> None:
+    x, weight, bias = torch.rand(2, 1, 9, 9, requires_grad=True), torch.rand(2, 1, 3, 3), torch.rand(2)
+    with FastFirstConvolution():
+        placed = F.conv2d(x, weight, bias, 1, (1, 2))
+        named = F.conv2d(input=x, weight=weight, bias=bias, padding=(1, 2), groups=1, dilation=[1, 1], stride=(1, 1))
+    assert type(named.grad_fn).__name__ == type(placed.grad_fn).__name__ == "_FewChannelsBackward"
+    assert torch.equal(named, placed)
+
+
+class Bound(nn.Module):
+    """A network of a fixed batch, as an `OnnxModule` evaluates it: mapped over pieces."""
+
+    static_batch = 1
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.vmap(self.network)(x[:, None])[:, 0]
+        return result
+
+
+@pytest.mark.parametrize("faster", [True, False], ids=["any batch", "mapped over pieces"])
+def test_an_exported_network_takes_the_faster_way(faster: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 49, 3))
+    target = TorchTarget(load(export(network, (1, 9, 9), exporter="old")) if faster else Bound(network))
+    x = torch.rand(4, 1, 9, 9, requires_grad=True)
+    logits = target.logits(x)
+    assert torch.allclose(logits, network(x), atol=1e-5)
+    assert ("_FewChannelsBackward" in derivatives(logits.grad_fn)) == faster
+
+
+def derivatives(node: Any) -> set[str]:
+    """Names of the derivatives behind a value."""
+    found, left = set(), [node]
+    while left:
+        node = left.pop()
+        if node is not None:
+            found.add(type(node).__name__)
+            left.extend(following for following, _ in node.next_functions)
+    return found
 
 
 @pytest.mark.parametrize("attack", [PGD(eps=0.03, steps=5), DeepFool(steps=3)])
