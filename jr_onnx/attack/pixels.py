@@ -54,7 +54,10 @@ class PixelMap:
         mean = self._mean_std(values)[0].double()
         pixels = (values.double() * factor + (mean - self._low) / self._span).to(values.dtype)
         for share in (1.0, 1.0, 0.5, 0.5, 0.5):  # whole steps may go to and fro
-            missing = values.double() - self.normalise(pixels).double()
+            found = self.normalise(pixels)
+            if torch.equal(found, values):
+                break
+            missing = values.double() - found.double()
             pixels = (pixels.double() + share * missing * factor).to(values.dtype)
         return pixels
 
