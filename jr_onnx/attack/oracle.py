@@ -126,11 +126,15 @@ class Oracle:
         def work(logits: Tensor, leaf: Tensor, aim: Tensor) -> tuple[Tensor, ...]:
             values = objective(logits, aim)
             (gradient,) = torch.autograd.grad(values.sum(), leaf)
-            return values.detach(), gradient
+            return values.detach(), gradient, _largest(gradient)  # here, while it is in the cache, and on a thread
 
         found = self.differentiate(x, rows, aim, work, screen=screen)
-        values, gradient = found.parts
-        good = self._note(rows[found.kept], gradient)
+        values, gradient, *rest = found.parts
+        found.parts = (values, gradient)
+        if len(values) == 0:
+            return found
+        # The mean over draws has a largest entry of its own.
+        good = self._note(rows[found.kept], rest[0] if self.draws == 1 else _largest(gradient))
         if not bool(good.all()):
             found.parts = (values, torch.where(torch.isfinite(gradient), gradient, 0.0))
         return found
@@ -143,14 +147,14 @@ class Oracle:
             found = self._in_one(x, rows, aim, work, backwards, screen)
         else:
             found = self._apart(x, rows, aim, work, backwards, screen)
-        self._take_down(x, rows, found.logits)
+        self._take_down(x, rows, found.logits, None if screen is None else ~found.kept)
         return found
 
-    def _take_down(self, x: Tensor, rows: Tensor, judged: Tensor) -> None:
+    def _take_down(self, x: Tensor, rows: Tensor, judged: Tensor, final: Tensor | None = None) -> None:
         self._step += 1
         self.tally.nonfinite[rows[~finite(judged)]] += 1
         if self.seen is not None:
-            self.seen.note(x, rows, judged)
+            self.seen.note(x, rows, judged, final)
 
     def _in_one(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
@@ -254,15 +258,17 @@ class Oracle:
             return torch.ones(len(judged), dtype=torch.bool, device=judged.device)
         return ~screen(judged, rows)
 
-    def _note(self, rows: Tensor, gradient: Tensor) -> Tensor:
-        """Count gradients that are not finite, or zero; return who has a finite one."""
-        if len(gradient) == 0:
-            return torch.ones_like(rows, dtype=torch.bool)
-        largest = gradient.flatten(1).abs().amax(1)  # NaN and infinity carry through
+    def _note(self, rows: Tensor, largest: Tensor) -> Tensor:
+        """Count gradients that are not finite, or zero, by their largest entry (n,); return who has a finite one."""
         good = torch.isfinite(largest)
         self.tally.nonfinite[rows[~good]] += 1
         self.tally.zero_gradient[rows[largest == 0]] += 1
         return good
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """Return the largest absolute entry (n,) of each gradient; NaN and infinity carry through."""
+    return gradient.flatten(1).abs().amax(1)
 
 
 def _join(parts: list[tuple[Tensor, ...]], x: Tensor) -> tuple[Tensor, ...]:

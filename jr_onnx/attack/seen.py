@@ -21,12 +21,17 @@ class Seen:
         self._images = images
         self._last = torch.full_like(images, float("nan"))  # which is equal to nothing
 
-    def note(self, x: Tensor, rows: Tensor, logits: Tensor) -> None:
-        """Remember logits (m, K) of points (m, C, H, W) of the samples `rows` (m,)."""
+    def note(self, x: Tensor, rows: Tensor, logits: Tensor, final: Tensor | None = None) -> None:
+        """Remember logits (m, K) of points (m, C, H, W) of the samples `rows` (m,).
+
+        `final` (m,) names those that may end here; the points of the others are not worth a copy.
+        """
         if self.logits is None:
             self.logits = logits.new_zeros(len(self._images), logits.shape[1])
             if torch.equal(rows, torch.arange(len(self._images), device=rows.device)) and torch.equal(x, self._images):
                 self.clean_logits = logits.detach().clone()
+        if final is not None:
+            x, rows, logits = x[final], rows[final], logits[final]
         self._last[rows] = x.detach()
         self.logits[rows] = logits
 

@@ -17,6 +17,9 @@ from jr_onnx.attack.norms import Ball
 from jr_onnx.attack.objectives import cross_entropy, margin
 from jr_onnx.attack.oracle import Evaluation
 
+_SHRINKING = 16
+"""One in so many samples fooled in a step makes it worth while to put the others in order."""
+
 
 @dataclass(slots=True)
 class Live:
@@ -92,12 +95,17 @@ class StepwiseAttack(GradientAttack):
             done = ~found.kept
             result[live.rows[done]] = live.x[done]
             fooled[live.rows[done]] = True
-            order = _by_lead(found.logits[found.kept], live.aim[found.kept])
-            live.take(found.kept.nonzero()[:, 0][order])
+            parts = found.parts
+            if int(done.sum()) * _SHRINKING > len(done):
+                order = _by_lead(found.logits[found.kept], live.aim[found.kept])
+                live.take(found.kept.nonzero()[:, 0][order])
+                parts = tuple(part[order] for part in parts)
+            else:
+                live.keep(found.kept)
             if len(live.rows) == 0:
                 break
             problem.iterations[live.rows] += 1
-            live.x = self._move(problem, live, tuple(part[order] for part in found.parts))
+            live.x = self._move(problem, live, parts)
             usable = torch.isfinite(live.x.flatten(1).sum(1))
             if not bool(usable.all()):
                 result[live.rows[~usable]] = live.x[~usable]
