@@ -64,8 +64,10 @@ class PixelMap:
     def snap(self, values: Tensor) -> Tensor:
         """Move values (N, C, H, W) to the nearest ones that belong to pixels: by a rounding or two."""
         mean, std = self._mean_std(values)
-        scaled = values * std + mean
-        return self.normalise(scaled if self._is_unit else (scaled - self._low) / self._span)
+        scaled = (values * std).add_(mean)
+        if self._is_unit:
+            return scaled.sub_(mean).div_(std)  # as `normalise` does it, in place
+        return self.normalise((scaled - self._low) / self._span)
 
     def arrange(self, values: Tensor) -> Tensor:
         """Lay values (N, C, H, W) out as the network wants them."""

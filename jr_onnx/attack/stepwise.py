@@ -14,7 +14,7 @@ from torch import Tensor
 
 from jr_onnx.attack.base import GradientAttack, Problem
 from jr_onnx.attack.norms import Ball
-from jr_onnx.attack.objectives import cross_entropy, margin
+from jr_onnx.attack.objectives import cross_entropy, finite, margin
 from jr_onnx.attack.oracle import Evaluation
 
 _SHRINKING = 16
@@ -106,8 +106,8 @@ class StepwiseAttack(GradientAttack):
                 break
             problem.iterations[live.rows] += 1
             live.x = self._move(problem, live, parts)
-            usable = torch.isfinite(live.x.flatten(1).sum(1))
-            if not bool(usable.all()):
+            usable = None if bool(torch.isfinite(live.x.sum())) else finite(live.x)
+            if usable is not None and not bool(usable.all()):
                 result[live.rows[~usable]] = live.x[~usable]
                 live.keep(usable)
                 if len(live.rows) == 0:
