@@ -122,7 +122,7 @@ def test_paper_units_scale_the_budget(jr: Run, files: tuple[Path, Path], tmp_pat
         (("--data", "cifar10:nowhere"), "nowhere"),
         (("--data", "folder:nowhere"), "nowhere"),
         (("--data", "npz:x.npz?layout=CHWN"), "layout"),
-        (("--data", "digits"), "expects [any, 1, 4, 4]"),
+        (("--data", "digits"), "has the shape (N, 1, 4, 4)"),
         (("--eps", "-1"), "--eps is '-1'"),
         (("--eps", "1/0"), "--eps is '1/0'"),
         (("--shard", "3/2"), "expected K/N"),

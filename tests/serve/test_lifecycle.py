@@ -93,20 +93,32 @@ def test_a_drain_of_less_than_a_second_is_kept_over_grpc_too(models: dict[str, P
     grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
     pytest.importorskip("tritonclient", reason="tritonclient is not installed")
     raw, message = tmp_path / "raw", tmp_path / "message"
-    raw.write_bytes(np.array([350], np.int64).tobytes())
     tensor = json.dumps({"name": "trips", "shape": [1], "datatype": "INT64"})
     words = [sys.executable, "-W", "ignore", "-m", "tools.serving.message", "write", tensor, str(raw), str(message)]
-    subprocess.run(words, cwd=ROOT, check=True)
     options = ("--drain", "0.99", "--drain-delay", "0")
     with (
         running(jr_onnx(f"model={models['slow']}", *options)) as server,
         grpc.insecure_channel(server.grpc) as channel,
     ):
+        raw.write_bytes(np.array([_trips_of(server.http_port, 0.5)], np.int64).tobytes())
+        subprocess.run(words, cwd=ROOT, check=True)
         long = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(message.read_bytes())
-        time.sleep(0.15)
+        time.sleep(0.1)
         assert not long.done()
         assert server.terminate() == 0
         assert long.result(timeout=30)
+
+
+def _trips_of(port: int, seconds: float) -> int:
+    """Return how many trips keep the slow model busy for so long on this machine."""
+    count = 100
+    while True:
+        began = time.monotonic()
+        assert status(port, "model", trips(count)) == 200
+        taken = time.monotonic() - began
+        if taken > seconds / 4:
+            return int(count * seconds / taken)
+        count *= 2
 
 
 def test_a_second_signal_stops_at_once(models: dict[str, Path]) -> None:
