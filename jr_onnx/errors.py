@@ -142,6 +142,12 @@ def require(module: str, extra: str) -> ModuleType:
         ) from None
 
 
+def one_line(error: BaseException, limit: int = 400) -> str:
+    """Return another library's complaint on one line, shortened; its class where it has no text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]} ..."
+
+
 def require_choice(what: str, value: object, known: Sequence[object]) -> None:
     """Refuse a word that is none of those known; the command line checks by itself, Python callers do not.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from jr_onnx.errors import KappaError, require_choice
+from jr_onnx.errors import KappaError, one_line, require_choice
 from jr_onnx.records import Record
 from jr_onnx.semantics import validate_kappa
 
@@ -156,7 +156,7 @@ def read_kappa_map(path: Path) -> dict[str, float]:
         raise KappaError(f"cannot read the kappa map {path}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # PyYAML lets ValueError out for a number of thousands of digits, RecursionError for thousands of brackets.
-        where = " ".join(str(error).split())
+        where = one_line(error)
         raise KappaError(f"the kappa map {path} is neither JSON nor YAML: {where}") from None
     if not isinstance(content, dict) or not content:
         found = "nothing" if content is None or content == {} else type(content).__name__

@@ -93,7 +93,7 @@ class _Call(NamedTuple):
     weight: Any
     bias: Tensor | None = None
     stride: int | Sequence[int] = 1
-    padding: int | Sequence[int] | str = 0
+    padding: Any = 0
     dilation: int | Sequence[int] = 1
     groups: int = 1
 
@@ -123,11 +123,11 @@ class _Call(NamedTuple):
 
     def run(self) -> Tensor:
         """Convolve; the same values whether a gradient is wanted or not."""
-        padding = (0, 0) if isinstance(self.padding, str) else _pair(self.padding)
+        arguments = self.x, self.weight, self.bias, _pair(self.padding)
         if self.x.requires_grad and torch.is_grad_enabled():
-            result: Tensor = _FewChannels.apply(self.x, self.weight, self.bias, padding)  # type: ignore[no-untyped-call] # torch has no types here
+            result: Tensor = _FewChannels.apply(*arguments)  # type: ignore[no-untyped-call] # torch has no types here
             return result
-        return _FewChannels.forward(None, self.x, self.weight, self.bias, padding)
+        return _convolved(*arguments)
 
 
 class _FewChannels(torch.autograd.Function):
@@ -135,10 +135,9 @@ class _FewChannels(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-        if ctx is not None:
-            ctx.save_for_backward(weight)
-            ctx.padding, ctx.size = padding, x.shape[2:]
-        return F.conv2d(_channels_last(x), weight, bias, 1, padding).contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(weight)
+        ctx.padding, ctx.size = padding, x.shape[2:]
+        return _convolved(x, weight, bias, padding)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
@@ -157,9 +156,10 @@ class _FewChannels(torch.autograd.Function):
         return inner.transpose(0, 1).contiguous(), None, None, None
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """Lay images out as the convolution wants them, which otherwise does it at several times the price."""
-    return x.contiguous(memory_format=torch.channels_last)
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    """Convolve images, laid out channels-last first: the library does it otherwise, at several times the price."""
+    ready = x.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(ready, weight, bias, 1, padding).contiguous(memory_format=torch.channels_last)
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

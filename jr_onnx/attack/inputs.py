@@ -80,8 +80,26 @@ def check(
     return Samples(pixels, classes, wanted, keys.astype(np.int64))
 
 
+def require_classes(classes: int) -> None:
+    """Refuse a model with fewer than two logits.
+
+    Raises:
+        InputError: There are fewer.
+    """
+    if classes < 2:
+        raise InputError(
+            f"the model has {classes} logit{'s' if classes != 1 else ''}, expected one for each of two or more classes",
+            hint="A single score can be made two: append Concat(-z, z) to the model",
+        )
+
+
 def check_classes(samples: Samples, classes: int) -> None:
-    """Refuse labels and goals that the model has no logit for."""
+    """Refuse a model that is no classifier, and labels and goals that it has no logit for.
+
+    Raises:
+        InputError: There are fewer than two logits, or too few for a label or a goal.
+    """
+    require_classes(classes)
     for what, values in (("label", samples.labels), ("goal", samples.goals)):
         if values is not None and int(values.max()) >= classes:
             raise InputError(f"the largest {what} is {int(values.max())}, the model has {classes} classes")

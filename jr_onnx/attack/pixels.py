@@ -51,8 +51,7 @@ class PixelMap:
         Corrections undo what rounding has done; without them an image would come back beside what was judged.
         """
         factor = self._mean_std(values)[1].double() / self._span
-        mean = self._mean_std(values)[0].double()
-        pixels = (values.double() * factor + (mean - self._low) / self._span).to(values.dtype)
+        pixels = self._inverted(values)
         for share in (1.0, 1.0, 0.5, 0.5, 0.5):  # whole steps may go to and fro
             found = self.normalise(pixels)
             if torch.equal(found, values):
@@ -63,11 +62,12 @@ class PixelMap:
 
     def snap(self, values: Tensor) -> Tensor:
         """Move values (N, C, H, W) to the nearest ones that belong to pixels: by a rounding or two."""
+        return self.normalise(self._inverted(values))
+
+    def _inverted(self, values: Tensor) -> Tensor:
         mean, std = self._mean_std(values)
         scaled = (values * std).add_(mean)
-        if self._is_unit:
-            return scaled.sub_(mean).div_(std)  # as `normalise` does it, in place
-        return self.normalise((scaled - self._low) / self._span)
+        return scaled if self._is_unit else scaled.sub_(self._low).div_(self._span)
 
     def arrange(self, values: Tensor) -> Tensor:
         """Lay values (N, C, H, W) out as the network wants them."""

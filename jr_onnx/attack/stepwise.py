@@ -106,8 +106,8 @@ class StepwiseAttack(GradientAttack):
                 break
             problem.iterations[live.rows] += 1
             live.x = self._move(problem, live, parts)
-            usable = None if bool(torch.isfinite(live.x.sum())) else finite(live.x)
-            if usable is not None and not bool(usable.all()):
+            if not bool(torch.isfinite(live.x.sum())):
+                usable = finite(live.x)
                 result[live.rows[~usable]] = live.x[~usable]
                 live.keep(usable)
                 if len(live.rows) == 0:

@@ -218,11 +218,6 @@ class TorchTarget(Target):
         if not isinstance(result, Tensor) or result.dim() != 2 or result.shape[0] != x.shape[0]:
             found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InputError(f"the model gives {found} for {x.shape[0]} images, expected logits ({x.shape[0]}, K)")
-        if result.shape[1] < 2:
-            raise InputError(
-                "the model gives one logit, expected one for each of two or more classes",
-                hint="Append the other class, for instance by Concat(-z, z)",
-            )
         return result.to(x.dtype)  # a network of another precision must not make every attack compute in two
 
     def with_backward(self, backward: str | SiteBackward) -> TorchTarget:
@@ -336,8 +331,6 @@ class ArrayTarget(Target):
         result = np.asarray(self.function(np.ascontiguousarray(values.numpy())))
         if result.ndim != 2 or result.shape[0] != x.shape[0]:
             raise InputError(f"the model gives {result.shape} for {x.shape[0]} images, expected ({x.shape[0]}, K)")
-        if result.shape[1] < 2:
-            raise InputError("the model gives one score, expected one for each of two or more classes")
         return torch.from_numpy(np.ascontiguousarray(result, dtype=np.float32))
 
 

@@ -16,7 +16,7 @@ from jr_onnx.bench.footprint import footprint
 from jr_onnx.bench.profile import profile
 from jr_onnx.bench.records import BenchReport, CaseResult, OpTime, Row
 from jr_onnx.bench.variants import LOWERINGS, PROVIDERS, SESSIONS, Prepared, Variant, prepare
-from jr_onnx.errors import InputError, JrError, require
+from jr_onnx.errors import InputError, JrError, one_line, require
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.verify.backends import CannotRunError
 from jr_onnx.verify.inputs import InputWish, make_inputs
@@ -120,8 +120,8 @@ def _case(
             opened.append((variant, variant.open(provider, threads)))
         except Exception as error:
             if variant.kind == "onnxruntime":
-                raise InputError(f"the original does not open on {provider}: {' '.join(str(error).split())}") from error
-            missing[variant.name] = " ".join(str(error).split())
+                raise InputError(f"the original does not open on {provider}: {one_line(error)}") from error
+            missing[variant.name] = one_line(error)
     feed = _feed(request, prepared, batch, opened[0][1])
     runs = [runner(session, feed, provider) for _, session in opened]
     done = 0
@@ -188,7 +188,7 @@ def _feed(request: Request, prepared: Prepared, batch: int, session: Any) -> dic
         try:
             session.run(None, sample)
         except Exception as error:
-            raise CannotRunError(" ".join(str(error).split())) from error
+            raise CannotRunError(one_line(error)) from error
 
     wish = InputWish(shapes=dict(request.shapes), batch=batch, seed=request.seed)
     try:

@@ -182,17 +182,13 @@ def _request(given: dict[str, Any]) -> Request:
 
 
 def _plan(given: dict[str, Any]) -> KappaPlan | None:
-    from jr_onnx.errors import KappaError
-    from jr_onnx.kappa import KappaPlan, RandomKappa, read_kappa_map
+    from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan, RandomKappa, read_kappa_map
 
     by_site = read_kappa_map(given["kappa_map"]) if given["kappa_map"] is not None else {}
-    if given["random_range"]:
-        if given["kappa"] is not None or by_site:
-            raise KappaError("--random excludes --kappa and --kappa-map", hint="Give either a range or a value")
-        return KappaPlan.of(RandomKappa(*given["random_range"]))
-    if given["kappa"] is None and not by_site:
+    if given["kappa"] is None and not by_site and not given["random_range"]:
         return None
-    return KappaPlan(given["kappa"], tuple(by_site.items()))
+    random = RandomKappa(*given["random_range"]) if given["random_range"] else None
+    return KappaPlan(given["kappa"], tuple(by_site.items()), random, DEFAULT_INPUT_NAME if random else None)
 
 
 def _pixel_per_unit(preprocessing: Any) -> float:

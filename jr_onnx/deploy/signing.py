@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jr_onnx.errors import InputError, IntegrityError, require
+from jr_onnx.errors import InputError, IntegrityError, one_line, require
 
 _KEY_HINT = "Make a pair with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem, then openssl ec -pubout"
 _LONGEST_REASON = 200
@@ -84,7 +84,7 @@ def check_signature(manifest: Path, signature: Path, key: Path) -> None:
         with contextlib.redirect_stdout(sys.stderr):
             config.verify(manifest, signature)
     except Exception as error:  # noqa: BLE001 - a forged bundle makes the library fail in any way it likes
-        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        reason = one_line(error, _LONGEST_REASON)
         raise IntegrityError(f"the signature of {manifest} does not hold for the key {key.name}: {reason}") from None
 
 

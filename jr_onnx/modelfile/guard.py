@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from jr_onnx.errors import ModelError
+from jr_onnx.errors import ModelError, one_line
 
 
 @contextmanager
@@ -36,4 +36,4 @@ def readable(what: str) -> Iterator[None]:
             f"{what} holds a name that is no UTF-8 text: {damaged!r}", hint="The file is damaged; export it again"
         ) from None
     except (DecodeError, EncodeError) as error:
-        raise ModelError(f"{what} cannot be parsed or serialised: {' '.join(str(error).split())}") from None
+        raise ModelError(f"{what} cannot be parsed or serialised: {one_line(error)}") from None

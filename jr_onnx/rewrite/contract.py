@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import checker
 
-from jr_onnx.errors import ContractError
+from jr_onnx.errors import ContractError, one_line
 from jr_onnx.modelfile import tensors
 from jr_onnx.modelfile.wire import TOKEN_BYTES
 from jr_onnx.rewrite.differences import differences
@@ -50,9 +50,9 @@ def check(model: onnx.ModelProto) -> CheckerVerdict:
     try:
         checker.check_model(inline)
     except checker.ValidationError as error:
-        return CheckerVerdict(" ".join(str(error).split()))
+        return CheckerVerdict(one_line(error))
     except (ValueError, RuntimeError, UnicodeDecodeError) as error:
-        return CheckerVerdict(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return CheckerVerdict(f"{type(error).__name__}: {one_line(error)}")
     return CheckerVerdict(None)
 
 

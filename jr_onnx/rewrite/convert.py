@@ -7,7 +7,7 @@ import hashlib
 import onnx
 from onnx import version_converter
 
-from jr_onnx.errors import ModelError
+from jr_onnx.errors import ModelError, one_line
 from jr_onnx.modelfile import ModelFile, assemble
 from jr_onnx.modelfile.wire import Payloads
 from jr_onnx.rewrite.differences import conversion_summary
@@ -30,8 +30,7 @@ def convert(source: ModelFile, opset: int) -> tuple[ModelFile, list[str]]:
         converted = version_converter.convert_version(full, opset)
     except (version_converter.ConvertError, RuntimeError, ValueError) as error:
         raise ModelError(
-            f"onnx cannot convert this model from opset {main_scope(source.proto).opset} to {opset}: "
-            f"{' '.join(str(error).split())}",
+            f"onnx cannot convert this model from opset {main_scope(source.proto).opset} to {opset}: {one_line(error)}",
             hint="Try another opset, or export the model again",
         ) from None
     data = converted.SerializeToString(deterministic=True)

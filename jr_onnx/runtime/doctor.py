@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jr_onnx.errors import MissingExtraError, require
+from jr_onnx.errors import MissingExtraError, one_line, require
 from jr_onnx.records import Record
 from jr_onnx.runtime.ops_library import TARGETS, LibraryStatus, status
 
@@ -155,7 +155,7 @@ def _check_provider(onnxruntime: Any, name: str) -> Provider:
             ran_on = session.get_providers()[0]
             nodes_on = _profiled_providers(Path(session.end_profiling()))
         except Exception as error:  # noqa: BLE001 - whatever a provider throws is the finding
-            return Provider(name, works=False, reason=" ".join(str(error).split()))
+            return Provider(name, works=False, reason=one_line(error))
     if created_on != name or ran_on != name:
         return Provider(name, works=False, reason=f"a session asked for it runs on {ran_on}")
     if name not in nodes_on:

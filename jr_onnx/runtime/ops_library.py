@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from jr_onnx.errors import InputError, JrError, OpLibraryError, require
+from jr_onnx.errors import InputError, JrError, OpLibraryError, one_line, require
 from jr_onnx.records import Record
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION, jump_relu, round_kappa
 
@@ -83,7 +83,7 @@ def register(session_options: Any, target: Target) -> Path:
         session_options.register_custom_ops_library(str(path))
     except Exception as error:
         raise OpLibraryError(
-            f"ONNX Runtime cannot load {path}: {_one_line(error)}", hint=f"Build it anew: {_REBUILD}"
+            f"ONNX Runtime cannot load {path}: {one_line(error)}", hint=f"Build it anew: {_REBUILD}"
         ) from error
     return path
 
@@ -138,7 +138,7 @@ def _run_probe(target: Target) -> None:
         session = onnxruntime.InferenceSession(_probe_model(), options, providers=["CPUExecutionProvider"])
         result = session.run(None, {"z": z})[0]
     except Exception as error:
-        raise OpLibraryError(f"a session with {OP_DOMAIN}::{OP_TYPE} fails: {_one_line(error)}") from error
+        raise OpLibraryError(f"a session with {OP_DOMAIN}::{OP_TYPE} fails: {one_line(error)}") from error
     if result.tobytes() != jump_relu(z, kappa).tobytes():
         raise OpLibraryError(
             f"{OP_DOMAIN}::{OP_TYPE} computes {result.tolist()} for {z.tolist()} at kappa {kappa}",
@@ -155,7 +155,3 @@ def _probe_model() -> bytes:
     graph = helper.make_graph([node], "probe", values[:1], values[1:])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid(OP_DOMAIN, OP_VERSION)]
     return bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

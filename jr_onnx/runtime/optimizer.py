@@ -21,7 +21,7 @@ from typing import Any
 
 import onnx
 
-from jr_onnx.errors import JrError
+from jr_onnx.errors import JrError, one_line
 from jr_onnx.modelfile.wire import Buffer
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite.undo import undo
@@ -128,7 +128,7 @@ def _run_optimiser(feed: Feed, options: Any, arguments: Mapping[str, Any]) -> tu
                 feed.data, options, providers=["CPUExecutionProvider"], **{**arguments, "enable_fallback": 0}
             )
         except Exception as error:
-            raise NotFollowedError(f"ONNX Runtime cannot optimise the restored model: {_one_line(error)}") from error
+            raise NotFollowedError(f"ONNX Runtime cannot optimise the restored model: {one_line(error)}") from error
         proto = onnx.ModelProto()
         proto.ParseFromString(_contents(model_file))
         files: dict[str, Buffer] = (
@@ -159,7 +159,3 @@ def _path(descriptor: int) -> str:
 def _contents(descriptor: int) -> memoryview:
     # Filled at once: 25,000 page faults for 100 MB took longer than the copy they serve.
     return memoryview(mmap.mmap(descriptor, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE, prot=mmap.PROT_READ))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jr_onnx import provenance
-from jr_onnx.errors import InputError, require
+from jr_onnx.errors import InputError, one_line, require
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.runtime import entropy
 from jr_onnx.runtime.binding import KappaBinding, bind_kappa
@@ -147,7 +147,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 super().__init__(prepared.feed.data, prepared.options, providers, provider_options, **fixed)
                 self._model_bytes = None  # ONNX Runtime has what it needs
             except Exception as error:  # noqa: BLE001 - the plain way must stay open whatever ONNX Runtime raises
-                reason = f"ONNX Runtime cannot open the optimised model: {' '.join(str(error).split())}"
+                reason = f"ONNX Runtime cannot open the optimised model: {one_line(error)}"
                 prepared = opening.fall_back(NotFollowedError(reason))
         if prepared.feed is None:
             super().__init__(source, prepared.options, providers, provider_options, **arguments)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from jr_onnx.errors import ModelError, require
+from jr_onnx.errors import ModelError, one_line, require
 
 Array = npt.NDArray[Any]
 _TYPES = {
@@ -45,7 +45,7 @@ class Reference:
             content = _exposing(model, output)
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
-            raise ModelError(f"ONNX Runtime refuses the model: {' '.join(str(error).split())}") from None
+            raise ModelError(f"ONNX Runtime refuses the model: {one_line(error)}") from None
         optional = {item.name for item in self._session.get_overridable_initializers()}
         self._input = next(item for item in self._session.get_inputs() if item.name not in optional)
         size = self._input.shape[0] if self._input.shape else None

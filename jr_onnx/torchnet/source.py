@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from jr_onnx import provenance
-from jr_onnx.errors import InputError, ModelError
+from jr_onnx.errors import InputError, ModelError, one_line
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite import restore
 from jr_onnx.torchnet.dtypes import FLOATS
@@ -64,7 +64,7 @@ def read(model: str | Path | onnx.ModelProto) -> Source:
         except OSError as error:
             raise ModelError(f"cannot read {path}: {error.strerror}") from None
         except (DecodeError, ValueError) as error:
-            raise ModelError(f"{path} is no ONNX model: {' '.join(str(error).split())}") from None
+            raise ModelError(f"{path} is no ONNX model: {one_line(error)}") from None
     if not proto.graph.node:
         raise ModelError("the model has no nodes")
     record = provenance.read(proto)

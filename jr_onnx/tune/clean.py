@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from jr_onnx.attack.suite.contender import open_session
 from jr_onnx.data import ImageData, InputAdapter, ModelInput, Preprocessing
-from jr_onnx.errors import require
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
 from jr_onnx.rewrite import rewrite
 
@@ -33,18 +32,14 @@ class CleanAccuracy:
             output: The output that holds the scores.
             batch: Samples at a time, where the model leaves that free.
         """
-        onnxruntime: Any = require("onnxruntime", "cpu")
-        from jr_onnx.runtime.session import InferenceSession
-
-        path, _ = rewrite(
+        path = folder / f"{model.stem}.kappa.onnx"
+        rewrite(
             model,
             KappaPlan(0.0, input_name=DEFAULT_INPUT_NAME),
-            output=folder / f"{model.stem}.kappa.onnx",
+            output=path,
             force=True,
         )
-        quiet = onnxruntime.SessionOptions()
-        quiet.log_severity_level = 3  # it warns that an initializer can be overridden, which is what we want of it
-        self._session = InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
+        self._session = open_session(path)
         images = [item for item in self._session.get_inputs() if item.name != DEFAULT_INPUT_NAME]
         self._adapter = InputAdapter(ModelInput.of_session(images[0]), data.shape, preprocessing)
         self._name = str(images[0].name)

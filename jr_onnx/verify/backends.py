@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from jr_onnx.errors import JrError, require
+from jr_onnx.errors import JrError, one_line, require
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.modelfile.wire import join
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
@@ -188,9 +188,3 @@ def _site_operator(jump: Callable[[str, NDArray[Any]], NDArray[Any]]) -> type[An
 
     JumpRelu.__name__ = OP_TYPE
     return JumpRelu
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """Return an exception's text on one line, shortened."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[:limit]} ..."

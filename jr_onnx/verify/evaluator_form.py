@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import onnx
 import onnx.inliner
 
+from jr_onnx.errors import one_line
 from jr_onnx.rewrite.protos import replace_nodes
 from jr_onnx.rewrite.scopes import Scope, normal_domain, top_scopes, walk
-from jr_onnx.verify.backends import CannotLoadError, one_line
+from jr_onnx.verify.backends import CannotLoadError
 
 
 def evaluator_form(model: onnx.ModelProto) -> onnx.ModelProto:

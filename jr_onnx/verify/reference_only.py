@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from jr_onnx.errors import InputError
-from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, Reference, one_line
+from jr_onnx.errors import InputError, one_line
+from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, Reference
 from jr_onnx.verify.compare import NO_DIFFERENCE, difference
 from jr_onnx.verify.evaluate import Findings
 from jr_onnx.verify.evaluator_form import evaluator_form

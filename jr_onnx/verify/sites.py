@@ -14,10 +14,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from jr_onnx.errors import JrError
+from jr_onnx.errors import JrError, one_line
 from jr_onnx.modelfile import from_proto
 from jr_onnx.semantics import jump_relu, round_kappa
-from jr_onnx.verify.backends import LEVELS, CannotLoadError, CannotRunError, Level, OrtSession, Runnable, one_line
+from jr_onnx.verify.backends import LEVELS, CannotLoadError, CannotRunError, Level, OrtSession, Runnable
 from jr_onnx.verify.groups import SiteGroup
 from jr_onnx.verify.probe import OPERAND, RUNTIME, kind_of, probe_model, signature, takes_branch
 from jr_onnx.verify.report import Check, Failure, Verdict

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, one_line
 from jr_onnx.torchnet.jump import SiteBackward, jump
 
 Array = npt.NDArray[Any]
@@ -100,7 +100,7 @@ def _load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"the weights {path} do not fit the network: {reason}") from None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx
 
-from jr_onnx.errors import JrError
+from jr_onnx.errors import JrError, one_line
 from jr_onnx.modelfile import ModelFile, assemble, check
-from jr_onnx.verify.backends import CannotLoadError, one_line
+from jr_onnx.verify.backends import CannotLoadError
 
 _EXTERNAL_LIMIT_BYTES = 1 << 30
 

@@ -63,7 +63,7 @@ def test_a_random_kappa_is_written_and_judged_by_repetition(jr: Run, files: tupl
 def test_a_random_kappa_and_a_fixed_one_are_refused(jr: Run, files: tuple[Path, Path]) -> None:
     found = attack(jr, files, "--random", 0.2, 0.4, "--kappa", "0.3")
     assert found.exit_code == 2
-    assert "--random excludes --kappa and --kappa-map" in found.err
+    assert "a random kappa excludes a fixed one. Give either a range or a value" in found.err
 
 
 def test_attack_prints_tables_and_report_a_page(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:

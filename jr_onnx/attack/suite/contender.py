@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jr_onnx.attack.target import ArrayTarget, TorchTarget
 from jr_onnx.data import InputAdapter, ModelInput, Preprocessing
-from jr_onnx.errors import DataError, InputError, JrError, ModelError, require
+from jr_onnx.errors import DataError, InputError, JrError, ModelError, one_line, require
 from jr_onnx.torchnet.module import OnnxModule
 
 SERVED_DRAWS = 32
@@ -49,6 +49,29 @@ class Shaped(nn.Module):
             return getattr(self.net, name)
 
 
+def open_session(path: Path) -> Any:
+    """Open a file in `jr_onnx.InferenceSession` on the CPU, without warnings of a kappa input that can be overridden.
+
+    Raises:
+        ModelError: ONNX Runtime cannot open the file.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    onnxruntime: Any = require("onnxruntime", "cpu")
+    from jr_onnx.runtime.session import InferenceSession
+
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 3
+    try:
+        return InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
+    except JrError:
+        raise
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
+        raise ModelError(
+            f"ONNX Runtime cannot open {path.name} on the CPU, where images are judged: {one_line(error)}",
+            hint="Export the model in float32",
+        ) from None
+
+
 class ServedModel:
     """A model file in ONNX Runtime, fed with pixels.
 
@@ -80,23 +103,9 @@ class ServedModel:
             ModelError: ONNX Runtime cannot open the file.
             MissingExtraError: ONNX Runtime is not installed.
         """
-        onnxruntime: Any = require("onnxruntime", "cpu")
-        from jr_onnx.runtime.session import InferenceSession
-
         self.path = path
         self.random = random
-        quiet = onnxruntime.SessionOptions()
-        quiet.log_severity_level = 3  # it warns that a kappa input can be overridden, which is what it is for
-        try:
-            self._session = InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
-        except JrError:
-            raise
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
-            raise ModelError(
-                f"ONNX Runtime cannot open {path.name} on the CPU, where examples are replayed: "
-                f"{' '.join(str(error).split())}",
-                hint="Export the model in float32",
-            ) from None
+        self._session = open_session(path)
         first = self._session.get_inputs()[0]
         self._adapter = InputAdapter(ModelInput.of_session(first), image_shape, preprocessing)
         self._name = str(first.name)

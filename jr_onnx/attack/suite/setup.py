@@ -17,6 +17,7 @@ import onnx
 import torch
 
 from jr_onnx import provenance
+from jr_onnx.attack.inputs import require_classes
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import Contender, ServedModel, torch_target
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
@@ -201,11 +202,7 @@ def _entries(request: Request, contenders: list[Contender], *, random: bool) -> 
     target = contenders[0].target
     network: Any = target.model if target is not None else None  # `Shaped`, which passes the module's names on
     classes = network.num_classes if network is not None else len(request.data.class_names)
-    if classes < 2:
-        raise InputError(
-            f"the model has {classes} logit{'s' if classes != 1 else ''}, expected one for each of two or more classes",
-            hint="A single score can be made two: append Concat(-z, z) to the model",
-        )
+    require_classes(classes)
     options = SuiteOptions(
         request.norm,
         request.eps,
