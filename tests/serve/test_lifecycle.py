@@ -27,6 +27,18 @@ def trips(number: int) -> dict:
     return request(np.array([number]), "trips", "INT64")
 
 
+def busy(port: int, name: str, seconds: float) -> dict:
+    """Build a request that keeps the slow model busy for so long on this machine."""
+    count = 100
+    while True:
+        began = time.monotonic()
+        assert status(port, name, trips(count)) == 200
+        taken = time.monotonic() - began
+        if taken > min(seconds / 4, 0.2):
+            return trips(int(count * seconds / taken))
+        count *= 2
+
+
 def status(port: int, model: str, body: dict) -> int:
     client = Rest(port, timeout=120)
     try:
@@ -75,7 +87,7 @@ def test_sigterm_waits_for_a_long_run_and_says_not_ready_meanwhile(models: dict[
         running(jr_onnx(models["slow"], models["fixed"], "--drain-delay", "1")) as server,
         ThreadPoolExecutor(1) as pool,
     ):
-        long = pool.submit(status, server.http_port, "slow", trips(1500))
+        long = pool.submit(status, server.http_port, "slow", busy(server.http_port, "slow", 1.2))
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
@@ -100,7 +112,7 @@ def test_a_drain_of_less_than_a_second_is_kept_over_grpc_too(models: dict[str, P
         running(jr_onnx(f"model={models['slow']}", *options)) as server,
         grpc.insecure_channel(server.grpc) as channel,
     ):
-        raw.write_bytes(np.array([_trips_of(server.http_port, 0.5)], np.int64).tobytes())
+        raw.write_bytes(np.array(busy(server.http_port, "model", 0.5)["inputs"][0]["data"], np.int64).tobytes())
         subprocess.run(words, cwd=ROOT, check=True)
         long = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(message.read_bytes())
         time.sleep(0.1)
@@ -109,21 +121,9 @@ def test_a_drain_of_less_than_a_second_is_kept_over_grpc_too(models: dict[str, P
         assert long.result(timeout=30)
 
 
-def _trips_of(port: int, seconds: float) -> int:
-    """Return how many trips keep the slow model busy for so long on this machine."""
-    count = 100
-    while True:
-        began = time.monotonic()
-        assert status(port, "model", trips(count)) == 200
-        taken = time.monotonic() - began
-        if taken > seconds / 4:
-            return int(count * seconds / taken)
-        count *= 2
-
-
 def test_a_second_signal_stops_at_once(models: dict[str, Path]) -> None:
     with running(jr_onnx(models["slow"])) as server, ThreadPoolExecutor(1) as pool:
-        cut_off = pool.submit(status, server.http_port, "slow", trips(60_000))
+        cut_off = pool.submit(status, server.http_port, "slow", busy(server.http_port, "slow", 20))
         time.sleep(0.5)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
@@ -150,10 +150,11 @@ def test_a_killed_server_comes_back(models: dict[str, Path]) -> None:
 def test_a_full_queue_and_a_timeout_are_said_clearly(models: dict[str, Path]) -> None:
     options = ("--max-queue", "2", "--timeout", "1.5")
     with running(jr_onnx(models["slow"], models["fixed"], *options)) as server, ThreadPoolExecutor(8) as pool:
+        long_run = busy(server.http_port, "slow", 4)
 
         def ask(_: int) -> tuple[int, str, str]:
             client = Rest(server.http_port, timeout=60)
-            answer = client.infer("slow", trips(6000))
+            answer = client.infer("slow", long_run)
             client.close()
             return answer.status, answer.error, answer.headers.get("retry-after", "")
 
@@ -173,7 +174,8 @@ def test_a_full_queue_and_a_timeout_are_said_clearly(models: dict[str, Path]) ->
 def test_the_clients_own_timeout_counts(models: dict[str, Path]) -> None:
     with running(jr_onnx(models["slow"])) as server:
         client = Rest(server.http_port)
-        answer = client.infer("slow", {**trips(2000), "parameters": {"timeout": 100_000}})
+        long_run = busy(server.http_port, "slow", 1)
+        answer = client.infer("slow", {**long_run, "parameters": {"timeout": 100_000}})
         assert (answer.status, "0.1 s" in answer.error) == (504, True)
         client.close()
 
@@ -181,7 +183,7 @@ def test_the_clients_own_timeout_counts(models: dict[str, Path]) -> None:
 def test_a_model_is_unloaded_and_loaded_while_others_are_asked(models: dict[str, Path]) -> None:
     with running(jr_onnx(models["fixed"], models["slow"])) as server, ThreadPoolExecutor(1) as pool:
         client = Rest(server.http_port)
-        long = pool.submit(status, server.http_port, "slow", trips(700))
+        long = pool.submit(status, server.http_port, "slow", busy(server.http_port, "slow", 0.8))
         time.sleep(0.2)
         assert client.ask("POST", "/v2/repository/models/slow/unload", {}).json == {"name": "slow", "unload": True}
         assert long.result(60) == 200, "a request is answered by the model that accepted it"
