@@ -72,6 +72,7 @@ JR_API(KernelInfo_GetInputName);
 JR_API(KernelInfo_GetNodeName);
 JR_API(ShapeInferContext_GetInputTypeShape);
 JR_API(ShapeInferContext_SetOutputTypeShape);
+JR_API(SetSymbolicDimensions);
 JR_API(KernelContext_ParallelFor);
 #if ORT_API_VERSION >= 24
 JR_API(GetTensorElementTypeAndShapeDataReference);

@@ -1,5 +1,7 @@
 #include "jump_relu_op.h"
 
+#include <atomic>
+
 namespace jr {
 namespace {
 
@@ -95,36 +97,49 @@ bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t ind
   return size > 1;  // the size counts the terminator
 }
 
-// Tells whether a shape says something of each of its dimensions. One that is neither a number nor a symbol would be
-// handed on as the number -1, and a missing shape, which looks like rank 0, as a scalar; ONNX Runtime then refuses
-// the nodes behind. A real scalar loses nothing by staying unknown.
-ort::Status* every_dimension_has_a_name_or_size(const ort::Api* api, const ort::TensorTypeAndShapeInfo* info,
-                                                bool* out) {
+// Returns a symbol that no other dimension has. A model's own symbols do not look like this.
+std::string fresh_symbol() {
+  static std::atomic<std::uint64_t> count{0};
+  return "jr_onnx.dim." + std::to_string(count.fetch_add(1, std::memory_order_relaxed));
+}
+
+// Gives a symbol to every dimension that is neither a number nor a symbol; `known` tells whether there is a shape.
+// Without a symbol such a dimension would be handed on as the number -1, and a missing shape, which looks like rank
+// 0, as a scalar; ONNX Runtime then refuses the nodes behind. So a real scalar stays unknown.
+ort::Status* name_unknown_dimensions(const ort::Api* api, ort::TensorTypeAndShapeInfo* info, bool* known) {
   std::size_t rank = 0;
   ort::Status* status = api->GetDimensionsCount(info, &rank);
   if (status != nullptr || rank == 0) return status;
+  *known = true;
   std::vector<std::int64_t> sizes(rank);
   std::vector<const char*> names(rank, nullptr);
   status = api->GetDimensions(info, sizes.data(), rank);
   if (status == nullptr) status = api->GetSymbolicDimensions(info, names.data(), rank);
   if (status != nullptr) return status;
+  std::vector<std::string> symbols(rank);
+  bool changed = false;
   for (std::size_t i = 0; i < rank; ++i) {
-    if (sizes[i] < 0 && (names[i] == nullptr || names[i][0] == '\0')) return nullptr;
+    if (names[i] != nullptr) symbols[i] = names[i];
+    if (sizes[i] >= 0 || !symbols[i].empty()) continue;
+    symbols[i] = fresh_symbol();
+    changed = true;
   }
-  *out = true;
-  return nullptr;
+  if (!changed) return nullptr;
+  for (std::size_t i = 0; i < rank; ++i) names[i] = symbols[i].c_str();
+  return api->SetSymbolicDimensions(info, names.data(), rank);
 }
 
-// The shape object of the input goes to the output as it is: rebuilt from its dimensions, a symbolic one would be
-// refused, and without an inferred shape ONNX Runtime does not work in place.
+// The shape object of the input goes to the output, as Relu's does: rebuilt from its dimensions, a symbolic one would
+// be refused, and without an inferred shape ONNX Runtime neither works in place nor fuses what stands behind. The
+// object is the context's own copy, made for this call.
 ort::Status* infer_same_shape(const ort::CustomOp* op, ort::ShapeInferContext* context) {
   const ort::Api* api = static_cast<const OpEntry*>(op)->runtime->api;
   ort::Status* status = guarded(api, [&] {
     ort::TensorTypeAndShapeInfo* info = nullptr;
-    bool named = false;
+    bool known = false;
     ort::Status* failed = api->ShapeInferContext_GetInputTypeShape(context, 0, &info);
-    if (failed == nullptr && info != nullptr) failed = every_dimension_has_a_name_or_size(api, info, &named);
-    if (failed == nullptr && named) failed = api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
+    if (failed == nullptr && info != nullptr) failed = name_unknown_dimensions(api, info, &known);
+    if (failed == nullptr && known) failed = api->ShapeInferContext_SetOutputTypeShape(context, 0, info);
     return failed;
   });
   if (status != nullptr) api->ReleaseStatus(status);  // an unknown shape stays unknown, the node still runs

@@ -86,7 +86,8 @@ struct Api {
   void* reserved_269[1];
   Status* (*ShapeInferContext_SetOutputTypeShape)(const ShapeInferContext* context, std::size_t index,
                                                   const TensorTypeAndShapeInfo* info);  // 270
-  void* reserved_271[3];
+  Status* (*SetSymbolicDimensions)(TensorTypeAndShapeInfo* info, const char** names, std::size_t count);  // 271
+  void* reserved_272[2];
   Status* (*KernelContext_ParallelFor)(const KernelContext* context, void (*fn)(void*, std::size_t),
                                        std::size_t total, std::size_t num_batch, void* user_data);  // 274
   void* reserved_275[139];
@@ -156,6 +157,7 @@ JR_SLOT(KernelInfo_GetInputName, 232);
 JR_SLOT(KernelInfo_GetNodeName, 244);
 JR_SLOT(ShapeInferContext_GetInputTypeShape, 268);
 JR_SLOT(ShapeInferContext_SetOutputTypeShape, 270);
+JR_SLOT(SetSymbolicDimensions, 271);
 JR_SLOT(KernelContext_ParallelFor, 274);
 JR_SLOT(GetTensorElementTypeAndShapeDataReference, 414);
 #undef JR_SLOT

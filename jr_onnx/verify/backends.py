@@ -69,12 +69,17 @@ class Runnable:
 class OrtSession:
     """One model in ONNX Runtime on the CPU, one thread, so that a second run gives the same bits.
 
+    Args:
+        model: The model.
+        level: ONNX Runtime's optimisation off or on.
+        written: Where to write the graph that ONNX Runtime makes of it; None leaves that out.
+
     Raises:
         MissingExtraError: onnxruntime is not installed.
         CannotLoadError: ONNX Runtime cannot load the model.
     """
 
-    def __init__(self, model: Runnable, level: Level) -> None:
+    def __init__(self, model: Runnable, level: Level, *, written: Path | None = None) -> None:
         ort = require("onnxruntime", "cpu")
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
@@ -82,6 +87,8 @@ class OrtSession:
         options.log_severity_level = 4  # what matters arrives as an exception
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_DISABLE_ALL if level == "plain" else levels.ORT_ENABLE_ALL
+        if written is not None:
+            options.optimized_model_filepath = os.fspath(written)
         if model.library:
             from jr_onnx.runtime.ops_library import register
 

@@ -33,6 +33,7 @@ struct Status {
 struct TensorTypeAndShapeInfo {
   std::vector<std::int64_t> dims;
   std::vector<const char*> names;
+  std::vector<std::string> set = {};  // what SetSymbolicDimensions was given, copied as ONNX Runtime does
 };
 struct Value {
   std::vector<std::int64_t> dims;
@@ -124,6 +125,11 @@ Api make_api() {
   api.GetSymbolicDimensions = [](const TensorTypeAndShapeInfo* info, const char** names, std::size_t count) {
     CHECK(count == info->names.size());
     for (std::size_t i = 0; i < count; ++i) names[i] = info->names[i];
+    return step();
+  };
+  api.SetSymbolicDimensions = [](TensorTypeAndShapeInfo* info, const char** names, std::size_t count) {
+    info->set.assign(names, names + count);
+    for (std::size_t i = 0; i < count; ++i) info->names[i] = info->set[i].c_str();
     return step();
   };
   api.GetTensorTypeAndShape = [](const Value* value, TensorTypeAndShapeInfo** out) {
@@ -327,13 +333,24 @@ void check_failures(const SessionOptions& options, const Api& api) {
 // A shape is handed on only where each dimension has a size or a name.
 void check_shapes(const SessionOptions& options) {
   const CustomOp& op = find(options, "JumpRelu", kFloat);
-  const auto hands_on = [&op](TensorTypeAndShapeInfo shape) {
+  const auto handed_on = [&op](TensorTypeAndShapeInfo shape) {
     ShapeInferContext inference{&shape, {}, nullptr};
     CHECK(op.InferOutputShapeFn(&op, &inference) == nullptr);
-    return inference.given == &shape;
+    CHECK(inference.given == nullptr || inference.given == &shape);
+    std::vector<std::string> names;
+    for (const char* name : shape.names) names.emplace_back(name == nullptr ? "" : name);
+    return std::make_pair(inference.given != nullptr, names);
   };
-  CHECK(hands_on({{2, 3}, {"", ""}}) && hands_on({{2, -1}, {nullptr, "N"}}) && hands_on({{0}, {""}}));
-  CHECK(!hands_on({{2, -1}, {"", ""}}) && !hands_on({{-1}, {nullptr}}) && !hands_on({{}, {}}));
+  using Names = std::vector<std::string>;
+  CHECK(handed_on({{2, 3}, {"", ""}}) == std::make_pair(true, Names{"", ""}));
+  CHECK(handed_on({{2, -1}, {nullptr, "N"}}) == std::make_pair(true, Names{"", "N"}));
+  CHECK(handed_on({{0}, {""}}).first && !handed_on({{}, {}}).first);
+  // A size that nobody knows gets a symbol of its own, a new one every time.
+  const auto [one, first] = handed_on({{2, -1, -1, -1}, {"", "", "N", nullptr}});
+  const auto [other, second] = handed_on({{-1}, {nullptr}});
+  CHECK(one && other && first[0].empty() && first[2] == "N");
+  CHECK(!first[1].empty() && !first[3].empty() && first[1] != first[3]);
+  CHECK(!second[0].empty() && second[0] != first[1] && second[0] != first[3]);
 }
 
 void check_draws(const SessionOptions& options, const Api& api) {
