@@ -71,6 +71,8 @@ class PixelMap:
 
     def arrange(self, values: Tensor) -> Tensor:
         """Lay values (N, C, H, W) out as the network wants them."""
+        if self.preprocessing.order == "BGR":
+            values = values.flip(1)
         return values if self.preprocessing.layout == "NCHW" else values.permute(0, 2, 3, 1)
 
     @property

@@ -17,6 +17,7 @@ from jr_onnx.cli.options import (
     output_folder,
     preprocess_option,
     seed_option,
+    value_option,
 )
 from jr_onnx.cli.output import json_option, next_step, print_json, say
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     help="Scale of --eps: pixels in [0, 1], or the paper's normalised values (pixel difference over std).",
 )
 @preprocess_option
+@value_option
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "train"]),
@@ -152,6 +154,7 @@ def _request(given: dict[str, Any]) -> Request:
     from jr_onnx.attack.suite.run import Shard
     from jr_onnx.attack.suite.setup import Request
     from jr_onnx.data import Preprocessing, load
+    from jr_onnx.verify.options import parse_values
 
     model: Path = given["model"]
     preprocessing = Preprocessing.parse(given["preprocess"])
@@ -178,6 +181,7 @@ def _request(given: dict[str, Any]) -> Request:
         paper=PaperSettings(steps=given["paper_steps"], trust_steps=given["trust_steps"]),
         keep=given["save_adversarial"],
         black_box=given["black_box"],
+        values=parse_values(given["values"]),
     )
 
 

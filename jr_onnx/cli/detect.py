@@ -16,6 +16,7 @@ from jr_onnx.cli.options import (
     norm_option,
     preprocess_option,
     seed_option,
+    value_option,
 )
 from jr_onnx.cli.output import json_option, print_json, print_table
 
@@ -28,6 +29,7 @@ from jr_onnx.cli.output import json_option, print_json, print_table
 @eps_option
 @click.option("--steps", type=click.IntRange(min=1), default=40, show_default=True, help="Steps of the attack.")
 @preprocess_option
+@value_option
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most this many images.")
 @click.option("--neighbours", type=click.IntRange(min=2), default=20, show_default=True, help="k of the LID.")
 @click.option("--reference", type=click.IntRange(min=2), default=100, show_default=True, help="Reference images.")
@@ -43,6 +45,7 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
     from jr_onnx.data import Preprocessing, load
     from jr_onnx.errors import require
     from jr_onnx.kappa import KappaPlan
+    from jr_onnx.verify.options import parse_values
 
     require("torch", "attack")
     from jr_onnx.detect import DetectRequest, detect
@@ -59,6 +62,7 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
         reference=given["reference"],
         seed=given["seed"],
         device=given["device"],
+        values=parse_values(given["values"]),
         data=load(given["spec"], limit=given["limit"]),
     )
     with progress("detecting") as notify:

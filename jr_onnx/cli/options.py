@@ -105,7 +105,8 @@ preprocess_option = click.option(
     "preprocess",
     default="none",
     show_default=True,
-    help="What the model expects: none, mnist, cifar10, imagenet, or mean=...;std=...;layout=NHWC;range=0,255.",
+    help="What the model expects: none, mnist, cifar10, imagenet, and parts such as "
+    "mean=...;std=...;range=0,255;layout=NHWC;order=BGR;size=224;resize=256.",
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."
@@ -124,6 +125,13 @@ eps_option = click.option(
     show_default=True,
     metavar="NUMBER",
     help="Budget in pixel scale [0, 1], a number or a fraction.",
+)
+value_option = click.option(
+    "--value",
+    "values",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Fill an input beside the images (keep_prob, is_training) with a number, true or false. Repeatable.",
 )
 shape_option = click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")

@@ -18,6 +18,7 @@ from jr_onnx.cli.options import (
     norm_option,
     preprocess_option,
     seed_option,
+    value_option,
 )
 from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 @eps_option
 @click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Steps per adaptive attack.")
 @preprocess_option
+@value_option
 @click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True, help="Images to attack.")
 @seed_option
 @device_option
@@ -69,6 +71,7 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     from jr_onnx.data import Preprocessing, load
     from jr_onnx.errors import require
     from jr_onnx.modelfile import atomic_write
+    from jr_onnx.verify.options import parse_values
 
     require("torch", "attack")
     from jr_onnx.tune import Objective, TuneRequest, tune
@@ -87,6 +90,7 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
         per_site=given["per_site"],
         rounds=given["rounds"],
         device=given["device"],
+        values=parse_values(given["values"]),
     )
     with progress("tuning") as notify:
         result = tune(request, notify)

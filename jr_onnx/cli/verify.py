@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jr_onnx.cli.options import model_argument, preprocess_option, seed_option, shape_option
+from jr_onnx.cli.options import model_argument, preprocess_option, seed_option, shape_option, value_option
 from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @seed_option
 @click.option("--batch", type=int, default=1, show_default=True, help="Size of free batch axes.")
 @shape_option
-@click.option("--value", multiple=True, metavar="NAME=NUMBER", help="Fill an input with a number. Repeatable.")
+@value_option
 @click.option(
     "--data", metavar="SPEC", help="Real inputs: digits, mnist:DIR, cifar10:DIR, npz:FILE or folder:DIR (test split)."
 )
@@ -65,7 +65,7 @@ def command(
 
     if given["weights"] is not None and given["network"] is None:
         raise InputError("--weights goes with --torch MODULE:FACTORY, which is missing")
-    shapes, values = parse_shapes(given["shape"]), parse_values(given["value"])
+    shapes, values = parse_shapes(given["shape"]), parse_values(given["values"])
     wish = InputWish(shapes, values, given["batch"], given["data"], given["preprocess"], given["seed"])
     report = verify(
         model, kappa, original=original, samples=samples, reference_samples=reference_samples, wish=wish

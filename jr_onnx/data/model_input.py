@@ -1,27 +1,28 @@
 """From pixels to the very array that a model's input takes, and back: axes, element type, fixed batch.
 
-(N, C, H, W) pixels  ->  (N, C, H, W) | (N, H, W, C) | (N, H, W) with C = 1 | (N, C*H*W)
+`fitting` says which shapes there are for an image, and takes free axes from the data.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jr_onnx.data.fitting import fit, is_fixed
 from jr_onnx.data.preprocessing import Preprocessing
 from jr_onnx.errors import DataError
 
 _FLOATS: Final = ("float32", "float64", "float16")
+_NUMPY_NAMES: Final = ("float16", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 _ORT_TYPES: Final = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
-    "tensor(float16)": "float16",
-    "tensor(uint8)": "uint8",
+    **{f"tensor({name})": name for name in _NUMPY_NAMES},
 }
-_Form = Literal["image", "plane", "flat"]
+_IMAGE_RANK = 4
 
 
 class _SessionInput(Protocol):
@@ -49,8 +50,11 @@ class ModelInput:
 
     @classmethod
     def of_session(cls, node: _SessionInput) -> ModelInput:
-        """Describe what ONNX Runtime's `session.get_inputs()[i]` is."""
-        return cls(node.name, _ORT_TYPES.get(node.type, node.type), tuple(node.shape))
+        """Describe what ONNX Runtime's `session.get_inputs()[i]` is.
+
+        ONNX Runtime shows an input without a declared rank as it shows a scalar, which no image input is.
+        """
+        return cls(node.name, _ORT_TYPES.get(node.type, node.type), tuple(node.shape) or None)
 
 
 class InputAdapter:
@@ -58,11 +62,12 @@ class InputAdapter:
 
     Args:
         target: The model's input.
-        image_shape: (C, H, W) of the images.
+        image_shape: (C, H, W) of the images; (1, 1, F) of vectors.
         preprocessing: What the model expects.
 
     Attributes:
         target: The model's input.
+        sample_shape: The shape of one sample as the input takes it; free axes have the sizes of the data.
         fixed_batch: The batch size that the model insists on; None where it is free.
 
     Raises:
@@ -75,7 +80,7 @@ class InputAdapter:
         self._preprocessing = preprocessing
         preprocessing.affine(image_shape[0])  # refuses another number of channels
         self._check_dtype()
-        self._form = self._find_form()
+        self.sample_shape: tuple[int, ...] = self._find_shape()
         batch = target.shape[0] if target.shape else None
         self.fixed_batch: int | None = batch if isinstance(batch, int) and batch > 0 else None
 
@@ -89,11 +94,7 @@ class InputAdapter:
             raise DataError(f"found images of shape {pixels.shape[1:]}, expected {self._image_shape}")
         if self.fixed_batch is not None and len(pixels) != self.fixed_batch:
             raise DataError(f"the input {self.target.name!r} takes {self.fixed_batch} images, found {len(pixels)}")
-        ready = self._preprocessing.apply(pixels)
-        if self._form == "flat":
-            ready = ready.reshape(len(pixels), -1)
-        elif self._form == "plane":
-            ready = ready.reshape(len(pixels), *self._image_shape[1:])
+        ready = self._preprocessing.apply(pixels).reshape(len(pixels), *self.sample_shape)
         if self.target.dtype == "uint8":
             return np.rint(ready).astype(np.uint8)
         return ready.astype(self.target.dtype, copy=False)
@@ -104,10 +105,8 @@ class InputAdapter:
         Raises:
             DataError: The array has another size.
         """
-        channels, height, width = self._image_shape
-        nhwc = self._preprocessing.layout == "NHWC"
-        shape = (height, width, channels) if nhwc else (channels, height, width)
-        if ready.ndim < 2 or ready[:1].size != channels * height * width:
+        shape = _laid_out(self._image_shape, self._preprocessing.layout == "NHWC")
+        if ready.ndim < 2 or ready[:1].size != np.prod(shape):
             raise DataError(f"found an array of shape {ready.shape}, expected a batch of {shape}")
         return self._preprocessing.invert(ready.reshape(len(ready), *shape))
 
@@ -124,41 +123,36 @@ class InputAdapter:
         if target.dtype != "uint8":
             raise DataError(f"the input {target.name!r} takes {target.dtype}, expected floats or bytes for images")
 
-    def _find_form(self) -> _Form:
-        shape, (channels, height, width) = self.target.shape, self._image_shape
-        if shape is None:
-            return "image"
-        if self._preprocessing.layout == "NCHW":
-            image: tuple[int, ...] = (channels, height, width)
-        else:
-            image = (height, width, channels)
-        forms: dict[int, tuple[_Form, tuple[int, ...]]] = {
-            4: ("image", image),
-            2: ("flat", (channels * height * width,)),
-        }
-        if channels == 1:
-            forms[3] = ("plane", (height, width))
-        form = forms.get(len(shape))
-        if form is not None and _fits(shape[1:], form[1]):
-            return form[0]
-        swapped = (height, width, channels) if self._preprocessing.layout == "NCHW" else (channels, height, width)
-        hint = "Use data of that shape, or another model"
-        if len(shape) == 4 and _fits(shape[1:], swapped):
-            other = "NHWC" if self._preprocessing.layout == "NCHW" else "NCHW"
-            hint = f"It fits the layout {other}: use the preprocessing layout={other}"
+    def _find_shape(self) -> tuple[int, ...]:
+        shape, nhwc = self.target.shape, self._preprocessing.layout == "NHWC"
+        axes = shape[1:] if shape is not None else None
+        found = fit(axes, _laid_out(self._image_shape, nhwc))
+        if found is not None:
+            return found
         raise DataError(
-            f"the input {self.target.name!r} has the shape {_text(shape)}, which images of shape {self._image_shape} "
-            f"in the layout {self._preprocessing.layout} do not fit",
-            hint=hint,
+            f"the input {self.target.name!r} has the shape {_text(shape or ())}, which images of shape "
+            f"{self._image_shape} in the layout {self._preprocessing.layout} do not fit",
+            hint=self._remedy(axes or (), nhwc=nhwc),
         )
 
+    def _remedy(self, axes: tuple[int | str | None, ...], *, nhwc: bool) -> str:
+        swapped = _laid_out(self._image_shape, not nhwc)
+        if fit(axes, swapped) is not None:
+            other = "NCHW" if nhwc else "NHWC"
+            return f"It fits the layout {other}: use the preprocessing layout={other}"
+        if len(axes) != _IMAGE_RANK - 1:
+            return "Use data of that shape, or another model"
+        channels, *sides = (axes[2], *axes[:2]) if nhwc else axes
+        if channels == self._image_shape[0] and all(is_fixed(side) for side in sides):
+            height, width = sides
+            size = f"{height}" if height == width else f"{height},{width}"
+            return f"Use data of that size, or the preprocessing size={size}, which resizes and crops the images"
+        return f"Use data of that shape: the model takes {channels} channels, the images have {self._image_shape[0]}"
 
-def _is_fixed(axis: int | str | None) -> bool:
-    return isinstance(axis, int) and axis > 0
 
-
-def _fits(axes: tuple[int | str | None, ...], sizes: tuple[int, ...]) -> bool:
-    return all(not _is_fixed(axis) or axis == size for axis, size in zip(axes, sizes, strict=True))
+def _laid_out(shape: tuple[int, int, int], nhwc: bool) -> tuple[int, int, int]:
+    channels, height, width = shape
+    return (height, width, channels) if nhwc else shape
 
 
 def _text(shape: tuple[int | str | None, ...]) -> str:

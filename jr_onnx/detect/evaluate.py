@@ -14,7 +14,7 @@ The attack does not know of the detector: an attacker who does is a stronger one
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -59,6 +59,7 @@ class DetectRequest:
         reference: How many images, from the front, the LID refers to.
         seed: Of all random numbers.
         device: Where torch computes.
+        values: The numbers that fill the model's further inputs, by name.
     """
 
     model: Path
@@ -72,6 +73,7 @@ class DetectRequest:
     reference: int = 100
     seed: int = 0
     device: str = "auto"
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ def _files(request: DetectRequest, folder: Path) -> list[tuple[str, Path]]:
 
 
 def _figures(request: DetectRequest, attack: APGD, label: str, path: Path) -> DetectFigures:
-    net = trusted_module(path, device_of(request.device), request.preprocessing, request.data)
+    net = trusted_module(path, device_of(request.device), request.preprocessing, request.data, request.values)
     target = torch_target(net, request.preprocessing, None)
     images, labels = request.data.images, request.data.labels
     features = LidFeatures(net, target, images[: request.reference], neighbours=request.neighbours)

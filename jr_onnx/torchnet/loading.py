@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -25,6 +25,7 @@ def load(
     output: str | None = None,
     logits_from: LogitsFrom = "pre_softmax",
     input_shape: Sequence[int | None] | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> OnnxModule:
     """Make a torch module of an ONNX classifier.
 
@@ -38,6 +39,7 @@ def load(
         output: Which output, or value of the main graph, holds the logits; None for the first floating matrix.
         logits_from: Take the logits before a final Softmax or LogSoftmax, or the output as it is.
         input_shape: The input's shape where the model does not declare it; None for a free axis.
+        values: The number that fills each input beside the images, by name.
 
     Raises:
         UnsupportedOpsError: The model has operators that cannot be evaluated; the error lists all of them.
@@ -48,7 +50,7 @@ def load(
         raise InputError(f"dtype is {dtype}, expected one of {', '.join(str(item) for item in FLOATS.values())}")
     if logits_from not in ("pre_softmax", "output"):
         raise InputError(f"logits_from is {logits_from!r}, expected pre_softmax or output")
-    source = read(model)
+    source = read(model, values)
     builder = Builder(source, image_input(source.model, input_shape), Precision(dtype))
     errors: list[JrError] = []
     for name in logit_candidates(source.model, output):
@@ -57,7 +59,7 @@ def load(
         except (ModelError, UnsupportedOpsError) as error:
             errors.append(error)
             continue
-        net = _assemble(builder, findings, name)
+        net = _assemble(builder, findings, name, dict(values or {}))
         if source.provenance is not None and source.provenance.plan.random is not None:
             drawn = source.provenance.plan.random
             net.set_random(drawn.low, drawn.high, drawn.per)
@@ -65,7 +67,7 @@ def load(
     raise next((error for error in errors if isinstance(error, UnsupportedOpsError)), errors[0])
 
 
-def _assemble(builder: Builder, findings: Findings, name: str) -> OnnxModule:
+def _assemble(builder: Builder, findings: Findings, name: str, values: dict[str, float]) -> OnnxModule:
     compiled = findings.compiled
     compiler = compiled.compiler
     prune(compiled.program)
@@ -91,6 +93,7 @@ def _assemble(builder: Builder, findings: Findings, name: str) -> OnnxModule:
         dtype=compiled.dtype,
         override=builder.precision.override,
         differentiable=findings.differentiable,
+        values=values,
     )
     aliases = {alias: source for source, alias in compiler.on_device.items() if alias in used}
     return OnnxModule(blueprint, {alias: compiler.constants[source] for alias, source in aliases.items()})

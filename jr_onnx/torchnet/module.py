@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -44,6 +44,7 @@ class Blueprint:
         dtype: Floating type of the input and the logits.
         override: The floating type that was asked for, None for the model's own ones.
         differentiable: Whether any gradient path leads from the logits to the input.
+        values: The numbers that fill the model's further inputs.
     """
 
     program: Program
@@ -63,6 +64,7 @@ class Blueprint:
     dtype: torch.dtype
     override: torch.dtype | None
     differentiable: bool
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 class _ZeroGradient(torch.autograd.Function):
@@ -128,6 +130,11 @@ class OnnxModule(nn.Module):
     def input_shape(self) -> tuple[int | None, ...]:
         """Shape of the input; None for an axis of any length, the batch axis included."""
         return self._blueprint.input_shape
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The numbers that fill the model's further inputs, by name."""
+        return self._blueprint.values
 
     @property
     def output_name(self) -> str:

@@ -86,7 +86,9 @@ def check_parity(
     pair = Pair(_Net(net.clone()), _Net(plain), _Net(exact), batch)
     pair.set_kappas(dict.fromkeys(net.sites, 0.0))
     output = net.logits_name or net.output_name
-    comparisons = [pair.compare("original at kappa 0", Reference(original_of(source, model), output), data, None)]
+    comparisons = [
+        pair.compare("original at kappa 0", Reference(original_of(source, model), output, net.values), data, None)
+    ]
     notes = list(net.notes)
     record = source.provenance
     if record is not None and draws_inside(source):
@@ -94,7 +96,7 @@ def check_parity(
     elif record is not None:
         rounding = pair.rounding_at_sites(data)
         pair.set_kappas(dict.fromkeys(net.sites, 0.0) | {site.id: site.kappa for site in record.sites})
-        comparisons.append(pair.compare("retrofit", Reference(model, output), data, rounding))
+        comparisons.append(pair.compare("retrofit", Reference(model, output, net.values), data, rounding))
     name = "" if isinstance(model, onnx.ModelProto) else Path(model).name
     report = ParityReport(name, tuple(comparisons), tuple(notes))
     if raise_on_failure and not report.passed:
@@ -115,6 +117,7 @@ def _again(net: OnnxModule, model: str | Path | onnx.ModelProto, dtype: torch.dt
         output=net.output_name,
         logits_from="pre_softmax" if net.softmax else "output",
         input_shape=net.input_shape,
+        values=net.values,
     )
     if list(found.sites) != list(net.sites):
         raise ModelError("the file has other sites than the module that is compared with it")

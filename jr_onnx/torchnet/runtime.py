@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from jr_onnx.data import FurtherInputs, ModelInput
 from jr_onnx.errors import ModelError, one_line, require
 
 Array = npt.NDArray[Any]
-_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-}
 
 
 class Reference:
@@ -29,13 +22,17 @@ class Reference:
     Args:
         model: A path or a ModelProto.
         output: Name of a value of the main graph; it need not be an output.
+        values: The numbers that fill inputs beside the one that is given.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
+        InputError: The values do not leave one input.
         MissingExtraError: ONNX Runtime is not installed.
     """
 
-    def __init__(self, model: str | Path | onnx.ModelProto, output: str) -> None:
+    def __init__(
+        self, model: str | Path | onnx.ModelProto, output: str, values: Mapping[str, float] | None = None
+    ) -> None:
         ort = require("onnxruntime", "cpu")
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -47,10 +44,11 @@ class Reference:
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
             raise ModelError(f"ONNX Runtime refuses the model: {one_line(error)}") from None
         optional = {item.name for item in self._session.get_overridable_initializers()}
-        self._input = next(item for item in self._session.get_inputs() if item.name not in optional)
+        inputs = [ModelInput.of_session(item) for item in self._session.get_inputs() if item.name not in optional]
+        self._further = FurtherInputs(inputs, values or {})
+        self._input = self._further.image
         size = self._input.shape[0] if self._input.shape else None
         self._batch = size if isinstance(size, int) else None
-        self._dtype = _TYPES.get(self._input.type, np.float32)
 
     def __call__(self, inputs: Array) -> Array:
         """Return the value for a batch of any size, (N, ...) flattened to (N, K)."""
@@ -61,7 +59,9 @@ class Reference:
             missing = size - len(part)
             if missing:
                 part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            found = self._session.run([self._output], {self._input.name: part.astype(self._dtype)})[0]
+            found = self._session.run(
+                [self._output], {self._input.name: part.astype(self._input.dtype), **self._further.feed(size)}
+            )[0]
             results.append(np.asarray(found).reshape(size, -1)[: size - missing])
         return np.concatenate(results) if results else np.zeros((0, 0), dtype=np.float32)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,12 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from jr_onnx import provenance
+from jr_onnx.data.further import filled
+from jr_onnx.data.model_input import ModelInput
 from jr_onnx.errors import InputError, ModelError, one_line
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite import restore
+from jr_onnx.rewrite.dtypes import NAMES
 from jr_onnx.torchnet.dtypes import FLOATS
 
 _MATRIX = 2
@@ -47,11 +50,16 @@ class Source:
     base_dir: str
 
 
-def read(model: str | Path | onnx.ModelProto) -> Source:
+def read(model: str | Path | onnx.ModelProto, values: Mapping[str, float] | None = None) -> Source:
     """Read a model.
+
+    Args:
+        model: A path or a ModelProto.
+        values: Inputs to be filled with a number.
 
     Raises:
         ModelError: The file is no usable model.
+        InputError: A value names no input of numbers.
     """
     base_dir = ""
     if isinstance(model, onnx.ModelProto):
@@ -68,7 +76,44 @@ def read(model: str | Path | onnx.ModelProto) -> Source:
     if not proto.graph.node:
         raise ModelError("the model has no nodes")
     record = provenance.read(proto)
-    return Source(restore(proto) if record is not None else proto, record, base_dir)
+    original = restore(proto) if record is not None else proto
+    return Source(with_values(original, values or {}), record, base_dir)
+
+
+def with_values(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.ModelProto:
+    """Return the model with some of its inputs turned into constants, each filled with one number.
+
+    A free first axis has length one in the constant, which broadcasts over the batch.
+
+    Raises:
+        InputError: A value names no input of numbers.
+    """
+    if not values:
+        return model
+    known = {item.name: item for item in required_inputs(model)}
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(f"the model has no input {name!r} to give a value, it has {', '.join(known) or 'none'}")
+        copy.graph.initializer.append(onnx.numpy_helper.from_array(filled(known[name], value, 1), name))
+    return copy
+
+
+def required_inputs(model: onnx.ModelProto) -> list[ModelInput]:
+    """Return the inputs that no initializer gives a value."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
+    return [model_input(value) for value in model.graph.input if value.name not in given]
+
+
+def model_input(value: onnx.ValueInfoProto) -> ModelInput:
+    """Describe a graph input."""
+    tensor = value.type.tensor_type
+    shape = None
+    if tensor.HasField("shape"):
+        shape = tuple(dim.dim_value if dim.dim_value > 0 else dim.dim_param or None for dim in tensor.shape.dim)
+    return ModelInput(value.name, str(NAMES.get(tensor.elem_type, f"element type {tensor.elem_type}")), shape)
 
 
 def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> GraphInput:
@@ -89,7 +134,8 @@ def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> G
         names = ", ".join(repr(value.name) for value in inputs) or "none"
         raise ModelError(
             f"the model has {len(inputs)} inputs ({names}), expected one image input",
-            hint="Fix the others as initializers, or export the model again without them",
+            hint="Give the others a value (--value NAME=NUMBER, in Python values={name: number}), or export the model "
+            "without them",
         )
     value = inputs[0]
     tensor = value.type.tensor_type
@@ -103,7 +149,7 @@ def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> G
     if not declared:
         raise ModelError(
             f"the model does not declare a shape with a batch axis for its input {value.name!r}",
-            hint="Give input_shape=(None, channels, height, width)",
+            hint="Export it with its shape; in Python give input_shape=(None, channels, height, width)",
         )
     return GraphInput(str(value.name), int(tensor.elem_type), declared)
 

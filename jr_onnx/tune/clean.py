@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.suite.contender import open_session
-from jr_onnx.data import ImageData, InputAdapter, ModelInput, Preprocessing
+from jr_onnx.attack.suite.contender import further_inputs, open_session
+from jr_onnx.data import ImageData, InputAdapter, Preprocessing
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
 from jr_onnx.rewrite import rewrite
 
@@ -20,7 +20,15 @@ class CleanAccuracy:
     """Answers which samples a model gets right at a kappa that all its sites share."""
 
     def __init__(
-        self, model: Path, folder: Path, data: ImageData, preprocessing: Preprocessing, *, output: str, batch: int = 256
+        self,
+        model: Path,
+        folder: Path,
+        data: ImageData,
+        preprocessing: Preprocessing,
+        *,
+        output: str,
+        batch: int = 256,
+        values: Mapping[str, float] | None = None,
     ) -> None:
         """Write the file with the kappa input, and open it.
 
@@ -31,6 +39,7 @@ class CleanAccuracy:
             preprocessing: What the model expects of pixels.
             output: The output that holds the scores.
             batch: Samples at a time, where the model leaves that free.
+            values: The numbers that fill the model's further inputs.
         """
         path = folder / f"{model.stem}.kappa.onnx"
         rewrite(
@@ -40,9 +49,9 @@ class CleanAccuracy:
             force=True,
         )
         self._session = open_session(path)
-        images = [item for item in self._session.get_inputs() if item.name != DEFAULT_INPUT_NAME]
-        self._adapter = InputAdapter(ModelInput.of_session(images[0]), data.shape, preprocessing)
-        self._name = str(images[0].name)
+        self._further = further_inputs(self._session, values or {}, (DEFAULT_INPUT_NAME,))
+        self._adapter = InputAdapter(self._further.image, data.shape, preprocessing)
+        self._name = self._further.image.name
         declared = {
             item.name: item for item in (*self._session.get_inputs(), *self._session.get_overridable_initializers())
         }
@@ -59,9 +68,8 @@ class CleanAccuracy:
             count = len(images)
             if self._adapter.fixed_batch is not None and count < self._batch:
                 images = np.concatenate([images, np.repeat(images[-1:], self._batch - count, axis=0)])
-            (scores,) = self._session.run(
-                [self._output], {self._name: self._adapter.to_model(images), DEFAULT_INPUT_NAME: feed}
-            )
+            feeds = {self._name: self._adapter.to_model(images), **self._further.feed(len(images))}
+            (scores,) = self._session.run([self._output], {**feeds, DEFAULT_INPUT_NAME: feed})
             scores = np.asarray(scores).reshape(len(images), -1)[:count]
             parts.append((scores.argmax(axis=1) == labels) & np.isfinite(scores).all(axis=1))
         result: Bools = np.concatenate(parts)

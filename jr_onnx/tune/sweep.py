@@ -55,6 +55,7 @@ class TuneRequest:
         per_site: Search site by site too.
         rounds: How often that goes over all sites at most; it ends when a round changes nothing.
         device: Where torch computes: auto, cpu, cuda.
+        values: The numbers that fill the model's further inputs, by name.
     """
 
     model: Path
@@ -67,6 +68,7 @@ class TuneRequest:
     per_site: bool = False
     rounds: int = 3
     device: str = "auto"
+    values: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a grid or a limit that is none."""
@@ -158,7 +160,7 @@ class _Search:
 
     def __init__(self, request: TuneRequest, model: Path, folder: Path, notify: Notify) -> None:
         self.request, self.notify = request, notify
-        self.net = trusted_module(model, device_of(request.device), request.preprocessing, request.data)
+        self.net = trusted_module(model, device_of(request.device), request.preprocessing, request.data, request.values)
         self.sites = list(self.net.sites)
         if not self.sites:
             raise InputError(f"{request.model.name} has no site, so there is no kappa to choose")
@@ -170,6 +172,7 @@ class _Search:
             request.preprocessing,
             output=self.net.output_name,
             batch=request.objective.batch,
+            values=request.values,
         )
         self.attacked = request.data.take(np.arange(min(request.attacked, len(request.data))))
         self.done, self.total, self.measured = 0, 0, 0

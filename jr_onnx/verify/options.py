@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from jr_onnx.errors import InputError
 
+_WORDS = {"true": 1.0, "false": 0.0}
+
 
 def parse_shapes(words: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """Read NAME=1,3,224,224; NAME= is a scalar.
@@ -27,7 +29,7 @@ def parse_shapes(words: Iterable[str]) -> dict[str, tuple[int, ...]]:
 
 
 def parse_values(words: Iterable[str]) -> dict[str, float]:
-    """Read NAME=NUMBER.
+    """Read NAME=NUMBER; true is 1 and false is 0.
 
     Raises:
         InputError: Something else, or a name that stands twice.
@@ -36,7 +38,7 @@ def parse_values(words: Iterable[str]) -> dict[str, float]:
     for word in words:
         name, text = _split(word, "--value", "NAME=NUMBER", result)
         try:
-            result[name] = float(text)
+            result[name] = _WORDS[text.lower()] if text.lower() in _WORDS else float(text)
         except ValueError:
             raise InputError(f"--value {word!r} holds no number, expected NAME=NUMBER") from None
     return result

@@ -8,7 +8,7 @@ import pytest
 from jr_onnx.data import PRESETS, InputAdapter, ModelInput, Preprocessing, load
 from jr_onnx.errors import DataError
 
-GRAY, COLOUR = (1, 8, 8), (3, 6, 5)
+GRAY, COLOUR, VECTOR = (1, 8, 8), (3, 6, 5), (1, 1, 12)
 NHWC = Preprocessing(layout="NHWC")
 
 
@@ -38,6 +38,19 @@ def _pixels(image: tuple[int, int, int], count: int = 3) -> np.ndarray:
         (None, COLOUR, PRESETS["none"], (3, 3, 6, 5)),
         (("n", 6, 5, 3), COLOUR, NHWC, (3, 6, 5, 3)),
         (("n", 90), COLOUR, NHWC, (3, 90)),
+        (("n", 64, 1), GRAY, PRESETS["none"], (3, 64, 1)),
+        (("n", 64, 1, 1), GRAY, PRESETS["none"], (3, 64, 1, 1)),
+        (("n", 1, 64), GRAY, PRESETS["none"], (3, 1, 64)),
+        (("n", "w", 1), GRAY, PRESETS["none"], (3, 64, 1)),
+        (("n", 1, 1, 8, 8), GRAY, PRESETS["none"], (3, 1, 1, 8, 8)),
+        (("n", 8, 8, 1), GRAY, PRESETS["none"], (3, 8, 8, 1)),
+        (("n", 1, 90), COLOUR, NHWC, (3, 1, 90)),
+        (("unk__0", "unk__1", "unk__2"), GRAY, PRESETS["none"], (3, 8, 8)),
+        (("n", 12), VECTOR, PRESETS["none"], (3, 12)),
+        (("n", "f"), VECTOR, PRESETS["none"], (3, 12)),
+        (("n", 12, 1), VECTOR, PRESETS["none"], (3, 12, 1)),
+        (("n", 3, 2, 2), VECTOR, PRESETS["none"], (3, 3, 2, 2)),
+        (None, VECTOR, PRESETS["none"], (3, 12)),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -75,8 +88,12 @@ def test_bytes_go_into_a_model_that_takes_bytes() -> None:
         ((None, 3, 6, 5), COLOUR, NHWC, r"\(\?, 3, 6, 5\).*It fits the layout NCHW"),
         (("n", 6, 5), COLOUR, PRESETS["none"], "do not fit"),
         (("n",), GRAY, PRESETS["none"], "do not fit"),
-        ((), GRAY, PRESETS["none"], "do not fit"),
-        (("n", 1, 1, 8, 8), GRAY, PRESETS["none"], "do not fit"),
+        (("n", "a", "b"), COLOUR, PRESETS["none"], "do not fit"),  # (90, 1), or (1, 90)
+        (("n", 4, 4, 4), GRAY, PRESETS["none"], "do not fit"),
+        (("n", 3, 224, 224), COLOUR, PRESETS["none"], "Use data of that size, or the preprocessing size=224"),
+        (("n", 32, 64, 3), COLOUR, NHWC, "the preprocessing size=32,64"),
+        (("n", 3, 8, 8), GRAY, PRESETS["none"], "the model takes 3 channels, the images have 1"),
+        (("n", 5, 2), VECTOR, PRESETS["none"], "do not fit"),
         (("n", 1, 8, 8), GRAY, PRESETS["cifar10"], "is for 3 channels, the images have 1"),
     ],
 )
@@ -119,7 +136,8 @@ class _Node:
 def test_an_input_of_onnx_runtime_is_understood() -> None:
     found = ModelInput.of_session(_Node("x", "tensor(float16)", ["N", 3, None]))
     assert found == ModelInput("x", "float16", ("N", 3, None))
-    assert ModelInput.of_session(_Node("x", "tensor(string)", [])).dtype == "tensor(string)"
+    assert ModelInput.of_session(_Node("x", "tensor(string)", [])) == ModelInput("x", "tensor(string)", None)
+    assert ModelInput.of_session(_Node("x", "tensor(uint16)", [1])).dtype == "uint16"
 
 
 def test_the_digits_fit_a_model_of_eight_by_eight() -> None:

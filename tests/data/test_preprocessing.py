@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,12 +81,37 @@ def test_parts_are_parsed() -> None:
         ("mean=nan", "expected finite numbers"),
         ("std=inf", "expected finite numbers"),
         ("layout=CHW", "found the layout 'CHW'"),
+        ("order=GBR", "found the order 'GBR'"),
+        ("size=0", "expected positive sizes"),
+        ("size=a", "found size='a', expected numbers"),
+        ("size=1,2,3", "expected HEIGHT,WIDTH"),
+        ("resize=3,4", "expected one number"),
+        ("size=224;resize=200", "a crop larger than the picture.*for instance size=224;resize=256"),
+        ("mnist;cifar10", "found the preprocessing"),
+        ("layout=NHWC;mnist", "found the preprocessing"),
         ("mean=1,2;std=1,2,3", "found 2 means and 3 standard deviations"),
     ],
 )
 def test_nonsense_is_refused(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Preprocessing.parse(text)
+
+
+def test_a_preset_is_changed_by_the_parts_after_it() -> None:
+    chosen = Preprocessing.parse("imagenet;layout=NHWC; size=224;resize=256")
+    assert chosen == replace(PRESETS["imagenet"], layout="NHWC", size=(224, 224), resize=256)
+    assert Preprocessing.parse("size=32x48").size == (32, 48)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_blue_comes_first_and_the_mean_stays_with_its_colour(layout: str) -> None:
+    chosen = Preprocessing.parse(f"mean=10,20,30;range=0,255;order=BGR;layout={layout}")
+    ready = chosen.apply(PIXELS)
+    planes = ready if layout == "NCHW" else ready.transpose(0, 3, 1, 2)
+    assert np.array_equal(planes[:, 0], PIXELS[:, 2] * np.float32(255) - 30)
+    assert np.array_equal(planes[:, 2], PIXELS[:, 0] * np.float32(255) - 10)
+    # The way back is in doubles: what is lost is the rounding of `ready`, 2^-24 of at most 255, and that of the pixels.
+    assert np.allclose(chosen.invert(ready), PIXELS, rtol=0, atol=2.0**-22)
 
 
 def test_other_channels_or_axes_are_refused() -> None:

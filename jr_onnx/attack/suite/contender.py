@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from jr_onnx.attack.target import ArrayTarget, TorchTarget
-from jr_onnx.data import InputAdapter, ModelInput, Preprocessing
-from jr_onnx.errors import DataError, InputError, JrError, ModelError, one_line, require
+from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing
+from jr_onnx.errors import InputError, JrError, ModelError, one_line, require
 from jr_onnx.torchnet.module import OnnxModule
 
 SERVED_DRAWS = 32
@@ -30,12 +30,10 @@ class Shaped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Evaluate images to logits (N, K)."""
-        shape = self.net.input_shape[1:]
-        if len(shape) != x.dim() - 1:
-            count = x[0].numel() if len(x) else 0
-            sizes = [size if size is not None else -1 for size in shape]
-            if len(shape) == 1 or count == int(np.prod(sizes)):
-                x = x.reshape(len(x), *sizes)
+        shape = [size for size in self.net.input_shape[1:] if size is not None]
+        # `trusted_module` loads it with the sizes of the data, so that no axis but the batch is free.
+        if len(shape) == len(self.net.input_shape) - 1 and x[:1].numel() == len(x[:1]) * int(np.prod(shape)):
+            x = x.reshape(len(x), *shape)
         result: Tensor = self.net(x)
         return result
 
@@ -72,6 +70,21 @@ def open_session(path: Path) -> Any:
         ) from None
 
 
+def further_inputs(session: Any, values: Mapping[str, float], skip: Collection[str] = ()) -> FurtherInputs:
+    """Return what a session has to be fed beside its images.
+
+    Args:
+        session: From `open_session`.
+        values: Input name -> the number that fills it.
+        skip: Inputs that are fed otherwise.
+
+    Raises:
+        InputError: A value names no input, or an input has no value.
+    """
+    inputs = [ModelInput.of_session(item) for item in session.get_inputs() if item.name not in skip]
+    return FurtherInputs(inputs, values)
+
+
 class ServedModel:
     """A model file in ONNX Runtime, fed with pixels.
 
@@ -88,6 +101,7 @@ class ServedModel:
         *,
         random: bool = False,
         batch: int = 256,
+        values: Mapping[str, float] | None = None,
     ) -> None:
         """Open the file.
 
@@ -97,18 +111,20 @@ class ServedModel:
             image_shape: (C, H, W).
             random: Whether kappa is drawn at run time.
             batch: Images at a time, where the file leaves that free.
+            values: The numbers that fill the file's further inputs.
 
         Raises:
             DataError: The images do not fit the model's input.
+            InputError: A further input has no value.
             ModelError: ONNX Runtime cannot open the file.
             MissingExtraError: ONNX Runtime is not installed.
         """
         self.path = path
         self.random = random
         self._session = open_session(path)
-        first = self._session.get_inputs()[0]
-        self._adapter = InputAdapter(ModelInput.of_session(first), image_shape, preprocessing)
-        self._name = str(first.name)
+        self._further = further_inputs(self._session, values or {})
+        self._adapter = InputAdapter(self._further.image, image_shape, preprocessing)
+        self._name = self._further.image.name
         self._batch = self._adapter.fixed_batch or batch
         self._output = self._first_matrix()
 
@@ -120,7 +136,8 @@ class ServedModel:
             count = len(piece)
             if self._adapter.fixed_batch is not None and count < self._batch:
                 piece = np.concatenate([piece, np.repeat(piece[-1:], self._batch - count, axis=0)])
-            (scores,) = self._session.run([self._output], {self._name: self._adapter.to_model(piece)})
+            feeds = {self._name: self._adapter.to_model(piece), **self._further.feed(len(piece))}
+            (scores,) = self._session.run([self._output], feeds)
             parts.append(np.asarray(scores, dtype=np.float32).reshape(len(piece), -1)[:count])
         return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 
@@ -206,13 +223,6 @@ def _without_jumps(target: TorchTarget) -> bool:
 
 
 def torch_target(net: OnnxModule, preprocessing: Preprocessing, kappas: Mapping[str, float] | None) -> TorchTarget:
-    """Return a target over an ONNX module; `kappas` None keeps the file's own.
-
-    Raises:
-        DataError: The module cannot take images.
-    """
-    shape = net.input_shape
-    if len(shape) not in (2, 3, 4):
-        raise DataError(f"the model's input has the shape {shape}, expected images or vectors of pixels")
+    """Return a target over an ONNX module; `kappas` None keeps the file's own."""
     target = TorchTarget(Shaped(net), preprocessing, dtype=torch.float32)
     return target if kappas is None else target.with_kappa(dict(kappas))

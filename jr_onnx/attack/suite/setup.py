@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 
 from jr_onnx import provenance
@@ -22,7 +22,7 @@ from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import Contender, ServedModel, torch_target
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
 from jr_onnx.attack.suite.run import BLOCK, Shard, Work
-from jr_onnx.data import ImageData, InputAdapter, ModelInput, Preprocessing
+from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, Preprocessing
 from jr_onnx.errors import InputError, OutputError, UnsupportedOpsError
 from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
 from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT
@@ -33,7 +33,8 @@ from jr_onnx.rewrite import restore, rewrite
 from jr_onnx.torchnet import load as load_torch
 from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.parity import check_parity
-from jr_onnx.torchnet.source import image_input
+from jr_onnx.torchnet.source import read as read_source
+from jr_onnx.torchnet.source import required_inputs
 
 PARITY_SAMPLES = 64
 
@@ -60,6 +61,7 @@ class Request:
         keep: Whether to save adversarial examples.
         block: Samples in a unit of work, the step in which a run can be resumed and cut into shards.
         black_box: Only attacks that need ONNX Runtime alone.
+        values: The numbers that fill the model's further inputs, by name.
     """
 
     model: Path
@@ -79,6 +81,7 @@ class Request:
     keep: bool = False
     block: int = BLOCK
     black_box: bool = False
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,12 @@ def prepare(request: Request) -> Prepared:
     contenders = []
     for label, path in ((ORIGINAL, original), (RETROFIT, retrofit)):
         served = ServedModel(
-            path, request.preprocessing, shape, random=random and label == RETROFIT, batch=request.batch
+            path,
+            request.preprocessing,
+            shape,
+            random=random and label == RETROFIT,
+            batch=request.batch,
+            values=request.values,
         )  # first: it says what is wrong with images that do not fit
         net = _module(path, device, request, notes)
         if net is not None:
@@ -172,7 +180,7 @@ def _module(path: Path, device: torch.device, request: Request, notes: list[str]
     if request.black_box:
         return None
     try:
-        net = trusted_module(path, device, request.preprocessing, request.data)
+        net = trusted_module(path, device, request.preprocessing, request.data, request.values)
     except UnsupportedOpsError as error:
         notes.append(f"{error.message}; only black-box attacks are run")
         return None
@@ -180,18 +188,35 @@ def _module(path: Path, device: torch.device, request: Request, notes: list[str]
     return net
 
 
-def trusted_module(path: Path, device: torch.device, preprocessing: Preprocessing, data: ImageData) -> OnnxModule:
+def trusted_module(
+    path: Path,
+    device: torch.device,
+    preprocessing: Preprocessing,
+    data: ImageData,
+    values: Mapping[str, float] | None = None,
+) -> OnnxModule:
     """Return a model file as a torch module that is proved to compute what ONNX Runtime computes on real images.
 
+    Args:
+        path: The file.
+        device: Where to compute.
+        preprocessing: What the model expects of pixels.
+        data: The images, whose sizes the free axes of the model's input get.
+        values: The numbers that fill the model's further inputs.
+
     Raises:
+        InputError: A further input has no value.
         DataError: The images do not fit the model's input.
         UnsupportedOpsError: The model has operators that torch cannot evaluate; the error lists all of them.
         VerificationError: The module computes something else.
     """
-    entry = image_input(load_file(path).proto, None)
-    element = onnx.helper.tensor_dtype_to_np_dtype(entry.element_type).name
-    adapter = InputAdapter(ModelInput(entry.name, element, (None, *entry.shape[1:])), data.shape, preprocessing)
-    net = load_torch(path, device=device)
+    original = read_source(path).model  # a retrofit may have an input more, for its kappa
+    entry = FurtherInputs(required_inputs(original), values or {}).image
+    batch, *axes = entry.shape or (None,)
+    free = entry if entry.shape is None else replace(entry, shape=(None, *axes))
+    adapter = InputAdapter(free, data.shape, preprocessing)
+    shape = (batch if isinstance(batch, int) else None, *adapter.sample_shape)
+    net = load_torch(path, device=device, input_shape=shape, values=values)
     sample = adapter.to_model(data.images[:PARITY_SAMPLES])
     check_parity(net, path, sample)
     return net
@@ -256,6 +281,8 @@ def _run_record(
         "transfer_from": list(request.transfer_from),
         "paper": asdict(request.paper),
         "keep": request.keep,
+        "values": dict(request.values),
+        "classes": list(data.class_names),
     }
     return RunRecord(
         suite=request.suite,

@@ -36,7 +36,7 @@ def network(
     *,
     before: tuple[onnx.NodeProto, ...] = (),
     after: tuple[onnx.NodeProto, ...] = (),
-    shape: tuple[int | str, ...] = ("N", 1, SIDE, SIDE),
+    shape: tuple[int | str, ...] | None = ("N", 1, SIDE, SIDE),
     outputs: tuple[int | str, int] = ("N", CLASSES),
 ) -> onnx.ModelProto:
     """Flatten, Gemm, Relu, Gemm; `before` leads from "x" to "image", `after` from "z" to "y"."""

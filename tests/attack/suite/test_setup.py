@@ -25,9 +25,10 @@ def _handful() -> Iterator[None]:
         yield
 
 
-def saved(folder: Path, model: onnx.ModelProto) -> Path:
+def saved(folder: Path, model: onnx.ModelProto, *, checked: bool = True) -> Path:
     path = folder / "model.onnx"
-    onnx.checker.check_model(model)
+    if checked:
+        onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
 
@@ -81,14 +82,79 @@ def test_a_random_kappa_is_averaged_and_decided_by_repetition(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("kind", "shape"),
-    [("flat", ("N", 16)), ("plane", ("N", 4, 4)), ("static batch", (7, 1, 4, 4)), ("image", ("N", 1, 4, 4))],
+    [
+        ("flat", ("N", 16)),
+        ("plane", ("N", 4, 4)),
+        ("static batch", (7, 1, 4, 4)),
+        ("image", ("N", 1, 4, 4)),
+        ("column", ("N", 16, 1)),
+        ("row", ("N", 1, 16)),
+        ("static column", (7, 16, 1, 1)),
+        ("channels last", ("N", 4, 4, 1)),
+        ("free vector", ("N", "features")),
+        ("free", ("unk__0", "unk__1", "unk__2", "unk__3")),
+        ("no rank", None),
+    ],
 )
 def test_inputs_of_every_shape_give_the_same_figures(
-    tmp_path: Path, plain: list[list[int]], kind: str, shape: tuple[int | str, ...]
+    tmp_path: Path, plain: list[list[int]], kind: str, shape: tuple[int | str, ...] | None
 ) -> None:
-    model = saved(tmp_path, small.network(shape=shape, outputs=(shape[0], small.CLASSES)))
+    network = small.network(shape=shape, outputs=((shape or "N")[0], small.CLASSES))
+    model = saved(tmp_path, network, checked=shape is not None)  # onnx insists on a rank, ONNX Runtime does not
     _, evaluation = small.evaluated(small.request(tmp_path, model=model))
     assert counts(evaluation) == plain
+
+
+def test_a_reshape_that_takes_what_it_gets_is_tried_with_the_sizes_of_the_data(
+    tmp_path: Path, plain: list[list[int]]
+) -> None:
+    """With other sizes the rows would fold into more or fewer samples than there are."""
+    model = small.network(before=(helper.make_node("Reshape", ["x", "rows"], ["image"]),), shape=("a", "b", "c", "d"))
+    model.graph.initializer.append(helper.make_tensor("rows", TensorProto.INT64, [2], [-1, 16]))
+    prepared, evaluation = small.evaluated(small.request(tmp_path, model=saved(tmp_path, model)))
+    assert counts(evaluation) == plain
+    assert all(item.target is not None for item in prepared.work.contenders)
+
+
+def with_further_inputs() -> onnx.ModelProto:
+    """The small network times `keep`, where `training` is false; they have a batch axis, and none."""
+    chosen = (
+        helper.make_node("Mul", ["x", "keep"], ["kept"]),
+        helper.make_node("Neg", ["x"], ["wrong"]),
+        helper.make_node("Where", ["training", "wrong", "kept"], ["image"]),
+    )
+    model = small.network(before=chosen)
+    model.graph.input.append(helper.make_tensor_value_info("keep", TensorProto.FLOAT, ["N", 1, 1, 1]))
+    model.graph.input.insert(0, helper.make_tensor_value_info("training", TensorProto.BOOL, [1]))
+    return model
+
+
+@pytest.mark.parametrize("black_box", [False, True])
+def test_further_inputs_are_filled(tmp_path: Path, plain: list[list[int]], black_box: bool) -> None:
+    model = saved(tmp_path, with_further_inputs())
+    wanted = small.request(tmp_path, model=model, values={"keep": 1.0, "training": 0.0}, black_box=black_box)
+    _, evaluation = small.evaluated(wanted)
+    assert [item.clean.count for item in evaluation.models] == [row[0] for row in plain]
+    if not black_box:
+        assert counts(evaluation) == plain
+    half = small.request(tmp_path / "half", model=model, values={"keep": 1.0, "training": 1.0}, black_box=black_box)
+    assert small.evaluated(half)[1].models[0].clean.count != plain[0][0]
+
+
+def test_a_retrofit_with_further_inputs_is_evaluated_too(tmp_path: Path, plain: list[list[int]]) -> None:
+    model, retrofit = saved(tmp_path, with_further_inputs()), tmp_path / "model.jr.onnx"
+    rewrite(model, 0.3, output=retrofit)
+    wanted = small.request(tmp_path, model=retrofit, plan=None, values={"keep": 1.0, "training": 0.0})
+    assert counts(small.evaluated(wanted)[1]) == plain
+
+
+@pytest.mark.parametrize("black_box", [False, True])
+def test_a_further_input_without_a_value_is_named(tmp_path: Path, black_box: bool) -> None:
+    wanted = small.request(
+        tmp_path, model=saved(tmp_path, with_further_inputs()), values={"keep": 1.0}, black_box=black_box
+    )
+    with pytest.raises(InputError, match=r"needs 'training' beside the images \('x'\)\. .*--value training=NUMBER"):
+        prepare(wanted)
 
 
 def test_channels_last_and_a_final_softmax(tmp_path: Path) -> None:
@@ -158,14 +224,14 @@ def typed(element: int, shape: tuple[int | str, ...] = ("N", 1, small.SIDE, smal
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (typed(TensorProto.INT64), r"the input 'x' takes tensor\(int64\), expected floats or bytes for images"),
+        (typed(TensorProto.INT64), r"the input 'x' takes int64, expected floats or bytes for images"),
         (typed(TensorProto.UINT8), r"the input 'x' takes bytes, the preprocessing gives fractions"),
         (
-            typed(TensorProto.FLOAT, ("N", small.SIDE, small.SIDE, 1)),
-            r"has the shape \(N, 4, 4, 1\), which images of shape \(1, 4, 4\) in the layout NCHW do not fit",
+            typed(TensorProto.FLOAT, ("N", 1, "side", 5)),
+            r"has the shape \(N, 1, side, 5\), which images of shape \(1, 4, 4\) in the layout NCHW do not fit",
         ),
     ],
-    ids=["int64", "uint8", "nhwc"],
+    ids=["int64", "uint8", "sizes"],
 )
 def test_images_that_do_not_fit_are_refused_before_anything_is_compared(
     tmp_path: Path, model: onnx.ModelProto, words: str
