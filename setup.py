@@ -40,10 +40,11 @@ HOST_SOURCES = (
     "register.cc",
 )
 CUDA_HOST_SOURCES = ("jump_relu_cuda.cc",)
-CUDA_SOURCES = ("cuda_kernel.cu",)
+CUDA_SOURCES = ("cuda_kernel.cu", "cuda_draw.cu")
 CXX_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
 CUDA_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden")
-CUDA_ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200; newer ones compile the PTX when they load it
+# T4, A100, A10, L4, H100 and H200, B200, RTX 50; newer ones compile the PTX when they load it.
+CUDA_ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 
 class BuildError(Exception):

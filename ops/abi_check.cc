@@ -118,7 +118,6 @@ static_assert(int{jr::ort::kDouble} == ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE, "el
 static_assert(int{jr::ort::kBfloat16} == ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16, "element type");
 static_assert(int{jr::ort::kRequired} == INPUT_OUTPUT_REQUIRED, "characteristic");
 static_assert(int{jr::ort::kOptional} == INPUT_OUTPUT_OPTIONAL, "characteristic");
-static_assert(int{jr::ort::kCpuInput} == OrtMemTypeCPUInput, "memory type");
 static_assert(int{jr::ort::kDefaultMemory} == OrtMemTypeDefault, "memory type");
 
 }  // namespace

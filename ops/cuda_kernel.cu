@@ -1,12 +1,13 @@
 #include "cuda_kernel.h"
 
-#include <cuda_runtime.h>
+#include "cuda_launch.h"
 
 namespace jr {
 namespace {
 
 constexpr unsigned kThreads = 256;
 constexpr unsigned kVectorsPerThread = 4;       // four 16-byte loads in flight hide the latency of memory
+constexpr std::uint64_t kManyBlocks = 512;      // fewer leave processors idle: GPUs have up to some 150 of them
 constexpr std::uint64_t kMaxBlocks = 1u << 30;  // below the limit of the grid; beyond it a block loops
 
 template <class Bits>
@@ -15,52 +16,52 @@ union Vector {
   Bits element[sizeof(int4) / sizeof(Bits)];
 };
 
-template <bool kHasCap, class Bits>
-__device__ __forceinline__ int4 apply(int4 value, const Jump<Bits>& jump) {
+template <bool kHasCap, class Bits, class Ready>
+__device__ __forceinline__ int4 apply(int4 value, const Ready& ready) {
   Vector<Bits> vector;
   vector.whole = value;
 #pragma unroll
   for (int i = 0; i < static_cast<int>(sizeof(int4) / sizeof(Bits)); ++i) {
-    vector.element[i] = jump_relu<kHasCap>(vector.element[i], jump);
+    vector.element[i] = ready.template apply<kHasCap>(vector.element[i]);
   }
   return vector.whole;
 }
 
 // Whole 16-byte vectors, then the rest of fewer elements than one vector. A thread reads its elements before it
 // writes them, and no other thread touches them, so the pass may be in place.
-template <bool kHasCap, class Bits>
-__global__ void __launch_bounds__(kThreads)
-    vector_pass(const Bits* in, Bits* out, std::uint64_t count, Jump<Bits> jump) {
+template <unsigned kPerThread, bool kHasCap, class Site, class Bits = typename Site::Bits>
+__global__ void __launch_bounds__(kThreads) vector_pass(const Bits* in, Bits* out, std::uint64_t count, Site site) {
   constexpr std::uint64_t kPerVector = sizeof(int4) / sizeof(Bits);
-  constexpr std::uint64_t kPerBlock = kThreads * kVectorsPerThread;
+  constexpr std::uint64_t kPerBlock = kThreads * kPerThread;
+  const auto ready = site.ready();
   const std::uint64_t vectors = count / kPerVector;
   const int4* in_vectors = reinterpret_cast<const int4*>(in);
   int4* out_vectors = reinterpret_cast<int4*>(out);
   for (std::uint64_t block = blockIdx.x; block * kPerBlock < vectors; block += gridDim.x) {
     const std::uint64_t first = block * kPerBlock + threadIdx.x;
-    int4 value[kVectorsPerThread];
+    int4 value[kPerThread];
 #pragma unroll
-    for (unsigned i = 0; i < kVectorsPerThread; ++i) {
+    for (unsigned i = 0; i < kPerThread; ++i) {
       const std::uint64_t at = first + std::uint64_t{i} * kThreads;
       if (at < vectors) value[i] = in_vectors[at];
     }
 #pragma unroll
-    for (unsigned i = 0; i < kVectorsPerThread; ++i) {
+    for (unsigned i = 0; i < kPerThread; ++i) {
       const std::uint64_t at = first + std::uint64_t{i} * kThreads;
-      if (at < vectors) out_vectors[at] = apply<kHasCap>(value[i], jump);
+      if (at < vectors) out_vectors[at] = apply<kHasCap, Bits>(value[i], ready);
     }
   }
   const std::uint64_t rest = vectors * kPerVector + threadIdx.x;
-  if (blockIdx.x == 0 && rest < count) out[rest] = jump_relu<kHasCap>(in[rest], jump);
+  if (blockIdx.x == 0 && rest < count) out[rest] = ready.template apply<kHasCap>(in[rest]);
 }
 
 // For buffers that do not start at a multiple of 16 bytes.
-template <bool kHasCap, class Bits>
-__global__ void __launch_bounds__(kThreads)
-    scalar_pass(const Bits* in, Bits* out, std::uint64_t count, Jump<Bits> jump) {
+template <bool kHasCap, class Site, class Bits = typename Site::Bits>
+__global__ void __launch_bounds__(kThreads) scalar_pass(const Bits* in, Bits* out, std::uint64_t count, Site site) {
+  const auto ready = site.ready();
   const std::uint64_t step = std::uint64_t{gridDim.x} * kThreads;
   for (std::uint64_t i = std::uint64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += step) {
-    out[i] = jump_relu<kHasCap>(in[i], jump);
+    out[i] = ready.template apply<kHasCap>(in[i]);
   }
 }
 
@@ -71,45 +72,45 @@ unsigned blocks_for(std::uint64_t items, std::uint64_t per_block) {
   return static_cast<unsigned>(blocks == 0 ? 1 : blocks < kMaxBlocks ? blocks : kMaxBlocks);
 }
 
-template <bool kHasCap, class Bits>
-void launch(cudaStream_t stream, const Bits* in, Bits* out, std::uint64_t count, const Jump<Bits>& jump) {
+// Large tensors: four vectors a thread, for bandwidth. Small ones: one, so that every processor gets a block.
+template <bool kHasCap, class Site, class Bits = typename Site::Bits>
+void launch(cudaStream_t stream, const Bits* in, Bits* out, std::uint64_t count, const Site& site) {
+  const std::uint64_t vectors = count / (sizeof(int4) / sizeof(Bits));
+  auto kernel = scalar_pass<kHasCap, Site>;
+  unsigned blocks = blocks_for(count, kThreads);
   if (is_aligned(in) && is_aligned(out)) {
-    const std::uint64_t vectors = count / (sizeof(int4) / sizeof(Bits));
-    const unsigned blocks = blocks_for(vectors, kThreads * kVectorsPerThread);
-    vector_pass<kHasCap, Bits><<<blocks, kThreads, 0, stream>>>(in, out, count, jump);
-  } else {
-    scalar_pass<kHasCap, Bits><<<blocks_for(count, kThreads), kThreads, 0, stream>>>(in, out, count, jump);
+    const bool large = vectors >= kManyBlocks * kThreads * kVectorsPerThread;
+    kernel = large ? vector_pass<kVectorsPerThread, kHasCap, Site> : vector_pass<1, kHasCap, Site>;
+    blocks = blocks_for(vectors, kThreads * (large ? kVectorsPerThread : 1));
   }
+  JR_LAUNCH(kernel, blocks, kThreads, stream, in, out, count, site);
 }
 
 }  // namespace
 
-template <class Bits>
-const char* launch_pass(void* stream, const Bits* in, Bits* out, std::uint64_t count, const Jump<Bits>& jump,
-                        bool has_cap) {
+template <class Site>
+const char* launch_pass(void* stream, const typename Site::Bits* in, typename Site::Bits* out, std::uint64_t count,
+                        const Site& site, bool has_cap) {
   if (count == 0) return nullptr;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   if (has_cap) {
-    launch<true>(cuda_stream, in, out, count, jump);
+    launch<true>(cuda_stream, in, out, count, site);
   } else {
-    launch<false>(cuda_stream, in, out, count, jump);
+    launch<false>(cuda_stream, in, out, count, site);
   }
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+  return text_of(cudaGetLastError());
 }
 
-template const char* launch_pass<std::int16_t>(void*, const std::int16_t*, std::int16_t*, std::uint64_t,
-                                               const Jump<std::int16_t>&, bool);
-template const char* launch_pass<std::int32_t>(void*, const std::int32_t*, std::int32_t*, std::uint64_t,
-                                               const Jump<std::int32_t>&, bool);
-template const char* launch_pass<std::int64_t>(void*, const std::int64_t*, std::int64_t*, std::uint64_t,
-                                               const Jump<std::int64_t>&, bool);
-
-const char* is_capturing(void* stream, bool* out) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  const cudaError_t error = cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
-  *out = status != cudaStreamCaptureStatusNone;
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
+#define JR_INSTANTIATE(Site)                                                                                     \
+  template const char* launch_pass<Site>(void*, const Site::Bits*, Site::Bits*, std::uint64_t, const Site&, bool)
+JR_INSTANTIATE(FixedJump<Float32>);
+JR_INSTANTIATE(FixedJump<Float64>);
+JR_INSTANTIATE(FixedJump<Float16>);
+JR_INSTANTIATE(FixedJump<Bfloat16>);
+JR_INSTANTIATE(KappaInMemory<Float32>);
+JR_INSTANTIATE(KappaInMemory<Float64>);
+JR_INSTANTIATE(KappaInMemory<Float16>);
+JR_INSTANTIATE(KappaInMemory<Bfloat16>);
+#undef JR_INSTANTIATE
 
 }  // namespace jr

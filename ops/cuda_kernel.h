@@ -7,15 +7,50 @@
 
 namespace jr {
 
-// Queues out[i] = J(in[i]) for i < count on a CUDA stream. `in` and `out` are device memory, the same buffer or apart.
-// Returns null, or the error of the launch as a text that needs no freeing. Instantiated for int16_t, int32_t and
-// int64_t.
-template <class Bits>
-const char* launch_pass(void* stream, const Bits* in, Bits* out, std::uint64_t count, const Jump<Bits>& jump,
-                        bool has_cap);
+// Constants that are known when the pass is queued.
+template <class E>
+struct FixedJump {
+  using Bits = typename E::Bits;
+  Jump<Bits> jump;
 
-// Whether the stream is being captured into a CUDA graph, which would freeze this run's kappa into every replay.
-// Returns null, or the error of the query.
-const char* is_capturing(void* stream, bool* out);
+  JR_HOST_DEVICE FixedJump ready() const { return *this; }
+
+  template <bool kHasCap>
+  JR_HOST_DEVICE Bits apply(Bits z) const {
+    return jump_relu<kHasCap>(z, jump);
+  }
+};
+
+// kappa in device memory, read when the pass runs. The host cannot refuse a kappa that it does not see, so one that is
+// negative, infinite, NaN or too large for the element type makes every result NaN.
+template <class E>
+struct KappaInMemory {
+  using Bits = typename E::Bits;
+  const float* kappa;
+  Bits cap;
+
+  struct Ready {
+    Jump<Bits> jump;
+    bool valid;
+
+    template <bool kHasCap>
+    JR_HOST_DEVICE Bits apply(Bits z) const {
+      return valid ? jump_relu<kHasCap>(z, jump) : E::kNan;
+    }
+  };
+
+  JR_HOST_DEVICE Ready ready() const {
+    const float value = *kappa + 0.0f;  // -0 becomes +0, whose bits are the ones the comparison expects
+    const Bits rounded = E::round(value);
+    return {make_jump<Bits>(rounded, E::kInfinity, cap), value >= 0 && rounded < E::kInfinity};
+  }
+};
+
+// Queues out[i] = J(in[i]) for i < count on a CUDA stream. `in` and `out` are device memory, the same buffer or apart.
+// Returns null, or the error of the launch as a text that needs no freeing. Instantiated for FixedJump and KappaInMemory
+// of the four element types.
+template <class Site>
+const char* launch_pass(void* stream, const typename Site::Bits* in, typename Site::Bits* out, std::uint64_t count,
+                        const Site& site, bool has_cap);
 
 }  // namespace jr

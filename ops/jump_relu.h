@@ -32,7 +32,7 @@ struct Jump {
 };
 
 template <class Bits>
-Jump<Bits> make_jump(Bits kappa, Bits infinity, Bits cap) {
+JR_HOST_DEVICE Jump<Bits> make_jump(Bits kappa, Bits infinity, Bits cap) {
   using Unsigned = std::make_unsigned_t<Bits>;
   const Unsigned sign = static_cast<Unsigned>(Unsigned{1} << (8 * sizeof(Bits) - 1));
   const Unsigned first = static_cast<Unsigned>(static_cast<Unsigned>(kappa) + 1u);
@@ -49,12 +49,13 @@ JR_HOST_DEVICE Bits jump_relu(Bits z, const Jump<Bits>& jump) {
   return kHasCap && kept > jump.cap ? jump.cap : kept;
 }
 
-// Element types: the bits they are computed on, +inf, and the rounding (to nearest, ties to even) of a float >= 0.
+// Element types: the bits they are computed on, +inf, a NaN, and the rounding (to nearest, ties to even) of a float >= 0.
 struct Float32 {
   using Bits = std::int32_t;
   static constexpr Bits kInfinity = 0x7F800000;
+  static constexpr Bits kNan = 0x7FC00000;
   static constexpr const char* kName = "float";
-  static Bits round(float value) {
+  JR_HOST_DEVICE static Bits round(float value) {
     Bits bits;
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
@@ -64,8 +65,9 @@ struct Float32 {
 struct Float64 {
   using Bits = std::int64_t;
   static constexpr Bits kInfinity = 0x7FF0000000000000;
+  static constexpr Bits kNan = 0x7FF8000000000000;
   static constexpr const char* kName = "double";
-  static Bits round(float value) {
+  JR_HOST_DEVICE static Bits round(float value) {
     const double wide = value;
     Bits bits;
     std::memcpy(&bits, &wide, sizeof bits);
@@ -76,8 +78,9 @@ struct Float64 {
 struct Float16 {
   using Bits = std::int16_t;
   static constexpr Bits kInfinity = 0x7C00;
+  static constexpr Bits kNan = 0x7E00;
   static constexpr const char* kName = "float16";
-  static Bits round(float value) {
+  JR_HOST_DEVICE static Bits round(float value) {
     const auto bits = static_cast<std::uint32_t>(Float32::round(value));
     const std::uint32_t exponent = bits >> 23;
     if (exponent < 102) return 0;  // below half of the smallest subnormal
@@ -96,8 +99,9 @@ struct Float16 {
 struct Bfloat16 {
   using Bits = std::int16_t;
   static constexpr Bits kInfinity = 0x7F80;
+  static constexpr Bits kNan = 0x7FC0;
   static constexpr const char* kName = "bfloat16";
-  static Bits round(float value) {
+  JR_HOST_DEVICE static Bits round(float value) {
     const auto bits = static_cast<std::uint32_t>(Float32::round(value));
     return static_cast<Bits>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
   }

@@ -1,11 +1,20 @@
-// JumpRelu for the CUDA provider.
+// JumpRelu and DrawKappa for the CUDA provider.
+//
+// Nothing here waits for the device or bakes a changing kappa into a launch, so sessions with `enable_cuda_graph` capture
+// every form: a replay reads the kappa that lies in device memory then, or draws a new one.
 #include "jump_relu_cuda.h"
 
+#include "cuda_draw.h"
 #include "cuda_kernel.h"
+#include "draw_kappa.h"
 #include "jump_relu_op.h"
 
 namespace jr {
 namespace {
+
+ort::Status* cuda_status(const ort::Api* api, const std::string& node, const char* error) {
+  return error == nullptr ? nullptr : fail(api, ort::kFail, node + ": CUDA says: " + error);
+}
 
 template <class E, ort::ElementType kType>
 class CudaKernel : public JumpReluKernel<E> {
@@ -17,37 +26,64 @@ class CudaKernel : public JumpReluKernel<E> {
 
   const ort::Api* api() const { return this->runtime().api; }
 
+  ort::Status* initialize(const ort::KernelInfo* info) {
+    ort::Status* status = JumpReluKernel<E>::initialize(info);
+    if (status != nullptr || !this->attributes().has_range) return status;
+    return cuda_status(api(), this->node(), draw_.open());
+  }
+
   ort::Status* compute(ort::KernelContext* context) const {
     Buffers buffers;
     ort::Status* status = open_buffers(this->runtime(), context, &buffers);
     if (status != nullptr || buffers.count == 0) return status;
     void* stream = nullptr;
     status = api()->KernelContext_GetGPUComputeStream(context, &stream);
-    if (status == nullptr && this->kappa_changes()) status = refuse_capture(stream);
-    Jump<Bits> jump{};
-    if (status == nullptr) status = this->jump_of_run(context, &jump);
+    const float* kappa = nullptr;
+    if (status == nullptr) status = kappa_of_run(context, stream, &kappa);
     if (status != nullptr) return status;
-    const char* error = launch_pass<Bits>(stream, static_cast<const Bits*>(buffers.in),
-                                          static_cast<Bits*>(buffers.out), buffers.count, jump, this->has_cap());
-    return cuda_status(error);
+    if (kappa == nullptr) return launch(stream, buffers, FixedJump<E>{this->fixed()});
+    return launch(stream, buffers, KappaInMemory<E>{kappa, this->fixed().cap});
   }
 
  private:
-  // kappa travels as an argument of the launch, so a captured graph would replay the kappa of its capture for good.
-  ort::Status* refuse_capture(void* stream) const {
-    bool capturing = false;
-    const char* error = is_capturing(stream, &capturing);
-    if (error != nullptr) return cuda_status(error);
-    if (!capturing) return nullptr;
-    return fail(api(), ort::kFail,
-                this->node() + ": kappa changes from run to run, and a captured CUDA graph would replay one value; "
-                               "disable enable_cuda_graph or use a fixed kappa");
+  // Where kappa lies on the device; null where it is fixed.
+  ort::Status* kappa_of_run(const ort::KernelContext* context, void* stream, const float** out) const {
+    if (this->has_kappa_input()) return find_kappa_input(this->runtime(), context, this->node(), out);
+    const JumpAttributes& attributes = this->attributes();
+    if (!attributes.has_range) return nullptr;
+    return cuda_status(api(), this->node(), draw_.launch(stream, attributes.low, attributes.high, out));
   }
 
-  ort::Status* cuda_status(const char* error) const {
-    if (error == nullptr) return nullptr;
-    return fail(api(), ort::kFail, this->node() + ": CUDA says: " + error);
+  template <class Site>
+  ort::Status* launch(void* stream, const Buffers& buffers, const Site& site) const {
+    const char* error = launch_pass(stream, static_cast<const Bits*>(buffers.in), static_cast<Bits*>(buffers.out),
+                                    buffers.count, site, this->has_cap());
+    return cuda_status(api(), this->node(), error);
   }
+
+  DeviceDraw draw_;
+};
+
+class CudaDrawKappa : public DrawKappaKernel {
+ public:
+  explicit CudaDrawKappa(const Runtime& runtime) : DrawKappaKernel(runtime) {}
+
+  ort::Status* initialize(const ort::KernelInfo* info) {
+    ort::Status* status = DrawKappaKernel::initialize(info);
+    return status != nullptr ? status : cuda_status(api(), node(), draw_.open());
+  }
+
+  ort::Status* compute(ort::KernelContext* context) const {
+    float* out = nullptr;
+    void* stream = nullptr;
+    ort::Status* status = open_output(context, &out);
+    if (status == nullptr) status = api()->KernelContext_GetGPUComputeStream(context, &stream);
+    if (status != nullptr) return status;
+    return cuda_status(api(), node(), draw_.launch(stream, low(), high(), out));
+  }
+
+ private:
+  DeviceDraw draw_;
 };
 
 constexpr const char* kProvider = "CUDAExecutionProvider";
@@ -59,6 +95,7 @@ void add_cuda_entries(const Runtime& runtime, std::vector<OpEntry>* out) {
   out->push_back(jump_relu_entry<CudaKernel<Float64, ort::kDouble>>(runtime, kProvider));
   out->push_back(jump_relu_entry<CudaKernel<Float16, ort::kFloat16>>(runtime, kProvider));
   out->push_back(jump_relu_entry<CudaKernel<Bfloat16, ort::kBfloat16>>(runtime, kProvider));
+  out->push_back(draw_kappa_entry<CudaDrawKappa>(runtime, kProvider));
 }
 
 }  // namespace jr

@@ -67,8 +67,8 @@ ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, B
   return nullptr;
 }
 
-ort::Status* read_kappa_input(const Runtime& runtime, const ort::KernelContext* context, const std::string& node,
-                              float* out) {
+ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, const std::string& node,
+                              const float** out) {
   const ort::Value* value = nullptr;
   std::vector<std::int64_t> storage;
   Shape shape;
@@ -84,7 +84,7 @@ ort::Status* read_kappa_input(const Runtime& runtime, const ort::KernelContext* 
   }
   void* data = nullptr;
   status = data_of(runtime, value, &data);
-  if (status == nullptr) *out = *static_cast<const float*>(data);
+  *out = static_cast<const float*>(data);
   return status;
 }
 

@@ -28,9 +28,9 @@ struct Buffers {
 // Opens input 0 and output 0 of the same shape.
 ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, Buffers* out);
 
-// Reads the float scalar at input 1, which lies in CPU memory for every provider.
-ort::Status* read_kappa_input(const Runtime& runtime, const ort::KernelContext* context, const std::string& node,
-                              float* out);
+// Finds the float at input 1, in the memory of the node's provider.
+ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, const std::string& node,
+                              const float** out);
 
 // Whether the node has an input of this index; an omitted optional input has an empty name.
 bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t index);
@@ -58,21 +58,26 @@ class JumpReluKernel {
 
  protected:
   bool has_cap() const { return attributes_.has_cap; }
-  bool kappa_changes() const { return has_kappa_input_ || attributes_.has_range; }
+  bool has_kappa_input() const { return has_kappa_input_; }
+  const JumpAttributes& attributes() const { return attributes_; }
+  const Jump<Bits>& fixed() const { return fixed_; }
   const Runtime& runtime() const { return runtime_; }
   const std::string& node() const { return node_; }
 
-  // The constants of this run: fixed, read from the second input, or drawn.
+  // The constants of this run: fixed, read from the second input, or drawn; for providers in CPU memory.
   ort::Status* jump_of_run(const ort::KernelContext* context, Jump<Bits>* out) const {
     *out = fixed_;
-    if (!kappa_changes()) return nullptr;
     float kappa = 0;
     if (has_kappa_input_) {
-      ort::Status* status = read_kappa_input(runtime_, context, node_, &kappa);
+      const float* input = nullptr;
+      ort::Status* status = find_kappa_input(runtime_, context, node_, &input);
       if (status != nullptr) return status;
+      kappa = *input;
       std::string wrong = complain_about_kappa(kappa, "the kappa input");
       if (wrong.empty()) wrong = complain_about_overflow(kappa, "the kappa input");
       if (!wrong.empty()) return fail(runtime_.api, ort::kInvalidArgument, node_ + ": " + wrong);
+    } else if (!attributes_.has_range) {
+      return nullptr;
     } else if (!draw_uniform(attributes_.low, attributes_.high, &kappa)) {
       return fail(runtime_.api, ort::kFail, node_ + ": the operating system gives no random numbers");
     }
@@ -115,10 +120,6 @@ OpEntry jump_relu_entry(const Runtime& runtime, const char* provider) {
   entry.GetOutputType = [](const ort::CustomOp*, std::size_t) { return Kernel::kElementType; };
   entry.GetInputCharacteristic = [](const ort::CustomOp*, std::size_t index) {
     return index == 0 ? ort::kRequired : ort::kOptional;
-  };
-  entry.GetInputMemoryType = [](const ort::CustomOp* op, std::size_t index) {
-    const bool on_cpu = static_cast<const OpEntry*>(op)->provider == nullptr;
-    return index == 1 && !on_cpu ? ort::kCpuInput : ort::kDefaultMemory;
   };
   entry.InferOutputShapeFn = infer_same_shape;
   entry.GetMayInplace = reuse_first_input;

@@ -16,6 +16,8 @@ std::string number(float value) {
   return text;
 }
 
+}  // namespace
+
 bool read_entropy(void* out, std::size_t size) {
   auto* bytes = static_cast<unsigned char*>(out);
   while (size > 0) {
@@ -29,8 +31,6 @@ bool read_entropy(void* out, std::size_t size) {
   }
   return true;
 }
-
-}  // namespace
 
 bool draw_uniform(float low, float high, float* out) {
   const double width = static_cast<double>(high) - static_cast<double>(low);

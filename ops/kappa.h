@@ -1,11 +1,15 @@
 // Where a node's kappa comes from, and what counts as a kappa.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "runtime.h"
 
 namespace jr {
+
+// Fills memory from the operating system's entropy. False if there is none.
+bool read_entropy(void* out, std::size_t size);
 
 // One number drawn uniformly from [low, high), from the operating system's entropy. Keeps no state, so threads and
 // forked processes never share a stream. False if the system gives no entropy.

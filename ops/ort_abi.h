@@ -39,7 +39,7 @@ enum ElementType : int { kFloat = 1, kFloat16 = 10, kDouble = 11, kBfloat16 = 16
 enum Characteristic : int { kRequired = 0, kOptional = 1 };
 
 // OrtMemType
-enum MemoryType : int { kCpuInput = -2, kDefaultMemory = 0 };
+enum MemoryType : int { kDefaultMemory = 0 };
 
 // OrtApi
 struct Api {

@@ -26,7 +26,7 @@ ort::Status* build(Registration* registration) {
 #ifdef JR_WITH_CUDA
   add_cuda_entries(registration->runtime, &registration->entries);
 #endif
-  registration->entries.push_back(draw_kappa_entry(registration->runtime));
+  registration->entries.push_back(cpu_draw_kappa_entry(registration->runtime));
   ort::Status* status = api->CreateCustomOpDomain("jr_onnx", &registration->domain);
   for (const OpEntry& entry : registration->entries) {
     if (status == nullptr) status = api->CustomOpDomain_Add(registration->domain, &entry);

@@ -35,6 +35,16 @@ def cxx() -> list[str]:
     pytest.skip("no C++ compiler on this machine")
 
 
+def can_sanitize(cxx: list[str], folder: Path, flag: str) -> bool:
+    """Whether the sanitizer's own library is installed and runs here."""
+    source = folder / "empty.cc"
+    source.write_text("int main() { return 0; }\n")
+    built = subprocess.run([*cxx, flag, str(source), "-o", str(folder / "empty")], capture_output=True, check=False)
+    return (
+        built.returncode == 0 and subprocess.run([folder / "empty"], capture_output=True, check=False).returncode == 0
+    )
+
+
 @pytest.fixture(scope="session")
 def compile_cxx(cxx: list[str], tmp_path_factory: pytest.TempPathFactory) -> Compile:
     """Compile sources of the tests and of ops/ into one program or shared object."""

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.ops.conftest import can_sanitize
+
 SOURCES = (
     "sanitize_driver.cc",
     "runtime.cc",
@@ -19,16 +21,6 @@ SOURCES = (
     "draw_kappa.cc",
     "register.cc",
 )
-
-
-def can_sanitize(cxx: list[str], folder: Path, flag: str) -> bool:
-    """Whether the sanitizer's own library is installed and runs here."""
-    source = folder / "empty.cc"
-    source.write_text("int main() { return 0; }\n")
-    built = subprocess.run([*cxx, flag, str(source), "-o", str(folder / "empty")], capture_output=True, check=False)
-    return (
-        built.returncode == 0 and subprocess.run([folder / "empty"], capture_output=True, check=False).returncode == 0
-    )
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", pytest.param("thread", marks=pytest.mark.slow)])

@@ -1,0 +1,58 @@
+// The CUDA kernels behind a C interface, run thread by thread on the CPU.
+#include "cuda_draw.h"
+#include "cuda_kernel.h"
+#include "cuda_runtime.h"
+
+namespace {
+
+template <class E>
+const char* pass(bool in_memory, bool has_cap, const float* kappa, float cap, const void* in, void* out,
+                 std::uint64_t count) {
+  using Bits = typename E::Bits;
+  const auto* source = static_cast<const Bits*>(in);
+  auto* target = static_cast<Bits*>(out);
+  const Bits cap_bits = has_cap ? E::round(cap) : E::kInfinity;
+  if (in_memory) return jr::launch_pass(nullptr, source, target, count, jr::KappaInMemory<E>{kappa, cap_bits}, has_cap);
+  const jr::FixedJump<E> site{jr::make_jump<Bits>(E::round(*kappa), E::kInfinity, cap_bits)};
+  return jr::launch_pass(nullptr, source, target, count, site, has_cap);
+}
+
+}  // namespace
+
+extern "C" const char* jr_onnx_test_pass(int type, bool in_memory, bool has_cap, const float* kappa, float cap,
+                                         const void* in, void* out, std::uint64_t count) {
+  switch (type) {
+    case 0: return pass<jr::Float32>(in_memory, has_cap, kappa, cap, in, out, count);
+    case 1: return pass<jr::Float64>(in_memory, has_cap, kappa, cap, in, out, count);
+    case 2: return pass<jr::Float16>(in_memory, has_cap, kappa, cap, in, out, count);
+    default: return pass<jr::Bfloat16>(in_memory, has_cap, kappa, cap, in, out, count);
+  }
+}
+
+extern "C" void jr_onnx_test_order(bool backwards, unsigned forced_blocks) {
+  emulated_cuda::backwards = backwards;
+  emulated_cuda::forced_blocks = forced_blocks;
+}
+
+extern "C" unsigned jr_onnx_test_last_blocks() { return emulated_cuda::last_blocks; }
+
+// Draws `count` numbers, one launch each.
+extern "C" const char* jr_onnx_test_draw(float low, float high, float* out, unsigned count) {
+  jr::DeviceDraw draw;
+  const char* error = draw.open();
+  for (unsigned i = 0; i < count && error == nullptr; ++i) {
+    const float* slot = nullptr;
+    error = i % 2 == 0 ? draw.launch(nullptr, low, high, out + i) : draw.launch(nullptr, low, high, &slot);
+    if (slot != nullptr) out[i] = *slot;
+  }
+  return error;
+}
+
+extern "C" void jr_onnx_test_chacha(const std::uint32_t* key, const std::uint32_t* position, std::uint32_t* out) {
+  jr::ChaChaKey chacha_key;
+  for (int i = 0; i < 8; ++i) chacha_key.word[i] = key[i];
+  const std::uint32_t at[4] = {position[0], position[1], position[2], position[3]};
+  std::uint32_t block[16];
+  jr::chacha20_block(chacha_key, at, block);
+  for (int i = 0; i < 16; ++i) out[i] = block[i];
+}
