@@ -108,6 +108,8 @@ class TargetedAPGD(_AutoPGD):
         logits = problem.oracle.logits(problem.images, problem.rows)
         others = logits.scatter(1, problem.aim[:, :1], float("-inf"))
         ranked = others.argsort(dim=1, descending=True, stable=True)
+        # A class that is masked cannot be reached: aim at the best one again.
+        ranked = torch.where(torch.isneginf(others.gather(1, ranked)), ranked[:, :1], ranked)
         return ranked[:, : min(self.targets, logits.shape[1] - 1)]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jr_onnx.attack.noise import Noise
-from jr_onnx.attack.objectives import finite, fooled
+from jr_onnx.attack.objectives import decided, fooled
 from jr_onnx.attack.oracle import Oracle, Tally
 from jr_onnx.attack.target import Target
 
@@ -28,7 +28,7 @@ class Decision:
     Attributes:
         won: Who is fooled (n,).
         rate: Share of the evaluations that were (n,).
-        finite: Whose logits are finite (n,).
+        finite: Who has an answer (n,); a class masked by minus infinity is none.
         logits: Of a model of one answer (n, K); None of a random one.
     """
 
@@ -41,7 +41,7 @@ class Decision:
     def of(cls, logits: Tensor, aim: Tensor) -> Decision:
         """Decide by logits (n, K)."""
         won = fooled(logits, aim)
-        return cls(won, won.double(), finite(logits), logits)
+        return cls(won, won.double(), decided(logits), logits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Judge:
         for number in range(DECISION_DRAWS):
             logits = self._logits(view.draw(self._noise.word("decision draw", number)), pixels)
             rate += fooled(logits, aim) / DECISION_DRAWS
-            good &= finite(logits)
+            good &= decided(logits)
         return Decision((rate >= 0.5) & good, rate, good, None)
 
     def decide_again(

@@ -24,10 +24,18 @@ def aim_of(labels: Tensor, goals: Tensor | None) -> Tensor:
 
 
 def fooled(logits: Tensor, aim: Tensor) -> Tensor:
-    """Tell which samples (N,) an attack has won: finite logits, and another class than the label, or the goal."""
+    """Tell which samples (N,) an attack has won: an answer, and another class than the label, or the goal."""
     predicted = logits.argmax(1)
     won = torch.where(aim[:, 1] == NO_GOAL, predicted != aim[:, 0], predicted == aim[:, 1])
-    return won & finite(logits)
+    return won & decided(logits)
+
+
+def decided(logits: Tensor) -> Tensor:
+    """Tell which samples (N,) have an answer: the largest logit (N, K) is finite, and none is NaN.
+
+    A class at minus infinity is one that is masked and never the answer. See `evaluation.scores.predictions`.
+    """
+    return torch.isfinite(logits.flatten(1).amax(1))
 
 
 def finite(values: Tensor) -> Tensor:
@@ -55,19 +63,35 @@ def margin(logits: Tensor, aim: Tensor) -> Tensor:
 def dlr(logits: Tensor, aim: Tensor) -> Tensor:
     """Return the difference of logits ratio (Croce and Hein, 2020, eq. 6): the margin over z_1 - z_3.
 
-    It does not change when logits are scaled, so that a saturated softmax cannot hide the gradient.
+    It does not change when logits are scaled, so that a saturated softmax cannot hide the gradient. Classes at minus
+    infinity do not count; where they leave fewer than three, it is the margin.
     """
     _require_classes(logits, 3, "DLR")
-    ordered = logits.sort(dim=1, descending=True).values
-    return margin(logits, aim) / (ordered[:, 0] - ordered[:, 2]).clamp_min(1e-12)
+    ordered = _unmasked(logits)
+    return margin(logits, aim) / _scale(logits, ordered[:, 0] - ordered[:, 2], 3)
 
 
 def dlr_targeted(logits: Tensor, aim: Tensor) -> Tensor:
     """Return the targeted DLR (Croce and Hein, 2020, eq. 7): (z_t - z_y) / (z_1 - (z_3 + z_4) / 2)."""
     _require_classes(logits, 4, "targeted DLR")
+    ordered = _unmasked(logits)
+    return towards(logits, aim) / _scale(logits, ordered[:, 0] - 0.5 * (ordered[:, 2] + ordered[:, 3]), 4)
+
+
+def _scale(logits: Tensor, scale: Tensor, least: int) -> Tensor:
+    """Return what to divide by (N,): 1 where fewer than `least` classes are open, whose ratio would be constant."""
+    few = torch.isfinite(logits).sum(1) < least
+    return torch.where(few, torch.ones_like(scale), scale.clamp_min(1e-12))
+
+
+def _unmasked(logits: Tensor) -> Tensor:
+    """Sort logits (N, K) in falling order; those at minus infinity take the value of the least finite one."""
     ordered = logits.sort(dim=1, descending=True).values
-    scale = ordered[:, 0] - 0.5 * (ordered[:, 2] + ordered[:, 3])
-    return towards(logits, aim) / scale.clamp_min(1e-12)
+    masked = torch.isneginf(ordered)
+    if not bool(masked.any()):
+        return ordered
+    least = torch.where(masked, float("inf"), ordered).amin(1, keepdim=True)
+    return torch.where(masked, least, ordered)
 
 
 def towards(logits: Tensor, aim: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from jr_onnx.attack.cpu import slices
 from jr_onnx.attack.noise import Noise
-from jr_onnx.attack.objectives import Objective, finite
+from jr_onnx.attack.objectives import Objective, decided
 from jr_onnx.attack.seen import Seen
 from jr_onnx.attack.target import Target
 
@@ -152,7 +152,7 @@ class Oracle:
 
     def _take_down(self, x: Tensor, rows: Tensor, judged: Tensor, final: Tensor | None = None) -> None:
         self._step += 1
-        self.tally.nonfinite[rows[~finite(judged)]] += 1
+        self.tally.nonfinite[rows[~decided(judged)]] += 1
         if self.seen is not None:
             self.seen.note(x, rows, judged, final)
 

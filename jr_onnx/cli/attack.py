@@ -113,7 +113,8 @@ if TYPE_CHECKING:
     help="Folder for results; a run goes on where it was.  [default: MODEL.attack beside it]",
 )
 @json_option
-def command(as_json: bool, **given: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     """Attack MODEL and its retrofit with the same suite, and say what the results are worth.
 
     MODEL is an original (give --kappa, --kappa-map or --random) or a retrofit. Every adversarial example is run again
@@ -132,6 +133,7 @@ def command(as_json: bool, **given: Any) -> None:
     from jr_onnx.modelfile import atomic_write
     from jr_onnx.records import dumps
 
+    _refuse_ignored(context, given)
     request = _request(given)
     prepared = prepare(request)
     for note in prepared.notes:
@@ -147,6 +149,34 @@ def command(as_json: bool, **given: Any) -> None:
     else:
         show(evaluation)
     say(f"results: {request.out}; {next_step('report', request.out)}")
+
+
+def _refuse_ignored(context: click.Context, given: dict[str, Any]) -> None:
+    """Refuse options that the chosen suite does not look at, rather than let them be believed."""
+    from jr_onnx.errors import InputError
+
+    suite, ignored = given["suite_name"], []
+    if suite == "paper" and not given["transfer_from"]:
+        ignored += ["norm", "eps", "units"]
+    if suite == "adaptive" or given["black_box"]:
+        ignored += ["paper_steps", "trust_steps"]
+    if given["black_box"]:
+        ignored += ["transfer_from"]
+    named = [
+        f"--{name.replace('_', '-')}"
+        for name in ignored
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+    ]
+    if suite == "paper" and given["black_box"]:
+        raise InputError(
+            "no attack of the suite paper is a black-box attack", hint="Use --suite adaptive with --black-box"
+        )
+    if named:
+        way = "--black-box" if given["black_box"] and suite != "paper" else f"the suite {suite}"
+        raise InputError(
+            f"{' and '.join(named)} would change nothing: {way} does not use {'it' if len(named) == 1 else 'them'}",
+            hint="Leave it out, or choose another --suite",
+        )
 
 
 def _request(given: dict[str, Any]) -> Request:

@@ -113,20 +113,11 @@ def _show_verdict(figures: ModelFigures) -> None:
     verdict = figures.verdict
     raised = [flag for flag in verdict.flags if flag.raised]
     unchecked = [flag.name for flag in verdict.flags if not flag.checked]
-    click.echo(f"\nmasking verdict, {figures.model}: {headline(figures)}")
+    click.echo(f"\nmasking verdict, {figures.model}: {verdict.headline}")
     for flag in raised:
         click.echo(f"  {flag.name}: {flag.evidence} (p {flag.p_value:.1g}). {flag.remedy}.")
     if unchecked:
         click.echo(f"  not checked by this suite: {', '.join(unchecked)}")
-
-
-def headline(figures: ModelFigures) -> str:
-    """Say a verdict in a few words."""
-    if figures.verdict.masked:
-        return "GRADIENTS ARE MASKED"
-    if not any(flag.checked for flag in figures.verdict.flags):
-        return "nothing to judge by in this suite"
-    return "no sign of masking"
 
 
 def _warn_of_the_data(evaluation: Evaluation) -> None:

@@ -69,16 +69,30 @@ class Flag(Record):
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Record):
-    """All flags of one model."""
+    """All flags of one model.
+
+    Attributes:
+        model: Its label.
+        flags: One per sign.
+        not_judged: Why the absence of flags says nothing; "" where it says that no sign was found.
+    """
 
     SCHEMA: ClassVar[str] = "jr_onnx.masking_verdict/1"
     model: str
     flags: tuple[Flag, ...]
+    not_judged: str = ""
 
     @property
     def masked(self) -> bool:
         """Whether any flag is raised."""
         return any(flag.raised for flag in self.flags)
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words."""
+        if self.masked:
+            return "GRADIENTS ARE MASKED"
+        return f"not judged: {self.not_judged}" if self.not_judged else "no sign of masking"
 
 
 def judge(outcomes: Sequence[Outcome]) -> Verdict:
@@ -104,7 +118,19 @@ def judge(outcomes: Sequence[Outcome]) -> Verdict:
     if outcomes and not any(np.any(item.attacked) for item in outcomes):
         # No attack had anything to do, so no result says a thing about gradients.
         flags = tuple(replace(flag, raised=False, checked=False, evidence=_NOTHING_ATTACKED) for flag in flags)
-    return Verdict(model, flags)
+    return Verdict(model, flags, _why_not_judged(outcomes))
+
+
+def _why_not_judged(outcomes: Sequence[Outcome]) -> str:
+    """Say why no flag would be no all-clear: only an attack that adapts to the model can find nothing."""
+    if not any(np.any(item.attacked) for item in outcomes):
+        return _NOTHING_ATTACKED
+    adaptive = [item for item in outcomes if item.protocol == "adaptive"]
+    if not adaptive:
+        return "this suite is not adaptive"
+    if not any(item.view == "exact" for item in adaptive):
+        return "no attack had gradients, so none could be hidden from it"
+    return ""
 
 
 def surrogate_beats_exact(outcomes: list[Outcome]) -> Flag:

@@ -114,7 +114,7 @@ class Comparison(Record):
 
     Attributes:
         what: "clean accuracy", or a worst case.
-        difference: Of the shares, with a 95 % paired bootstrap interval.
+        difference: Of the shares, with Tango's 95 % score interval for paired samples.
         p_value: McNemar's exact test, two-sided.
     """
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from jr_onnx.attack.suite.contender import further_inputs, open_session
 from jr_onnx.data import ImageData, InputAdapter, Preprocessing
+from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
 from jr_onnx.rewrite import rewrite
 
@@ -61,7 +62,7 @@ class CleanAccuracy:
         self._batch = self._adapter.fixed_batch or batch
 
     def right(self, kappa: float) -> Bools:
-        """Return which samples (N,) are classified correctly, with finite scores."""
+        """Return which samples (N,) are classified correctly."""
         feed = np.asarray(kappa, dtype=self._kappa_type)
         parts = []
         for images, labels in self._data.batches(self._batch):
@@ -71,7 +72,7 @@ class CleanAccuracy:
             feeds = {self._name: self._adapter.to_model(images), **self._further.feed(len(images))}
             (scores,) = self._session.run([self._output], {**feeds, DEFAULT_INPUT_NAME: feed})
             scores = np.asarray(scores).reshape(len(images), -1)[:count]
-            parts.append((scores.argmax(axis=1) == labels) & np.isfinite(scores).all(axis=1))
+            parts.append(predictions(scores) == labels)
         result: Bools = np.concatenate(parts)
         return result
 

@@ -17,7 +17,7 @@ from jr_onnx.attack.suite.setup import device_of, trusted_module
 from jr_onnx.attack.target import TorchTarget
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError
-from jr_onnx.evaluation.statistics import binomial_tail
+from jr_onnx.evaluation.statistics import binomial_tail, paired_difference
 from jr_onnx.evaluation.store import host, versions
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.rewrite import restore
@@ -225,7 +225,7 @@ class _Search:
         if self.base is None:
             self.base = accuracy, scores
         before, reference = self.base
-        low, high = _interval(scores - reference, self.request.objective.seed)
+        low, high = _interval(scores, reference, self.request.objective.seed)
         more, less = int(np.sum(scores > reference)), int(np.sum(scores < reference))
         self.measured += 1
         self._count(what or f"kappa {kappa:g}")
@@ -284,7 +284,12 @@ def default_grid(net: OnnxModule, target: TorchTarget, data: ImageData) -> tuple
     return tuple(float(f"{value:.2g}") for value in np.quantile(np.concatenate(parts), QUANTILES))
 
 
-def _interval(differences: Floats, seed: int) -> tuple[float, float]:
+def _interval(scores: Floats, reference: Floats, seed: int) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of paired differences: exact for yes and no, else by bootstrap."""
+    if set(np.unique(np.concatenate([scores, reference]))) <= {0.0, 1.0}:
+        _, low, high = paired_difference(scores > 0, reference > 0)
+        return low, high
+    differences = scores - reference
     generator = np.random.default_rng(seed)
     rows = generator.integers(0, len(differences), size=(_ROUNDS, len(differences)))
     low, high = np.quantile(differences[rows].mean(axis=1), [0.025, 0.975])

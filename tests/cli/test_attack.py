@@ -14,6 +14,7 @@ import pytest
 
 from jr_onnx import provenance
 from jr_onnx.attack.judging import DECISION_DRAWS
+from jr_onnx.attack.suite import plan
 from jr_onnx.cli.progress import progress
 from jr_onnx.cli.tune import _step
 from jr_onnx.evaluation.summary import Evaluation
@@ -230,4 +231,41 @@ def test_data_that_do_not_fit_the_model_are_noticed(jr: Run, files: tuple[Path, 
     found = attack(jr, (model, wrong), "--kappa", "0", "--limit", "12")
     assert found.exit_code == 0, found.err
     assert "the original classifies only 0.0% of the clean images correctly" in found.err
-    assert "masking verdict, original: nothing to judge by" in found.out
+    assert "masking verdict, original: not judged: no image was classified correctly" in found.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--suite", "paper", "--norm", "l2"), "--norm would change nothing: the suite paper does not use it"),
+        (("--suite", "paper", "--units", "pixel"), "--units would change nothing"),
+        (("--paper-steps", "3"), "--paper-steps would change nothing: the suite adaptive does not use it"),
+        (
+            ("--black-box", "--transfer-from", "0.2"),
+            "--transfer-from would change nothing: --black-box does not use it",
+        ),
+        (("--suite", "paper", "--black-box"), "no attack of the suite paper is a black-box attack"),
+    ],
+)
+def test_options_that_a_suite_ignores_are_refused(
+    jr: Run, files: tuple[Path, Path], words: tuple[str, ...], message: str
+) -> None:
+    model, data = files
+    found = jr("attack", model, "--data", f"npz:{data}?layout=NCHW", "--kappa", "0.3", *words)
+    assert found.exit_code == 2
+    assert message in found.err
+
+
+def test_the_paper_suite_judges_nothing(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    model, data = files
+    words = ("--paper-steps", "3", "--trust-steps", "3", "--device", "cpu", "--limit", "12")
+    with small.patched(plan.suite):
+        found = jr("attack", model, "--data", f"npz:{data}?layout=NCHW", "--kappa", "0", "--suite", "paper", *words)
+    assert found.exit_code == 0, found.err
+    assert found.out.count("not judged: this suite is not adaptive") == 2
+    assert "no sign of masking" not in found.out
+    folder = tmp_path / "small.attack"
+    saved = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    assert saved["models"][0]["verdict"]["not_judged"] == "this suite is not adaptive"
+    assert jr("report", folder, "-o", tmp_path / "page.html").exit_code == 0
+    assert "not judged: this suite is not adaptive" in (tmp_path / "page.html").read_text(encoding="utf-8")

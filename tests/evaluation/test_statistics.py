@@ -10,6 +10,7 @@ from scipy import stats
 
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.statistics import (
+    area_interval,
     binomial_tail,
     mcnemar,
     mcnemar_one_sided,
@@ -56,12 +57,47 @@ def test_mcnemar_counts_only_discordant_pairs() -> None:
 def test_paired_difference_covers_the_truth() -> None:
     generator = np.random.default_rng(3)
     covered = 0
-    for seed in range(100):
+    for _ in range(100):
         one = generator.random(300) < 0.6
         other = one ^ (generator.random(300) < 0.2)
-        _, low, high = paired_difference(one, other, seed=seed)
+        _, low, high = paired_difference(one, other)
         covered += low <= 0.6 - (0.6 * 0.8 + 0.4 * 0.2) <= high
     assert covered >= 88  # 95 expected; 88 is three standard deviations below
+
+
+def test_a_paired_difference_of_nobody_or_of_everybody_is_as_sure_as_wilson() -> None:
+    nobody, everybody = np.zeros(50, dtype=bool), np.ones(50, dtype=bool)
+    none = paired_difference(nobody, nobody)
+    assert none == pytest.approx((0.0, -wilson(0, 50)[1], wilson(0, 50)[1]), abs=1e-9)
+    assert paired_difference(everybody, everybody) == pytest.approx(none, abs=1e-9)
+    middle, low, high = paired_difference(everybody, nobody)
+    assert (middle, high) == (1.0, 1.0)
+    assert 0.5 < low < 0.95
+    assert paired_difference(nobody[:0], nobody[:0]) == (0.0, -1.0, 1.0)
+
+
+def test_a_paired_difference_ends_where_the_score_test_rejects() -> None:
+    one, other = np.arange(40) < 12, (np.arange(40) >= 12) & (np.arange(40) < 15)
+    _, low, high = paired_difference(one, other)
+
+    def statistic(delta: float) -> float:
+        # The likelihood of 12, 3 and 25 under plus - minus = delta, maximised over minus on a fine grid.
+        minus = np.linspace(max(0.0, -delta) + 1e-9, (1 - delta) / 2 - 1e-9, 400_001)
+        best = minus[np.argmax(12 * np.log(minus + delta) + 3 * np.log(minus) + 25 * np.log(1 - 2 * minus - delta))]
+        return float((12 - 3 - 40 * delta) / math.sqrt(40 * (2 * best + delta * (1 - delta))))
+
+    assert statistic(low) == pytest.approx(1.96, abs=1e-3)
+    assert statistic(high) == pytest.approx(-1.96, abs=1e-3)
+
+
+def test_an_area_of_one_has_an_interval_that_shrinks_with_the_images() -> None:
+    few, many = area_interval(1.0, 10), area_interval(1.0, 100)
+    assert few[1] == many[1] == 1.0
+    assert 0.7 < few[0] < many[0] < 1.0
+    low, high = area_interval(0.0, 10)
+    assert (low, high) == pytest.approx((0.0, 1 - few[0]))
+    low, high = area_interval(0.9, 50)
+    assert low < 0.9 < high
 
 
 def test_sign_test_takes_failures_for_infinite() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from jr_onnx.attack.target import ArrayTarget, TorchTarget
 from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing
 from jr_onnx.errors import InputError, JrError, ModelError, one_line, require
+from jr_onnx.evaluation.scores import predictions
 from jr_onnx.torchnet.module import OnnxModule
 
 SERVED_DRAWS = 32
@@ -142,13 +143,11 @@ class ServedModel:
         return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
 
     def misclassifies(self, pixels: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Tell which images (N,) the served model gets wrong; non-finite scores are wrong answers."""
+        """Tell which images (N,) the served model gets wrong; no answer is a wrong one."""
         wrong = np.zeros(len(pixels), dtype=np.float64)
         runs = SERVED_DRAWS if self.random else 1
         for _ in range(runs):
-            scores = self.logits(pixels)
-            bad = (scores.argmax(axis=1) != labels) | ~np.isfinite(scores).all(axis=1)
-            wrong += bad / runs
+            wrong += (predictions(self.logits(pixels)) != labels) / runs
         result: npt.NDArray[np.bool_] = wrong >= 0.5
         return result
 
