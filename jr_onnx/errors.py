@@ -89,6 +89,12 @@ class VerificationError(JrError):
     exit_code = 1
 
 
+class ModelNotRunError(VerificationError):
+    """What could be compared agreed, but the model itself ran nowhere, so it is not verified."""
+
+    exit_code = 9
+
+
 class MissingExtraError(JrError):
     """An optional dependency is not installed."""
 

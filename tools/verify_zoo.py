@@ -157,7 +157,7 @@ def _row(row: Outcome, result: RewriteResult, report: VerifyReport, seconds: flo
     gaps = sorted({f"{item.what} ({_short(item.detail)})" for item in report.not_run})
     words = f"{passed} checks passed" + (f", not run: {'; '.join(gaps)}" if gaps else "")
     if not report:
-        words = f"FAILED: {report.failures[0]}" if report.failures else "FAILED: nothing could be compared"
+        words = f"FAILED: {report.failures[0]}" if report.failures else f"model not run: {report.reason}"
     return replace(
         row,
         sites=", ".join(f"{count} {form}" for form, count in sorted(forms.items())),
@@ -167,7 +167,7 @@ def _row(row: Outcome, result: RewriteResult, report: VerifyReport, seconds: flo
         flips=str(report.flips),
         verdict=words,
         seconds=seconds,
-        status="verified" if report else "failed",
+        status="not run" if report.conclusion == "model not run" else report.conclusion,
     )
 
 
@@ -198,8 +198,8 @@ def _line(outcome: Outcome) -> str:
 def summary(outcomes: Sequence[Outcome]) -> str:
     """Return the counts in one line."""
     counts = Counter(outcome.status for outcome in outcomes)
-    names = ("verified", "no site", "refused", "unusable", "failed")
-    rewritten = counts["verified"] + counts["failed"]
+    names = ("verified", "not run", "no site", "refused", "unusable", "failed")
+    rewritten = counts["verified"] + counts["not run"] + counts["failed"]
     return f"rewritten {rewritten}, " + ", ".join(f"{name} {counts[name]}" for name in names)
 
 

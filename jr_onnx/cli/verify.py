@@ -15,6 +15,17 @@ if TYPE_CHECKING:
     from jr_onnx.verify.torch_side import TorchReport
 
 
+_HEADLINE = {
+    "verified": "verified",
+    "failed": "NOT VERIFIED",
+    "model not run": "SITES PROVED, MODEL NOT RUN",
+}
+_HINT = {
+    True: "A file that does not load proves nothing and cannot be deployed: mend the original, and rewrite it again",
+    False: "Verify it where ONNX Runtime has what the model needs",
+}
+
+
 @click.command("verify")
 @model_argument
 @click.argument("original", type=click.Path(path_type=Path), required=False)
@@ -57,9 +68,10 @@ def command(
     Every site is tried with the jump, its neighbouring floats and all special values; the whole model is compared with
     the original at kappa 0, with every other lowering, and with a reference run. Give ORIGINAL to prove as well that
     nothing else changed; without it the original is restored from the retrofit's provenance. Leaves with exit code 1
-    where anything disagrees, and 8 where the original itself does not run on the inputs.
+    where anything disagrees, 8 where the original itself does not run on the inputs, and 9 where the sites are proved
+    but the model was not run, because ONNX Runtime loads neither it nor the original.
     """
-    from jr_onnx.errors import InputError, VerificationError
+    from jr_onnx.errors import InputError, ModelNotRunError, VerificationError
     from jr_onnx.verify import InputWish, verify
     from jr_onnx.verify.options import parse_shapes, parse_values
 
@@ -80,6 +92,10 @@ def command(
         _show(report)
         if network is not None:
             _show_torch(network)
+    if report.conclusion == "model not run":
+        raise ModelNotRunError(
+            f"{model} is not verified: the model was not run: {report.reason}", hint=_HINT[report.broken]
+        )
     if not report:
         for failure in report.failures[1:]:
             say(str(failure))
@@ -100,6 +116,11 @@ def _verify_torch(model: Path, kappa: float | None, wish: InputWish, network: st
 
     images = batch_of_images(load(model).proto, wish)
     return verify_torch(network, weights, model, images, kappa=kappa, seed=wish.seed, raise_on_failure=False)
+
+
+def _headline(report: VerifyReport) -> str:
+    where = " in ONNX's evaluator, not on ONNX Runtime" if report and report.not_loaded else ""
+    return _HEADLINE[report.conclusion] + where
 
 
 def _show(report: VerifyReport) -> None:
@@ -123,7 +144,7 @@ def _show(report: VerifyReport) -> None:
     passed = sum(check.verdict == "passed" for check in report.checks)
     failed = sum(check.verdict == "failed" for check in report.checks)
     tell(
-        f"{'verified' if report else 'NOT VERIFIED'}: {counted(report.sites, 'site')}, kappa {report.kappa}; "
+        f"{_headline(report)}: {counted(report.sites, 'site')}, kappa {report.kappa}; "
         f"{counted(passed, 'check')} passed, {failed} failed, {len(report.not_run)} not run, "
         f"{counted(report.flips, 'flip')}; original {report.original}; inputs {report.inputs}"
     )

@@ -29,8 +29,30 @@ class CannotLoadError(JrError):
     """An evaluator cannot load a model: an operator, a type or a version it does not know."""
 
 
-class NoKernelError(CannotLoadError):
+class LackingError(CannotLoadError):
+    """This ONNX Runtime lacks what a model needs: a kernel, an operator, a version; the file may be sound."""
+
+
+class NoKernelError(LackingError):
     """ONNX Runtime knows the operator and has no kernel for its type on this machine."""
+
+
+class UnknownOperatorError(LackingError):
+    """An operator that neither ONNX Runtime nor the file defines: its library, or its function, is missing."""
+
+
+class TooNewError(LackingError):
+    """An IR version or operator set that this ONNX Runtime does not know yet."""
+
+
+# Words of ONNX Runtime's complaints, whose status codes do not tell these causes apart.
+_LACKING: tuple[tuple[str, type[LackingError]], ...] = (
+    ("NOT_IMPLEMENTED", NoKernelError),
+    ("is not a registered function/op", UnknownOperatorError),
+    ("No Op registered for", UnknownOperatorError),
+    ("Unsupported model IR version", TooNewError),
+    ("*guarantees* support for models stamped with", TooNewError),
+)
 
 
 class CannotRunError(JrError):
@@ -76,7 +98,8 @@ class OrtSession:
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        CannotLoadError: ONNX Runtime cannot load the model.
+        LackingError: ONNX Runtime lacks what the model needs.
+        CannotLoadError: ONNX Runtime cannot load the model for another reason: the file is broken.
     """
 
     def __init__(self, model: Runnable, level: Level, *, written: Path | None = None) -> None:
@@ -99,8 +122,7 @@ class OrtSession:
         except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
             if isinstance(error, JrError):
                 raise
-            kind = NoKernelError if "NOT_IMPLEMENTED" in str(error) else CannotLoadError
-            raise kind(f"ONNX Runtime cannot load {model.name}: {one_line(error)}") from error
+            raise _kind(str(error))(f"ONNX Runtime cannot load {model.name}: {one_line(error)}") from error
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Any]:
         """Return the outputs, all in the model's order or those that are named.
@@ -113,6 +135,19 @@ class OrtSession:
         except Exception as error:
             raise CannotRunError(f"ONNX Runtime cannot run {self.name}: {one_line(error)}") from error
         return result
+
+
+def loads(model: Runnable) -> bool:
+    """Tell whether ONNX Runtime loads a model as it is."""
+    try:
+        OrtSession(model, "plain")
+    except CannotLoadError:
+        return False
+    return True
+
+
+def _kind(complaint: str) -> type[CannotLoadError]:
+    return next((kind for words, kind in _LACKING if words in complaint), CannotLoadError)
 
 
 def _source(model: Runnable, options: Any) -> str | bytes:

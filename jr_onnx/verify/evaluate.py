@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Feeds, Level, OrtSession, Runnable
+from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Feeds, LackingError, Level, OrtSession, Runnable
 from jr_onnx.verify.compare import largest_difference
 from jr_onnx.verify.inputs import Sample
 from jr_onnx.verify.report import Check, Failure
@@ -27,11 +27,18 @@ class Findings:
     checks: list[Check] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    not_loaded: str = ""
+    broken: bool = False
 
     def add(self, check: Check, *failures: Failure) -> None:
         """Enter one comparison and its disagreements."""
         self.checks.append(check)
         self.failures.extend(failures)
+
+    def not_loading(self, error: CannotLoadError) -> None:
+        """Enter that ONNX Runtime does not load the original or the retrofit."""
+        self.not_loaded = error.message
+        self.broken = not isinstance(error, LackingError)
 
     def not_run(self, what: str, compared: str, reason: str) -> None:
         """Enter a comparison that could not be made."""
@@ -141,6 +148,10 @@ def evaluate_original(original: Runnable, samples: list[Sample], seed: int) -> t
 
 
 def is_deterministic(original: Runnable, sample: Sample) -> bool:
-    """Tell whether a second session gives the same values; a model that draws random numbers does not."""
-    first, second = (OrtSession(original, "plain").run(sample) for _ in range(2))
+    """Tell whether a second run gives the same values; a model that draws random numbers does not.
+
+    Both are of one session: every new session of a process draws the same numbers again.
+    """
+    session = OrtSession(original, "plain")
+    first, second = (session.run(sample) for _ in range(2))
     return all(largest_difference(one, other) == 0 for one, other in zip(first, second, strict=True))

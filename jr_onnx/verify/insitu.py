@@ -43,13 +43,13 @@ class _Run:
     outputs: list[Any]
 
 
-def check_in_situ(case: Case, file: Variant, feeds: Sequence[Sample] | None = None) -> None:
+def check_in_situ(case: Case, file: Variant, *, alone: str = "") -> None:
     """Check the sites in place, and the original between them.
 
     Args:
         case: The comparison's material.
         file: The retrofit.
-        feeds: What the retrofit is fed instead of the samples, for instance with a run-time kappa.
+        alone: Why the original between the sites cannot be compared; "" where it can.
     """
     groups = [group for group in file.groups if group.in_main_graph]
     compared = f"{file.name} with NumPy's J"
@@ -62,7 +62,7 @@ def check_in_situ(case: Case, file: Variant, feeds: Sequence[Sample] | None = No
     names = _names(groups)
     try:
         session = OrtSession(exposed_runnable(file, names), "plain")
-        runs = [_run(session, case, names, sample) for sample in (feeds or case.samples)]
+        runs = [_run(session, case, names, sample) for sample in case.samples]
     except (CannotLoadError, CannotRunError) as error:
         case.findings.not_run(_IN_PLACE, compared, error.message)
         case.findings.not_run(_BETWEEN, "the original with its sites cut out", error.message)
@@ -70,6 +70,9 @@ def check_in_situ(case: Case, file: Variant, feeds: Sequence[Sample] | None = No
     del session
     _check_jumps(case, compared, groups, runs, hidden)
     _check_drawn(case, file, groups, runs)
+    if alone:
+        case.findings.not_run(_BETWEEN, "the original with its sites cut out", alone)
+        return
     if hidden:
         reason = f"{hidden} sites stand in functions or sub-graphs and cannot be cut out"
         case.findings.not_run(_BETWEEN, "the original with its sites cut out", reason)

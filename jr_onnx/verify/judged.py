@@ -28,6 +28,8 @@ def judged_comparison(
     compared: str,
     pair: tuple[Outputs, Outputs],
     trace: Callable[[Sample], list[SiteTrace]],
+    *,
+    detail: str = "",
 ) -> None:
     """Compare two evaluations of all samples within the bound, and judge what exceeds it.
 
@@ -37,6 +39,7 @@ def judged_comparison(
         compared: What with what.
         pair: The outputs.
         trace: Returns the pre-activations of a sample in both evaluations; called only beyond the bound.
+        detail: Why the two may differ by rounding.
     """
     tally = FlipTally()
     bounds = case.bounds()
@@ -49,7 +52,7 @@ def judged_comparison(
         tally.add(verdict)
         if verdict.outcome == "different":
             failures.append(Failure(what, "", sample_words(number), seen.one, seen.other, verdict.reason))
-    enter_tally(case, what, compared, tally, worst, bounds, failures)
+    enter_tally(case, what, compared, tally, worst, bounds, failures, detail=detail)
 
 
 def enter_tally(
@@ -60,13 +63,15 @@ def enter_tally(
     worst: Difference,
     bounds: Sequence[Bound],
     failures: Sequence[Failure],
+    *,
+    detail: str = "",
 ) -> None:
     """Enter a comparison in which flips were counted."""
     listed = list(failures)
     if not tally.passed and not listed:
         listed.append(Failure(what, tally.flips[0].site, "", "", "", tally.reason()))
-    detail = "" if not tally.flips else f"first flip: {tally.flips[0]}"
-    detail = "; ".join(part for part in (loose_words(bounds), detail) if part)
+    flip = "" if not tally.flips else f"first flip: {tally.flips[0]}"
+    detail = "; ".join(part for part in (detail, loose_words(bounds), flip) if part)
     verdict: Verdict = "passed" if tally.passed else "failed"
     bound = max((bound.value for bound in bounds), default=0.0)
     check = Check(what, compared, tally.runs, worst.size, bound, len(tally.flips), verdict, detail)

@@ -17,7 +17,7 @@ from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, R
 from jr_onnx.verify.compare import NO_DIFFERENCE, difference
 from jr_onnx.verify.evaluate import Findings
 from jr_onnx.verify.evaluator_form import evaluator_form
-from jr_onnx.verify.inputs import Inputs, InputWish, Sample, make_inputs
+from jr_onnx.verify.inputs import Inputs, InputsError, InputWish, Sample, make_inputs
 from jr_onnx.verify.marked import marked
 from jr_onnx.verify.report import Check, Failure, Verdict
 from jr_onnx.verify.subject import Subject
@@ -47,7 +47,11 @@ def check_without_ort(
     except CannotLoadError as error:
         findings.not_run(_WHAT, "ONNX's reference evaluator", error.message)
         return Inputs([], "none")
-    used = _inputs(subject, control, inputs, count, wish)
+    try:
+        used = _inputs(subject, control, inputs, count, wish)
+    except InputsError as error:
+        findings.not_run(_WHAT, "ONNX's reference evaluator", str(error))
+        return Inputs([], "none")
     members = [(member, jumping, "kappa") for member in (file, *others) if not member.runnable.library]
     members += [(member, control, "kappa 0") for member in zeros if not member.runnable.library]
     for member, reference, setting in members:

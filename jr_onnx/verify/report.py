@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from jr_onnx.records import Record
 
 Verdict = Literal["passed", "failed", "not run"]
+Conclusion = Literal["verified", "failed", "model not run"]
+
+_WHOLE_MODEL = (
+    "kappa 0, ", "kappa, ", "kappa given at run time", "sites in place", "between the sites",
+    "reference run", "whole model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,11 @@ class Check(Record):
     flips: int
     verdict: Verdict
     detail: str = ""
+
+    @property
+    def of_whole_model(self) -> bool:
+        """Whether it passes only where the model itself ran; the others look at the file, or at single sites."""
+        return self.what.startswith(_WHOLE_MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +96,13 @@ class VerifyReport(Record):
         checks: All comparisons.
         failures: The disagreements; empty if all passed.
         notes: What the reader should know.
+        not_loaded: Why ONNX Runtime does not load the original or the retrofit; "" if it loads both.
+        broken: Whether that is the fault of the file, not of what this ONNX Runtime lacks.
+        conclusion: The verdict on everything: verified, failed, or model not run (the sites are proved, the model
+            was not run); derived from the rest.
     """
 
-    SCHEMA: ClassVar[str] = "jr_onnx.verify_report/1"
+    SCHEMA: ClassVar[str] = "jr_onnx.verify_report/2"
     model: str
     sha256: str
     original: str
@@ -101,12 +117,14 @@ class VerifyReport(Record):
     checks: tuple[Check, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
+    not_loaded: str
+    broken: bool
+    conclusion: Conclusion
 
     @property
     def passed(self) -> bool:
-        """Whether something was compared and no check failed."""
-        verdicts = {check.verdict for check in self.checks}
-        return "failed" not in verdicts and "passed" in verdicts and not self.failures
+        """Whether the model ran, and no check failed."""
+        return self.conclusion == "verified"
 
     @property
     def flips(self) -> int:
@@ -118,6 +136,28 @@ class VerifyReport(Record):
         """The checks that could not be run here."""
         return tuple(check for check in self.checks if check.verdict == "not run")
 
+    @property
+    def reason(self) -> str:
+        """Why the model was not run; "" if it was."""
+        if self.conclusion != "model not run":
+            return ""
+        missing = (check.detail for check in self.not_run if check.of_whole_model)
+        return self.not_loaded or next(missing, "nothing could be compared")
+
     def __bool__(self) -> bool:
         """Whether the verification passed."""
         return self.passed
+
+
+def conclude(checks: Sequence[Check], failures: Sequence[Failure], *, broken: bool) -> Conclusion:
+    """Return the verdict on all checks.
+
+    Args:
+        checks: All comparisons.
+        failures: The disagreements.
+        broken: Whether ONNX Runtime refuses the file itself; nothing can verify it then.
+    """
+    if failures or any(check.verdict == "failed" for check in checks):
+        return "failed"
+    ran = any(check.of_whole_model and check.verdict == "passed" for check in checks)
+    return "verified" if ran and not broken else "model not run"

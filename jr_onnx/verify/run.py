@@ -13,21 +13,22 @@ from numpy.typing import NDArray
 
 from jr_onnx._version import __version__
 from jr_onnx.errors import InputError, VerificationError, require
-from jr_onnx.verify.backends import CannotLoadError, CannotRunError, NoKernelError, OrtSession, Runnable
+from jr_onnx.verify.backends import CannotLoadError, CannotRunError, LackingError, OrtSession, Runnable, loads
 from jr_onnx.verify.draws import check_draws, check_kappa_input, kappa_in_words
 from jr_onnx.verify.evaluate import Case, Findings, evaluate_original, is_deterministic, output_names
 from jr_onnx.verify.inputs import Inputs, InputsError, InputWish, Sample, make_inputs
 from jr_onnx.verify.insitu import check_in_situ
 from jr_onnx.verify.reference import check_reference
 from jr_onnx.verify.reference_only import check_without_ort
-from jr_onnx.verify.report import Check, Failure, VerifyReport
+from jr_onnx.verify.report import Check, Failure, VerifyReport, conclude
 from jr_onnx.verify.sites import check_sites
 from jr_onnx.verify.subject import KappaWish, Subject, load_subject
 from jr_onnx.verify.variants import Variant, variants
-from jr_onnx.verify.whole import check_lowerings, check_optimisation, check_zero
+from jr_onnx.verify.whole import check_conversion, check_lowerings, check_optimisation, check_zero
 
 DEFAULT_SAMPLES = 8
 DEFAULT_REFERENCE_SAMPLES = 1
+_WHOLE = "whole model"
 GivenInputs = Mapping[str, NDArray[Any]] | Sequence[Mapping[str, NDArray[Any]]]
 
 
@@ -75,7 +76,8 @@ def verify(
         wish: Shapes, values, batch size, data and seed of inputs.
 
     Returns:
-        The report; true if everything that could be compared agreed.
+        The report; true if the model ran and everything that could be compared agreed. `conclusion` is the verdict:
+        verified, failed, or model not run.
 
     Raises:
         InputError: The arguments contradict each other.
@@ -117,6 +119,9 @@ def verify(
         checks=tuple(findings.checks),
         failures=tuple(findings.failures),
         notes=tuple(findings.notes),
+        not_loaded=findings.not_loaded,
+        broken=findings.broken,
+        conclusion=conclude(findings.checks, findings.failures, broken=findings.broken),
     )
 
 
@@ -172,7 +177,12 @@ def _check_whole_model(members: _Members, findings: Findings, wanted: _Wanted) -
     try:
         session = OrtSession(original, "plain")
     except CannotLoadError as error:
-        findings.not_run("whole model", "ONNX Runtime", f"it cannot load the original: {error.message}")
+        findings.not_loading(error)
+        if subject.unconverted is not None and loads(Runnable("ORIGINAL", subject.unconverted)):
+            _enter_not_loading(findings, error)
+        findings.not_run(_WHOLE, "ONNX Runtime", error.message)
+        if findings.broken:  # what another evaluator makes of it proves nothing
+            return Inputs([], "none")
         count = max(1, wanted.reference_samples)
         return check_without_ort(
             subject, members.file, members.others, members.zeros, findings, wanted.inputs, count, wish
@@ -180,9 +190,7 @@ def _check_whole_model(members: _Members, findings: Findings, wanted: _Wanted) -
     used = _choose_inputs(subject, session, wanted)
     del session
     try:
-        if not is_deterministic(original, used.samples[0]):
-            findings.not_run("whole model", "ONNX Runtime", "the original draws random numbers, two runs of it differ")
-            return used
+        steady = is_deterministic(original, used.samples[0])
         plain, optimised, nudged = evaluate_original(original, used.samples, wish.seed)
     except CannotRunError as error:
         raise InputsError(f"the original does not run on these inputs: {error.message}") from None
@@ -190,29 +198,39 @@ def _check_whole_model(members: _Members, findings: Findings, wanted: _Wanted) -
     case = Case(
         subject, original, used.samples, names, plain, optimised, nudged, members.library, findings, wish.seed
     )  # fmt: skip
-    check_zero(case, members.zeros)
+    if steady:
+        check_conversion(case)
+        check_zero(case, members.zeros)
     if _loads(members, findings, used, wanted):
-        _check_at_kappa(case, members, wanted.reference_samples)
+        if steady:
+            _check_at_kappa(case, members, wanted.reference_samples)
+        elif members.sound:
+            reason = "the original draws random numbers, two runs of it differ"
+            findings.not_run("whole model, outputs", "ONNX Runtime", reason)
+            check_in_situ(case, members.file, alone=reason)
     return used
 
 
 def _loads(members: _Members, findings: Findings, used: Inputs, wanted: _Wanted) -> bool:
-    """Tell whether ONNX Runtime loads the subject; where a kernel is missing, the reference takes its place."""
-    what, compared = "whole model", "ONNX Runtime"
+    """Tell whether ONNX Runtime loads the subject, as it loads the original."""
     try:
         OrtSession(members.file.runnable, "plain")
-    except NoKernelError as error:
-        findings.not_run(what, compared, f"not run on ONNX Runtime: {error.message}")
-        given = used.samples[: max(1, wanted.reference_samples)]
-        check_without_ort(members.subject, members.file, (), (), findings, given, len(given), wanted.wish)
-        return False
     except CannotLoadError as error:
-        findings.add(
-            Check(what, compared, 0, float("inf"), None, 0, "failed", error.message),
-            Failure(what, "", "", "the original loads", "the retrofit does not", error.message),
-        )
+        findings.not_loading(error)
+        # Whatever the cause: where the original runs, a retrofit that does not is no replacement for it.
+        _enter_not_loading(findings, error)
+        if isinstance(error, LackingError):
+            given = used.samples[: max(1, wanted.reference_samples)]
+            check_without_ort(members.subject, members.file, (), (), findings, given, len(given), wanted.wish)
         return False
     return True
+
+
+def _enter_not_loading(findings: Findings, error: CannotLoadError) -> None:
+    findings.add(
+        Check(_WHOLE, "ONNX Runtime", 0, float("inf"), None, 0, "failed", error.message),
+        Failure(_WHOLE, "", "", "the original loads", "the retrofit does not", error.message),
+    )
 
 
 def _check_at_kappa(case: Case, members: _Members, reference_samples: int) -> None:
@@ -224,7 +242,7 @@ def _check_at_kappa(case: Case, members: _Members, reference_samples: int) -> No
     if draws:
         case.findings.notes.append("kappa is drawn in every run, so whole outputs are not compared, sites in place are")
     else:
-        outputs = check_lowerings(case, file, members.others)
+        outputs = check_lowerings(case, file, members.others, members.zeros, sound=members.sound)
         if members.sound:
             check_optimisation(case, file, zero, outputs)
     if not members.sound:

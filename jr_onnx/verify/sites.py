@@ -205,6 +205,7 @@ def compare_jump(
     if found.shape != expected.shape or found.dtype != expected.dtype:
         shapes = f"{expected.dtype}{list(expected.shape)}", f"{found.dtype}{list(found.shape)}"
         return ("all values", *shapes, "shape and type"), float("inf")
+    z, found, expected = (np.atleast_1d(array) for array in (z, found, expected))  # a scalar has nothing to index
     wrong = _bits(found) != _bits(expected)
     if cast_mul:
         wrong &= ~((found == expected) & (expected == 0))

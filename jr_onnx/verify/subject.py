@@ -12,7 +12,7 @@ import onnx
 from jr_onnx import provenance
 from jr_onnx.errors import InputError, JrError
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.modelfile import ModelFile, assemble, from_proto, load, resolve
+from jr_onnx.modelfile import ModelFile, assemble, check, from_proto, load, resolve
 from jr_onnx.modelfile.wire import join
 from jr_onnx.provenance import Provenance, sha256_file
 from jr_onnx.rewrite.convert import convert
@@ -41,6 +41,7 @@ class Subject:
         given_as: path (the bytes of that file are the subject), proto, or plain (rewritten here).
         checks: That the two belong together.
         failures: Where they do not.
+        unconverted: The given original as it was before its opset was converted; None where nothing was converted.
     """
 
     retrofit: ModelFile
@@ -50,6 +51,7 @@ class Subject:
     given_as: str
     checks: tuple[Check, ...]
     failures: tuple[Failure, ...]
+    unconverted: ModelFile | None = None
 
 
 def load_subject(
@@ -77,23 +79,28 @@ def load_subject(
     checks = [_plan_check(record, plan_failures)]
     failures = list(plan_failures)
     truth, how = restored, "restored from the provenance"
+    unconverted: ModelFile | None = None
     if original is None:
         checks.append(_digest_check(restored, record))
     else:
         given = _load(original)
+        unconverted = given if record.converted_from_opset is not None else None
         truth, how = _converted_alike(given, restored, record), f"given ({given.name or 'a model in memory'})"
-        check, failure = _compare_originals(truth, restored, record, given.sha256)
-        checks.append(check)
+        compared, failure = _compare_originals(truth, restored, record, given.sha256)
+        checks.append(compared)
         failures.extend(failure)
     data_check, data_failures = _external_data(source, record)
     checks.extend(data_check)
     failures.extend(data_failures)
     given_as = "proto" if source.path is None else "path"
-    return Subject(source, record, truth, how, given_as, tuple(checks), tuple(failures))
+    return Subject(source, record, truth, how, given_as, tuple(checks), tuple(failures), unconverted)
 
 
 def _load(model: str | Path | onnx.ModelProto) -> ModelFile:
-    return from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)
+    source = from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)
+    if source.folder is not None:
+        check(source.proto, source.folder)  # a file without its weights is no model, whatever else it is
+    return source
 
 
 def _plain(source: ModelFile, original: object, kappa: KappaWish | None) -> Subject:

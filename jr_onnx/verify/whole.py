@@ -1,8 +1,10 @@
 """Level two: the whole model on ONNX Runtime, lowering against lowering, setting against setting.
 
+conversion:          the original before its opset was converted equals the converted one within the rounding bound
 kappa 0, plain:      every lowering equals the original, value for value (float16: within the rounding bound)
 kappa 0, optimised:  every lowering equals the optimised original within the rounding bound
-kappa, either:       every lowering equals the file, value for value in the same setting (float16: as the next)
+kappa, either:       every lowering equals the file in the same setting, value for value where ONNX Runtime computes
+                     both with the same arithmetic (see `arithmetic`); where not, and in float16, as the next
 kappa:               the optimised file equals the plain file within the bound, but for flips at the jump
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jr_onnx.errors import VerificationError
+from jr_onnx.verify.arithmetic import optimised_arithmetic
 from jr_onnx.verify.backends import LEVELS, CannotLoadError, CannotRunError, Level, NoKernelError, OrtSession, Runnable
 from jr_onnx.verify.compare import NO_DIFFERENCE, difference
 from jr_onnx.verify.evaluate import Case, Outputs, run_all
@@ -27,6 +30,22 @@ from jr_onnx.verify.judged import (
 from jr_onnx.verify.report import Check, Failure, Verdict
 from jr_onnx.verify.tolerance import Bound
 from jr_onnx.verify.variants import Variant
+
+_CONVERSION = "conversion"
+
+
+def check_conversion(case: Case) -> None:
+    """Compare the original before its opset was converted with the one that the retrofit was made of."""
+    source = case.subject.unconverted
+    if source is None:
+        return
+    compared = "ORIGINAL with itself, its opset converted"
+    try:
+        truth = run_all(Runnable("ORIGINAL", source), "plain", case.samples)
+    except (CannotLoadError, CannotRunError) as error:
+        case.findings.not_run(_CONVERSION, compared, error.message)
+        return
+    _enter(case, _CONVERSION, compared, truth, case.plain, case.bounds(), ())
 
 
 def check_zero(case: Case, zeros: Sequence[Variant]) -> None:
@@ -47,8 +66,18 @@ def check_zero(case: Case, zeros: Sequence[Variant]) -> None:
                 _enter(case, what, compared, truth, outputs, bounds, (variant,))
 
 
-def check_lowerings(case: Case, file: Variant, others: Sequence[Variant]) -> dict[Level, Outputs]:
-    """Compare the lowerings at kappa with the file, value for value, and return the file's outputs."""
+def check_lowerings(
+    case: Case, file: Variant, others: Sequence[Variant], zeros: Sequence[Variant], *, sound: bool
+) -> dict[Level, Outputs]:
+    """Compare the lowerings at kappa with the file and return the file's outputs.
+
+    Args:
+        case: The comparison's material.
+        file: The retrofit.
+        others: It with other lowerings.
+        zeros: The lowerings at kappa 0, which show how differently two of them round.
+        sound: Whether the file's sites are where its provenance says; if not, nothing but equality passes.
+    """
     found: dict[Level, Outputs] = {}
     for level in LEVELS:
         what = f"kappa, {level}"
@@ -61,13 +90,37 @@ def check_lowerings(case: Case, file: Variant, others: Sequence[Variant]) -> dic
             outputs = _outputs_or_note(case, variant.runnable, level, what, compared)
             if outputs is None:
                 continue
-            if case.sees_float16:
-                # Either may be rounded where the other keeps its float32 bits; see `Case.sees_float16`.
-                trace = TracesBetween(((variant, level), (file, level)), None)
-                judged_comparison(case, what, compared, (outputs, own), trace)
+            # In float16 either may be rounded where the other keeps its float32 bits; see `Case.sees_float16`.
+            unlike = "float16 may be rounded elsewhere" if case.sees_float16 else ""
+            if sound and level == "optimised" and not unlike:
+                unlike = _unlike(variant, file, outputs, own)
+            if unlike:
+                trace = TracesBetween(((variant, level), (file, level)), _controls(variant, file, level, zeros))
+                judged_comparison(case, what, compared, (outputs, own), trace, detail=unlike)
             else:
                 _enter(case, what, compared, outputs, own, None, (file, variant))
     return found
+
+
+def _unlike(variant: Variant, file: Variant, outputs: Outputs, own: Outputs) -> str:
+    """Say why two optimised lowerings round differently; "" if they do not, or must not."""
+    if not any(excess(one, other, None)[0] for one, other in zip(outputs, own, strict=True)):
+        return ""
+    try:
+        here, there = (optimised_arithmetic(item.runnable) for item in (variant, file))
+    except CannotLoadError as error:
+        return f"how ONNX Runtime optimises them cannot be compared: {error.message}"
+    words = here.difference(there)
+    return f"ONNX Runtime optimises them differently: {words}" if words else ""
+
+
+def _controls(variant: Variant, file: Variant, level: Level, zeros: Sequence[Variant]) -> tuple[Side, Side] | None:
+    """Return two lowerings at kappa 0, None where one of them is impossible."""
+    by_name = {item.name: item for item in zeros}
+    own = "/".join(dict.fromkeys(site.lowering for site in file.record.sites))
+    if variant.name not in by_name or own not in by_name:
+        return None
+    return (by_name[variant.name], level), (by_name[own], level)
 
 
 def _outputs_or_note(case: Case, runnable: Runnable, level: Level, what: str, compared: str) -> Outputs | None:
