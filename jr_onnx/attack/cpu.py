@@ -68,7 +68,15 @@ def thread_pool(wanted: bool) -> Iterator[ThreadPoolExecutor | None]:
 
 
 class FastFirstConvolution(TorchFunctionMode):
-    """While this is active, convolutions of few input channels take the faster way; the model is not touched."""
+    """While this is active, convolutions of few input channels take the faster way; the model is not touched.
+
+    Args:
+        frozen: Nobody differentiates weights, so that those that ask for a gradient may take it too.
+    """
+
+    def __init__(self, *, frozen: bool = False) -> None:
+        super().__init__()
+        self._frozen = frozen
 
     def __torch_function__(
         self,
@@ -81,6 +89,8 @@ class FastFirstConvolution(TorchFunctionMode):
         del types
         if func is F.conv2d:
             call = _Call.of(args, kwargs or {})
+            if call is not None and self._frozen:
+                call = call.frozen()
             if call is not None and call.fits:
                 return call.run()
         return func(*args, **(kwargs or {}))
@@ -104,6 +114,11 @@ class _Call(NamedTuple):
             return cls(*args, **{"x" if name == "input" else name: value for name, value in kwargs.items()})
         except TypeError:
             return None
+
+    def frozen(self) -> _Call:
+        """Return the call with weights that ask for no gradient."""
+        bias = None if self.bias is None else self.bias.detach()
+        return self._replace(weight=self.weight.detach(), bias=bias)
 
     @property
     def fits(self) -> bool:

@@ -8,7 +8,10 @@ instance an ONNX Runtime session).
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,13 +45,13 @@ class Settings:
 
     Attributes:
         kappa: As sorted pairs (site id, jump), one jump for all sites, or None for the model's own.
-        backward: The backward pass at every site.
+        backward: The backward pass at every site, or None for the model's own.
         random: Draw kappa from this range anew for every forward pass.
         draw: Fix the model's randomness to this draw.
     """
 
     kappa: float | tuple[tuple[str, float], ...] | None = None
-    backward: SiteBackward = EXACT
+    backward: SiteBackward | None = None
     random: RandomKappa | None = None
     draw: int | None = None
 
@@ -152,8 +155,9 @@ class Target(ABC):
 class TorchTarget(Target):
     """A torch callable: an `nn.Module`, an ONNX module of `jr_onnx.torchnet`, or a plain function.
 
-    A module is put into eval mode and its parameters no longer ask for gradients: attacks differentiate inputs
-    only, which spares about a third of the backward pass.
+    The module is attacked as it is given, with the kappas, derivatives and randomness that it has at this moment, in
+    eval mode, and nothing of the caller's changes: what a view sets, it sets on a copy of the module that shares the
+    weights, and a module in training mode is so again after each evaluation.
     """
 
     differentiable = True
@@ -183,7 +187,10 @@ class TorchTarget(Target):
         """
         super().__init__(preprocessing, units)
         self.dtype = dtype
+        model = _own(model, device, reseed)
         self.model = model
+        self._as_given = _memory(model)
+        self._evaluating = _Evaluating(model) if isinstance(model, nn.Module) else contextlib.nullcontext()
         self.settings = Settings()
         self._reseed = reseed
         random = getattr(model, "random", None)
@@ -192,9 +199,6 @@ class TorchTarget(Target):
             self.settings = Settings(random=random)
             model.set_random(None)
         if isinstance(model, nn.Module):
-            model.eval().requires_grad_(False)
-            if device is not None:
-                model.to(device)
             tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
             self.device = tensors[0].device if tensors else torch.device(device or "cpu")
         else:
@@ -210,11 +214,12 @@ class TorchTarget(Target):
     def evaluate(self, x: Tensor) -> Tensor:
         """Evaluate inputs (N, C, H, W) to logits (N, K), with gradients where `x` asks for them."""
         # A network of a fixed batch is mapped over pieces, which a derivative of one's own does not take part in.
-        if self.device.type == "cpu" and getattr(self.model, "static_batch", None) is None:
-            with FastFirstConvolution():
-                result: Any = self.model(self._arranged(x))
-        else:
-            result = self.model(self._arranged(x))
+        fast = self.device.type == "cpu" and getattr(self.model, "static_batch", None) is None
+        convolving = FastFirstConvolution(frozen=True) if fast else contextlib.nullcontext()
+        # Weights may ask for gradients, which no attack wants: only an input that does needs a graph.
+        wanted = torch.is_grad_enabled() and x.requires_grad
+        with self._evaluating, convolving, torch.set_grad_enabled(wanted):
+            result: Any = self.model(self._arranged(x))
         if not isinstance(result, Tensor) or result.dim() != 2 or result.shape[0] != x.shape[0]:
             found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InputError(f"the model gives {found} for {x.shape[0]} images, expected logits ({x.shape[0]}, K)")
@@ -223,6 +228,8 @@ class TorchTarget(Target):
     def with_backward(self, backward: str | SiteBackward) -> TorchTarget:
         """Return a view with another backward pass at every JumpReLU site."""
         chosen = parse_backward(backward)
+        if chosen == EXACT and not hasattr(self.model, "set_backward"):
+            return self
         if chosen != EXACT:
             self._require("set_backward", f"the backward pass {chosen}")
         return self._set(backward=chosen)
@@ -246,8 +253,8 @@ class TorchTarget(Target):
             return self.with_kappa(middle * factor)
         self.prepare()
         model: Any = self.model
-        own = {str(name): site.kappa for name, site in getattr(model, "jumps", {}).items()}
-        return self.with_kappa({name: kappa * factor for name, kappa in {**own, **model.kappas}.items()})
+        own: Mapping[str, float] = getattr(model, "all_kappas", model.kappas)
+        return self.with_kappa({name: kappa * factor for name, kappa in own.items()})
 
     def with_random_kappa(self, random: RandomKappa) -> TorchTarget:
         """Return a view that draws kappa anew for every forward pass (paper, appendix C)."""
@@ -284,13 +291,13 @@ class TorchTarget(Target):
             settings = dataclasses.replace(settings, draw=int.from_bytes(np.random.bytes(7), "little"))
         if settings.draw is not None and self._reseed is not None:
             self._reseed(settings.draw)  # always: the model's own state moves on with each evaluation
-        if hasattr(self.model, "set_kappa"):
-            kappa = self._kappa(settings)
-            self.model.set_kappa(None)  # a map leaves the sites it does not name as they are
-            if kappa is not None:
-                self.model.set_kappa(kappa)
-        if hasattr(self.model, "set_backward"):
-            self.model.set_backward(settings.backward)
+        self._as_given()  # a map leaves the sites it does not name as they are
+        model: Any = self.model
+        kappa = self._kappa(settings)
+        if kappa is not None:
+            model.set_kappa(kappa)
+        if settings.backward is not None:
+            model.set_backward(settings.backward)
 
     def _kappa(self, settings: Settings) -> Kappa:
         """Return the jump or jumps that the settings ask for, drawn if they are random."""
@@ -332,6 +339,64 @@ class ArrayTarget(Target):
         if result.ndim != 2 or result.shape[0] != x.shape[0]:
             raise InputError(f"the model gives {result.shape} for {x.shape[0]} images, expected ({x.shape[0]}, K)")
         return torch.from_numpy(np.ascontiguousarray(result, dtype=np.float32))
+
+
+class _Evaluating:
+    """A context in which a module is in eval mode; its flags are as before after the last of several threads left."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._trained: list[nn.Module] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._trained = [part for part in self._module.modules() if part.training]
+                if self._trained:
+                    self._module.eval()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                for part in self._trained:
+                    part.training = True
+
+
+def _own(
+    model: Callable[[Tensor], Tensor], device: torch.device | str | None, reseed: Callable[[int], None] | None
+) -> Callable[[Tensor], Tensor]:
+    """Return a model whose settings may be changed without anybody noticing; it shares the weights where it can."""
+    if hasattr(model, "clone") and isinstance(model, nn.Module):
+        twin: nn.Module = model.clone()
+        return twin if device is None else twin.to(device)
+    if not isinstance(model, nn.Module):
+        return model
+    tensors = [*model.parameters(), *model.buffers()]
+    if device is not None and any(tensor.device != torch.device(device) for tensor in tensors):
+        return copy.deepcopy(model).to(device)
+    if reseed is None and any(hasattr(model, name) for name in ("set_kappa", "set_backward", "set_random")):
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    return model
+
+
+def _memory(model: Any) -> Callable[[], None]:
+    """Return a function that brings a model's kappas and derivatives back to what they are now."""
+    if hasattr(model, "remember"):
+        found: Callable[[], None] = model.remember()
+        return found
+    kappas = dict(model.kappas) if hasattr(model, "kappas") else None
+
+    def restore() -> None:
+        if hasattr(model, "set_kappa"):
+            model.set_kappa(kappas)
+        if hasattr(model, "set_backward"):
+            model.set_backward(EXACT)
+
+    return restore
 
 
 def _frozen(kappa: Kappa) -> float | tuple[tuple[str, float], ...] | None:

@@ -173,7 +173,7 @@ def _figures(request: DetectRequest, attack: APGD, label: str, path: Path) -> De
     net = trusted_module(path, device_of(request.device), request.preprocessing, request.data, request.values)
     target = torch_target(net, request.preprocessing, None)
     images, labels = request.data.images, request.data.labels
-    features = LidFeatures(net, target, images[: request.reference], neighbours=request.neighbours)
+    features = LidFeatures(target, images[: request.reference], neighbours=request.neighbours)
     clean, answers = images[request.reference :], labels[request.reference :]
     result = attack.run(target, clean, answers)
     correct, fooled = result.correct.numpy(), (result.correct & result.success).numpy()

@@ -8,6 +8,8 @@ no query in any form, so that no query ever meets itself.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,7 +17,6 @@ from torch import Tensor
 
 from jr_onnx.attack.target import TorchTarget
 from jr_onnx.errors import InputError
-from jr_onnx.torchnet.module import OnnxModule
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,7 +47,6 @@ class LidFeatures:
 
     def __init__(
         self,
-        net: OnnxModule,
         target: TorchTarget,
         reference: npt.NDArray[np.float32],
         *,
@@ -56,13 +56,12 @@ class LidFeatures:
         """Evaluate the reference images.
 
         Args:
-            net: The network behind the target, whose sites are observed.
-            target: Takes pixels.
+            target: Takes pixels; a view of an `OnnxModule`, whose sites are observed.
             reference: Clean pixels (M, C, H, W).
             neighbours: k.
             batch: Images evaluated at once.
         """
-        self.net, self.target, self.neighbours, self.batch = net, target, neighbours, batch
+        self.target, self.neighbours, self.batch = target, neighbours, batch
         layers = [self._layers(torch.from_numpy(part)) for part in self._parts(reference)]
         self.names = tuple(layers[0]) if layers else ()
         self._reference = {name: torch.cat([layer[name] for layer in layers]) for name in self.names}
@@ -86,7 +85,8 @@ class LidFeatures:
         def note(name: str, _: Tensor, activation: Tensor) -> None:
             seen[name] = activation.detach().flatten(1).float().clone()
 
-        with torch.no_grad(), self.net.observing(note):
+        model: Any = self.target.model
+        with torch.no_grad(), model.observing(note):
             logits = self.target.logits(pixels.to(self.target.device))
         seen["logits"] = logits.float()
         return {name: value.cpu() for name, value in seen.items()}

@@ -187,6 +187,11 @@ class OnnxModule(nn.Module):
         return {name: self._states[site.number].kappa for name, site in self.sites.items()}
 
     @property
+    def all_kappas(self) -> dict[str, float]:
+        """Site id -> its kappa, the jumps that the model has by itself included."""
+        return {site.id: self._states[site.number].kappa for site in self._blueprint.sites}
+
+    @property
     def backwards(self) -> dict[str, SiteBackward]:
         """Site id -> how its derivative is taken."""
         return {name: self._states[site.number].backward for name, site in self.sites.items()}
@@ -247,6 +252,16 @@ class OnnxModule(nn.Module):
         self._check_ids(backward, known)
         for name, choice in backward.items():
             self._states[known[name].number].backward = choice
+
+    def remember(self) -> Callable[[], None]:
+        """Return a function that brings kappas and derivatives back to what they are now."""
+        now = [SiteState(state.kappa, state.backward) for state in self._states]
+
+        def restore() -> None:
+            for state, before in zip(self._states, now, strict=True):
+                state.kappa, state.backward = before.kappa, before.backward
+
+        return restore
 
     def _check_ids(self, names: Mapping[str, Any], known: Mapping[str, TorchSite]) -> None:
         unknown = [name for name in names if name not in known]

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,6 @@ from jr_onnx.evaluation.store import host, versions
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.rewrite import restore
 from jr_onnx.semantics import validate_kappa
-from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.tune.clean import CleanAccuracy
 from jr_onnx.tune.objective import Objective
 from jr_onnx.tune.records import TunePoint, TuneResult
@@ -180,7 +180,7 @@ class _Search:
 
     def uniform(self) -> list[TunePoint]:
         """Measure the grid; clean accuracies come from one session."""
-        wanted = self.request.grid or default_grid(self.net, self.target, self.attacked)
+        wanted = self.request.grid or default_grid(self.target, self.attacked)
         grid = sorted({0.0, *wanted})
         self.total = len(grid) + (len(self.sites) * len(grid) if self.request.per_site else 0)
         hits = self.clean.sweep(grid)
@@ -264,7 +264,7 @@ def _key(kappas: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
     return tuple(sorted(kappas.items()))
 
 
-def default_grid(net: OnnxModule, target: TorchTarget, data: ImageData) -> tuple[float, ...]:
+def default_grid(target: TorchTarget, data: ImageData) -> tuple[float, ...]:
     """Return `QUANTILES` of the positive pre-activations of all sites, on a few images, to two digits."""
     seen: list[npt.NDArray[np.float32]] = []
 
@@ -272,7 +272,8 @@ def default_grid(net: OnnxModule, target: TorchTarget, data: ImageData) -> tuple
         seen.append(z[z > 0].float().cpu().numpy())
 
     plain = target.with_kappa(0.0)
-    with torch.no_grad(), net.observing(note):
+    model: Any = plain.model
+    with torch.no_grad(), model.observing(note):
         plain.logits(torch.from_numpy(data.images[:_OBSERVED]).to(plain.device))
     # A site with many units must not outvote one with few: the same number from each.
     generator = np.random.default_rng(0)

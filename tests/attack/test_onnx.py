@@ -88,7 +88,8 @@ def test_a_modules_own_randomness_is_taken_over(retrofitted, digits: ImageData) 
     module.set_random(0.3, 0.6)
     target = TorchTarget(module)
     assert target.is_random
-    assert module.random is None
+    assert target.model.random is None, "drawn by the target, where a draw has a key"
+    assert module.random == RandomKappa(0.3, 0.6)
     x = torch.from_numpy(digits.images[:2])
     assert torch.equal(target.draw(5).logits(x), target.draw(5).logits(x))
 

@@ -80,13 +80,13 @@ def test_a_feature_per_layer_with_the_kappa_of_the_file(model: Path) -> None:
     net = load(model)
     target = torch_target(net, Preprocessing(), None)
     images = small.images(40).images
-    features = LidFeatures(net, target, images[:25], neighbours=5, batch=7)
+    features = LidFeatures(target, images[:25], neighbours=5, batch=7)
     assert features.names[0] == "input"
     assert features.names[-1] == "logits"
     assert len(features.names) == 3
     found = features(images[25:])
     assert found.shape == (15, 3)
-    jumped = LidFeatures(net, target.with_kappa(0.5), images[:25], neighbours=5, batch=7)(images[25:])
+    jumped = LidFeatures(target.with_kappa(0.5), images[:25], neighbours=5, batch=7)(images[25:])
     np.testing.assert_array_equal(found[:, 0], jumped[:, 0])
     assert (found[:, 1] != jumped[:, 1]).any()
 

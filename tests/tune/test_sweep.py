@@ -124,7 +124,7 @@ def test_the_default_grid_silences_the_stated_shares(model: Path) -> None:
     from jr_onnx.tune.sweep import QUANTILES, default_grid
 
     net = load(model)
-    grid = default_grid(net, torch_target(net, Preprocessing(), None), small.images(40))
+    grid = default_grid(torch_target(net, Preprocessing(), None), small.images(40))
     first, bias, _ = small.weights()
     z = small.images(40).images.reshape(40, -1) @ first + bias
     shares = [float(np.mean(z[z > 0] <= kappa)) for kappa in grid]

@@ -38,6 +38,10 @@ class Shaped(nn.Module):
         result: Tensor = self.net(x)
         return result
 
+    def clone(self) -> Shaped:
+        """Return a module that shares the weights, with kappas and derivatives of its own."""
+        return Shaped(self.net.clone())
+
     def __getattr__(self, name: str) -> Any:
         """Pass on what a target asks of an ONNX module: sites, kappas, set_kappa, set_backward, ..."""
         if name == "net":
