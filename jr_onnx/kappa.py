@@ -78,7 +78,6 @@ class KappaPlan(Record):
             validate_kappa(self.kappa)
         for pattern, value in self.by_site:
             validate_kappa(value, f"kappa of {pattern!r}")
-            _compile(pattern)
         if self.random is not None and (self.kappa is not None or self.by_site):
             raise KappaError("a random kappa excludes a fixed one", hint="Give either a range or a value")
         if self.input_name is not None:
@@ -116,30 +115,50 @@ class KappaPlan(Record):
         Otherwise an entry for relu1 would be searched, and found, in relu10 too.
         """
         ids = set(site_ids)
-        exact = [(rf"\A{re.escape(pattern)}\Z", value) for pattern, value in self.by_site if pattern in ids]
+        exact = [(_only(pattern), value) for pattern, value in self.by_site if pattern in ids]
         others = [pair for pair in self.by_site if pair[0] not in ids]
         return replace(self, by_site=(*exact, *others))
 
     def for_site(self, site_id: str) -> float | None:
         """Return the wanted kappa of a site, None where the plan leaves it alone."""
+        return self.for_sites([site_id])[site_id]
+
+    def for_sites(self, site_ids: Iterable[str]) -> dict[str, float | None]:
+        """Return the wanted kappa of every site, None where the plan leaves it alone.
+
+        Entries that are ids are looked up, so that a map of thousands of them takes no longer than it is long; every
+        other entry is an expression that is searched in every id.
+        """
         if self.random is not None:
-            return self.random.middle
-        for pattern, value in self.by_site:
-            if pattern == site_id:
-                return value
-        for pattern, value in self.by_site:
-            if _compile(pattern).search(site_id):
-                return value
-        return self.kappa
+            return dict.fromkeys(site_ids, self.random.middle)
+        exact: dict[str, float] = {}
+        settled: dict[str, tuple[int, float | None]] = {}
+        expressions: list[tuple[int, str, float]] = []
+        for place, (pattern, value) in enumerate(self.by_site):
+            exact.setdefault(pattern, value)
+            site = _id_of(pattern)
+            if site is None:
+                expressions.append((place, pattern, value))
+            else:
+                settled.setdefault(site, (place, value))
+        found: dict[str, float | None] = {}
+        for site in site_ids:
+            place, wanted = settled.get(site, (len(self.by_site), self.kappa))
+            match = next((item for item in expressions if item[0] < place and _compile(item[1]).search(site)), None)
+            found[site] = exact[site] if site in exact else wanted if match is None else match[2]
+        return found
 
     def unmatched(self, site_ids: Iterable[str]) -> list[str]:
         """Return the patterns of the map that name no site."""
-        ids = list(site_ids)
-        return [
-            pattern
-            for pattern, _ in self.by_site
-            if pattern not in ids and not any(_compile(pattern).search(site) for site in ids)
-        ]
+        ids = dict.fromkeys(site_ids)
+        lost = []
+        for pattern, _ in self.by_site:
+            site = _id_of(pattern)
+            if pattern in ids or site in ids:
+                continue
+            if site is not None or not any(_compile(pattern).search(item) for item in ids):
+                lost.append(pattern)
+        return lost
 
 
 def read_kappa_map(path: Path) -> dict[str, float]:
@@ -182,17 +201,32 @@ def _strict_loader() -> Any:
     class StrictLoader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            seen: set[str] = set()
             for key in keys:
-                if keys.count(key) > 1:
+                if repr(key) in seen:
                     raise KappaError(f"the kappa map names {key!r} twice")
+                seen.add(repr(key))
             return super().construct_mapping(node, deep)
 
     return StrictLoader
 
 
+def _only(site_id: str) -> str:
+    """Return the expression that a settled plan has in the place of an id."""
+    return rf"\A{re.escape(site_id)}\Z"
+
+
+def _id_of(pattern: str) -> str | None:
+    """Return the id that an expression of `_only` stands for, None for any other."""
+    if not (pattern.startswith(r"\A") and pattern.endswith(r"\Z")):
+        return None
+    site_id = re.sub(r"\\(.)", r"\1", pattern[2:-2], flags=re.DOTALL)
+    return site_id if _only(site_id) == pattern else None
+
+
 def _compile(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         # A site id may hold characters that are no expression, for instance an unbalanced bracket.
         return re.compile(re.escape(pattern))

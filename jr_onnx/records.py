@@ -21,13 +21,16 @@ import json
 import math
 import types
 import typing
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from jr_onnx.errors import InputError
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+Decoder = Callable[[Any], Any]
 _NON_FINITE = {"nan", "inf", "-inf"}
+_PLAIN = {str, int, bool, type(None)}
 R = TypeVar("R", bound="Record")
 
 
@@ -57,7 +60,10 @@ class Record:
         if found != cls.SCHEMA:
             raise InputError(f"found a record of schema {found!r}, expected {cls.SCHEMA!r}")
         body = {name: item for name, item in value.items() if name != "schema"}
-        result = _decode(cls, body, cls.SCHEMA)
+        try:
+            result = _decode_dataclass(cls, body)
+        except _MisfitError as error:
+            raise InputError(error.inside(cls.SCHEMA).message) from None
         if not isinstance(result, cls):
             raise InputError(f"{cls.SCHEMA}: the record decoded to {type(result).__name__}")
         return result
@@ -108,104 +114,146 @@ def _no_constant(name: str) -> Any:
 
 
 def _encode(value: Any) -> JsonValue:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    kind: Hashable = type(value)
+    if kind in _PLAIN:
+        plain: JsonValue = value
+        return plain
+    names = _field_names(kind)
+    if names is not None:
+        return {name: _encode(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {str(key): _encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_encode(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, int | float | str):
         return value
     if hasattr(value, "item"):  # a NumPy scalar
         return _encode(value.item())
     raise TypeError(f"a record cannot hold {type(value).__name__}")
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
+@functools.cache
+def _field_names(kind: Any) -> tuple[str, ...] | None:
+    """Return the names of a dataclass's fields, None for any other class."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
+
+
+class _MisfitError(InputError):
+    """A value that does not fit; the place grows from the inside out, so that what fits costs no text."""
+
+    def inside(self, where: str) -> _MisfitError:
+        """Return the same complaint, one level further out."""
+        joint = "" if self.message.startswith((".", "[")) else ": "
+        return _MisfitError(f"{where}{joint}{self.message}")
+
+
+@functools.cache
+def _decoder(kind: Any) -> Decoder:
+    """Return what decodes JSON values of an annotation; a file of results decodes the same few a million times."""
     origin = typing.get_origin(kind)
     if kind is Any:
-        return value
+        return lambda value: value
     if origin in (types.UnionType, typing.Union):
-        return _decode_union(typing.get_args(kind), value, where)
+        return functools.partial(_decode_union, typing.get_args(kind))
     if origin is typing.Literal:
-        if value not in typing.get_args(kind):
-            raise InputError(f"{where}: found {value!r}, expected one of {list(typing.get_args(kind))}")
-        return value
+        return functools.partial(_decode_literal, typing.get_args(kind))
     if origin in (list, tuple):
-        return _decode_sequence(kind, origin, value, where)
+        return functools.partial(_decode_sequence, typing.get_args(kind), origin)
     if origin is dict:
-        if not isinstance(value, dict):
-            raise InputError(f"{where}: found {type(value).__name__}, expected an object")
-        item_kind = typing.get_args(kind)[1]
-        return {key: _decode(item_kind, item, f"{where}.{key}") for key, item in value.items()}
+        return functools.partial(_decode_dict, typing.get_args(kind)[1])
     if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(kind, value, where)
-    return _decode_scalar(kind, value, where)
+        return functools.partial(_decode_dataclass, kind)
+    return {float: _decode_float, int: _decode_int}.get(kind) or functools.partial(_decode_instance, kind)
 
 
-def _decode_union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
+def _decode_literal(known: tuple[Any, ...], value: Any) -> Any:
+    if value not in known:
+        raise _MisfitError(f"found {value!r}, expected one of {list(known)}")
+    return value
+
+
+def _decode_dict(item_kind: Any, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise _MisfitError(f"found {type(value).__name__}, expected an object")
+    return {key: _decode_part(_decoder(item_kind), item, ".", key) for key, item in value.items()}
+
+
+def _decode_union(kinds: tuple[Any, ...], value: Any) -> Any:
     if value is None and type(None) in kinds:
         return None
-    problems = []
+    first: InputError | None = None
     for kind in kinds:
         if kind is type(None):
             continue
         try:
-            return _decode(kind, value, where)
+            return _decoder(kind)(value)
         except InputError as error:
-            problems.append(error.message)
-    raise InputError(problems[0] if problems else f"{where}: found {value!r}")
+            first = first or error
+    raise first or _MisfitError(f"found {value!r}")
 
 
-def _decode_sequence(kind: Any, origin: Any, value: Any, where: str) -> Any:
+def _decode_sequence(arguments: tuple[Any, ...], origin: Any, value: Any) -> Any:
     if not isinstance(value, list | tuple):
-        raise InputError(f"{where}: found {type(value).__name__}, expected a list")
-    arguments = typing.get_args(kind)
+        raise _MisfitError(f"found {type(value).__name__}, expected a list")
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis):
         if len(value) != len(arguments):
-            raise InputError(f"{where}: found {len(value)} items, expected {len(arguments)}")
-        pairs = zip(arguments, value, strict=True)
-        return tuple(_decode(part, item, f"{where}[{index}]") for index, (part, item) in enumerate(pairs))
-    items = [_decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value)]
+            raise _MisfitError(f"found {len(value)} items, expected {len(arguments)}")
+        decoders = [_decoder(kind) for kind in arguments]
+    else:
+        decoders = [_decoder(arguments[0])] * len(value)
+    pairs = zip(decoders, value, strict=True)
+    items = [_decode_part(decoder, item, "[", index) for index, (decoder, item) in enumerate(pairs)]
     return tuple(items) if origin is tuple else items
 
 
-def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
+def _decode_part(decoder: Decoder, value: Any, kind: str, place: object) -> Any:
+    try:
+        return decoder(value)
+    except _MisfitError as error:
+        raise error.inside(f"[{place}]" if kind == "[" else f".{place}") from None
+
+
+def _decode_dataclass(kind: Any, value: Any) -> Any:
     if not isinstance(value, dict):
-        raise InputError(f"{where}: found {type(value).__name__}, expected an object")
-    hints = _type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
-    unknown = sorted(set(value) - set(fields))
-    if unknown:
-        raise InputError(f"{where}: unknown field {unknown[0]!r}")
-    missing = [
-        name
-        for name, field in fields.items()
-        if name not in value and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise InputError(f"{where}: the field {missing[0]!r} is missing")
-    return kind(**{name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+        raise _MisfitError(f"found {type(value).__name__}, expected an object")
+    decoders, required = _decoders_of(kind)
+    if not value.keys() <= decoders.keys():
+        raise _MisfitError(f"unknown field {min(value.keys() - decoders.keys())!r}")
+    if not required <= value.keys():
+        raise _MisfitError(
+            f"the field {next(name for name in decoders if name in required - value.keys())!r} is missing"
+        )
+    return kind(**{name: _decode_part(decoders[name], item, ".", name) for name, item in value.items()})
 
 
 @functools.cache
-def _type_hints(kind: Any) -> dict[str, Any]:
-    """Evaluate a class's annotations once: a model's provenance decodes the same few classes a hundred times."""
-    return typing.get_type_hints(kind)
+def _decoders_of(kind: Any) -> tuple[dict[str, Decoder], frozenset[str]]:
+    """Return what decodes each field of a dataclass, and the names of those without a default."""
+    hints = typing.get_type_hints(kind)
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    missing = dataclasses.MISSING
+    required = {field.name for field in fields if field.default is missing and field.default_factory is missing}
+    return {field.name: _decoder(hints[field.name]) for field in fields}, frozenset(required)
 
 
-def _decode_scalar(kind: Any, value: Any, where: str) -> Any:
-    if kind is float:
-        if isinstance(value, str) and value in _NON_FINITE:
+def _decode_float(value: Any) -> float:
+    if isinstance(value, str) and value in _NON_FINITE:
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer beyond any float
             return float(value)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            with contextlib.suppress(OverflowError):  # an integer beyond any float
-                return float(value)
-    elif kind is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif isinstance(kind, type) and isinstance(value, kind):
+    raise _MisfitError(f"found {value!r}, expected float")
+
+
+def _decode_int(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise InputError(f"{where}: found {value!r}, expected {getattr(kind, '__name__', kind)}")
+    raise _MisfitError(f"found {value!r}, expected int")
+
+
+def _decode_instance(kind: Any, value: Any) -> Any:
+    if isinstance(kind, type) and isinstance(value, kind):
+        return value
+    raise _MisfitError(f"found {value!r}, expected {getattr(kind, '__name__', kind)}")

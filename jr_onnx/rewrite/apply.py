@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import onnx
@@ -12,23 +12,24 @@ from jr_onnx.errors import RefusalError
 from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewrite.lowering import LOWERINGS, Jump, Names, constant
 from jr_onnx.rewrite.lowering import custom as custom_lowering
-from jr_onnx.rewrite.planning import Planned, function_opset, plan_sites
+from jr_onnx.rewrite.planning import Planned, draws_in_graph_per_site, function_opset, plan_sites
 from jr_onnx.rewrite.protos import pack, replace_nodes
-from jr_onnx.rewrite.runtime_kappa import bring_runtime_kappa, uniform_nodes
+from jr_onnx.rewrite.runtime_kappa import bring_runtime_kappa, demote, uniform_nodes
 from jr_onnx.rewrite.scopes import Scope, add_children, function_key, main_scope, top_scopes, walk
-from jr_onnx.rewrite.sites import LocatedSite
+from jr_onnx.rewrite.sites import Findings, LocatedSite, locate
 from jr_onnx.rewrite.work import Edit, Wish, Work
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
 
 __all__ = ["Edit", "Wish", "apply"]
 
 
-def apply(model: onnx.ModelProto, chosen: Sequence[LocatedSite], wish: Wish) -> Edit:
+def apply(model: onnx.ModelProto, choose: Callable[[Findings], Sequence[LocatedSite]], wish: Wish) -> Edit:
     """Rewrite the chosen sites of a model in place.
 
     Args:
-        model: The model; `chosen` must have been located in it just now.
-        chosen: The sites to rewrite.
+        model: The model.
+        choose: Is given what was found, once initializers have been demoted (which may bring sites to light), and
+            returns the sites to rewrite.
         wish: kappa, lowering and target.
 
     Raises:
@@ -38,7 +39,13 @@ def apply(model: onnx.ModelProto, chosen: Sequence[LocatedSite], wish: Wish) -> 
     imports = tuple(pack(item) for item in model.opset_import)
     undo = Undo(model.ir_version, imports, has_ir_version=model.HasField("ir_version"))
     work = Work(model, wish, Names(top_scopes(model)), Edit(), undo)
-    plans = plan_sites(work, bring_runtime_kappa(work, chosen))
+    if wish.demote_initializer_inputs:
+        demote(work)
+    findings = locate(model)
+    plan = wish.plan.settled(site.id for site in findings.table.sites)
+    work.wish = replace(wish, plan=plan)
+    work.edit.table, work.edit.plan = findings.table, plan
+    plans = plan_sites(work, bring_runtime_kappa(work, choose(findings)))
     _write(work, plans)
     _finish(work, function_opset(plans, main_scope(model).opset))
     work.edit.undo = work.undo
@@ -108,7 +115,7 @@ def _group(work: Work, planned: Planned) -> list[onnx.NodeProto]:
         draw=_own_draw(work, custom=custom),
         cap=site.cap if planned.cap_inside else work.cap_of_others if custom else None,
     )
-    if _draws_in_graph_per_site(work):
+    if draws_in_graph_per_site(work.wish.plan):
         drawn = uniform_nodes(work, f"{base}/jr_drawn")
         nodes.extend(drawn)
         jump = replace(jump, runtime=drawn[-1].output[0])
@@ -143,11 +150,6 @@ def _own_draw(work: Work, *, custom: bool) -> tuple[float, float] | None:
     if random is None or random.per != "site" or not custom or random.source != "op":
         return None
     return random.low, random.high
-
-
-def _draws_in_graph_per_site(work: Work) -> bool:
-    random = work.wish.plan.random
-    return random is not None and random.per == "site" and random.source == "graph"
 
 
 def _finish(work: Work, opset: int) -> None:
@@ -198,5 +200,5 @@ def _import_in_functions(work: Work) -> None:
 
 
 def _calls_jump(scope: Scope) -> bool:
-    add_children(scope, set())
+    add_children(scope, {})
     return any(node.domain == OP_DOMAIN and node.op_type == OP_TYPE for inner in walk(scope) for node in inner.nodes)

@@ -1,6 +1,7 @@
 """Prove that a value is constant, and read it: initializers, Constant nodes, and Identity or Cast of these.
 
-An initializer that is also a graph input can be overridden by a caller from IR 4 on, so it proves nothing there.
+An initializer that is also a graph input can be overridden by a caller from IR 4 on, so it proves nothing there;
+and one that is an input of the body of a Loop or Scan is overridden at every IR version.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class ConstantFinder:
         while current is not None:
             producers, initializers, inputs = self._of(current)
             if name in initializers:
-                if name in inputs and self._ir_version >= 4:
+                if name in inputs and (self._ir_version >= 4 or not current.is_main):
                     return NotConstant(f"{name!r} is an initializer that a caller may override")
                 return current, initializers[name]
             if name in inputs:

@@ -17,7 +17,6 @@ from jr_onnx.errors import ContractError, one_line
 from jr_onnx.modelfile import tensors
 from jr_onnx.modelfile.wire import TOKEN_BYTES
 from jr_onnx.rewrite.differences import differences
-from jr_onnx.rewrite.functions import original_path
 from jr_onnx.rewrite.protos import nodes_equal
 from jr_onnx.rewrite.sites import Site, SiteTable, find_sites
 from jr_onnx.rewrite.undo import undo
@@ -68,9 +67,10 @@ def ensure(
     Args:
         source: The model before.
         output: The retrofitted model, provenance included.
-        before: The sites of the source.
+        before: The sites that the rewrite found.
         rewritten: Ids of the sites that were rewritten.
-        clones: Scope path of a cloned function's body -> scope path of the original's, which nothing calls any more.
+        clones: Path of every scope in a cloned function -> path of the same scope in the original, which nothing
+            calls any more.
 
     Returns:
         What the checker says of the output; a problem only if it had one with the source.
@@ -92,7 +92,7 @@ def ensure(
         raise ContractError(f"the sites do not add up after the rewrite: {odd}")
     after = check(output)
     if after.problem is not None:
-        earlier = check(source)
+        earlier = _as_of(source, output.ir_version)
         if earlier.problem is None:
             raise ContractError(f"onnx.checker passed the source and fails the result: {after.problem}")
     return after
@@ -107,4 +107,15 @@ def _is_token(tensor: onnx.TensorProto) -> bool:
 
 def _place(site: Site, clones: Mapping[str, str]) -> tuple[str, str]:
     """Return scope and output of a site; a site in a clone counts as the original's."""
-    return original_path(site.scope, clones), site.output
+    return clones.get(site.scope, site.scope), site.output
+
+
+def _as_of(source: onnx.ModelProto, ir_version: int) -> CheckerVerdict:
+    """Check the source at the IR version of the result: a newer one has the checker look at more, functions say."""
+    earlier = check(source)
+    if earlier.problem is not None or source.ir_version == ir_version:
+        return earlier
+    raised = onnx.ModelProto()
+    raised.CopyFrom(source)
+    raised.ir_version = ir_version
+    return check(raised)

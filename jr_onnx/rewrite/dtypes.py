@@ -50,6 +50,27 @@ _SCAN_WITHOUT_LENGTHS = 9  # Scan of opset 8 has the sequence lengths as its fir
 Key = tuple[int, str]
 
 
+class _Table(dict[str, Key]):
+    """The names that one visit of a scope defines or reads, and behind them those of the scope around it."""
+
+    def __init__(self, outer: _Table | None) -> None:
+        super().__init__()
+        self._outer = outer
+
+    def find(self, name: str) -> Key | None:
+        """Return what a name stands for, here or further out."""
+        table: _Table | None = self
+        while table is not None:
+            if name in table:
+                return table[name]
+            table = table._outer
+        return None
+
+    def find_or_add(self, name: str, number: int) -> Key:
+        """Return what a name stands for, a value of this visit where nobody defines it."""
+        return self.find(name) or self.setdefault(name, (number, name))
+
+
 class ElementTypes:
     """Element types of a model's values; ask with `of(scope, name)`.
 
@@ -64,11 +85,11 @@ class ElementTypes:
         self._parent: dict[Key, Key] = {}
         self._type: dict[Key, int] = {}
         self._instances: dict[Scope, list[int]] = {}  # one for the main graph and its sub-graphs, one per call below
-        self._tables: dict[int, dict[str, Key]] = {}
+        self._tables: dict[int, _Table] = {}
         self._functions = {function_key(scope.function): scope for scope in tops if scope.function is not None}
         self._count = 0
         expanded_size(tops)
-        self._visit(tops[0], {})
+        self._visit(tops[0], None)
 
     def of(self, scope: Scope, name: str) -> set[int]:
         """Return the element types a value takes: one as a rule, several in a function called with several types.
@@ -77,30 +98,30 @@ class ElementTypes:
         """
         found = set()
         for instance in self._instances.get(scope, ()):
-            key = self._tables[instance].get(name)
+            key = self._tables[instance].find(name)
             found.add(self._type.get(self._find(key), 0) if key is not None else 0)
         return found
 
-    def _visit(self, scope: Scope, outer: dict[str, Key]) -> dict[str, Key]:
+    def _visit(self, scope: Scope, outer: _Table | None) -> _Table:
         self._count += 1
         number = self._count
         self._instances.setdefault(scope, []).append(number)
-        table = dict(outer)
+        table = _Table(outer)
         self._tables[number] = table
         self._declare(scope, table, number)
         for position, node in enumerate(scope.nodes):
-            arguments = [table.setdefault(name, (number, name)) if name else None for name in node.input]
+            arguments = [table.find_or_add(name, number) if name else None for name in node.input]
             results = [table[name] if name else None for name in node.output]
             self._node(scope, node, arguments, results)
             bodies = scope.children_of.get(position, [])
             tables = [self._visit(body, table) for body in bodies]
             self._control_flow(node, arguments, results, bodies, tables)
-            called = self._functions.get(function_key(node))
+            called = self._functions.get(function_key(node)) if self._functions else None
             if called is not None:
                 self._call(called, arguments, results)
         return table
 
-    def _declare(self, scope: Scope, table: dict[str, Key], number: int) -> None:
+    def _declare(self, scope: Scope, table: _Table, number: int) -> None:
         """Enter the names this scope defines, shadowing outer ones, with their declared types."""
         graph = scope.graph
         if graph is not None:
@@ -121,7 +142,7 @@ class ElementTypes:
                     table[name] = (number, name)
         declared = (*graph.input, *graph.output, *graph.value_info) if graph is not None else ()
         for value in declared:
-            key = table.get(value.name)
+            key = table.find(value.name)
             if key is not None and value.type.HasField("tensor_type"):
                 self._assign(key, value.type.tensor_type.elem_type)
 
@@ -161,15 +182,15 @@ class ElementTypes:
         arguments: Sequence[Key | None],
         results: Sequence[Key | None],
         bodies: Sequence[Scope],
-        tables: Sequence[dict[str, Key]],
+        tables: Sequence[_Table],
     ) -> None:
         """Tie the values of an If, Loop or Scan to those of its bodies."""
         for body, table in zip(bodies, tables, strict=True):
             graph = body.graph
             if graph is None:
                 continue
-            inner_in = [table.get(value.name) for value in graph.input]
-            inner_out = [table.get(value.name) for value in graph.output]
+            inner_in = [table.find(value.name) for value in graph.input]
+            inner_out = [table.find(value.name) for value in graph.output]
             if node.op_type == "If":
                 pairs = list(zip(inner_out, results, strict=False))
             elif (
@@ -191,11 +212,11 @@ class ElementTypes:
         function = called.function
         if function is None:
             return
-        table = self._visit(called, {})
+        table = self._visit(called, None)
         for name, key in zip(function.input, arguments, strict=False):
-            self._unite(table.get(name), key)
+            self._unite(table.find(name), key)
         for name, key in zip(function.output, results, strict=False):
-            self._unite(table.get(name), key)
+            self._unite(table.find(name), key)
 
     def _find(self, key: Key) -> Key:
         root = key

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from jr_onnx.errors import ModelError
 from jr_onnx.rewrite.scopes import Scope, function_key, walk
 
-_MAX_NODES = 500_000
+_MAX_ADDED = 500_000
 
 
-def expanded_size(tops: Sequence[Scope]) -> int:
+def expanded_size(tops: Sequence[Scope], most_added: int = _MAX_ADDED) -> int:
     """Return how many nodes the main graph has with all calls expanded.
 
     Args:
         tops: The scopes of the main graph and of the function bodies, as `scopes.top_scopes` gives them.
+        most_added: How many nodes the calls may add to those of the file.
 
     Raises:
         ModelError: A function calls itself, or there are too many nodes: functions that call each other twice each
@@ -28,7 +29,7 @@ def expanded_size(tops: Sequence[Scope]) -> int:
         total = 0
         for inner in walk(scope):
             total += len(inner.nodes)
-            for node in inner.nodes:
+            for node in inner.nodes if bodies else ():
                 key = function_key(node)
                 if key in bodies:
                     total += size_of_function(key)
@@ -45,8 +46,11 @@ def expanded_size(tops: Sequence[Scope]) -> int:
         return sizes[key]
 
     total = size(tops[0])
-    if total > _MAX_NODES:
+    own = sum(len(scope.nodes) for top in tops for scope in walk(top))
+    if total > own + most_added:
         raise ModelError(
-            f"the calls of the model's functions expand to {total} nodes, more than can be followed ({_MAX_NODES})"
+            f"the calls of the model's functions expand to {total} nodes, more than can be followed "
+            f"({own + most_added})",
+            hint="Inline the functions and simplify the model before it is rewritten",
         )
     return total

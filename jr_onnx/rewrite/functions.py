@@ -7,8 +7,7 @@ Functions that call an affected one are affected too. Function bodies see no out
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 
@@ -24,16 +23,18 @@ class Clones:
     """What cloning did.
 
     Attributes:
-        paths: Scope path of a clone's body -> scope path of the original's body.
-        inputs: Scope path of a clone's body -> name of its kappa input.
+        paths: Path of every scope in a clone -> path of the same scope in the original.
+        inputs: Path of the body of a clone -> name of its kappa input.
         added: Keys of the clones.
         calls: Scope path, index and original proto of every changed call outside the clones.
+        names: Key of every original -> key of its clone.
     """
 
-    paths: dict[str, str]
-    inputs: dict[str, str]
-    added: tuple[str, ...]
-    calls: tuple[tuple[str, int, str], ...]
+    paths: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+    calls: tuple[tuple[str, int, str], ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
 
 
 def clone_functions(model: onnx.ModelProto, holding_sites: set[str], kappa_name: str) -> Clones:
@@ -44,13 +45,11 @@ def clone_functions(model: onnx.ModelProto, holding_sites: set[str], kappa_name:
         holding_sites: Keys of the functions with sites in them.
         kappa_name: Name of the scalar in the main graph.
     """
-    tops = top_scopes(model)
-    affected = _closure(tops, holding_sites)
+    affected = _closure(top_scopes(model), holding_sites)
     if not affected:
-        return Clones({}, {}, (), ())
+        return Clones()
     existing = {function_key(function) for function in model.functions}
     renamed: dict[str, onnx.FunctionProto] = {}
-    inputs: dict[str, str] = {}
     for function in [item for item in model.functions if function_key(item) in affected]:
         clone = model.functions.add()
         clone.CopyFrom(function)
@@ -58,40 +57,41 @@ def clone_functions(model: onnx.ModelProto, holding_sites: set[str], kappa_name:
         existing.add(function_key(clone))
         clone.input.append(_free_input(clone))
         renamed[function_key(function)] = clone
-        inputs[f"fn:{function_key(clone)}"] = clone.input[-1]
+    tops = top_scopes(model)
+    bodies = {function_key(top.function): top for top in tops if top.function is not None}
+    pairs = [(bodies[key], bodies[function_key(clone)]) for key, clone in renamed.items()]
+    paths = {clone.path: old.path for one, other in pairs for old, clone in zip(walk(one), walk(other), strict=True)}
+    inputs = {other.path: str(renamed[function_key(one.function)].input[-1]) for one, other in pairs if one.function}
     calls: list[tuple[str, int, str]] = []
-    clone_keys = {function_key(clone) for clone in renamed.values()}
-    for top in top_scopes(model):
-        inside_clone = top.function is not None and function_key(top.function) in clone_keys
+    for top in tops:
+        inside_clone = top.path in inputs
         if top.function is not None and not inside_clone:
             continue
         name = inputs[top.path] if inside_clone else kappa_name
         for scope in walk(top):
             changed = _redirect(scope, renamed, name)
             calls.extend(() if inside_clone else changed)
-    paths = {f"fn:{function_key(clone)}": f"fn:{key}" for key, clone in renamed.items()}
-    return Clones(paths, inputs, tuple(sorted(clone_keys)), tuple(calls))
-
-
-def original_path(path: str, clones: Mapping[str, str]) -> str:
-    """Return the scope path in the original function for one in a clone, and any other path as it is."""
-    for clone, original in clones.items():
-        if path == clone or path.startswith(clone + "/"):
-            return original + path.removeprefix(clone)
-    return path
+    names = {key: function_key(clone) for key, clone in renamed.items()}
+    return Clones(paths, inputs, tuple(sorted(names.values())), tuple(calls), names)
 
 
 def _closure(tops: list[Scope], holding: set[str]) -> set[str]:
-    affected = set(holding)
-    while True:
-        before = len(affected)
-        for top in tops:
-            if top.function is None:
-                continue
-            if any(function_key(node) in affected for scope in walk(top) for node in scope.nodes):
-                affected.add(function_key(top.function))
-        if len(affected) == before:
-            return affected
+    """Return the keys of the functions that hold a site or call, at any distance, one that does."""
+    callers: dict[str, set[str]] = {}
+    for top in tops:
+        if top.function is None:
+            continue
+        for scope in walk(top):
+            for node in scope.nodes:
+                callers.setdefault(function_key(node), set()).add(function_key(top.function))
+    affected: set[str] = set()
+    waiting = list(holding)
+    while waiting:
+        key = waiting.pop()
+        if key not in affected:
+            affected.add(key)
+            waiting.extend(callers.get(key, ()))
+    return affected
 
 
 def _redirect(scope: Scope, renamed: dict[str, onnx.FunctionProto], kappa_name: str) -> list[tuple[str, int, str]]:
@@ -108,8 +108,7 @@ def _redirect(scope: Scope, renamed: dict[str, onnx.FunctionProto], kappa_name: 
 
 
 def _free_name(function: onnx.FunctionProto, existing: set[str]) -> str:
-    candidate = onnx.FunctionProto()
-    candidate.CopyFrom(function)
+    candidate = onnx.FunctionProto(domain=function.domain, overload=function.overload)
     candidate.name = function.name + _SUFFIX
     count = 1
     while function_key(candidate) in existing:
@@ -120,7 +119,7 @@ def _free_name(function: onnx.FunctionProto, existing: set[str]) -> str:
 
 def _free_input(function: onnx.FunctionProto) -> str:
     body = Scope("", function.node, None, function, None, {})
-    add_children(body, set())
+    add_children(body, {})
     taken = set(function.input)
     for scope in walk(body):
         taken.update(scope.defined_names())

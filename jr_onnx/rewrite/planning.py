@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from jr_onnx.errors import KappaError, RefusalError
+from jr_onnx.kappa import KappaPlan
 from jr_onnx.rewrite.lowering import Choice, LoweringWish, Setting, choose
 from jr_onnx.rewrite.lowering.custom import Needs, body_problem
-from jr_onnx.rewrite.scopes import main_scope
+from jr_onnx.rewrite.scopes import main_scope, normal_domain
 from jr_onnx.rewrite.sites import LocatedSite, Site
 from jr_onnx.rewrite.work import Work
 from jr_onnx.semantics import round_kappa, round_to
@@ -52,14 +53,16 @@ def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
         wish = "custom"
     elif random is not None and random.source == "op" and wish == "auto":
         wish = "custom"
-    plans = [_plan(work, item, wish, _setting(work, item, main_opset)) for item in chosen]
+    kappas = work.wish.plan.for_sites(item.site.id for item in chosen)
+    settings = [_setting(work, item, main_opset) for item in chosen]
+    plans = [_plan(item, wish, setting, kappas) for item, setting in zip(chosen, settings, strict=True)]
     problem = body_problem(_needs(work, plans), function_opset(plans, main_opset))
     if problem is None:
         return plans
     if wish != "auto":
         raise RefusalError(problem, hint="Use --lowering where, or convert the model (--opset 15)")
-    settings = (replace(_setting(work, item, main_opset), custom_problem=problem) for item in chosen)
-    return [_plan(work, item, wish, setting) for item, setting in zip(chosen, settings, strict=True)]
+    settings = [replace(setting, custom_problem=problem) for setting in settings]
+    return [_plan(item, wish, setting, kappas) for item, setting in zip(chosen, settings, strict=True)]
 
 
 def function_opset(plans: Sequence[Planned], main_opset: int) -> int:
@@ -68,21 +71,31 @@ def function_opset(plans: Sequence[Planned], main_opset: int) -> int:
 
 
 def _setting(work: Work, item: LocatedSite, main_opset: int) -> Setting:
-    plan, opset = work.wish.plan, item.scope.opset
+    plan, opset, match = work.wish.plan, item.scope.opset, item.match
+    drawn = ("RandomUniform", "Squeeze") if draws_in_graph_per_site(plan) else ()
+    after = match.after
     return Setting(
         item.site.dtype,
-        min(opset, main_opset or opset),
+        opset,
         work.model.ir_version,
         may_raise_ir=work.may_raise_ir,
         target=work.wish.target,
         variable=plan.random is not None or plan.input_name is not None,
-        capped=_attribute_holds_cap(item.site, opset),
+        capped=_attribute_holds_cap(item.site, main_opset or opset),
+        beside=(*(str(node.op_type) for node in match.before if not normal_domain(node.domain)), *drawn),
+        model_opset=main_opset if main_opset != opset else 0,
+        capping=() if after is None else (str(after.op_type), "Constant"),
     )
 
 
-def _plan(work: Work, item: LocatedSite, wish: LoweringWish, setting: Setting) -> Planned:
+def draws_in_graph_per_site(plan: KappaPlan) -> bool:
+    """Tell whether standard nodes beside every site draw its kappa."""
+    return plan.random is not None and plan.random.per == "site" and plan.random.source == "graph"
+
+
+def _plan(item: LocatedSite, wish: LoweringWish, setting: Setting, kappas: Mapping[str, float | None]) -> Planned:
     site = item.site
-    wanted = work.wish.plan.for_site(site.id)
+    wanted = kappas[site.id]
     if wanted is None:
         raise KappaError(f"site {site.id} has no kappa in the plan")
     try:

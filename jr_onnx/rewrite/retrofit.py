@@ -24,7 +24,7 @@ from jr_onnx.rewrite.convert import convert
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.rewrite.scopes import main_scope
 from jr_onnx.rewrite.selection import Selection, select
-from jr_onnx.rewrite.sites import Refusal, locate
+from jr_onnx.rewrite.sites import Refusal
 from jr_onnx.rewrite.undo import undo
 
 if TYPE_CHECKING:
@@ -177,30 +177,30 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     base = _base(source, options)
     original = base.model
     files = check(original.proto, original.folder, hash_data=options.hash_data) if original.folder is not None else ()
-    findings = locate(original.proto)
-    options = dataclasses.replace(options, plan=options.plan.settled(site.id for site in findings.table.sites))
-    chosen = select(findings.located, findings.table, Selection(options.plan, options.include, options.exclude))
     model = onnx.ModelProto()
     model.CopyFrom(original.proto)
-    ids = {item.site.id for item in chosen}
     wish = Wish(options.plan, options.lowering, options.target, options.demote_initializer_inputs)
-    edit = apply(model, [item for item in locate(model).located if item.site.id in ids], wish)
-    if edit.undo is None:
+    selection = Selection(options.plan, options.include, options.exclude)
+    edit = apply(model, lambda findings: select(findings.located, findings.table, selection), wish)
+    ids = {item.id for item in edit.records}
+    table = edit.table
+    if edit.undo is None or edit.plan is None:
         raise RefusalError("the rewrite recorded no way back")
+    options = dataclasses.replace(options, plan=edit.plan)
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds") if options.timestamp else None
     record = Provenance(
         __version__, base.source_name, base.source_sha256, options.plan, options.target, tuple(edit.records), edit.undo,
         base.converted_from, files, created,
     )  # fmt: skip
     provenance.write(model, record)
-    verdict = contract.ensure(original.proto, model, findings.table, ids, edit.clones)
-    skipped = tuple(site.id for site in findings.table.sites if site.id not in ids)
+    verdict = contract.ensure(original.proto, model, table, ids, edit.clones)
+    skipped = tuple(site.id for site in table.sites if site.id not in ids)
     rows = tuple(
         RewrittenSite(item.id, item.form, item.dtype, item.kappa, item.cap, item.lowering, edit.choices[item.id].reason)
         for item in edit.records
     )
     result = RewriteResult(
-        rows, skipped, findings.table.refusals, (*base.conversion, *edit.changes), tuple(_warnings(options, edit)),
+        rows, skipped, table.refusals, (*base.conversion, *edit.changes), tuple(_warnings(options, edit)),
         base.source_sha256, checker_problem=verdict.problem,
     )  # fmt: skip
     return Retrofit(original, model, result)
@@ -351,7 +351,9 @@ def _warnings(options: Options, edit: Edit) -> list[str]:
             f"kappa is not below the cap at {len(above)} of {len(edit.records)} sites ({above[0].id} is one: kappa "
             f"{above[0].kappa:g}, cap {above[0].cap:g}), which therefore yield nothing but 0 and their cap"
         )
-    lost = [record for record in edit.records if record.kappa == 0 and options.plan.for_site(record.id)]
+    flat = [record for record in edit.records if record.kappa == 0]
+    wanted = options.plan.for_sites(record.id for record in flat)
+    lost = [record for record in flat if wanted[record.id]]
     if lost:
         found.append(
             f"kappa rounds to 0 in {lost[0].dtype} at {len(lost)} of {len(edit.records)} sites ({lost[0].id} is one), "

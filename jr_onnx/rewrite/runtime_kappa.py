@@ -17,7 +17,7 @@ from onnx import helper
 
 from jr_onnx.errors import KappaError, RefusalError
 from jr_onnx.kappa import DEFAULT_INPUT_NAME
-from jr_onnx.rewrite.functions import clone_functions, original_path
+from jr_onnx.rewrite.functions import clone_functions
 from jr_onnx.rewrite.lowering import custom as custom_lowering
 from jr_onnx.rewrite.protos import pack, replace_nodes
 from jr_onnx.rewrite.scopes import function_key, main_scope
@@ -27,11 +27,8 @@ from jr_onnx.semantics import round_kappa
 
 
 def bring_runtime_kappa(work: Work, chosen: Sequence[LocatedSite]) -> Sequence[LocatedSite]:
-    """Demote inputs, add the source of a run-time kappa, clone functions; return the sites, located again."""
-    wish, model = work.wish, work.model
-    if wish.demote_initializer_inputs:
-        _demote(work)
-    plan = wish.plan
+    """Add the source of a run-time kappa, clone functions; return the sites, located again."""
+    model, plan = work.model, work.wish.plan
     if plan.random is not None and plan.random.per == "site":
         if plan.random.source == "input":
             raise RefusalError(
@@ -41,20 +38,23 @@ def bring_runtime_kappa(work: Work, chosen: Sequence[LocatedSite]) -> Sequence[L
         return chosen
     if plan.input_name is None and plan.random is None:
         return chosen
-    if plan.random is not None and plan.random.source != "input":
-        work.runtime = _prepend_draw(work)
-    else:
-        work.runtime = _add_input(work)
+    drawn = _draw(work) if plan.random is not None and plan.random.source != "input" else []
+    work.runtime = str(drawn[-1].output[0]) if drawn else _add_input(work)
     wanted = {(item.scope.path, item.site.output): item.site for item in chosen}
     holding = {function_key(item.scope.function) for item in chosen if item.scope.function is not None}
     work.clones = clone_functions(model, holding, work.runtime)
     work.undo = replace(work.undo, functions_added=work.clones.added, calls=work.clones.calls)
     work.edit.clones = work.clones.paths
-    for path, original in work.clones.paths.items():
-        work.edit.changes.append(f"function {original[3:]} cloned as {path[3:]} with one more input for kappa")
+    for original, clone in work.clones.names.items():
+        work.edit.changes.append(f"function {original} cloned as {clone} with one more input for kappa")
+    if drawn:  # after the calls were recorded, whose indices are those of the source
+        replace_nodes(main_scope(model), [*drawn, *model.graph.node])
+        work.undo = replace(work.undo, nodes_prepended=len(drawn))
+        work.edit.changes.append(f"{drawn[0].op_type} in front of the graph draws kappa")
     # Nothing calls the originals of the clones any more, so that their sites are not found again.
+    originals = work.clones.paths
     places = (
-        (item, (original_path(item.scope.path, work.clones.paths), item.site.output)) for item in locate(model).located
+        (item, (originals.get(item.scope.path, item.scope.path), item.site.output)) for item in locate(model).located
     )
     return [replace(item, site=wanted[place]) for item, place in places if place in wanted]
 
@@ -72,8 +72,8 @@ def uniform_nodes(work: Work, result: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _prepend_draw(work: Work) -> str:
-    """Put the node that draws one kappa per run in front of the main graph."""
+def _draw(work: Work) -> list[onnx.NodeProto]:
+    """Return the nodes that draw one kappa per run, for the front of the main graph; the last one yields it."""
     random = work.wish.plan.random
     if random is None:
         raise KappaError("a draw needs a random range")
@@ -81,14 +81,8 @@ def _prepend_draw(work: Work) -> str:
         work.raise_ir(custom_lowering.MINIMUM_IR, "the operator DrawKappa")
         work.draws = True
         name = work.names.fresh(DEFAULT_INPUT_NAME)
-        nodes = [custom_lowering.draw_node(name, random.low, random.high)]
-    else:
-        nodes = uniform_nodes(work, DEFAULT_INPUT_NAME)
-        name = nodes[-1].output[0]
-    replace_nodes(main_scope(work.model), [*nodes, *work.model.graph.node])
-    work.undo = replace(work.undo, nodes_prepended=len(nodes))
-    work.edit.changes.append(f"{nodes[0].op_type} in front of the graph draws kappa")
-    return name
+        return [custom_lowering.draw_node(name, random.low, random.high)]
+    return uniform_nodes(work, DEFAULT_INPUT_NAME)
 
 
 def _add_input(work: Work) -> str:
@@ -108,7 +102,7 @@ def _add_input(work: Work) -> str:
     return name
 
 
-def _demote(work: Work) -> None:
+def demote(work: Work) -> None:
     """Take initializers off the list of graph inputs (IR 3 demanded them there)."""
     model = work.model
     names = {tensor.name for tensor in model.graph.initializer}
@@ -116,8 +110,10 @@ def _demote(work: Work) -> None:
     removed = [(index, pack(value)) for index, value in enumerate(model.graph.input) if value.name in names]
     if not removed:
         return
-    for index, _ in reversed(removed):
-        del model.graph.input[index]
+    gone = {index for index, _ in removed}
+    kept = [value for index, value in enumerate(model.graph.input) if index not in gone]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
     work.undo = replace(work.undo, inputs_removed=tuple(removed))
     work.edit.changes.append(f"{len(removed)} initializer{'s' if len(removed) > 1 else ''} taken off the graph inputs")
     work.raise_ir(DEFAULTS_SINCE_IR, "the demotion")

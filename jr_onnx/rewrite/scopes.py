@@ -79,10 +79,13 @@ class Scope:
 
 
 def function_key(function: onnx.FunctionProto | onnx.NodeProto) -> str:
-    """Return "domain::name" or "domain::name::overload" of a function, or of the function a node would call."""
+    r"""Return "domain::name" or "domain::name::overload" of a function, or of the function a node would call.
+
+    A colon inside one of the parts stands as "\:" in it, so that two functions never share a key.
+    """
     name = function.op_type if isinstance(function, onnx.NodeProto) else function.name
-    domain = normal_domain(function.domain)
-    return f"{domain}::{name}::{function.overload}" if function.overload else f"{domain}::{name}"
+    parts = [normal_domain(function.domain), name, *([function.overload] if function.overload else ())]
+    return "::".join(part.replace("\\", r"\\").replace(":", r"\:") if ":" in part else part for part in parts)
 
 
 def normal_domain(domain: str) -> str:
@@ -95,17 +98,17 @@ def opset_table(imports: MutableSequence[onnx.OperatorSetIdProto]) -> dict[str, 
     return {normal_domain(entry.domain): min(int(entry.version), _LARGEST_VERSION) for entry in imports}
 
 
-def main_scope(model: onnx.ModelProto, taken: set[str] | None = None) -> Scope:
+def main_scope(model: onnx.ModelProto, taken: dict[str, int] | None = None) -> Scope:
     """Return the scope of the main graph, its sub-graphs below it; their paths are added to `taken`."""
     opsets = opset_table(model.opset_import)
     if "" not in opsets and model.ir_version < 3:
         opsets[""] = 1  # before IR 3 there were no imports, and operator set 1 was meant
-    return _graph_scope("", model.graph, None, None, opsets, set() if taken is None else taken)
+    return _graph_scope("", model.graph, None, None, opsets, {} if taken is None else taken)
 
 
-def function_scopes(model: onnx.ModelProto, taken: set[str] | None = None) -> list[Scope]:
+def function_scopes(model: onnx.ModelProto, taken: dict[str, int] | None = None) -> list[Scope]:
     """Return the scopes of the function bodies, their sub-graphs below them; their paths are added to `taken`."""
-    taken = set() if taken is None else taken
+    taken = {} if taken is None else taken
     scopes = []
     for function in model.functions:
         path = unique(f"fn:{function_key(function)}", taken)
@@ -143,7 +146,7 @@ def require_text(tops: Iterable[Scope]) -> None:
 
 def top_scopes(model: onnx.ModelProto) -> list[Scope]:
     """Return the scope of the main graph and those of the function bodies."""
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     return [main_scope(model, taken), *function_scopes(model, taken)]
 
 
@@ -153,14 +156,14 @@ def _graph_scope(
     function: onnx.FunctionProto | None,
     parent: Scope | None,
     opsets: dict[str, int],
-    taken: set[str],
+    taken: dict[str, int],
 ) -> Scope:
     scope = Scope(path, graph.node, graph, function, parent, opsets)
     add_children(scope, taken)
     return scope
 
 
-def add_children(scope: Scope, taken: set[str]) -> None:
+def add_children(scope: Scope, taken: dict[str, int]) -> None:
     """Find the sub-graphs of a scope's nodes, and theirs; `taken` keeps paths unique in the whole model."""
     for position, node in enumerate(scope.nodes):
         for attribute in node.attribute:
@@ -173,11 +176,18 @@ def add_children(scope: Scope, taken: set[str]) -> None:
                 scope.children_of.setdefault(position, []).append(child)
 
 
-def unique(name: str, taken: set[str]) -> str:
-    """Return the name, with "#2", "#3", ... where it is taken, and take it."""
-    candidate, count = name, 1
+def unique(name: str, taken: dict[str, int]) -> str:
+    """Return the name, with "#2", "#3", ... where it is taken, and take it.
+
+    Args:
+        name: The wanted name.
+        taken: Every name taken so far, and the last number it was given: a thousand nodes of one name are numbered in
+            a thousand steps.
+    """
+    candidate, count = name, taken.get(name, 1)
     while candidate in taken:
         count += 1
         candidate = f"{name}#{count}"
-    taken.add(candidate)
+    taken[name] = count
+    taken.setdefault(candidate, 1)
     return candidate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jr_onnx.errors import InputError, KappaError, ModelError, NoSiteError
@@ -31,21 +31,23 @@ def select(located: Sequence[LocatedSite], table: SiteTable, wanted: Selection) 
     """
     if not located:
         raise NoSiteError(_why_no_site(table))
-    ids = [item.site.id for item in located]
-    lost = wanted.plan.unmatched(ids)
+    ids = dict.fromkeys(item.site.id for item in located)
+    plan = wanted.plan.settled(ids)
+    lost = plan.unmatched(ids)
     if lost:
         raise KappaError(
             f"the kappa map's entry {lost[0]!r} matches none of the {len(ids)} sites",
-            hint=f"Site ids look like {ids[0]!r}; jr-onnx inspect lists them",
+            hint=f"Site ids look like {located[0].site.id!r}; jr-onnx inspect lists them",
         )
     include = [_expression(pattern, "--include", ids) for pattern in wanted.include]
     exclude = [_expression(pattern, "--exclude", ids) for pattern in wanted.exclude]
+    kappas = plan.for_sites(ids)
     chosen = [
         item
         for item in located
         if (not include or any(pattern.search(item.site.id) for pattern in include))
         and not any(pattern.search(item.site.id) for pattern in exclude)
-        and wanted.plan.for_site(item.site.id) is not None
+        and kappas[item.site.id] is not None
     ]
     _require_defined_once(located)
     if not chosen:
@@ -59,7 +61,8 @@ def _require_defined_once(located: Sequence[LocatedSite]) -> None:
     Raises:
         ModelError: There is such a site; ONNX wants every name defined once.
     """
-    counts = {item.scope: Counter(name for node in item.scope.nodes for name in node.output) for item in located}
+    scopes = {item.scope: None for item in located}
+    counts = {scope: Counter(name for node in scope.nodes for name in node.output) for scope in scopes}
     for item in located:
         if counts[item.scope][item.site.output] > 1:
             where = f"scope {item.site.scope!r}" if item.site.scope else "the main graph"
@@ -69,17 +72,17 @@ def _require_defined_once(located: Sequence[LocatedSite]) -> None:
             )
 
 
-def _expression(pattern: str, option: str, ids: Sequence[str]) -> re.Pattern[str]:
+def _expression(pattern: str, option: str, ids: Mapping[str, None]) -> re.Pattern[str]:
     if pattern in ids:
         return re.compile(rf"\A{re.escape(pattern)}\Z")  # an id means that site alone: relu1 does not choose relu10
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"{option} {pattern!r} is no regular expression: {error}") from None
     if not any(compiled.search(site) for site in ids):
         raise InputError(
             f"{option} {pattern!r} matches none of the {len(ids)} sites",
-            hint=f"Site ids look like {ids[0]!r}; jr-onnx inspect lists them",
+            hint=f"Site ids look like {next(iter(ids))!r}; jr-onnx inspect lists them",
         )
     return compiled
 

@@ -137,7 +137,7 @@ def _locate(model: onnx.ModelProto) -> Findings:
     located: list[LocatedSite] = []
     refusals: list[Refusal] = []
     others: list[Other] = []
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for scope in (scope for top in tops if not _is_own_function(top) for scope in walk(top)):
         readers = _Readers(scope)
         for index, node in enumerate(scope.nodes):
@@ -217,21 +217,24 @@ class _Readers:
     """Who reads a value of a scope, sub-graphs included."""
 
     def __init__(self, scope: Scope) -> None:
-        self._by_name: dict[str, list[str]] = {}
-        for inner in walk(scope):
-            for node in inner.nodes:
-                for name in node.input:
-                    self._by_name.setdefault(name, []).append(f"{node.op_type} {inner.node_label(node)}")
+        self._scope = scope
+        self._by_name: dict[str, list[tuple[Scope, onnx.NodeProto]]] | None = None
         outputs: Sequence[str] = ()
         if scope.graph is not None:
             outputs = [value.name for value in scope.graph.output]
         elif scope.function is not None:
             outputs = list(scope.function.output)
-        for name in outputs:
-            self._by_name.setdefault(name, []).append(f"output {name}")
+        self._outputs = set(outputs)
 
     def of(self, name: str) -> tuple[str, ...]:
-        found = list(dict.fromkeys(self._by_name.get(name, [])))
+        if self._by_name is None:
+            self._by_name = {}
+            for inner in walk(self._scope):
+                for node in inner.nodes:
+                    for read in node.input:
+                        self._by_name.setdefault(read, []).append((inner, node))
+        readers = [f"{node.op_type} {inner.node_label(node)}" for inner, node in self._by_name.get(name, ())]
+        found = list(dict.fromkeys([*readers, *([f"output {name}"] if name in self._outputs else ())]))
         if len(found) > _FEEDS_SHOWN:
             found[_FEEDS_SHOWN - 1 :] = [f"and {len(found) - _FEEDS_SHOWN + 1} more"]
         return tuple(found)

@@ -109,10 +109,10 @@ def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
 
 def _restore_calls(model: onnx.ModelProto, calls: tuple[tuple[str, int, str], ...]) -> None:
     scopes = scopes_by_path(model)
-    for path, index, packed in calls:
+    # Inner calls first: copying over a call that holds sub-graphs copies the calls in these too.
+    for path, index, packed in reversed(calls):
         if path not in scopes or not 0 <= index < len(scopes[path].nodes):
             raise ModelError(f"call {index} in scope {path!r} is not where the rewrite left it")
-        # A call holds no sub-graph, so copying over it leaves the other scopes alone.
         scopes[path].nodes[index].CopyFrom(unpack(onnx.NodeProto, packed))
 
 

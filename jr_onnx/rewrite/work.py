@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import onnx
 
@@ -11,6 +12,7 @@ from jr_onnx.kappa import KappaPlan
 from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewrite.functions import Clones
 from jr_onnx.rewrite.lowering import Choice, Jump, LoweringWish, Names, Target
+from jr_onnx.rewrite.sites import SiteTable
 
 DEFAULTS_SINCE_IR = 4
 """From here on initializers need not be inputs, and those that are become optional."""
@@ -34,7 +36,9 @@ class Edit:
         records: The rewritten sites, in graph order.
         choices: Site id -> its lowering.
         changes: Everything beside the sites that changed, in words.
-        clones: Scope path of a cloned function's body -> scope path of the original's.
+        clones: Path of every scope in a cloned function -> path of the same scope in the original.
+        table: Every site, refusal and other of the model as it was rewritten: after a demotion of its inputs.
+        plan: The kappa plan, settled on the ids of these sites.
         undo: What takes it back.
     """
 
@@ -42,6 +46,8 @@ class Edit:
     choices: dict[str, Choice] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
     clones: dict[str, str] = field(default_factory=dict)
+    table: SiteTable = field(default_factory=lambda: SiteTable((), (), ()))
+    plan: KappaPlan | None = None
     undo: Undo | None = None
 
 
@@ -55,12 +61,12 @@ class Work:
     edit: Edit
     undo: Undo
     runtime: str | None = None
-    clones: Clones = field(default_factory=lambda: Clones({}, {}, (), ()))
+    clones: Clones = field(default_factory=Clones)
     jumps: list[Jump] = field(default_factory=list)
     draws: bool = False
     cap_of_others: float | None = None
 
-    @property
+    @cached_property
     def may_raise_ir(self) -> bool:
         """Whether raising the IR version leaves the meaning of the initializers as it is."""
         if self.model.ir_version >= DEFAULTS_SINCE_IR:

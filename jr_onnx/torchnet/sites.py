@@ -84,7 +84,7 @@ def own_jumps(tops: Sequence[Scope], first: int) -> list[tuple[TorchSite, SitePl
         first: The number of the first of them.
     """
     result: list[tuple[TorchSite, SitePlan]] = []
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for scope, node in _jump_nodes(tops):
         kappa, cap = _constants(node)
         if kappa is None:

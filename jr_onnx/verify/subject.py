@@ -122,8 +122,9 @@ def _plain(source: ModelFile, original: object, kappa: KappaWish | None) -> Subj
 def _plan_failures(record: Provenance) -> list[Failure]:
     """Return the sites whose recorded kappa is not what the recorded plan rounds to."""
     found = []
+    plan = record.plan.for_sites(site.id for site in record.sites)
     for site in record.sites:
-        wanted = record.plan.for_site(site.id)
+        wanted = plan[site.id]
         expected = round_kappa(wanted, site.dtype) if wanted is not None else None
         if expected != site.kappa:
             shown = "no kappa" if expected is None else repr(expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import onnx
@@ -18,6 +19,7 @@ class Names:
 
     def __init__(self, tops: Iterable[Scope]) -> None:
         self._taken: set[str] = set()
+        self._last: dict[str, int] = {}  # wanted name -> last number it was given
         for scope in (scope for top in tops for scope in walk(top)):
             self._taken.update(scope.defined_names())
             # What a model says of a name without defining it would then be said of a fresh value of that name.
@@ -33,10 +35,11 @@ class Names:
 
     def fresh(self, wanted: str) -> str:
         """Return the wanted name, or the first of wanted_1, wanted_2, ... that is free, and take it."""
-        name, count = wanted, 0
+        name, count = wanted, self._last.get(wanted, 0)
         while name in self._taken:
             count += 1
             name = f"{wanted}_{count}"
+        self._last[wanted] = count
         self._taken.add(name)
         return name
 
@@ -85,6 +88,7 @@ def scalar_tensor(value: float, dtype: str) -> onnx.TensorProto:
     return onnx.TensorProto(data_type=ELEMENT_TYPES[dtype], raw_data=raw)
 
 
+@lru_cache(maxsize=4096)
 def allows(op_type: str, opset: int, dtype: str) -> bool:
     """Tell whether the standard operator takes this element type as its first floating input at this opset."""
     try:
@@ -98,6 +102,19 @@ def allows(op_type: str, opset: int, dtype: str) -> bool:
         if parameter.type_param_str == variable:
             return wanted in parameter.allowed_type_strs
     return variable == wanted
+
+
+@lru_cache(maxsize=4096)
+def means_the_same(op_type: str, opset: int, other: int) -> bool:
+    """Tell whether an operator of the standard domain is one and the same in two operator sets.
+
+    onnx.checker wants that of every node of a function whose operator set is not the model's.
+    """
+    try:
+        one, two = (onnx.defs.get_schema(op_type, version, "") for version in (opset, other))
+    except onnx.defs.SchemaError:
+        return False
+    return bool(one.since_version == two.since_version)
 
 
 _SPELLED = {"float32": "float", "float64": "double"}

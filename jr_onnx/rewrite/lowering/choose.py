@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jr_onnx.errors import RefusalError
+from jr_onnx.rewrite.lowering.base import means_the_same
 from jr_onnx.rewrite.lowering.custom import MINIMUM_IR, custom_problem
 from jr_onnx.rewrite.lowering.thresholded import thresholded_allowed
-from jr_onnx.rewrite.lowering.where import cast_mul_allowed, where_allowed
+from jr_onnx.rewrite.lowering.where import cast_mul_allowed, cast_mul_operators, where_allowed, where_operators
 
 LoweringWish = Literal["auto", "where", "thresholded", "custom"]
 Lowering = Literal["where", "cast_mul", "thresholded", "custom"]
@@ -25,11 +26,14 @@ class Setting:
     Attributes:
         dtype: NumPy name of the site's element type.
         opset: Version of the standard operator set at the site.
+        beside: Standard operators that the rewrite of this site writes beside J itself.
+        capping: Those that it writes unless J holds the cap itself.
         ir_version: Of the model.
         may_raise_ir: Whether a model below IR 8 may be raised; not while its initializers are graph inputs.
         target: Where the model will run.
         variable: Whether kappa is drawn or given at run time.
         capped: Whether the site has a cap that the custom node would hold.
+        model_opset: Version of the main graph's, which the custom operator's body has too; 0 where it is the site's.
         custom_problem: Why the other sites make the custom lowering impossible, or None.
     """
 
@@ -40,6 +44,9 @@ class Setting:
     target: Target
     variable: bool
     capped: bool
+    beside: tuple[str, ...] = ()
+    capping: tuple[str, ...] = ()
+    model_opset: int = 0
     custom_problem: str | None = None
 
 
@@ -71,7 +78,7 @@ def choose(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
         return _auto(setting, site_id)
     problem = _problem(wish, setting)
     if problem is None:
-        lowering: Lowering = _where_form(setting) or "where" if wish == "where" else wish
+        lowering: Lowering = (_where_form(setting) or "where") if wish == "where" else wish
         return Choice(lowering, "as asked")
     works = [name for name in ("where", "thresholded", "custom") if _problem(name, setting) is None]
     hint = f"Use --lowering {' or '.join(works)}" if works else "Convert the model to a newer opset (--opset)"
@@ -89,15 +96,21 @@ def _auto(setting: Setting, site_id: str) -> Choice:
     form = _where_form(setting)
     if form is not None:
         return Choice(form, "standard nodes with a kernel for this type, opset and target")
-    raise RefusalError(
-        f"site {site_id}: no lowering takes {setting.dtype} at opset {setting.opset}",
-        hint="Convert the model to a newer opset (--opset)",
-    )
+    if setting.ir_version >= MINIMUM_IR and _problem("custom", setting) is None:
+        return Choice(
+            "custom", f"the function's opset {setting.opset} is not the model's, where a function stands apart"
+        )
+    strange = _strange(setting, where_operators())
+    problem = strange or f"no lowering takes {setting.dtype} at opset {setting.opset}"
+    raise RefusalError(f"site {site_id}: {problem}", hint="Convert the model to a newer opset (--opset)")
 
 
 def _problem(wish: str, setting: Setting) -> str | None:
     if wish == "where":
-        return None if _where_form(setting) else f"no standard nodes take {setting.dtype} at opset {setting.opset}"
+        if _where_form(setting) is not None:
+            return None
+        strange = _strange(setting, where_operators())
+        return strange or f"no standard nodes take {setting.dtype} at opset {setting.opset}"
     if wish == "thresholded":
         if setting.variable:
             return "ThresholdedRelu holds kappa as an attribute, it cannot change at run time"
@@ -105,7 +118,7 @@ def _problem(wish: str, setting: Setting) -> str | None:
             return f"ONNX Runtime has no CUDA kernel of ThresholdedRelu at opset {setting.opset}"
         if not thresholded_allowed(setting.opset, setting.dtype):
             return f"ThresholdedRelu does not take {setting.dtype} at opset {setting.opset}"
-        return None
+        return _strange(setting, ("ThresholdedRelu", *setting.capping))
     if setting.custom_problem is not None:
         return setting.custom_problem
     if setting.ir_version < MINIMUM_IR and not setting.may_raise_ir:
@@ -114,12 +127,32 @@ def _problem(wish: str, setting: Setting) -> str | None:
             "initializers, which are also graph inputs, overridable (and slow); --demote-initializer-inputs takes "
             "them off the inputs"
         )
-    return custom_problem(
-        setting.opset, setting.dtype, variable=setting.variable, capped=setting.capped, target=setting.target
+    problem = custom_problem(
+        setting.model_opset or setting.opset,
+        setting.dtype,
+        variable=setting.variable,
+        capped=setting.capped,
+        target=setting.target,
     )
+    return problem or _strange(setting, () if setting.capped else setting.capping)
 
 
 def _where_form(setting: Setting) -> Lowering | None:
-    if where_allowed(setting.opset, setting.dtype):
+    opset, dtype = setting.opset, setting.dtype
+    beside = (*setting.capping, "Cast") if setting.variable and dtype != "float32" else setting.capping
+    if where_allowed(opset, dtype) and _strange(setting, (*where_operators(), *beside)) is None:
         return "where"
-    return "cast_mul" if cast_mul_allowed(setting.opset, setting.dtype) else None
+    if cast_mul_allowed(opset, dtype) and _strange(setting, (*cast_mul_operators(opset, dtype), *beside)) is None:
+        return "cast_mul"
+    return None
+
+
+def _strange(setting: Setting, operators: tuple[str, ...]) -> str | None:
+    """Say which operator is another one in the model's operator set than in that of the function the site lies in."""
+    for name in (*operators, *setting.beside):
+        if setting.model_opset and not means_the_same(name, setting.opset, setting.model_opset):
+            return (
+                f"it stands in a function of opset {setting.opset}, in a model of opset {setting.model_opset}, and "
+                f"ONNX wants the same {name} in both"
+            )
+    return None

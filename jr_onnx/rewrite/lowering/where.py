@@ -40,6 +40,16 @@ def cast_mul_allowed(opset: int, dtype: str) -> bool:
     return all(allows(op, opset, dtype) for op in (_lower_bound(opset, dtype), "Sub", "Greater", "Mul"))
 
 
+def where_operators() -> tuple[str, ...]:
+    """Return the operators that `lower_where` writes beside casts of a kappa known at run time."""
+    return ("Constant", "Sub", "Greater", "Where")
+
+
+def cast_mul_operators(opset: int, dtype: str) -> tuple[str, ...]:
+    """Return the operators that `lower_cast_mul` writes."""
+    return ("Constant", _lower_bound(opset, dtype), "Sub", "Greater", "Cast", "Mul")
+
+
 def _lower_bound(opset: int, dtype: str) -> str:
     """Return the operator that bounds from below; ONNX Runtime has no Clip with attributes for double."""
     return "Max" if opset >= _CLIP_WITH_INPUTS or dtype == "float64" else "Clip"
