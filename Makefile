@@ -1,5 +1,6 @@
 # make demo    set up .venv and run the main job on the embedded digits
 # make test    set up .venv, lint, type-check and run every test
+# make cuda    run the tests of the CUDA side on a fake CUDA runtime (part of `make test`; needs no GPU)
 # make bench   measure this machine's speed of retrofits against their originals
 PYTHON ?= python3
 VENV := .venv
@@ -11,12 +12,12 @@ EXTRAS := $(RUNTIME),attack,report,serve,dev
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test lint types fast slow bench install clean
+.PHONY: demo test lint types fast slow cuda bench install clean
 
 demo: install
 	$(BIN)/python -m tools.demo
 
-test: lint types fast slow
+test: lint types fast slow cuda
 
 lint: install
 	$(BIN)/ruff check .
@@ -31,6 +32,19 @@ fast: install
 slow: install
 	$(TEST_ENV) $(BIN)/pytest -n $(JOBS) -m slow
 
+# onnxruntime-gpu in an environment of its own, over the packages of .venv: it and onnxruntime overwrite each other.
+FAKE := build/fake_cuda
+cuda: install $(VENV)-gpu/.installed
+	$(VENV)-gpu/bin/python -m tests.cuda.fake $(FAKE)
+	$(TEST_ENV) LD_LIBRARY_PATH=$(FAKE) JR_ONNX_LIBRARIES=$(FAKE)/ops $(VENV)-gpu/bin/python -m pytest tests/cuda
+
+$(VENV)-gpu/.installed: $(VENV)/.installed constraints.txt
+	test -x $(VENV)-gpu/bin/python || $(VENV)/bin/python -m venv $(VENV)-gpu
+	$(VENV)-gpu/bin/python -m pip install --quiet --no-deps --constraint constraints.txt onnxruntime-gpu
+	$(VENV)/bin/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+	  > $$($(VENV)-gpu/bin/python -c "import site; print(site.getsitepackages()[0])")/shared.pth
+	touch $@
+
 bench: install
 	$(BIN)/python -m tools.bench_bars
 
@@ -43,4 +57,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard ops/*)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist out jr_onnx/lib *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-gpu build dist out jr_onnx/lib *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+_NEEDS_TORCH = re.compile(
+    r"^(?:(?:import|from) (?:torch|scipy|sklearn|models|tools\.train|jr_onnx\.(?:attack|detect|torchnet|tune)|"
+    r"tests\.(?:attack|torchnet))\b|def import_record_modules)",
+    re.MULTILINE,
+)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out what imports torch where torch is not installed, so that `pytest -m gpu` runs there."""
+    if collection_path.suffix != ".py" or importlib.util.find_spec("torch") is not None:
+        return None
+    return True if _NEEDS_TORCH.search(collection_path.read_text(encoding="utf-8")) else None
 
 
 @pytest.fixture(scope="session")

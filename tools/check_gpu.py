@@ -31,6 +31,7 @@ CHECKS: dict[str, Callable[[], Verdict]] = {
     "Conv and Relu fused": placement.conv_relu_fusion,
     "JumpRelu eager, every type": kernel.eager,
     "JumpRelu with bound memory": kernel.bound,
+    "JumpRelu with unaligned memory": kernel.unaligned,
     "JumpRelu in a captured graph": replay.captured_kernel,
     "RandomUniform under replay": replay.replayed_random_uniform,
     "JumpRelu's own draw under replay": replay.replayed_own_draw,

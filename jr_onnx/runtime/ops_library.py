@@ -1,12 +1,13 @@
 """Where the op library lies, how it gets into a session, and whether it really works here.
 
 `setup.py` builds `libjr_onnx_cpu.so` and, where nvcc is, `libjr_onnx_cuda.so` (which serves the CPU provider too)
-into `jr_onnx/lib/`, and writes beside them why one is missing.
+into `jr_onnx/lib/`, and writes beside them why one is missing. JR_ONNX_LIBRARIES names another folder to look in.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -21,6 +22,7 @@ Target = Literal["cpu", "cuda"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 _FOLDER = Path(__file__).resolve().parent.parent / "lib"
+_FOLDER_VARIABLE = "JR_ONNX_LIBRARIES"
 _REPORT = "build.json"
 _REBUILD = "pip install --force-reinstall --no-deps . (in the source tree)"
 _NEEDS = {"cpu": "a C++17 compiler (g++ or clang++)", "cuda": "a C++17 compiler and nvcc (the CUDA toolkit)"}
@@ -108,13 +110,18 @@ def status(target: Target) -> LibraryStatus:
 def _expected_path(target: str) -> Path:
     if target not in TARGETS:
         raise InputError(f"the op library target is {target!r}, expected one of {', '.join(TARGETS)}")
-    return _FOLDER / f"libjr_onnx_{target}.so"
+    return _folder() / f"libjr_onnx_{target}.so"
+
+
+def _folder() -> Path:
+    given = os.environ.get(_FOLDER_VARIABLE, "")
+    return Path(given) if given else _FOLDER
 
 
 def _why_not_built(target: str) -> str:
     """Return what `setup.py` wrote down, or nothing."""
     try:
-        report = json.loads((_FOLDER / _REPORT).read_text(encoding="utf-8"))
+        report = json.loads((_folder() / _REPORT).read_text(encoding="utf-8"))
         return str(report[target].get("reason", ""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""

@@ -49,7 +49,9 @@ def cuda_headers() -> Path:
 
 def wanted_symbols(provider: Path) -> dict[str, set[str]]:
     """Return the functions that the provider needs, by the library that has them."""
-    table = subprocess.run(["nm", "-D", "--undefined-only", provider], capture_output=True, text=True, check=True).stdout
+    table = subprocess.run(
+        ["nm", "-D", "--undefined-only", provider], capture_output=True, text=True, check=True
+    ).stdout
     wanted: dict[str, set[str]] = {"libcudnn.so.9": set(), "libcuda.so.1": set(), "libcurand.so.10": set()}
     for word in (line.split()[-1] for line in table.splitlines() if line.strip()):
         name, _, library = word.partition("@")

@@ -102,6 +102,7 @@ def test_a_wrong_kernel_fails(check: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_bound_memory_and_fixed_places() -> None:
     assert kernel.bound(ON_CPU, "cpu", "cpu").status == "passed"
+    assert kernel.unaligned(ON_CPU, "cpu", "cpu").status == "passed"
     assert replay.captured_kernel(ON_CPU, "cpu", "cpu").status == "passed"
 
 

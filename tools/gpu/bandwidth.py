@@ -30,7 +30,9 @@ def kernel_seconds(
     ]  # fmt: skip
     session = open_session(elementwise(nodes), wanted, target=library, optimise=False)
     require_on(session, wanted[0])
-    source = onnxruntime.OrtValue.ortvalue_from_numpy(np.ones(elements, dtype=np.float32), device, 0)
+    # Random signs: a tensor of one value would not show what divergent results cost.
+    values = np.random.default_rng(0).standard_normal(min(elements, 1 << 20), dtype=np.float32)
+    source = onnxruntime.OrtValue.ortvalue_from_numpy(np.resize(values, elements), device, 0)
     result = onnxruntime.OrtValue.ortvalue_from_shape_and_type([elements], np.float32, device, 0)
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", source)

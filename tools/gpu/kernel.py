@@ -120,3 +120,28 @@ def bound(providers: list[Any] | None = None, target: Target | None = None, devi
             wrong.append(f"{length}: the bound input was overwritten")
     summary = f"{len(LENGTHS) - 1} lengths, {len(wrong)} wrong" + (f": length {wrong[0]}" if wrong else "")
     return Verdict("failed" if wrong else "passed", summary, {"wrong": len(wrong)})
+
+
+def unaligned(providers: list[Any] | None = None, target: Target | None = None, device: str = "cuda") -> Verdict:
+    """Bind input and output inside larger buffers, at addresses that are no multiple of 16 bytes."""
+    wanted, library = providers or [CUDA], target or built_target()
+    session = open_session(elementwise([jump_node("x", "y", kappa=KAPPA)]), wanted, target=library)
+    require_on(session, wanted[0])
+    wrong, compared = [], 0
+    for length in (1, 3, 17, 1025, 262_147):
+        for before, behind in ((1, 0), (0, 1), (3, 2)):
+            z = sample(length, "float32", seed=length)
+            room = np.full(length + 8, np.float32(-7))
+            room[before : before + length] = z
+            source, result = device_value(room, device), device_value(np.full(length + 8, np.float32(-7)), device)
+            binding = session.io_binding()
+            binding.bind_input("x", device, 0, np.float32, [length], source.data_ptr() + 4 * before)
+            binding.bind_output("y", device, 0, np.float32, [length], result.data_ptr() + 4 * behind)
+            session.run_with_iobinding(binding)
+            compared += 1
+            found = result.numpy()
+            inside = found[behind : behind + length].tobytes() == expected(z, "float32", None).tobytes()
+            if not inside or (np.delete(found, slice(behind, behind + length)) != -7).any():
+                wrong.append(f"{length} elements, {before} before the input, {behind} before the output")
+    summary = f"{compared} bindings, {len(wrong)} wrong" + (f": {wrong[0]}" if wrong else "")
+    return Verdict("failed" if wrong else "passed", summary, {"wrong": len(wrong)})

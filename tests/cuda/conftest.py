@@ -1,0 +1,78 @@
+"""Tests on the fake CUDA runtime; they skip where the process was not started with it (`make cuda` does)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+
+from jr_onnx.runtime import register
+from tools.gpu.sessions import CUDA, elementwise
+
+
+@pytest.fixture(scope="session")
+def fake() -> ctypes.CDLL:
+    """The fake runtime of this process."""
+    if CUDA not in onnxruntime.get_available_providers():
+        pytest.skip("this is not onnxruntime-gpu: `make cuda` runs these tests")
+    try:
+        library = ctypes.CDLL("libcudart.so.13")
+        library.fake_cuda_launches.restype = ctypes.c_long
+    except (OSError, AttributeError):
+        pytest.skip("the fake CUDA runtime is not on LD_LIBRARY_PATH: `make cuda` runs these tests")
+    return library
+
+
+class Bound:
+    """A session on the CUDA provider, its inputs and output at fixed places of the device."""
+
+    def __init__(self, session: Any, inputs: dict[str, npt.NDArray[Any]], shape: Sequence[int]) -> None:
+        self.session = session
+        self._inputs = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(value, "cuda", 0) for name, value in inputs.items()
+        }
+        self._output = onnxruntime.OrtValue.ortvalue_from_numpy(np.full(shape, np.nan, np.float32), "cuda", 0)
+        self._binding = session.io_binding()
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        self._binding.bind_ortvalue_output("y", self._output)
+
+    def run(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Put inputs in their places, run, and return the output."""
+        for name, value in inputs.items():
+            self._inputs[name].update_inplace(value)
+        self.session.run_with_iobinding(self._binding)
+        return np.array(self._output.numpy())
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+def open_session(fake: ctypes.CDLL) -> Open:
+    """Open a model of nodes from x to y on the CUDA provider with the op library registered."""
+
+    def build(
+        nodes: Sequence[onnx.NodeProto],
+        *,
+        shape: Sequence[int | str] = ("N",),
+        inputs: Sequence[Any] = (),
+        **options: str,
+    ) -> Any:
+        model = elementwise(list(nodes), shape=tuple(shape))
+        model.graph.input.extend(inputs)
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 4
+        register(settings, "cuda")
+        providers = [(CUDA, options), "CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=providers)
+        assert session.get_providers()[0] == CUDA
+        return session
+
+    return build
