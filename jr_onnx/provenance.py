@@ -26,7 +26,8 @@ class SiteRecord(Record):
 
     Attributes:
         id: Stable readable id: scope path and node or output name.
-        form: How the ReLU was written: relu, clip, max, fused_conv, fused_gemm, nchwc_conv.
+        form: How the ReLU was written: relu, clip, max, where, mask, abs, min, slope, thresholded, fused_conv,
+            fused_gemm, nchwc_conv.
         dtype: NumPy name of the element type.
         scope: Scope path, "" for the main graph.
         output: Name of the site's output tensor, which the rewrite keeps.

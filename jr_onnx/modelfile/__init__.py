@@ -1,6 +1,6 @@
 """Model files: read without loading weights, written atomically, external data carried along."""
 
-from jr_onnx.modelfile.external import ExternalMode, carry, check, external_tensors, resolve, tensors
+from jr_onnx.modelfile.external import ExternalMode, carry, check, external_place, external_tensors, resolve, tensors
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.load import ModelFile, from_proto, load
 from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, refuse_target, save
@@ -13,6 +13,7 @@ __all__ = [
     "atomic_write",
     "carry",
     "check",
+    "external_place",
     "external_tensors",
     "from_proto",
     "load",

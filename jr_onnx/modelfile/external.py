@@ -80,23 +80,27 @@ def external_tensors(model: onnx.ModelProto) -> list[ExternalTensor]:
     Raises:
         ModelError: An entry lacks its location or holds a number that is none.
     """
-    found = []
-    for tensor in tensors(model):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        location = entries.get("location", "")
-        if not location:
-            raise ModelError(f"tensor {tensor.name!r} has external data without a location")
-        try:
-            offset = int(entries.get("offset") or 0)
-            length = int(entries["length"]) if entries.get("length") else None
-        except ValueError:
-            raise ModelError(f"tensor {tensor.name!r} has an external offset or length that is no number") from None
-        if offset < 0 or (length is not None and length < 0):
-            raise ModelError(f"tensor {tensor.name!r} has a negative external offset or length")
-        found.append(ExternalTensor(tensor.name, location, offset, length))
-    return found
+    return [external_place(item) for item in tensors(model) if item.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def external_place(tensor: onnx.TensorProto) -> ExternalTensor:
+    """Return where the external data of a tensor lie.
+
+    Raises:
+        ModelError: The location is missing, or a number is none.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if not location:
+        raise ModelError(f"tensor {tensor.name!r} has external data without a location")
+    try:
+        offset = int(entries.get("offset") or 0)
+        length = int(entries["length"]) if entries.get("length") else None
+    except ValueError:
+        raise ModelError(f"tensor {tensor.name!r} has an external offset or length that is no number") from None
+    if offset < 0 or (length is not None and length < 0):
+        raise ModelError(f"tensor {tensor.name!r} has a negative external offset or length")
+    return ExternalTensor(tensor.name, location, offset, length)
 
 
 def check(model: onnx.ModelProto, folder: Path, *, hash_data: bool = False) -> tuple[ExternalFile, ...]:

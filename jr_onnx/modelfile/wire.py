@@ -20,6 +20,11 @@ from typing import Final
 THRESHOLD: Final = (32 << 10) + 1
 """Least bytes of a payload; whatever this package reads as a constant is smaller, and stays in the proto."""
 TOKEN_BYTES: Final = 16
+MOST_ZEROS_BYTES: Final = 64 << 20
+"""Larger payloads are not looked at for zeros: reading them would cost the memory that tokens save."""
+_ZEROS: Final = b"zero"
+_FIRST_BYTES: Final = 64
+_PIECE: Final = 1 << 20
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 # Message kind -> field number -> kind of the sub-message that may hold tensors (onnx.proto).
@@ -52,8 +57,9 @@ class WireError(ValueError):
 class Payloads:
     """Views of the payloads that were taken out, and the tokens that stand for them.
 
-    A token is 8 random bytes and the payload's index in 8 bytes, so that no weight is mistaken for one. As floats or
-    doubles the bytes are ordinary numbers: a NaN might not survive the way through Python's floats.
+    A token is 8 random bytes, the payload's index in 4 bytes, and 4 bytes that tell payloads of nothing but zeros from
+    others (up to `MOST_ZEROS_BYTES`); so no weight is mistaken for one. As floats or doubles the bytes are ordinary
+    numbers: a NaN might not survive the way through Python's floats.
     """
 
     nonce: bytes = field(default_factory=lambda: _ordinary(os.urandom(8)))
@@ -62,13 +68,13 @@ class Payloads:
     def put(self, view: Buffer) -> bytes:
         """Keep a payload and return its token."""
         self.views.append(view)
-        return self.nonce + (len(self.views) - 1).to_bytes(8, "little")
+        return self.nonce + (len(self.views) - 1).to_bytes(4, "little") + (_ZEROS if _all_zero(view) else bytes(4))
 
     def get(self, token: Buffer) -> Buffer | None:
         """Return the payload of a token, None for bytes that are no token."""
         if len(token) != TOKEN_BYTES or bytes(token[:8]) != self.nonce:
             return None
-        index = int.from_bytes(token[8:], "little")
+        index = int.from_bytes(token[8:12], "little")
         return self.views[index] if index < len(self.views) else None
 
     def __len__(self) -> int:
@@ -77,6 +83,22 @@ class Payloads:
 
 def _ordinary(random: bytes) -> bytes:
     return random[:3] + b"\x3d" + random[4:7] + b"\x3d"
+
+
+def stands_for_zeros(token: Buffer) -> bool:
+    """Tell whether the bytes in the place of a large payload are the token of one that is zero throughout."""
+    return len(token) == TOKEN_BYTES and bytes(token[12:]) == _ZEROS
+
+
+def _all_zero(view: Buffer) -> bool:
+    """Tell whether a payload, of a bounded size, is all zeros; hardly any is, and most show it in their first bytes."""
+    if len(view) > MOST_ZEROS_BYTES:
+        return False
+    for start in range(0, len(view), _PIECE):
+        first = start == 0 and any(view[:_FIRST_BYTES])
+        if first or bytes(view[start : start + _PIECE]).strip(b"\0"):
+            return False
+    return True
 
 
 def split(data: Buffer) -> tuple[bytes, Payloads]:

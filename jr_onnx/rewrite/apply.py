@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 
@@ -23,7 +24,12 @@ from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
 __all__ = ["Edit", "Wish", "apply"]
 
 
-def apply(model: onnx.ModelProto, choose: Callable[[Findings], Sequence[LocatedSite]], wish: Wish) -> Edit:
+def apply(
+    model: onnx.ModelProto,
+    choose: Callable[[Findings], Sequence[LocatedSite]],
+    wish: Wish,
+    folder: Path | None = None,
+) -> Edit:
     """Rewrite the chosen sites of a model in place.
 
     Args:
@@ -31,6 +37,7 @@ def apply(model: onnx.ModelProto, choose: Callable[[Findings], Sequence[LocatedS
         choose: Is given what was found, once initializers have been demoted (which may bring sites to light), and
             returns the sites to rewrite.
         wish: kappa, lowering and target.
+        folder: The folder that external data is relative to, or None.
 
     Raises:
         RefusalError: A lowering is impossible, or the result would be slow or surprising.
@@ -38,10 +45,10 @@ def apply(model: onnx.ModelProto, choose: Callable[[Findings], Sequence[LocatedS
     """
     imports = tuple(pack(item) for item in model.opset_import)
     undo = Undo(model.ir_version, imports, has_ir_version=model.HasField("ir_version"))
-    work = Work(model, wish, Names(top_scopes(model)), Edit(), undo)
+    work = Work(model, wish, Names(top_scopes(model)), Edit(), undo, folder)
     if wish.demote_initializer_inputs:
         demote(work)
-    findings = locate(model)
+    findings = locate(model, folder)
     plan = wish.plan.settled(site.id for site in findings.table.sites)
     work.wish = replace(wish, plan=plan)
     work.edit.table, work.edit.plan = findings.table, plan

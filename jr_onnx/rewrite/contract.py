@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 from onnx import checker
@@ -61,6 +62,7 @@ def ensure(
     before: SiteTable,
     rewritten: set[str],
     clones: Mapping[str, str] | None = None,
+    folder: Path | None = None,
 ) -> CheckerVerdict:
     """Check a rewrite's contract.
 
@@ -71,6 +73,7 @@ def ensure(
         rewritten: Ids of the sites that were rewritten.
         clones: Path of every scope in a cloned function -> path of the same scope in the original, which nothing
             calls any more.
+        folder: The folder that external data is relative to, or None.
 
     Returns:
         What the checker says of the output; a problem only if it had one with the source.
@@ -85,7 +88,7 @@ def ensure(
         moved = differences(source, back)[:_SHOWN]
         raise ContractError(f"the rewrite moved more than its sites: {'; '.join(moved) or 'bytes differ'}")
     # A site is known by its scope and its output: ids of equally named nodes are numbered, and shift with the rewrite.
-    left = {_place(site, clones or {}) for site in find_sites(output).sites}
+    left = {_place(site, clones or {}) for site in find_sites(output, folder).sites}
     expected = {_place(site, {}) for site in before.sites if site.id not in rewritten}
     if left != expected:
         odd = ", ".join(f"{scope or 'main graph'}: {name}" for scope, name in sorted(left ^ expected)[:_SHOWN])

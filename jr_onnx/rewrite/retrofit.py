@@ -181,7 +181,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     model.CopyFrom(original.proto)
     wish = Wish(options.plan, options.lowering, options.target, options.demote_initializer_inputs)
     selection = Selection(options.plan, options.include, options.exclude)
-    edit = apply(model, lambda findings: select(findings.located, findings.table, selection), wish)
+    edit = apply(model, lambda findings: select(findings.located, findings.table, selection), wish, original.folder)
     ids = {item.id for item in edit.records}
     table = edit.table
     if edit.undo is None or edit.plan is None:
@@ -193,7 +193,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
         base.converted_from, files, created,
     )  # fmt: skip
     provenance.write(model, record)
-    verdict = contract.ensure(original.proto, model, table, ids, edit.clones)
+    verdict = contract.ensure(original.proto, model, table, ids, edit.clones, original.folder)
     skipped = tuple(site.id for site in table.sites if site.id not in ids)
     rows = tuple(
         RewrittenSite(item.id, item.form, item.dtype, item.kappa, item.cap, item.lowering, edit.choices[item.id].reason)

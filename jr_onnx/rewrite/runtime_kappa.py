@@ -54,7 +54,8 @@ def bring_runtime_kappa(work: Work, chosen: Sequence[LocatedSite]) -> Sequence[L
     # Nothing calls the originals of the clones any more, so that their sites are not found again.
     originals = work.clones.paths
     places = (
-        (item, (originals.get(item.scope.path, item.scope.path), item.site.output)) for item in locate(model).located
+        (item, (originals.get(item.scope.path, item.scope.path), item.site.output))
+        for item in locate(model, work.folder).located
     )
     return [replace(item, site=wanted[place]) for item, place in places if place in wanted]
 

@@ -13,8 +13,9 @@ from onnx import TensorProto
 from jr_onnx.modelfile import load, readable
 from jr_onnx.records import Record
 from jr_onnx.rewrite.constants import ConstantFinder
-from jr_onnx.rewrite.detect import DETECTORS, refuse
+from jr_onnx.rewrite.detect import DETECTORS, PATTERNS, refuse
 from jr_onnx.rewrite.detect.base import Context, Match, NotASite, Refused
+from jr_onnx.rewrite.detect.shapes import Shapes
 from jr_onnx.rewrite.dtypes import NAMES, ElementTypes
 from jr_onnx.rewrite.scopes import Scope, function_key, require_text, top_scopes, unique, walk
 from jr_onnx.semantics import DRAW_OP_TYPE, FLOAT_DTYPES, OP_DOMAIN, OP_TYPE
@@ -28,7 +29,7 @@ class Site(Record):
 
     Attributes:
         id: Stable readable id: scope path and node name, or output name where the node has none.
-        form: relu, clip, max, fused_conv, fused_gemm or nchwc_conv.
+        form: relu, clip, max, where, mask, abs, min, slope, thresholded, fused_conv, fused_gemm or nchwc_conv.
         op_type: Operator of the node, with its domain unless it is the standard one.
         dtype: NumPy name of the element type.
         scope: Scope path, "" for the main graph.
@@ -106,34 +107,43 @@ class Findings:
     tops: Sequence[Scope]
 
 
-def find_sites(model: onnx.ModelProto | str | Path) -> SiteTable:
+def find_sites(model: onnx.ModelProto | str | Path, folder: Path | None = None) -> SiteTable:
     """List every ReLU of a model.
 
     Args:
         model: A ModelProto, or the path of a model file (weights and external data are not loaded).
+        folder: For a ModelProto: the folder that external data is relative to, to read bounds that lie there.
 
     Raises:
         ModelError: The file is no usable model.
     """
-    proto = model if isinstance(model, onnx.ModelProto) else load(model).proto
-    return locate(proto).table
+    if isinstance(model, onnx.ModelProto):
+        return locate(model, folder).table
+    source = load(model)
+    return locate(source.proto, source.folder).table
 
 
-def locate(model: onnx.ModelProto) -> Findings:
+def locate(model: onnx.ModelProto, folder: Path | None = None) -> Findings:
     """Find the sites of a proto, with their places in it.
+
+    Args:
+        model: The model; large weights may be tokens.
+        folder: The folder that external data is relative to. Without it bounds that lie there are not known, and the
+            sites that need them are refused.
 
     Raises:
         ModelError: The model is nested too deeply, recursive, or holds names that are no text.
     """
     with readable("the model"):
-        return _locate(model)
+        return _locate(model, folder)
 
 
-def _locate(model: onnx.ModelProto) -> Findings:
+def _locate(model: onnx.ModelProto, folder: Path | None) -> Findings:
     tops = top_scopes(model)
     require_text(tops)
-    context = Context(model, ConstantFinder(model), {function_key(function) for function in model.functions})
     types = ElementTypes(tops)
+    functions = {function_key(function) for function in model.functions}
+    context = Context(model, ConstantFinder(model, folder), Shapes(model), functions)
     located: list[LocatedSite] = []
     refusals: list[Refusal] = []
     others: list[Other] = []
@@ -165,11 +175,13 @@ def _locate(model: onnx.ModelProto) -> Findings:
 
 
 def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:
-    detector: Callable[..., Match | Refused | NotASite | None] | None = DETECTORS.get(
-        (scope_domain(node), str(node.op_type))
-    )
-    if detector is not None and not (node.input and all(node.output) and node.output):
+    key = scope_domain(node), str(node.op_type)
+    complete = bool(node.input and node.output and all(node.output))
+    detector: Callable[..., Match | Refused | NotASite | None] | None = DETECTORS.get(key)
+    if detector is not None and not complete:
         return Refused(f"a {node.op_type} has inputs and a named output, found otherwise")
+    if detector is None and complete:
+        detector = PATTERNS.get(key)
     verdict = detector(context, scope, node) if detector is not None else None
     return verdict if verdict is not None else refuse(context, scope, node)
 

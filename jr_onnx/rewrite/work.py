@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import onnx
 
@@ -60,6 +61,7 @@ class Work:
     names: Names
     edit: Edit
     undo: Undo
+    folder: Path | None = None
     runtime: str | None = None
     clones: Clones = field(default_factory=Clones)
     jumps: list[Jump] = field(default_factory=list)

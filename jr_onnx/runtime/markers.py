@@ -24,6 +24,7 @@ from jr_onnx.rewrite.scopes import Scope, function_key, top_scopes, walk
 from jr_onnx.rewrite.sites import locate
 
 _FUSED_FORMS = ("fused_conv", "fused_gemm", "nchwc_conv")
+_FIRST_INPUT = ("relu", "clip", "slope", "thresholded")  # forms of which the operand is the first input
 _FIRST_ALPHA = 2.0  # far from 1/6, whose product with z ONNX Runtime fuses to HardSwish
 _SENTINELS = tuple(-7.0 - 0.5**k for k in range(1, 12))
 _ACTIVATION = b"HardSigmoid"
@@ -193,10 +194,19 @@ def _betas(scope: Scope) -> Iterator[float]:
 
 
 def _operands(model: onnx.ModelProto, sites: Sequence[SiteRecord]) -> dict[str, str]:
-    """Return the operands of the sites where it is not simply the first input: Max(0, z)."""
-    if not any(site.form == "max" for site in sites):
+    """Return the operands of the sites where it is not simply the first input: Max(0, z), Where(z > 0, z, 0), ...
+
+    Raises:
+        NotFollowedError: A site is not found again, as where its zero lies in external data.
+    """
+    wanted = {site.id for site in sites if site.form not in (*_FUSED_FORMS, *_FIRST_INPUT)}
+    if not wanted:
         return {}
-    return {item.site.id: item.match.operand for item in locate(model).located if item.site.form == "max"}
+    operands = {item.site.id: item.match.operand for item in locate(model).located if item.site.id in wanted}
+    lost = sorted(wanted - set(operands))
+    if lost:
+        raise NotFollowedError(f"the operand of site {lost[0]} is not found in the restored model")
+    return operands
 
 
 def _calls(model: onnx.ModelProto) -> dict[str, int]:

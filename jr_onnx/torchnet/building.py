@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -78,10 +79,11 @@ class Builder:
         self.entry = entry
         self.precision = precision
         self._base_dir = source.base_dir
-        findings = locate(source.model)
+        folder = Path(source.base_dir) if source.base_dir else None
+        findings = locate(source.model, folder)
         self._tops = top_scopes(source.model)
         pairs = torch_sites(findings.located, source.provenance)
-        pairs += own_jumps(self._tops, len(pairs))
+        pairs += own_jumps(self._tops, len(pairs), {(site.scope, site.output) for site, _ in pairs})
         self._sites: tuple[TorchSite, ...] = tuple(site for site, _ in pairs)
         self._plans: dict[tuple[str, str], SitePlan] = {(site.scope, site.output): plan for site, plan in pairs}
         self._functions = {function_key(top.function): top for top in self._tops if top.function is not None}

@@ -288,8 +288,8 @@ class Compiler:
 
     def _site(self, frame: _Frame, proto: onnx.NodeProto, plan: SitePlan, inputs: list[Ref | None]) -> None:
         step = SiteStep(frame.label(proto), str(proto.op_type), (), (), site=plan.number, cap=plan.cap)
-        if plan.data_input is not None:
-            step.inputs = (self._placed(inputs[plan.data_input], "device", frame.steps),)
+        if plan.operand is not None:
+            step.inputs = (self._placed(self._lookup(frame, plan.operand, proto), "device", frame.steps),)
         else:
             version = frame.scope.opsets.get(normal_domain(proto.domain), 1)
             try:

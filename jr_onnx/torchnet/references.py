@@ -19,11 +19,11 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class SitePlan:
-    """What the compiler has to know of a site: its number, its cap, and its data input (None: the linear part's)."""
+    """What the compiler has to know of a site: its number, its cap, and its operand (None: the linear part's)."""
 
     number: int
     cap: float | None
-    data_input: int | None
+    operand: str | None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import onnx
@@ -23,7 +23,7 @@ class TorchSite:
     Attributes:
         id: The rewriter's id (`jr_onnx.rewrite.find_sites`).
         number: Position in the module's lists.
-        form: relu, clip, max, fused_conv, fused_gemm, nchwc_conv; own_jump for one that the model has by itself.
+        form: As the rewriter names it (`jr_onnx.rewrite.sites.Site`); own_jump for one that the model has by itself.
         op_type: Operator of the node.
         dtype: NumPy name of the element type in the model; kappa is rounded to it.
         scope: Scope path, "" for the main graph.
@@ -68,13 +68,13 @@ def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -
             found.cap,
             kappas.get(found.id, 0.0),
         )
-        operand = item.match.operand
-        data_input = list(item.node.input).index(operand) if operand else None
-        result.append((site, SitePlan(number, found.cap, data_input)))
+        result.append((site, SitePlan(number, found.cap, item.match.operand or None)))
     return result
 
 
-def own_jumps(tops: Sequence[Scope], first: int) -> list[tuple[TorchSite, SitePlan]]:
+def own_jumps(
+    tops: Sequence[Scope], first: int, sites: Set[tuple[str, str]] = frozenset()
+) -> list[tuple[TorchSite, SitePlan]]:
     """Return the JumpReLUs that a model without provenance has: ThresholdedRelu and jr_onnx::JumpRelu nodes.
 
     Their kappa is the model's own and is not part of a retrofit, but their derivative is replaceable like a site's.
@@ -82,12 +82,13 @@ def own_jumps(tops: Sequence[Scope], first: int) -> list[tuple[TorchSite, SitePl
     Args:
         tops: The model's scopes.
         first: The number of the first of them.
+        sites: Scope path and output of the sites, which are no jumps of the model's own: ThresholdedRelu with alpha 0.
     """
     result: list[tuple[TorchSite, SitePlan]] = []
     taken: dict[str, int] = {}
     for scope, node in _jump_nodes(tops):
         kappa, cap = _constants(node)
-        if kappa is None:
+        if kappa is None or (scope.path, str(node.output[0])) in sites:
             continue
         label = scope.node_label(node)
         name = unique(f"{scope.path}/{label}" if scope.path else label, taken)
@@ -96,7 +97,7 @@ def own_jumps(tops: Sequence[Scope], first: int) -> list[tuple[TorchSite, SitePl
         site = TorchSite(
             name, number, "own_jump", str(node.op_type), "float32", scope.path, str(node.name), output, cap, kappa
         )
-        result.append((site, SitePlan(number, cap, 0)))
+        result.append((site, SitePlan(number, cap, str(node.input[0]))))
     return result
 
 

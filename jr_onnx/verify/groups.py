@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 
@@ -53,20 +54,23 @@ class SiteGroup:
         return "kappa_low" in names or any(node.op_type == "RandomUniform" for node in self.jump)
 
 
-def site_groups(model: onnx.ModelProto, record: Provenance, original: onnx.ModelProto) -> list[SiteGroup]:
+def site_groups(
+    model: onnx.ModelProto, record: Provenance, original: onnx.ModelProto, folder: Path | None = None
+) -> list[SiteGroup]:
     """Return the groups of all sites, in graph order.
 
     Args:
         model: The retrofit.
         record: Its provenance.
         original: The model before, in which the sites are found again.
+        folder: The folder that external data is relative to, or None.
 
     Raises:
         VerificationError: A site is not in the file as its provenance says, or reads something else.
     """
     scopes = scopes_by_path(model)
-    located = {item.site.id: item for item in locate(original).located}
-    constants = ConstantFinder(model)
+    located = {item.site.id: item for item in locate(original, folder).located}
+    constants = ConstantFinder(model, folder)
     runtimes = _runtime_names(model, record)
     return [_group(scopes, located, constants, runtimes, site) for site in record.sites]
 

@@ -179,7 +179,7 @@ def _kappa(group: SiteGroup, values: Values) -> float | None:
 def _check_between(case: Case, file: Variant, groups: Sequence[SiteGroup], runs: Sequence[_Run]) -> None:
     compared = f"{file.name} with the original, its sites cut out"
     source = case.subject.original
-    proto, cuts = cut(source.proto, {group.record.id for group in groups})
+    proto, cuts = cut(source.proto, {group.record.id for group in groups}, source.folder)
     model = ModelFile(source.path, proto, source.payloads, source.sha256, source.length_bytes)
     of_id = {group.record.id: group for group in groups}
     worst = NO_DIFFERENCE

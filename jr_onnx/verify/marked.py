@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import onnx
 from onnx import helper
@@ -30,7 +31,7 @@ class CutSite:
     output: str
 
 
-def marked(original: onnx.ModelProto, sites: set[str]) -> onnx.ModelProto:
+def marked(original: onnx.ModelProto, sites: set[str], folder: Path | None = None) -> onnx.ModelProto:
     """Return a copy in which the named sites are nodes jr_onnx::JumpRelu with the site's id, in every scope."""
     model = onnx.ModelProto()
     model.CopyFrom(original)
@@ -38,7 +39,7 @@ def marked(original: onnx.ModelProto, sites: set[str]) -> onnx.ModelProto:
     def mark(item: LocatedSite, operand: str) -> list[onnx.NodeProto]:
         return [helper.make_node(OP_TYPE, [operand], [item.site.output], domain=OP_DOMAIN, site=item.site.id)]
 
-    _substitute(model, sites, mark)
+    _substitute(model, sites, mark, folder)
     imported = [entry.domain for entry in model.opset_import]
     if OP_DOMAIN not in imported:
         model.opset_import.append(helper.make_opsetid(OP_DOMAIN, OP_VERSION))
@@ -48,7 +49,9 @@ def marked(original: onnx.ModelProto, sites: set[str]) -> onnx.ModelProto:
     return model
 
 
-def cut(original: onnx.ModelProto, sites: set[str]) -> tuple[onnx.ModelProto, list[CutSite]]:
+def cut(
+    original: onnx.ModelProto, sites: set[str], folder: Path | None = None
+) -> tuple[onnx.ModelProto, list[CutSite]]:
     """Return a copy in which the named sites, all in the main graph, are cut out, and where the cuts are."""
     model = onnx.ModelProto()
     model.CopyFrom(original)
@@ -60,7 +63,7 @@ def cut(original: onnx.ModelProto, sites: set[str]) -> tuple[onnx.ModelProto, li
         types[operand] = types[item.site.output] = ELEMENT_TYPES[item.site.dtype]
         return []
 
-    _substitute(model, sites, remove)
+    _substitute(model, sites, remove, folder)
     known = {value.name for value in model.graph.output}
     results = {item.output for item in cuts}
     for item in cuts:
@@ -84,10 +87,13 @@ def exposed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto
 
 
 def _substitute(
-    model: onnx.ModelProto, sites: set[str], write: Callable[[LocatedSite, str], list[onnx.NodeProto]]
+    model: onnx.ModelProto,
+    sites: set[str],
+    write: Callable[[LocatedSite, str], list[onnx.NodeProto]],
+    folder: Path | None,
 ) -> None:
     """Put `before` nodes and what `write` returns in the place of every named site."""
-    located = [item for item in locate(model).located if item.site.id in sites]
+    located = [item for item in locate(model, folder).located if item.site.id in sites]
     by_scope: dict[Scope, dict[int, LocatedSite]] = {}
     for item in located:
         by_scope.setdefault(item.scope, {})[item.index] = item

@@ -62,7 +62,7 @@ def load_references(original: onnx.ModelProto, file: Variant) -> References:
     """
     kappas = {site.id: site.kappa for site in file.record.sites}
     caps = {site.id: site.cap for site in file.record.sites}
-    proto = evaluator_form(marked(original, set(kappas)))
+    proto = evaluator_form(marked(original, set(kappas), file.runnable.file.folder))
     jumping = Reference(proto, Recorder(kappas, caps))
     return References(jumping, Reference(proto, Recorder(dict.fromkeys(kappas, 0.0), caps)))
 

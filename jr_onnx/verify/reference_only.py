@@ -41,7 +41,7 @@ def check_without_ort(
     record = subject.record
     caps = {site.id: site.cap for site in record.sites}
     try:
-        proto = evaluator_form(marked(with_weights(subject.original), set(caps)))
+        proto = evaluator_form(marked(with_weights(subject.original), set(caps), subject.original.folder))
         jumping = Reference(proto, Recorder({site.id: site.kappa for site in record.sites}, caps))
         control = Reference(proto, Recorder(dict.fromkeys(caps, 0.0), caps))
     except CannotLoadError as error:

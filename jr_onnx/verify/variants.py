@@ -48,7 +48,7 @@ class Variant:
         Raises:
             VerificationError: A site is not as the provenance says.
         """
-        return site_groups(self.proto, self.record, self.original)
+        return site_groups(self.proto, self.record, self.original, self.runnable.file.folder)
 
     @property
     def uses_custom(self) -> bool:

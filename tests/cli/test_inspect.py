@@ -48,7 +48,7 @@ def test_a_retrofit_shows_its_kappa(jr, model: Path) -> None:
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize("op_type", ["LeakyRelu", "PRelu"])
-def test_a_slope_of_zero_makes_a_relu_that_is_refused_by_name(jr, tmp_path: Path, op_type: str, slope: float) -> None:
+def test_a_slope_of_zero_makes_a_relu(jr, tmp_path: Path, op_type: str, slope: float) -> None:
     leaky = op_type == "LeakyRelu"
     node = helper.make_node(op_type, ["x"] if leaky else ["x", "s"], ["y"], **({"alpha": slope} if leaky else {}))
     graph = helper.make_graph(
@@ -61,6 +61,6 @@ def test_a_slope_of_zero_makes_a_relu_that_is_refused_by_name(jr, tmp_path: Path
     path = tmp_path / "leaky.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
     outcome = jr("inspect", path)
-    assert outcome.exit_code == 3
-    said = f"this {op_type} has the slope 0, which makes it a ReLU" if slope == 0 else "lets negative values through"
-    assert said in outcome.out
+    assert outcome.exit_code == (0 if slope == 0 else 3)
+    said = ["y", "slope", op_type, "float32"] if slope == 0 else ["lets", "negative", "values", "through"]
+    assert " ".join(said) in " ".join(outcome.out.split())

@@ -1,10 +1,11 @@
 """Clip(z, 0, cap) -> Clip(J(z), , cap) = min(J(z), cap); Clip(z, 0) without an upper bound -> J(z).
 
 ReLU6 is exported as Clip. The bounds are attributes before opset 11 and inputs from then on; inputs count only where
-they are proved constant. A Clip whose lower bound is a constant other than 0 is no ReLU and is passed over. The
-Clip that stays behind J keeps its own upper bound and loses the lower one, so that it is not found as a site again.
-An upper bound that is the largest number of the type, written out or by default, counts as none: exporters mean a
-ReLU by it. The one difference is +inf, which such a Clip makes finite and J keeps.
+they are proved constant, through CastLike, functions and whatever else `constants` follows. A Clip whose lower bound is
+a constant other than 0 is no ReLU and is passed over. The Clip that stays behind J keeps its own upper bound and loses
+the lower one, so that it is not found as a site again. An upper bound that is the largest number of the type, written
+out or by default, counts as none: exporters mean a ReLU by it. The one difference is +inf, which such a Clip makes
+finite and J keeps.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import onnx
 
 from jr_onnx.rewrite.constants import NotConstant
-from jr_onnx.rewrite.detect.base import Context, Match, Refused, attributes_of
+from jr_onnx.rewrite.detect.base import Context, Match, Refused
 from jr_onnx.rewrite.scopes import Scope
 
 _CLIP_WITH_INPUTS = 11
@@ -28,7 +29,7 @@ def detect_clip(context: Context, scope: Scope, node: onnx.NodeProto) -> Match |
     if scope.opset >= _CLIP_WITH_INPUTS:
         bounds = [_bound_input(context, scope, node, index) for index in (1, 2)]
     else:
-        bounds = [_bound_attribute(node, name) for name in ("min", "max")]
+        bounds = [_bound_attribute(context, scope, node, name) for name in ("min", "max")]
     low, high = bounds
     if isinstance(low, Refused):
         return Refused(f"the lower bound of this Clip is not constant: {low.reason}")
@@ -54,13 +55,11 @@ def _upper_bound_only(node: onnx.NodeProto) -> onnx.NodeProto:
     return capping
 
 
-def _bound_attribute(node: onnx.NodeProto, name: str) -> float | Refused | None:
-    attribute = attributes_of(node).get(name)
-    if attribute is None:
-        return None
-    if attribute.ref_attr_name:
-        return Refused(f"it is the function's attribute {attribute.ref_attr_name!r}")
-    return float(attribute.f)
+def _bound_attribute(context: Context, scope: Scope, node: onnx.NodeProto, name: str) -> float | Refused | None:
+    attribute = context.constants.attribute(scope, node, name)
+    if isinstance(attribute, NotConstant):
+        return Refused(attribute.reason)
+    return None if attribute is None else float(attribute.f)
 
 
 def _bound_input(context: Context, scope: Scope, node: onnx.NodeProto, index: int) -> float | Refused | None:

@@ -2,7 +2,6 @@
 
 - an attribute that selects relu inside a larger operator (RNN, GRU, LSTM, NhwcFusedConv, MoE, ...);
 - an operator called Relu in a foreign domain;
-- LeakyRelu and PRelu whose slope is 0;
 - a quantised operator whose output range starts at zero: its ReLU was folded into the zero point.
 """
 
@@ -20,9 +19,11 @@ from jr_onnx.semantics import OP_DOMAIN
 _SELECTS = {"relu", "relu6"}
 _RECURRENT = {"RNN", "GRU", "LSTM"}
 _KIN = {
-    "LeakyRelu": "LeakyRelu lets negative values through, so it is no ReLU",
-    "PRelu": "PRelu lets negative values through, so it is no ReLU",
-    "ThresholdedRelu": "it is a ThresholdedRelu already",
+    **dict.fromkeys(("HardSwish", "HardSigmoid"), "it is a gate of straight pieces, no ReLU"),
+    **dict.fromkeys(
+        ("Gelu", "Celu", "Mish", "Swish"), "it is smooth and lets negative values through, so it is no ReLU"
+    ),
+    "Softplus": "it is smooth, so it is no ReLU",
 }
 # Operator -> position of the zero point of its output.
 _ZERO_POINT = {
@@ -46,21 +47,10 @@ def refuse(context: Context, scope: Scope, node: onnx.NodeProto) -> Refused | No
     if domain == OP_DOMAIN:
         return NotASite("it is a JumpReLU already") if node.op_type == "JumpRelu" else None
     if domain == "" and node.op_type in _KIN:
-        if _slope_is_zero(context, scope, node):
-            return Refused(f"this {node.op_type} has the slope 0, which makes it a ReLU; write it as Relu to reach it")
-        return NotASite(_KIN[node.op_type])
+        return NotASite(_KIN[str(node.op_type)])
     if domain != "" and str(node.op_type).lower() in _SELECTS and function_key(node) not in context.functions:
         return Refused(f"{domain}::{node.op_type} is not ONNX's Relu, and its definition is not in the model")
     return _selected_by_attribute(node) or _folded_in_zero_point(context, scope, node, domain)
-
-
-def _slope_is_zero(context: Context, scope: Scope, node: onnx.NodeProto) -> bool:
-    if node.op_type == "LeakyRelu":
-        return any(attribute.name == "alpha" and attribute.f == 0 for attribute in node.attribute)
-    if node.op_type != "PRelu" or len(node.input) < 2:
-        return False
-    slope = context.constants.value(scope, node.input[1])
-    return not isinstance(slope, NotConstant) and slope.size > 0 and not slope.any()
 
 
 def _selected_by_attribute(node: onnx.NodeProto) -> Refused | None:

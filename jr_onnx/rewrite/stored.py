@@ -1,0 +1,103 @@
+"""Read a constant that is stored in the model or beside it, within bounds.
+
+Small tensors are read wherever they are, in external files too. Of large ones it is only found out whether they are
+all zero, which ends at the first byte that is not; the token of a payload of zeros says so by itself (`wire`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from jr_onnx.errors import ModelError
+from jr_onnx.modelfile import external_place, resolve
+from jr_onnx.modelfile.wire import MOST_ZEROS_BYTES, TOKEN_BYTES, stands_for_zeros
+
+_MAX_ELEMENTS = 4096
+_PIECE = 1 << 20
+_NUMBERS = {
+    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.INT8,
+    TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16,
+    TensorProto.UINT32, TensorProto.UINT64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NotStored:
+    """Why a tensor was not read; `unread` if its data are simply not at hand."""
+
+    reason: str
+    unread: bool = False
+
+
+def read_small(tensor: TensorProto, folder: Path | None) -> npt.NDArray[np.generic] | NotStored:
+    """Return a tensor's array.
+
+    Args:
+        tensor: The tensor.
+        folder: The folder that external data is relative to, or None.
+    """
+    count = math.prod(tensor.dims)
+    external = tensor.data_location == TensorProto.EXTERNAL
+    if external and folder is None:
+        return NotStored("lies in external data, which is not at hand", unread=True)
+    if count > _MAX_ELEMENTS:
+        return NotStored(f"has {count} elements")
+    try:
+        return numpy_helper.to_array(_with_data(tensor, folder) if external and folder is not None else tensor)
+    except (ValueError, TypeError, ModelError, OSError) as error:
+        return NotStored(f"cannot be read: {error}", unread=external)
+
+
+def is_zero(tensor: TensorProto, folder: Path | None) -> bool:
+    """Tell whether a large tensor is known to hold nothing but zeros; small ones are for `read_small`."""
+    if tensor.data_type not in _NUMBERS or math.prod(tensor.dims) <= _MAX_ELEMENTS:
+        return False
+    if tensor.data_location == TensorProto.EXTERNAL:
+        return folder is not None and _zero_file(tensor, folder)
+    if tensor.HasField("raw_data"):
+        return stands_for_zeros(tensor.raw_data) or not tensor.raw_data.strip(b"\0")
+    for values, dtype in ((tensor.float_data, "<f4"), (tensor.double_data, "<f8")):
+        if len(values) == TOKEN_BYTES // np.dtype(dtype).itemsize:  # fewer than the shape asks for: a token
+            return stands_for_zeros(np.asarray(list(values), dtype).tobytes())
+    stored = (tensor.float_data, tensor.double_data, tensor.int32_data, tensor.int64_data, tensor.uint64_data)
+    return any(len(values) for values in stored) and not any(any(values) for values in stored)
+
+
+def _with_data(tensor: TensorProto, folder: Path) -> TensorProto:
+    """Return a tensor with the bytes of its external file in it; the file must lie in the folder."""
+    path, offset, length = _place(tensor, folder)
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(length)
+    return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data)
+
+
+def _place(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
+    place = external_place(tensor)
+    wanted = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return resolve(folder, place.location), place.offset, wanted
+
+
+def _zero_file(tensor: TensorProto, folder: Path) -> bool:
+    try:
+        path, offset, left = _place(tensor, folder)
+        if left > MOST_ZEROS_BYTES:
+            return False
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            size = 64
+            while left > 0:
+                piece = stream.read(min(size, left))
+                if not piece or piece.strip(b"\0"):
+                    return False
+                left, size = left - len(piece), _PIECE
+    except (ModelError, OSError):
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""Every way to write ReLU that is known, one small model each; docs/compatibility.md has a row for each of them.
+
+A model computes y from x (float, N rows of 4) and may have further inputs; behind y stands nothing, in front of x the
+operand is made by Add(x, c), so that no bound lies directly on a graph input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, parser
+
+SHIFT = np.float32(0.25)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to write ReLU.
+
+    Attributes:
+        name: As the table in the documentation names it.
+        body: ONNX text between h = Add(x, shift) and r, the result; y = Mul(r, two).
+        form: Form of the site, "" where there is none.
+        reason: Where there is no site: part of the reason; "" where the site is found.
+        listed: Where it is listed: sites, refusals or others.
+        cap: Upper bound of the site.
+        opset: Version of the standard operator set.
+        initializers: Further constants.
+        functions: ONNX text of model-local functions of domain "f".
+        result: NumPy's value of r where it is not J(h).
+        infinite: Whether the original gives J's value for -inf, so that the models may be compared there.
+    """
+
+    name: str
+    body: str
+    form: str = ""
+    reason: str = ""
+    listed: str = "sites"
+    cap: float | None = None
+    opset: int = 17
+    initializers: dict[str, np.ndarray] = field(default_factory=dict)
+    functions: str = ""
+    result: Callable[[np.ndarray, float], np.ndarray] | None = None
+
+
+def jump(z: np.ndarray, kappa: float) -> np.ndarray:
+    """Return J(z)."""
+    return np.where(z > np.float32(kappa), z, np.float32(0))
+
+
+ZERO = {"zero": np.asarray(0, np.float32)}
+SIX = {**ZERO, "six": np.asarray(6, np.float32)}
+ONE = {**ZERO, "one": np.asarray(1, np.float32)}
+LIKE = "c = Constant<value_int = 0>() lo = CastLike(c, h) d = Constant<value_int = 6>() hi = CastLike(d, h)"
+
+
+def _site(name: str, form: str, body: str, **more: object) -> Way:
+    return Way(name, body, form, **{"initializers": ZERO, **more})  # type: ignore[arg-type]
+
+
+def _named(name: str, listed: str, reason: str, body: str, **more: object) -> Way:
+    return Way(name, body, reason=reason, listed=listed, **{"initializers": ZERO, **more})  # type: ignore[arg-type]
+
+
+WAYS = (
+    _site("Relu", "relu", "r = Relu(h)"),
+    _site("Clip from 0", "clip", "r = Clip(h, zero)"),
+    _site("Clip from 0 to 6", "clip", "r = Clip(h, zero, six)", cap=6.0, initializers=SIX),
+    _site("Clip with attributes", "clip", "r = Clip<min = 0.0, max = 6.0>(h)", cap=6.0, opset=10),
+    _site("Clip with bounds through CastLike", "clip", f"{LIKE} r = Clip(h, lo, hi)", cap=6.0),
+    _site(
+        "Clip with bounds through Cast", "clip", "c = Constant<value_int = 0>() lo = Cast<to = 1>(c) r = Clip(h, lo)",
+    ),
+    _site(
+        "Clip with bounds that were computed", "clip",
+        "c = Constant<value_float = -3.0>() d = Neg(c) hi = Add(d, d) lo = Sub(d, d) r = Clip(h, lo, hi)", cap=6.0,
+    ),
+    _site(
+        "Clip in a function, its bounds given by the call", "clip", "r = f.clip(h, zero, six)", cap=6.0,
+        initializers=SIX,
+        functions='<domain: "f", opset_import: ["" : 17]>\nclip (a, lo, hi) => (b) { b = Clip(a, lo, hi) }',
+    ),
+    _site(
+        "Clip in a function, its bound an attribute", "clip", "r = f.clip <low = 0.0>(h)",
+        functions='<domain: "f", opset_import: ["" : 17]>\nclip <low>(a) => (b) '
+        "{ lo = Constant<value_float: float = @low>() b = Clip(a, lo) }",
+    ),
+    _site(
+        "Clip with a bound that a function yields", "clip", "lo = f.nothing() r = Clip(h, lo)",
+        functions='<domain: "f", opset_import: ["" : 17]>\nnothing () => (b) { b = Constant<value_float = 0.0>() }',
+    ),
+    _site("Max with 0", "max", "r = Max(h, zero)"),
+    _site("Max, 0 first", "max", "r = Max(zero, h)"),
+    _site("Max with CastLike of 0", "max", f"{LIKE} r = Max(h, lo)"),
+    _site("Max with ConstantOfShape", "max", "s = Shape(h) z = ConstantOfShape(s) r = Max(h, z)"),
+    _site("Max with Expand of 0", "max", "s = Shape(h) z = Expand(zero, s) r = Max(h, z)"),
+    _site(
+        "Max with zeros of a shape made of pieces", "max",
+        "s = Shape(h) n = Gather<axis = 0>(s, first) t = Concat<axis = 0>(n, four) z = ConstantOfShape(t) "
+        "r = Max(h, z)",
+        initializers={"first": np.asarray([0]), "four": np.asarray([4])},
+    ),
+    _site("Max with a tensor of zeros", "max", "r = Max(h, zeros)", initializers={"zeros": np.zeros(4, np.float32)}),
+    _site("Max with 0 and a negative number", "max", "r = Max(h, zero, low)",
+          initializers={**ZERO, "low": np.asarray(-1, np.float32)}),
+    _site("Max, then Min", "max", "m = Max(h, zero) r = Min(m, six)", initializers=SIX,
+          result=lambda z, kappa: np.minimum(jump(z, kappa), np.float32(6))),
+    _site("Min, then Max", "max", "m = Min(h, six) r = Max(m, zero)", initializers=SIX,
+          result=lambda z, kappa: jump(np.minimum(z, np.float32(6)), kappa)),
+    _site("Relu, then Min", "relu", "m = Relu(h) r = Min(m, six)", initializers=SIX,
+          result=lambda z, kappa: np.minimum(jump(z, kappa), np.float32(6))),
+    _site("Where(z > 0, z, 0)", "where", "g = Greater(h, zero) r = Where(g, h, zero)"),
+    _site("Where(z >= 0, z, 0)", "where", "g = GreaterOrEqual(h, zero) r = Where(g, h, zero)"),
+    _site("Where(0 < z, z, 0)", "where", "g = Less(zero, h) r = Where(g, h, zero)"),
+    _site("Where(z <= 0, 0, z)", "where", "g = LessOrEqual(h, zero) r = Where(g, zero, h)"),
+    _site("Where(z < 0, 0, z)", "where", "g = Less(h, zero) r = Where(g, zero, h)"),
+    _site("Where(not z <= 0, z, 0)", "where", "g = LessOrEqual(h, zero) n = Not(g) r = Where(n, h, zero)"),
+    _site("Where with zeros like z", "where",
+          "s = Shape(h) z = ConstantOfShape(s) g = Greater(h, z) r = Where(g, h, z)"),
+    _site("z * Cast(z > 0)", "mask", "g = Greater(h, zero) m = Cast<to = 1>(g) r = Mul(h, m)"),
+    _site("CastLike(z > 0, z) * z", "mask", "g = Greater(h, zero) m = CastLike(g, h) r = Mul(m, h)"),
+    _site("z * Where(z > 0, 1, 0)", "mask", "g = Greater(h, zero) m = Where(g, one, zero) r = Mul(h, m)",
+          initializers=ONE),
+    _site("(z + |z|) / 2", "abs", "a = Abs(h) s = Add(h, a) r = Div(s, half)",
+          initializers={"half": np.asarray(2, np.float32)}),
+    _site("0.5 * (|z| + z)", "abs", "a = Abs(h) s = Add(a, h) r = Mul(half, s)",
+          initializers={"half": np.asarray(0.5, np.float32)}),
+    _site("Mean(z, |z|)", "abs", "a = Abs(h) r = Mean(h, a)"),
+    _site("z - Min(z, 0)", "min", "m = Min(h, zero) r = Sub(h, m)"),
+    _site("z - Clip(z, max=0)", "min", 'm = Clip(h, , zero) r = Sub(h, m)'),
+    _site("-Min(-z, 0)", "min", "n = Neg(h) m = Min(n, zero) r = Neg(m)"),
+    _site("LeakyRelu with alpha 0", "slope", "r = LeakyRelu<alpha = 0.0>(h)"),
+    _site("PRelu with slope 0", "slope", "r = PRelu(h, zeros)", initializers={"zeros": np.zeros(4, np.float32)}),
+    _site("Elu with alpha 0", "slope", "r = Elu<alpha = 0.0>(h)"),
+    _site("Selu with alpha 0 and gamma 1", "slope", "r = Selu<alpha = 0.0, gamma = 1.0>(h)"),
+    _site("ThresholdedRelu with alpha 0", "thresholded", "r = ThresholdedRelu<alpha = 0.0>(h)"),
+    _named("Max of several and 0", "refusals", "only Max(x, 0) is taken", "r = Max(h, x, zero)"),
+    _named("Max with zeros that may enlarge z", "refusals", "may enlarge 'h' by broadcasting", "r = Max(h, zeros)",
+           initializers={"zeros": np.zeros((3, 4), np.float32)}),
+    _named("Max with a 0 that a caller may override", "refusals", "a caller may override", "r = Max(h, given)"),
+    _named("Clip with a bound that is computed at run time", "refusals", "is not constant",
+           "lo = ReduceMin<keepdims = 0>(x) r = Clip(h, lo)"),
+    _named("Clip in a function that its calls bound differently", "refusals", "not the same constant in every call",
+           "q = f.clip(h, zero) p = f.clip(q, one) r = Identity(p)", initializers=ONE,
+           functions='<domain: "f", opset_import: ["" : 17]>\nclip (a, lo) => (b) { b = Clip(a, lo) }'),
+    _named("Selu with alpha 0 and another gamma", "refusals", "times its gamma", "r = Selu<alpha = 0.0>(h)"),
+    _named("Where(z > c, z, 0) with c > 0", "others", "a jump of its own", "g = Greater(h, one) r = Where(g, h, zero)",
+           initializers=ONE),
+    _named("ThresholdedRelu", "others", "ThresholdedRelu already", "r = ThresholdedRelu<alpha = 0.5>(h)"),
+    _named("LeakyRelu, PRelu, Elu, Selu", "others", "lets negative values through", "r = LeakyRelu(h)"),
+    _named("HardSwish, HardSigmoid", "others", "a gate of straight pieces", "r = HardSwish(h)"),
+    _named("Gelu, Celu, Mish, Swish", "others", "lets negative values through", "r = Gelu(h)", opset=20),
+    _named("Softplus", "others", "it is smooth", "r = Softplus(h)"),
+)  # fmt: skip
+
+
+def model_of(way: Way) -> onnx.ModelProto:
+    """Return the model of a way."""
+    text = (
+        f'<ir_version: 8, opset_import: ["" : {way.opset}, "f" : 1]>\n'
+        "g (float[N,4] x) => (float[N,4] y) {\n"
+        f"h = Add(x, shift)\n{way.body}\ny = Mul(r, two)\n}}\n{way.functions}"
+    )
+    model = parser.parse_model(text)
+    for index, node in enumerate(model.graph.node):
+        node.name = f"node{index}"
+    constants = {"shift": SHIFT, "two": np.asarray(2, np.float32), **way.initializers}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    )
+    if "given" in way.body:
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(0, np.float32), "given"))
+        model.graph.input.append(helper.make_tensor_value_info("given", onnx.TensorProto.FLOAT, []))
+    onnx.checker.check_model(model, full_check=True)
+    return model
