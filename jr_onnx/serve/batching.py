@@ -21,6 +21,7 @@ import numpy as np
 
 from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import NotReadyError, OverloadedError, TimedOutError
+from jr_onnx.serve.gate import Holding
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.tensors import Array
 
@@ -28,6 +29,8 @@ INLINE_SECONDS: Final = 0.0005
 """Runs that take less go on on the event loop; handing over to a thread and back costs about as much."""
 
 _SMOOTHING: Final = 0.2
+_UNKNOWN: Final = float("inf")
+_KEYS: Final = 1024  # of whose cost we keep a note
 _Key = tuple[Any, ...]
 Outputs = dict[str, Array]
 Run = Callable[[Mapping[str, Array]], Outputs]
@@ -40,7 +43,14 @@ class _Waiting:
     rows: int
     answer: asyncio.Future[Outputs]
     since: float
+    holding: Holding | None = None
     timer: asyncio.TimerHandle | None = field(default=None)
+
+    def let_go(self) -> None:
+        """Drop the inputs: the answer is there, or nobody waits for it any more."""
+        self.inputs = {}
+        if self.holding is not None:
+            self.holding.release()
 
 
 class Batcher:
@@ -67,7 +77,7 @@ class Batcher:
         self._lines: OrderedDict[_Key, deque[_Waiting]] = OrderedDict()
         self._length = 0
         self._busy = 0
-        self._row_seconds = float("inf")  # unknown: the first runs go to a thread
+        self._row_seconds: OrderedDict[_Key, float] = OrderedDict()  # unknown sizes go to a thread
         self._wakeup: asyncio.Handle | None = None
         self._threads = ThreadPoolExecutor(instances, thread_name_prefix="jr-onnx-run")
 
@@ -76,19 +86,26 @@ class Batcher:
         """How many requests wait or run."""
         return self._length + self._busy
 
-    async def submit(self, call: Call, timeout_s: float) -> Outputs:
-        """Wait for the answer of a request.
+    async def submit(self, call: Call, timeout_s: float, seconds_left: float | None = None) -> Outputs:
+        """Wait for the answer of a request, whose inputs are taken over along with what they hold of the budget.
+
+        Args:
+            call: The request.
+            timeout_s: How long it may take.
+            seconds_left: How much of that is left; None for all of it.
 
         Raises:
             OverloadedError: The queue is full.
             TimedOutError: The answer was not ready in time.
         """
-        if self._length >= self._queue:
-            raise OverloadedError(f"{self._length} requests are waiting already", hint="Ask again later")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(call.inputs, call.rows, loop.create_future(), time.perf_counter())
-        waiting.timer = loop.call_later(timeout_s, _expire, waiting, timeout_s)
         key = self._key(call)
+        waiting = _Waiting(call.inputs, call.rows, loop.create_future(), time.perf_counter(), call.holding)
+        if self._length >= self._queue:
+            waiting.let_go()
+            raise OverloadedError(f"{self._length} requests are waiting already", hint="Ask again later")
+        left = timeout_s if seconds_left is None else max(0.0, seconds_left)
+        waiting.timer = loop.call_later(left, self._expire, waiting, key, timeout_s)
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = deque()
@@ -99,6 +116,8 @@ class Batcher:
             return await waiting.answer
         finally:
             waiting.timer.cancel()
+            if waiting.answer.cancelled():  # the client has gone
+                self._leave(waiting, key)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, line: deque[_Waiting]) -> None:
         """See to it that somebody looks at the queue: soon, or after the delay where a batch may still grow."""
@@ -118,20 +137,36 @@ class Batcher:
             self._wakeup.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _expire(self, waiting: _Waiting, key: _Key, timeout_s: float) -> None:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(TimedOutError(f"the answer was not ready within {timeout_s:g} s"))
+            self._leave(waiting, key)
+
+    def _leave(self, waiting: _Waiting, key: _Key) -> None:
+        """Take a request that nobody waits for out of its line; one that runs already is let go of after its run."""
+        line = self._lines.get(key)
+        if line is None or waiting not in line:
+            return
+        line.remove(waiting)
+        if not line:
+            del self._lines[key]
+        self._length -= 1
+        waiting.let_go()
+
     def _key(self, call: Call) -> _Key:
-        if self._max_rows == 1:
-            return ()
+        if self._max_rows == 1:  # perhaps because the first size is no batch
+            return tuple((name, array.dtype.char, array.shape) for name, array in call.inputs.items())
         return tuple((name, array.dtype.char, array.shape[1:]) for name, array in call.inputs.items())
 
     def _flush(self) -> None:
         self._wakeup = None
         while self._free and self._length:
-            group = self._take()
+            key, group = self._take()
             if group:
-                self._start(group)
+                self._start(key, group)
         self._metrics.waiting.set(self._length)
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> tuple[_Key, list[_Waiting]]:
         """Take from the line that was served longest ago as many requests as one run holds."""
         key, line = next(iter(self._lines.items()))
         group: list[_Waiting] = []
@@ -139,25 +174,27 @@ class Batcher:
         while line and (not group or rows + line[0].rows <= self._max_rows):
             waiting = line.popleft()
             self._length -= 1
-            if not waiting.answer.done():  # neither timed out nor given up by its client
+            if waiting.answer.done():  # given up by its client just now
+                waiting.let_go()
+            else:
                 group.append(waiting)
                 rows += waiting.rows
         if line:
             self._lines.move_to_end(key)
         else:
             del self._lines[key]
-        return group
+        return key, group
 
-    def _start(self, group: list[_Waiting]) -> None:
+    def _start(self, key: _Key, group: list[_Waiting]) -> None:
         now = time.perf_counter()
         for waiting in group:
             self._metrics.queue_seconds.observe(now - waiting.since)
         rows = sum(waiting.rows for waiting in group)
         self._metrics.run_rows.observe(rows)
         self._metrics.run_requests.observe(len(group))
-        if rows * self._row_seconds < INLINE_SECONDS:
+        if rows * self._row_seconds.get(key, _UNKNOWN) < INLINE_SECONDS:
             answers, seconds = self._compute([waiting.inputs for waiting in group], rows)
-            self._learn(seconds, rows)
+            self._learn(key, seconds, rows)
             _hand_out(group, answers)
             return
         self._free -= 1
@@ -165,26 +202,29 @@ class Batcher:
         future = asyncio.get_running_loop().run_in_executor(
             self._threads, self._compute, [waiting.inputs for waiting in group], rows
         )
-        future.add_done_callback(lambda done: self._finish(group, rows, done))
+        future.add_done_callback(lambda done: self._finish(key, group, rows, done))
 
-    def _finish(self, group: list[_Waiting], rows: int, done: asyncio.Future[tuple[list[_Answer], float]]) -> None:
+    def _finish(
+        self, key: _Key, group: list[_Waiting], rows: int, done: asyncio.Future[tuple[list[_Answer], float]]
+    ) -> None:
         self._free += 1
         self._busy -= len(group)
         if done.cancelled():
             answers: list[_Answer] = [NotReadyError("the server has stopped") for _ in group]
         else:
             answers, seconds = done.result()
-            self._learn(seconds, rows)
+            self._learn(key, seconds, rows)
         _hand_out(group, answers)
         self._flush()
 
-    def _learn(self, seconds: float, rows: int) -> None:
+    def _learn(self, key: _Key, seconds: float, rows: int) -> None:
+        """Remember what a row of these types and sizes costs; a row of other sizes may cost anything."""
         self._metrics.run_seconds.observe(seconds)
+        known = self._row_seconds.pop(key, None)
         row_seconds = seconds / rows
-        if self._row_seconds == float("inf"):
-            self._row_seconds = row_seconds
-        else:
-            self._row_seconds += _SMOOTHING * (row_seconds - self._row_seconds)
+        self._row_seconds[key] = row_seconds if known is None else known + _SMOOTHING * (row_seconds - known)
+        if len(self._row_seconds) > _KEYS:
+            self._row_seconds.popitem(last=False)
 
     def _compute(self, feeds: list[dict[str, Array]], rows: int) -> tuple[list[_Answer], float]:
         """Run a group, and one by one where the group as a whole fails: a bad request must not spoil another."""
@@ -219,14 +259,9 @@ class Batcher:
         return answers
 
 
-def _expire(waiting: _Waiting, timeout_s: float) -> None:
-    if not waiting.answer.done():
-        waiting.answer.set_exception(TimedOutError(f"the answer was not ready within {timeout_s:g} s"))
-        waiting.inputs = {}  # it may stay in its line for a while
-
-
 def _hand_out(group: list[_Waiting], answers: list[_Answer]) -> None:
     for waiting, answer in zip(group, answers, strict=True):
+        waiting.let_go()
         if waiting.answer.done():
             continue
         if isinstance(answer, Exception):

@@ -25,8 +25,7 @@ class Body:
     def __init__(self, headers: dict[bytes, bytes], limits: Limits, budget: Budget) -> None:
         self._headers = headers
         self._limits = limits
-        self._budget = budget
-        self._reserved = 0
+        self._holding = budget.settled()
 
     def __enter__(self) -> Body:
         """Return itself."""
@@ -34,7 +33,7 @@ class Body:
 
     def __exit__(self, *_: object) -> None:
         """Give the bytes back."""
-        self._budget.give_back(self._reserved)
+        self._holding.release()
 
     async def read(self, receive: Receive) -> bytes:
         """Receive all of it.
@@ -54,7 +53,6 @@ class Body:
             if b"expect" not in self._headers:
                 await _discard(receive, self._limits.body_bytes * _DISCARD_TIMES)
             raise self._too_large(announced)
-        self._reserve(announced)
         try:
             async with asyncio.timeout(self._limits.timeout_s):
                 return await self._receive(receive)
@@ -77,8 +75,7 @@ class Body:
                 if more:
                     await _discard(receive, self._limits.body_bytes * _DISCARD_TIMES)
                 raise self._too_large(size)
-            if size > self._reserved:
-                self._reserve(size - self._reserved)
+            self._holding.grow(len(piece))
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -87,10 +84,6 @@ class Body:
         if not value.isdigit() or len(value) > 19:
             raise BadRequestError(f"the content-length is {quoted(value.decode('latin-1'))}, expected a number")
         return int(value)
-
-    def _reserve(self, size: int) -> None:
-        self._budget.take(size)
-        self._reserved += size
 
     def _too_large(self, size: int) -> TooLargeError:
         return TooLargeError(f"the body has {size} bytes or more, expected at most {self._limits.body_bytes}")

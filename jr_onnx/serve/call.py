@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jr_onnx.serve.faults import BadRequestError, quoted
+from jr_onnx.serve.gate import Holding
 from jr_onnx.serve.tensors import Array, TensorSpec
 
 LARGEST_ID = 1024
@@ -95,6 +96,7 @@ class Call:
         id: The client's name for the request; "" for none.
         binary: Wanted outputs, in the order of the answer, and whether each is to be sent as bytes (REST only).
         timeout_s: What the client is ready to wait; None for as long as the server is.
+        holding: What the inputs take of the budget; released by whoever lets go of them.
     """
 
     inputs: dict[str, Array]
@@ -102,6 +104,7 @@ class Call:
     id: str
     binary: dict[str, bool]
     timeout_s: float | None = None
+    holding: Holding | None = None
 
 
 def take(inputs: dict[str, Array], spec: TensorSpec, array: Array) -> None:

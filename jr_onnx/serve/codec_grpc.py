@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from jr_onnx.serve.call import LARGEST_ID, Call, Face, client_timeout, refuse_parameters, take
 from jr_onnx.serve.faults import BadRequestError, quoted
+from jr_onnx.serve.grpc_tensors import InferMessage
 from jr_onnx.serve.tensors import Array, TensorSpec, checked_shape, from_numbers, from_raw, to_raw
 
 _FIELDS: Final = {
@@ -28,13 +29,20 @@ _FIELDS: Final = {
 """Where typed contents of a datatype lie; FP16 has no field and travels as raw bytes only."""
 
 
-def decode(face: Face, request: Any) -> Call:
-    """Read a `ModelInferRequest`.
+def decode(face: Face, received: InferMessage) -> Call:
+    """Read a request, and let go of its raw tensors.
 
     Raises:
         BadRequestError: The request is not one of this model.
     """
-    raw = request.raw_input_contents
+    try:
+        return _decode(face, received.message, received.raw)
+    finally:
+        received.raw.clear()
+        received.message = None
+
+
+def _decode(face: Face, request: Any, raw: Sequence[bytes | memoryview]) -> Call:
     if raw and len(raw) != len(request.inputs):
         raise BadRequestError(f"the request has {len(request.inputs)} inputs, but {len(raw)} raw_input_contents")
     if not request.inputs:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
+import time
 from typing import Final
 
 from jr_onnx.errors import InputError, JrError
+
+_LOG = logging.getLogger("jr_onnx.serve")
+_LINES = 20  # of requests that failed at once,
+_LINES_A_SECOND = 1.0  # and in the long run
 
 
 class BadRequestError(InputError):
@@ -54,6 +60,12 @@ class EncodingError(InputError):
     http_status = 415
 
 
+class UnimplementedError(InputError):
+    """There is no such method."""
+
+    http_status = 501
+
+
 class OverloadedError(JrError):
     """The server has as much to do as it accepts; asking again later is right."""
 
@@ -76,6 +88,50 @@ class InternalError(JrError):
     """A defect of the server or the model; the details are in the server's log."""
 
     http_status = 500
+
+
+class _Lines:
+    """How many lines may still be logged; those left out are counted."""
+
+    def __init__(self) -> None:
+        self._credit = float(_LINES)
+        self._since = time.monotonic()
+        self._left_out = 0
+
+    def log(self, line: str) -> None:
+        """Log a line, unless there were too many of late."""
+        now = time.monotonic()
+        self._credit = min(_LINES, self._credit + (now - self._since) * _LINES_A_SECOND)
+        self._since = now
+        if self._credit < 1:
+            self._left_out += 1
+            return
+        self._credit -= 1
+        more = f" ({self._left_out} such lines were left out)" if self._left_out else ""
+        self._left_out = 0
+        _LOG.error("%s%s", one_line(line, 1000), more)
+
+
+_LINES_LEFT: Final = _Lines()
+
+
+def reported(error: Exception, transport: str) -> JrError:
+    """Return what the client is told of an error; what is nobody's fault but ours goes to the log, on one line."""
+    known = error if isinstance(error, JrError) else InternalError("internal error", hint="See the server's log")
+    if known.http_status == InternalError.http_status:
+        cause = known.__cause__ or known.__context__ or error if known is error else error
+        last = cause.__traceback__
+        while last is not None and last.tb_next is not None:
+            last = last.tb_next
+        where = "" if last is None else f" at {last.tb_frame.f_code.co_filename}:{last.tb_lineno}"
+        log_failure(f"a {transport} request failed: {type(cause).__name__}: {cause}{where}")
+        return InternalError("internal error", hint="See the server's log")
+    return known
+
+
+def log_failure(line: str) -> None:
+    """Log a failing request on one line without control characters, unless there were too many of late."""
+    _LINES_LEFT.log(line)
 
 
 GRPC_CODES: Final[dict[int, str]] = {

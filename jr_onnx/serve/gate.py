@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from jr_onnx.errors import InputError
@@ -11,6 +13,8 @@ from jr_onnx.serve.faults import OverloadedError, UnauthorizedError
 
 _SCHEME = b"bearer "
 _SHORTEST_TOKEN = 8
+_STALLED_S = 2.0  # without a byte; a connection that is merely slow has one more often
+_STALLED_BYTES = 64 * 1024  # smaller ones are not worth the search
 
 
 class Gate:
@@ -61,29 +65,111 @@ class Gate:
 
 
 class Budget:
-    """Bytes of request bodies that may be in memory at a time.
+    """Bytes of requests and answers that may be in memory at a time, whichever transport they come and go by.
+
+    Whoever holds bytes has a `Holding`, which grows as they arrive. When the budget is full, the request that still
+    arrives and is worth the least gives way: first one that has stalled, then the largest; the one that wants to grow
+    gives way itself where it would become the largest. So announcements cost nobody anything, and a small request is
+    not kept out by large ones that never end.
 
     Args:
-        total: How many.
+        total: How many bytes.
+        clock: Seconds.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total
         self._used = 0
+        self._clock = clock
+        self._arriving: set[Holding] = set()
 
-    def take(self, size: int) -> None:
-        """Reserve bytes.
+    @property
+    def used(self) -> int:
+        """How many bytes are held now."""
+        return self._used
+
+    def arriving(self, give_up: Callable[[], None]) -> Holding:
+        """Return a holding without bytes for a request that arrives.
+
+        Args:
+            give_up: Ends the request; it must release the holding before it returns.
+        """
+        holding = Holding(self, give_up)
+        self._arriving.add(holding)
+        return holding
+
+    def settled(self) -> Holding:
+        """Return a holding without bytes that never gives way."""
+        return Holding(self, None)
+
+    def _take(self, holding: Holding, size: int) -> None:
+        now = self._clock()
+        while self._used + size > self._total:
+            victim = max(self._arriving, key=lambda one: one.worth(now), default=None)
+            gives_way = victim is not None and victim.size and victim is not holding
+            if not gives_way or (holding in self._arriving and victim.worth(now) <= (False, holding.size + size)):  # type: ignore[union-attr] # None does not give way
+                raise OverloadedError("too many bytes are being received or answered already", hint="Ask again later")
+            victim.give_up()  # type: ignore[union-attr] # as above
+        self._used += size
+        holding.size += size
+        holding.since = now
+
+    def _settle(self, holding: Holding) -> None:
+        self._arriving.discard(holding)
+
+    def _give_back(self, holding: Holding, size: int) -> None:
+        size = min(size, holding.size)
+        self._used -= size
+        holding.size -= size
+
+    def _release(self, holding: Holding) -> None:
+        self._arriving.discard(holding)
+        self._give_back(holding, holding.size)
+
+
+class Holding:
+    """Bytes of one request or answer; see `Budget`."""
+
+    __slots__ = ("_budget", "_give_up", "since", "size")
+
+    def __init__(self, budget: Budget, give_up: Callable[[], None] | None) -> None:
+        self._budget = budget
+        self._give_up = give_up
+        self.size = 0
+        self.since = 0.0
+
+    def grow(self, size: int) -> None:
+        """Hold more bytes, before or when they arrive.
 
         Raises:
             OverloadedError: There are not so many left.
         """
-        if self._used + size > self._total:
-            raise OverloadedError("too many bytes are being received already", hint="Ask again later")
-        self._used += size
+        self._budget._take(self, size)
 
-    def give_back(self, size: int) -> None:
-        """Give reserved bytes back."""
-        self._used -= size
+    def shrink(self, size: int) -> None:
+        """Give some bytes back."""
+        self._budget._give_back(self, size)
+
+    def settle(self) -> None:
+        """The request is whole: it no longer gives way to others."""
+        self._give_up = None
+        self._budget._settle(self)
+
+    def release(self) -> None:
+        """Give all bytes back; more than once does nothing."""
+        self._give_up = None
+        self._budget._release(self)
+
+    def give_up(self) -> None:
+        """End the request, because another needs its bytes."""
+        give_up, self._give_up = self._give_up, None
+        if give_up is not None:
+            give_up()
+        self.release()
+
+    def worth(self, now: float) -> tuple[bool, int]:
+        """Return how little this is worth keeping, the larger the less: stalled ones first, then by size."""
+        return self.size >= _STALLED_BYTES and now - self.since > _STALLED_S, self.size
 
 
 def _digest(token: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         self.version = version
         self.path = path
         self.notes: list[str] = []
+        self._users = 0
         self._limits = limits
         facts = read_checked(path)
         self.face = face_of(name, version, facts, running, limits)
@@ -66,8 +68,8 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
 
     @property
     def pending(self) -> int:
-        """How many requests wait or run."""
-        return self._batcher.pending
+        """How many requests are read, wait, run or are answered."""
+        return max(self._users, self._batcher.pending)
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the inputs for the model's metadata."""
@@ -81,15 +83,28 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in self.face.outputs.values()
         ]
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the model open while a request that has chosen it is read, computed and answered."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+
     async def __call__(self, body: Call, headers: Any = None, verb: Any = None) -> tuple[Outputs, dict[str, str]]:
-        """Answer a checked request; `headers` and `verb` are part of kserve's interface."""
+        """Answer a checked request by way of kserve's interface, of which `headers` and `verb` are part."""
         del headers, verb
+        return await self.answer(body, self._limits.timeout_s), {}
+
+    async def answer(self, call: Call, seconds: float) -> Outputs:
+        """Answer a checked request within so many seconds, or within the client's own time if that is less."""
         if not self.ready:
             raise NotReadyError(f"model {self.name!r} is not ready")
-        timeout = self._limits.timeout_s
-        if body.timeout_s is not None:
-            timeout = min(timeout, body.timeout_s)
-        return await self._batcher.submit(body, timeout), {}
+        limit = self._limits.timeout_s
+        if call.timeout_s is not None and call.timeout_s < seconds:
+            limit = seconds = call.timeout_s
+        return await self._batcher.submit(call, limit, seconds)
 
     def run(self, feed: Mapping[str, Array]) -> Outputs:
         """Run the session once, which draws a fresh kappa where the model has a random one.

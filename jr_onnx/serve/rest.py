@@ -103,7 +103,7 @@ class RestApp:
                 started = time.perf_counter()
                 call = decode(model.face, data, json_length(headers.get(_LENGTH), len(data), self._limits.json_bytes))
                 del data
-                outputs, _ = await model(call)
+                outputs = await model.answer(call, self._limits.timeout_s)
                 answer, size = encode(model.face, call, outputs)
         except Disconnected:
             raise

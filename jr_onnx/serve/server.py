@@ -11,8 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from jr_onnx.serve.catalogue import Catalogue
+from jr_onnx.serve.connections import ConnectionTable
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.gate import Budget, Gate
+from jr_onnx.serve.grpc_methods import InferenceService
 from jr_onnx.serve.grpc_server import GrpcServer
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
@@ -64,7 +66,11 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
             Budget(options.limits.total_bytes),
         )
         self._app = RestApp(*shared)
-        self._grpc = GrpcServer(options.address, *shared) if options.address.grpc_port is not None else None
+        self._table = ConnectionTable()
+        self._grpc: GrpcServer | None = None
+        if options.address.grpc_port is not None:
+            service = InferenceService(self.dataplane, self.model_repository_extension, options.limits)
+            self._grpc = GrpcServer(options.address, service.methods(), gate, options.limits, shared[-1], self._table)
         self._stopping: asyncio.Task[None] | None = None
 
     def start(self, models: list[Any] | None = None) -> None:
@@ -87,6 +93,7 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         self._rest = RestServer(
             self._app, self.dataplane, self.model_repository_extension, self._options.address, self._options.limits
         )
+        sweeping = asyncio.create_task(self._table.sweep())
         grpc_port = await self._grpc.open() if self._grpc is not None else None
         serving = asyncio.create_task(self._rest.start())
         for number in _SIGNALS:
@@ -98,6 +105,7 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         await serving
         if self._stopping is not None:
             await self._stopping
+        sweeping.cancel()
         for model in self._registry.all():
             model.stop()
         self._say(f"stopped: {self._accepted()} requests accepted, {self._answered()} answered")
@@ -119,7 +127,8 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         await asyncio.sleep(self._options.limits.drain_delay_s)
         self._rest.stop()
         if self._grpc is not None:
-            await self._grpc.stop()
+            await self._grpc.close()
+        await self._table.drain(self._options.limits.drain_s)
 
     def _accepted(self) -> int:
         return self._app.accepted + (self._grpc.accepted if self._grpc is not None else 0)

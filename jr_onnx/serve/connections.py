@@ -1,0 +1,271 @@
+"""The connections of both transports: how many there are, which one gives way, and who looks at their clocks.
+
+A full house keeps nobody out for long: the connection that has been quiet for longest, and that no accepted request
+depends on, gives way to a new one. So health checks get in whatever others hold open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from jr_onnx.errors import InputError
+from jr_onnx.serve.options import Address
+
+CONNECTIONS: Final = 1024
+"""How many connections may be open at a time over both transports; fewer where the system allows fewer files."""
+
+SWEEP_S: Final = 0.25
+"""How often the clocks of all connections are looked at."""
+
+HEAD_SECONDS: Final = 20.0
+"""How long the head of a request, or a TLS or HTTP/2 greeting, may take."""
+
+IDLE_SECONDS: Final = 300.0
+"""How long a connection may stay open without a request."""
+
+AGE_SECONDS: Final = 3600.0
+"""How old a connection may become; then it ends after the answers to its requests."""
+
+_SPARE_FILES: Final = 128
+_BACKLOG: Final = 1024
+_HANDSHAKE_S: Final = 10.0
+_RETRY_S: Final = 0.05
+
+
+class Connection(Protocol):
+    """What the table must know of a connection."""
+
+    quiet_since: float
+
+    def is_expendable(self) -> bool:
+        """Whether no accepted request depends on it."""
+
+    def sweep(self, now: float) -> None:
+        """Look at the clocks."""
+
+    def drain(self) -> None:
+        """Accept nothing more, and close after the last answer."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class ConnectionTable:
+    """All open connections.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most or _most_connections()
+        self._open: set[Connection] = set()
+        self._greeting = 0  # accepted, but still in the TLS handshake
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        """Return how many are open."""
+        return len(self._open)
+
+    def make_room(self) -> bool:
+        """Close a connection if there are too many, and tell whether there is room for one."""
+        if len(self._open) + self._greeting < self._most:
+            return True
+        quiet = min((one for one in self._open if one.is_expendable()), key=lambda one: one.quiet_since, default=None)
+        if quiet is None:
+            return False
+        self._open.discard(quiet)
+        quiet.abort()
+        return True
+
+    def add(self, connection: Connection) -> None:
+        """Take a connection in."""
+        self._open.add(connection)
+        self._empty.clear()
+
+    def remove(self, connection: Connection) -> None:
+        """Let go of a connection that is closed."""
+        self._open.discard(connection)
+        if not self._open:
+            self._empty.set()
+
+    @contextlib.contextmanager
+    def greeting(self):  # type: ignore[no-untyped-def] # a generator of nothing
+        """Count a connection that is being set up."""
+        self._greeting += 1
+        try:
+            yield
+        finally:
+            self._greeting -= 1
+
+    async def sweep(self) -> None:
+        """Look at all clocks, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = loop.time()
+            for connection in list(self._open):
+                connection.sweep(now)
+
+    async def drain(self, seconds: float) -> None:
+        """Ask all to end after their answers; close what is left after so long."""
+        for connection in list(self._open):
+            connection.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        for connection in list(self._open):
+            connection.abort()
+
+
+class Listener:
+    """One door.
+
+    Args:
+        address: Host and TLS.
+        port: Port; 0 takes a free one.
+        what: Name of the transport, for errors.
+        protocol: The application protocol that is agreed on in TLS.
+        factory: Makes the protocol of a connection.
+        table: Where connections are counted.
+
+    Raises:
+        InputError: The port cannot be had, or the certificate does not fit.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        port: int,
+        what: str,
+        protocol: str,
+        factory: Callable[[], asyncio.Protocol],
+        table: ConnectionTable,
+    ) -> None:
+        self._tls = _tls(address, protocol)
+        self._address = address
+        self._stamp = _stamp(address)
+        self._socket = _bind(address.host, port, what)
+        self._factory = factory
+        self._table = table
+        self._task: asyncio.Task[None] | None = None
+        self._setting_up: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self._socket.getsockname()[1])
+
+    def open(self) -> None:
+        """Begin to accept connections."""
+        self._socket.listen(_BACKLOG)
+        self._socket.setblocking(False)
+        self._task = asyncio.create_task(self._accept())
+
+    async def close(self) -> None:
+        """Accept no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._socket.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._socket)
+            except OSError:  # out of files, or the client has gone already
+                self._table.make_room()
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if not self._table.make_room():
+                connection.close()
+                continue
+            task = asyncio.create_task(self._set_up(connection))
+            self._setting_up.add(task)
+            task.add_done_callback(self._setting_up.discard)
+
+    async def _set_up(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        with self._table.greeting():
+            try:
+                if self._tls is None:
+                    await loop.connect_accepted_socket(self._factory, connection)
+                else:
+                    self._renew()
+                    await loop.connect_accepted_socket(
+                        self._factory, connection, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S
+                    )
+            except (OSError, ssl.SSLError):
+                connection.close()
+
+    def _renew(self) -> None:
+        """Take a certificate that was renewed meanwhile; one that does not fit is left for the next look."""
+        stamp = _stamp(self._address)
+        if stamp == self._stamp or self._tls is None:
+            return
+        with contextlib.suppress(OSError, ssl.SSLError):
+            _load(self._tls, self._address)
+            self._stamp = stamp
+
+
+def _most_connections() -> int:
+    """Return how many connections there may be, having asked the system for as many files as it gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return max(1, min(CONNECTIONS, soft - _SPARE_FILES))
+    return CONNECTIONS
+
+
+def _tls(address: Address, protocol: str) -> ssl.SSLContext | None:
+    if address.tls_cert is None or address.tls_key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([protocol])
+    _load(context, address)
+    return context
+
+
+def _load(context: ssl.SSLContext, address: Address) -> None:
+    if address.tls_cert is not None:
+        context.load_cert_chain(address.tls_cert, address.tls_key)
+
+
+def _stamp(address: Address) -> tuple[float, ...]:
+    try:
+        return tuple(path.stat().st_mtime for path in (address.tls_cert, address.tls_key) if path is not None)
+    except OSError:
+        return ()
+
+
+def _bind(host: str, port: int, what: str) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot listen on {host}:{port} for {what}: {reason}") from None
+    return listener

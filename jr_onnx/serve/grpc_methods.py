@@ -1,0 +1,133 @@
+"""The methods of `inference.GRPCInferenceService`, as a table that a gRPC server answers from.
+
+A further method is one more line of `methods`: the class of its request, and what answers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from jr_onnx.serve.codec_grpc import decode, encode
+from jr_onnx.serve.dataplane import DataPlane
+from jr_onnx.serve.faults import BadRequestError
+from jr_onnx.serve.grpc_call import Call, Method, parser
+from jr_onnx.serve.grpc_tensors import SPLIT_BYTES, split, whole
+from jr_onnx.serve.inference import Inference
+from jr_onnx.serve.kserve_import import kserve_module
+from jr_onnx.serve.options import Limits
+from jr_onnx.serve.repository import RepositoryExtension
+from jr_onnx.serve.workers import parsing
+
+messages: Any = kserve_module("kserve.protocol.grpc.grpc_predict_v2_pb2")
+SERVICE: Final = "inference.GRPCInferenceService"
+_TRITON_MODEL_NAME: Final = 2  # its field in Triton's RepositoryModelLoadRequest; kserve's has it in field 1
+_TRITON_PARAMETERS: Final = 3
+
+
+class InferenceService:
+    """Answers the service's requests.
+
+    Args:
+        dataplane: Models and answers.
+        extension: Loading and unloading.
+        limits: How much clients may ask for.
+    """
+
+    def __init__(self, dataplane: DataPlane, extension: RepositoryExtension, limits: Limits) -> None:
+        self._dataplane = dataplane
+        self._extension = extension
+        self._limits = limits
+        self._inference = Inference(dataplane, "grpc")
+
+    def methods(self) -> dict[str, Method]:
+        """Return the methods by path."""
+        table = {
+            "ServerLive": Method(_parser("ServerLiveRequest"), self._server_live, is_open=True),
+            "ServerReady": Method(_parser("ServerReadyRequest"), self._server_ready, is_open=True),
+            "ServerMetadata": Method(_parser("ServerMetadataRequest"), self._server_metadata),
+            "ModelReady": Method(_parser("ModelReadyRequest"), self._model_ready),
+            "ModelMetadata": Method(_parser("ModelMetadataRequest"), self._model_metadata),
+            "ModelInfer": Method(lambda data: data, self._model_infer, largest=self._limits.body_bytes),
+            "RepositoryModelLoad": Method(_parser("RepositoryModelLoadRequest"), self._load),
+            "RepositoryModelUnload": Method(_parser("RepositoryModelUnloadRequest"), self._unload),
+        }
+        return {f"/{SERVICE}/{name}": method for name, method in table.items()}
+
+    async def _server_live(self, request: Any, call: Call) -> Any:
+        del request, call
+        return messages.ServerLiveResponse(live=True)
+
+    async def _server_ready(self, request: Any, call: Call) -> Any:
+        del request, call
+        return messages.ServerReadyResponse(ready=await self._dataplane.ready())
+
+    async def _server_metadata(self, request: Any, call: Call) -> Any:
+        del request, call
+        return messages.ServerMetadataResponse(**self._dataplane.metadata())
+
+    async def _model_ready(self, request: Any, call: Call) -> Any:
+        del call
+        return messages.ModelReadyResponse(ready=await self._dataplane.model_ready(request.name, request.version))
+
+    async def _model_metadata(self, request: Any, call: Call) -> Any:
+        del call
+        return messages.ModelMetadataResponse(**await self._dataplane.model_metadata(request.name, request.version))
+
+    async def _load(self, request: Any, call: Call) -> Any:
+        del call
+        if any(field.field_number == _TRITON_PARAMETERS for field in UnknownFieldSet(request)):
+            raise BadRequestError("a model is loaded from where the server was told, expected no parameters")
+        name = _repository_model(request)
+        await self._extension.load(name)
+        return messages.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
+
+    async def _unload(self, request: Any, call: Call) -> Any:
+        del call
+        name = _repository_model(request)
+        await self._extension.unload(name)
+        return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+    async def _model_infer(self, data: memoryview, call: Call) -> Any:
+        if len(data) < SPLIT_BYTES:
+            request = whole(data, messages.ModelInferRequest)
+        else:
+            request = split(data)
+            if request.is_typed:
+                await parsing(request.weigh, self._limits.json_bytes)
+                call.hold(request.extra_bytes)
+                await parsing(request.parse, messages.ModelInferRequest)
+            else:
+                request.parse(messages.ModelInferRequest)
+        del data
+        return await self._inference.answer(
+            request.message.model_name,
+            request.message.model_version,
+            lambda face: decode(face, request),
+            lambda face, asked, outputs: encode(face, asked, outputs, messages),
+            call.take_holding(),
+            call.seconds_left(),
+            request.worker,
+        )
+
+
+def _parser(name: str) -> Callable[[memoryview], Any]:
+    return parser(getattr(messages, name))
+
+
+def _repository_model(request: Any) -> str:
+    """Return the model's name from kserve's message, or from Triton's, which has it in another field.
+
+    Raises:
+        BadRequestError: The name is not UTF-8.
+    """
+    name = str(request.model_name)
+    for field in UnknownFieldSet(request):
+        if field.field_number == _TRITON_MODEL_NAME and isinstance(field.data, bytes):
+            try:
+                name = field.data.decode()
+            except UnicodeDecodeError:
+                raise BadRequestError("the model's name is not UTF-8") from None
+    return name

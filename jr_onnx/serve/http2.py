@@ -1,0 +1,426 @@
+"""HTTP/2 connections, with the `h2` library for frames and headers and every buffer in our own hands.
+
+What comes in is cut into turns of a few frames, so that a flood of tiny ones leaves the event loop to others. What
+goes out is handed to the transport only as far as the client reads. What a client may make us remember is bounded:
+streams, the bytes of a header block, closed streams, frames that only ask for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from jr_onnx.errors import require
+from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, IDLE_SECONDS, ConnectionTable
+from jr_onnx.serve.faults import OverloadedError
+from jr_onnx.serve.gate import Budget
+
+_connection: Any = require("h2.connection", "serve")
+_config: Any = require("h2.config", "serve")
+_events: Any = require("h2.events", "serve")
+_exceptions: Any = require("h2.exceptions", "serve")
+_settings: Any = require("h2.settings", "serve")
+_frame: Any = require("hyperframe.frame", "serve")
+
+STREAMS: Final = 128
+"""How many requests one connection may have open at a time."""
+
+HEADER_BYTES: Final = 16 * 1024
+"""How long the headers of a request may be, packed and unpacked."""
+
+_WINDOW: Final = 1 << 20  # of a stream; what arrives is counted when it arrives, so this only sets the pace
+_CONNECTION_WINDOW: Final = 8 << 20
+_FRAME_BYTES: Final = 64 * 1024
+_TURN_FRAMES: Final = 32
+_TURN_BYTES: Final = 256 * 1024
+_WRITE_BYTES: Final = 128 * 1024  # that may lie in the transport before we wait for the client to read
+_IDLE_FRAMES: Final = 2000  # frames that bring no request forward: at most so many at once,
+_IDLE_FRAMES_A_SECOND: Final = 1000.0  # and so many a second in the long run
+_DATA, _HEADERS, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 8, 9
+_END_STREAM = 0x1
+_PREFACE_BYTES: Final = 24
+_FRAME_HEAD_BYTES: Final = 9
+_REFUSED_STREAM, _CANCEL = 7, 8
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Stream(Protocol):
+    """What a connection must know of a request on it."""
+
+    def data(self, data: bytes) -> None:
+        """Take a piece of the request's body."""
+
+    def end(self) -> None:
+        """The request's body is whole."""
+
+    def lost(self) -> None:
+        """The client has given up, or the connection has gone."""
+
+    def taken(self) -> None:
+        """All pieces of the answer so far have been handed over; more will follow."""
+
+    def sent(self) -> None:
+        """The last byte of the answer has been handed over."""
+
+    def sweep(self, now: float) -> None:
+        """Look at the clock."""
+
+    def is_accepted(self) -> bool:
+        """Whether the request is whole, and an answer is owed."""
+
+
+class _Bounded(_connection.H2Connection):  # type: ignore[misc] # seen as Any by mypy
+    MAX_CLOSED_STREAMS = 512
+
+
+class FloodError(Exception):
+    """The client sends more of something than anybody needs."""
+
+
+class _Outgoing:
+    """The rest of an answer that waits until the client takes it."""
+
+    __slots__ = ("last", "pieces", "trailers")
+
+    def __init__(self) -> None:
+        self.pieces: list[memoryview] = []
+        self.trailers: Headers | None = None
+        self.last = False
+
+
+class Http2Connection(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        open_stream: Makes the stream of a request from this connection, its number and its headers.
+        table: Where connections are counted.
+        budget: Bytes of all requests together.
+        stall_s: How long a client may read nothing of what waits for it.
+    """
+
+    def __init__(
+        self,
+        open_stream: Callable[[Http2Connection, int, Headers], None],
+        table: ConnectionTable,
+        budget: Budget,
+        stall_s: float,
+    ) -> None:
+        self._open_stream = open_stream
+        self._table = table
+        self._budget = budget
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._h2 = _Bounded(_CONFIG)
+        self._streams: dict[int, Stream] = {}
+        self._outgoing: dict[int, _Outgoing] = {}
+        self._rest: deque[memoryview] = deque()  # received, but not yet taken in
+        self._resting = budget.arriving(self.abort)
+        self._skip = _PREFACE_BYTES
+        self._head = b""
+        self._block_bytes = 0
+        self._credit = float(_IDLE_FRAMES)
+        self._credit_at = self._loop.time()
+        self._paused_since: float | None = None
+        self._closing_since: float | None = None
+        self._draining = False
+        self._greeted = False
+        self._since = self.quiet_since = self._loop.time()
+
+    # asyncio's protocol
+
+    def connection_made(self, transport: Any) -> None:
+        """Greet the client."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_BYTES)
+        self._h2.local_settings = _settings.Settings(client=False, initial_values=_LOCAL_SETTINGS)
+        self._h2.max_inbound_frame_size = _FRAME_BYTES
+        self._h2.decoder.max_header_list_size = HEADER_BYTES
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(_CONNECTION_WINDOW - 65535)
+        self._table.add(self)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell all streams."""
+        del exc
+        self._table.remove(self)
+        self._rest.clear()
+        self._resting.release()
+        streams, self._streams = self._streams, {}
+        self._outgoing.clear()
+        for stream in streams.values():
+            stream.lost()
+
+    def pause_writing(self) -> None:
+        """The client does not read: send nothing more, and take nothing in that would need an answer."""
+        self._paused_since = self._loop.time()
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._paused_since = None
+        if not self._rest:
+            self._transport.resume_reading()
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """Close; a client that has gone half-way reads no answers that we would have to keep."""
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the client sent, a few frames at a time."""
+        if not self._rest:
+            data = self._take_in(memoryview(data))  # type: ignore[assignment] # a view of what is left
+            if not data:
+                return
+            self._transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+        self._rest.append(memoryview(data))
+        try:
+            self._resting.grow(len(data))
+        except OverloadedError:
+            self.abort()
+
+    def _go_on(self) -> None:
+        if not self._rest or self._transport.is_closing():
+            return
+        left = self._take_in(self._rest.popleft())
+        if left:
+            self._rest.appendleft(left)
+        if self._rest:
+            self._loop.call_soon(self._go_on)
+            return
+        self._resting.release()
+        self._resting = self._budget.arriving(self.abort)
+        if self._paused_since is None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _take_in(self, data: memoryview) -> memoryview:
+        """Take a turn's worth of what was received, and return the rest."""
+        try:
+            size = self._turn(data)
+            self._handle(self._h2.receive_data(data[:size]))
+        except (_exceptions.ProtocolError, FloodError):
+            self._flush()
+            self._close()
+            return data[:0]
+        self._pump()
+        return data[size:]
+
+    def _turn(self, data: memoryview) -> int:
+        """Return how many bytes make a turn, having looked at the heads of their frames."""
+        position = min(self._skip, len(data))
+        self._skip -= position
+        frames = 0
+        while position < len(data) and frames < _TURN_FRAMES and position < _TURN_BYTES:
+            piece = data[position : position + _FRAME_HEAD_BYTES - len(self._head)]
+            self._head += piece
+            position += len(piece)
+            if len(self._head) < _FRAME_HEAD_BYTES:
+                break
+            length = int.from_bytes(self._head[:3], "big")
+            self._inspect(self._head[3], self._head[4], length)
+            self._head = b""
+            size = min(length, len(data) - position)
+            self._skip = length - size
+            position += size
+            frames += 1
+        return position
+
+    def _inspect(self, kind: int, flags: int, length: int) -> None:
+        """Refuse header blocks without end, and floods of frames that bring nothing forward."""
+        if kind in (_HEADERS, _CONTINUATION):
+            self._block_bytes = length if kind == _HEADERS else self._block_bytes + length
+            if self._block_bytes > HEADER_BYTES:
+                raise FloodError("the headers are too long")
+        if kind in (_HEADERS, _WINDOW_UPDATE) or (kind == _DATA and (length or flags & _END_STREAM)):
+            return
+        now = self._loop.time()
+        self._credit = min(_IDLE_FRAMES, self._credit + (now - self._credit_at) * _IDLE_FRAMES_A_SECOND) - 1
+        self._credit_at = now
+        if self._credit < 0:
+            raise FloodError("too many frames bring nothing forward")
+
+    def _handle(self, events: list[Any]) -> None:
+        for event in events:
+            kind = type(event)
+            if kind is _events.DataReceived:
+                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                stream = self._streams.get(event.stream_id)
+                if stream is not None:
+                    self.quiet_since = self._loop.time()
+                    stream.data(event.data)
+            elif kind is _events.StreamEnded:
+                stream = self._streams.get(event.stream_id)
+                if stream is not None:
+                    stream.end()
+            elif kind is _events.RequestReceived:
+                self.quiet_since = self._loop.time()
+                self._greeted = True
+                if self._draining:
+                    self._h2.reset_stream(event.stream_id, _REFUSED_STREAM)
+                else:
+                    self._open_stream(self, event.stream_id, event.headers)
+            elif kind is _events.StreamReset:
+                self._forget(event.stream_id)
+            elif kind is _events.RemoteSettingsChanged:
+                self._greeted = True
+            elif kind is _events.ConnectionTerminated:
+                self._draining = True
+
+    def _forget(self, number: int) -> None:
+        self._outgoing.pop(number, None)
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.lost()
+
+    # what streams call
+
+    def begin(self, number: int, stream: Stream) -> None:
+        """Tell a stream what happens to its request from now on."""
+        self._streams[number] = stream
+
+    def answer(
+        self, number: int, headers: Headers | None, data: bytes | None = None, trailers: Headers | None = None
+    ) -> None:
+        """Send headers, a piece of a body, trailers, or all of them; trailers end the stream."""
+        if number not in self._streams:
+            return
+        try:
+            if headers is not None:
+                self._h2.send_headers(number, headers, end_stream=data is None and trailers is None)
+            outgoing = self._outgoing.setdefault(number, _Outgoing())
+            if data:
+                outgoing.pieces.append(memoryview(data))
+            if trailers is not None or data is None:
+                outgoing.trailers, outgoing.last = trailers, True
+            self._send(number, outgoing)
+        except _exceptions.ProtocolError:  # the client has said that it goes
+            self._close()
+        self._flush()
+
+    def refuse(self, number: int, status: bytes) -> None:
+        """Answer what is no call with a status of HTTP."""
+        self._h2.send_headers(number, [(b":status", status)], end_stream=True)
+        if not self._h2.streams[number].closed:
+            self._h2.reset_stream(number)
+
+    def reset(self, number: int) -> None:
+        """Give up a stream whose answer nobody reads."""
+        self._outgoing.pop(number, None)
+        self._streams.pop(number, None)
+        with contextlib.suppress(_exceptions.ProtocolError):
+            self._h2.reset_stream(number, _CANCEL)
+        self._flush()
+
+    # sending
+
+    def _pump(self) -> None:
+        for number in list(self._outgoing):
+            if self._paused_since is not None:
+                break
+            outgoing = self._outgoing.get(number)
+            try:
+                if outgoing is not None:
+                    self._send(number, outgoing)
+            except _exceptions.ProtocolError:
+                self._close()
+                return
+        self._flush()
+        self._close_if_done()
+
+    def _send(self, number: int, outgoing: _Outgoing) -> None:
+        """Send what the client's windows and the transport take."""
+        while outgoing.pieces:
+            if self._paused_since is not None:
+                return
+            piece = outgoing.pieces[0]
+            size = min(
+                len(piece), self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size, _WRITE_BYTES
+            )
+            if size <= 0:
+                return
+            self._h2.send_data(number, piece[:size])
+            self.quiet_since = self._loop.time()
+            if size == len(piece):
+                outgoing.pieces.pop(0)
+            else:
+                outgoing.pieces[0] = piece[size:]
+                self._flush()
+        if not outgoing.last:
+            self._streams[number].taken()
+            return
+        del self._outgoing[number]
+        if outgoing.trailers is not None:
+            self._h2.send_headers(number, outgoing.trailers, end_stream=True)
+        stream = self._h2.streams.get(number)
+        if stream is not None and not stream.closed:
+            self._h2.reset_stream(number)  # answered before the request was whole: the rest of it is not wanted
+        answered = self._streams.pop(number, None)
+        if answered is not None:
+            answered.sent()
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    # the table of connections
+
+    def is_expendable(self) -> bool:
+        """Whether no accepted request depends on it."""
+        return not any(stream.is_accepted() for stream in self._streams.values())
+
+    def sweep(self, now: float) -> None:
+        """Look at the clocks: the greeting, idleness, age, an answer that nobody reads."""
+        unread = self._paused_since is not None and now - self._paused_since > self._stall_s
+        if unread or (self._closing_since is not None and now - self._closing_since > HEAD_SECONDS):
+            self.abort()
+            return
+        for stream in list(self._streams.values()):
+            stream.sweep(now)
+        self._flush()
+        if not self._streams:
+            limit = IDLE_SECONDS if self._greeted else HEAD_SECONDS
+            if now - self.quiet_since > limit or self._draining:
+                self.drain()
+        if now - self._since > AGE_SECONDS:
+            self.drain()
+
+    def drain(self) -> None:
+        """Tell the client to go elsewhere, and close after the last answer."""
+        if not self._draining:
+            self._draining = True
+            frame = _frame.GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id)
+            if not self._transport.is_closing():
+                # Not by way of h2, for which a connection that has said so is closed.
+                self._transport.write(frame.serialize())
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._draining and not self._streams and not self._transport.is_closing():
+            self._close()
+
+    def _close(self) -> None:
+        self._closing_since = self._loop.time()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+
+_CONFIG: Final = _config.H2Configuration(
+    client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+)
+_LOCAL_SETTINGS: Final = {
+    _settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
+    _settings.SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
+    _settings.SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES,
+    _settings.SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_BYTES,
+}

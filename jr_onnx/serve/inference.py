@@ -1,0 +1,84 @@
+"""Answer an inference request that is whole, whichever transport it came by."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from jr_onnx.errors import JrError
+from jr_onnx.serve.call import Call, Face
+from jr_onnx.serve.dataplane import DataPlane
+from jr_onnx.serve.faults import InternalError, TimedOutError
+from jr_onnx.serve.gate import Holding
+from jr_onnx.serve.metrics import count_unknown
+from jr_onnx.serve.tensors import Array
+from jr_onnx.serve.workers import LARGE_BYTES, copying
+
+_Answer = TypeVar("_Answer")
+
+
+class Inference:
+    """What both transports do between a request's last byte and its answer.
+
+    Args:
+        dataplane: The models.
+        transport: Name of the transport, for the metrics.
+    """
+
+    def __init__(self, dataplane: DataPlane, transport: str) -> None:
+        self._dataplane = dataplane
+        self._transport = transport
+
+    async def answer(
+        self,
+        name: str,
+        version: str,
+        decode: Callable[[Face], Call],
+        encode: Callable[[Face, Call, Mapping[str, Array]], _Answer],
+        holding: Holding,
+        seconds: float,
+        worker: Callable[..., Awaitable[Any]] | None,
+    ) -> _Answer:
+        """Answer one request; the model is chosen now, and stays open until the answer is ready.
+
+        Args:
+            name: The model's name.
+            version: Its version, "" for the latest.
+            decode: Reads the request.
+            encode: Writes the answer.
+            holding: The request's bytes in the budget, which are released here.
+            seconds: How long the answer may take.
+            worker: Where the request is read; None for at once.
+
+        Raises:
+            JrError: What is wrong with the request.
+        """
+        started = time.perf_counter()
+        handed_on = False
+        try:
+            model = self._dataplane.find(name, version)
+        except JrError as error:
+            count_unknown(self._transport, error.http_status)
+            holding.release()
+            raise
+        status = TimedOutError.http_status  # what it stays if the client's deadline ends this
+        try:
+            with model.in_use():
+                call = decode(model.face) if worker is None else await worker(decode, model.face)
+                call.holding, handed_on = holding, True
+                outputs = await model.answer(call, seconds - (time.perf_counter() - started))
+                size = sum(array.nbytes for array in outputs.values())
+                if size < LARGE_BYTES:
+                    answer = encode(model.face, call, outputs)
+                else:
+                    answer = await copying(encode, model.face, call, outputs)
+                status = 200
+                return answer
+        except Exception as error:
+            status = error.http_status if isinstance(error, JrError) else InternalError.http_status
+            raise
+        finally:
+            if not handed_on:
+                holding.release()
+            model.metrics.count(self._transport, status, time.perf_counter() - started)
