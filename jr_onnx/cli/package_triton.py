@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 @click.option("--name", help="Name of the model; without it, the file's name.")
 @click.option("--version", type=int, default=1, show_default=True, help="Version of the model.")
 @release_option
-@click.option("--max-batch", type=int, help="Largest batch, 0 for none; 32 where the model takes batches.")
+@click.option(
+    "--max-batch",
+    type=int,
+    help="Largest batch, 0 for none; without it 32, and requests are joined where rows are proved independent.",
+)
 @click.option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to form at once, for instance 8,16.")
 @click.option("--delay-us", type=int, default=500, show_default=True, help="Longest wait for a batch (microseconds).")
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Where it runs.")

@@ -29,6 +29,7 @@ _MEBIBYTE = 1 << 20
 @click.option("--expose-kappa", is_flag=True, help="Clients see the kappa input and may set it.")
 @click.option("--reject-non-finite", is_flag=True, help="Refuse NaN and infinities in inputs.")
 @click.option("--max-batch", type=int, default=32, show_default=True, help="Largest batch to join; 0 never joins.")
+@click.option("--join-rows", is_flag=True, help="Join requests even where rows are not proved independent.")
 @click.option("--batch-delay-us", type=int, default=0, show_default=True, help="How long a request waits to be joined.")
 @click.option("--instances", type=int, default=1, show_default=True, help="Runs of one model at a time.")
 @click.option("--threads", type=int, help="Threads of one run. Default: one less than there are cores.")
@@ -60,6 +61,7 @@ def command(
     expose_kappa: bool,
     reject_non_finite: bool,
     max_batch: int,
+    join_rows: bool,
     batch_delay_us: int,
     instances: int,
     threads: int | None,
@@ -96,6 +98,7 @@ def command(
         ),
         running=Running(
             max_batch=max_batch,
+            join_rows=join_rows,
             delay_us=batch_delay_us,
             instances=instances,
             threads=threads,

@@ -59,13 +59,17 @@ class TritonSettings(Record):
         device: cpu or gpu.
         gpus: The GPUs the model names; none named means all the server sees.
         server_path: Where the server finds the repository, where the model needs that path to load.
+        joined: The server joins requests into batches.
+        joining: Why it does, or why not.
     """
 
-    SCHEMA: ClassVar[str] = "jr_onnx.triton_settings/1"
+    SCHEMA: ClassVar[str] = "jr_onnx.triton_settings/2"
     release: str
     device: Literal["cpu", "gpu"]
     gpus: tuple[int, ...] = ()
     server_path: str | None = None
+    joined: bool = False
+    joining: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ The file is parsed without its external data; nothing but the names of the data 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +15,7 @@ import onnx
 from jr_onnx import provenance
 from jr_onnx.errors import ModelError
 from jr_onnx.provenance import Provenance
+from jr_onnx.rows import RowProof, prove_rows
 from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 
 _BLOCKED_LAYOUT = "com.microsoft.nchwc"
@@ -55,6 +56,7 @@ class ModelFacts:
         draws_in_op: A node draws kappa itself, from the operating system's entropy.
         provenance: What the retrofit recorded, None for a model that is no retrofit.
         is_host_bound: ONNX Runtime or `jr-onnx optimize` has fitted the file to the processor it ran on.
+        rows: Whether the rows of a batch are proved independent.
     """
 
     ir_version: int
@@ -67,6 +69,7 @@ class ModelFacts:
     draws_in_op: bool
     provenance: Provenance | None
     is_host_bound: bool = False
+    rows: RowProof = field(default_factory=lambda: RowProof(proved=False, reason="the graph was not looked at"))
 
     @property
     def kappa_inputs(self) -> tuple[str, ...]:
@@ -107,6 +110,7 @@ def read_model(path: Path, *, named: Path | None = None) -> ModelFacts:
         provenance=provenance.read(model),
         is_host_bound=any(node.domain == _BLOCKED_LAYOUT for node in everything)
         or any(entry.key == provenance.OPTIMISED_KEY for entry in model.metadata_props),
+        rows=prove_rows(model),
     )
 
 

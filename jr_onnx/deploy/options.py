@@ -22,7 +22,8 @@ class Batching:
     """How requests are joined into batches.
 
     Attributes:
-        max_size: Largest batch; 0 for none; None for 32 where the model's first dimension is open.
+        max_size: Largest batch; 0 for none; None for 32 where the model's first dimension is open. A number above 1 is
+            the user's word that rows are independent where that is not proved.
         preferred: Sizes to form as soon as they can be; none is the best choice for ONNX Runtime.
         delay_us: How long a request may wait for others, in microseconds.
     """

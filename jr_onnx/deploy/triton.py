@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from jr_onnx.deploy.atomic import publish, staging, sync_tree
+from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.kappa_policy import check_kappa
 from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME, TritonSettings, read_manifest, write_manifest
 from jr_onnx.deploy.model import ModelFacts, external_file, read_model
@@ -70,12 +71,14 @@ def package_triton(model: str | Path, repository: str | Path, options: TritonOpt
         _copy(source, version / MODEL_NAME, ModelError)
         facts = read_model(version / MODEL_NAME, named=source)
         _copy_external(source, facts, version)
-        notes = _write_shared(staged, facts, options)
+        face, notes = _write_shared(staged, facts, options)
         settings = TritonSettings(
             release=options.release,
             device=options.placement.device,
             gpus=options.placement.gpus,
             server_path=options.op_library.server_path if options.op_library else None,
+            joined=face.joining.join,
+            joining=face.joining.reason,
         )
         manifest = write_manifest(
             version,
@@ -102,8 +105,8 @@ def _check_repository(root: Path) -> None:
         )
 
 
-def _write_shared(staged: Path, facts: ModelFacts, options: TritonOptions) -> tuple[str, ...]:
-    """Write what all versions share, and return the notes for the user."""
+def _write_shared(staged: Path, facts: ModelFacts, options: TritonOptions) -> tuple[Interface, tuple[str, ...]]:
+    """Write what all versions share, and return the interface and the notes for the user."""
     check_model(facts.ir_version, facts.opset, options.release, "the model")
     notes = check_kappa(
         facts,
@@ -111,7 +114,9 @@ def _write_shared(staged: Path, facts: ModelFacts, options: TritonOptions) -> tu
         allow_fixed=options.allow_fixed_kappa,
         expose=options.expose_kappa,
     )
-    face = interface(facts, options)
+    model = staged / str(options.version) / MODEL_NAME
+    insist = "--max-batch" if options.batching.max_size is not None else ""
+    face = interface(facts, options, lambda shown: joining(facts, shown, model, insist=insist))
     labels_output = _write_labels(staged, face, options)
     library = _write_library(staged, facts, options)
     text = config_text(face, options, labels_output=labels_output, library=library)
@@ -121,7 +126,10 @@ def _write_shared(staged: Path, facts: ModelFacts, options: TritonOptions) -> tu
             "the model was optimised for the processor it was saved on and may fail or be slow on another; package the "
             "file that was given to the optimiser",
         )
-    return notes
+    if face.max_batch > 1 and not facts.draws_in_op:
+        verb = "joins" if face.joining.join else "does not join"
+        notes += (f"Triton {verb} requests: {face.joining.reason}",)
+    return face, notes
 
 
 def _write_labels(staged: Path, face: Interface, options: TritonOptions) -> str | None:

@@ -6,6 +6,7 @@ Everything is written out and nothing is left to the server's auto-completion, s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -14,6 +15,7 @@ from jr_onnx.deploy.model import ModelFacts, TensorFacts
 from jr_onnx.deploy.options import Batching, Placement, TritonOptions
 from jr_onnx.deploy.textproto import Message, Symbol, render
 from jr_onnx.errors import InputError, ModelError, RefusalError
+from jr_onnx.rows import Joining
 
 CONFIG_NAME = "config.pbtxt"
 MODEL_NAME = "model.onnx"
@@ -69,18 +71,25 @@ class Interface:
         inputs: Inputs.
         outputs: Outputs.
         max_batch: Largest batch; 0 for a model without a batch dimension.
-        join: The server may join requests into one batch. Not where the model draws its kappa: it draws once a run,
-            and requests in one run would share what is to be drawn for each.
+        joining: Whether the server may join requests into one batch, and why. Not where the model draws its kappa: it
+            draws once a run, and requests in one run would share what is to be drawn for each.
     """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     max_batch: int
-    join: bool
+    joining: Joining
 
 
-def interface(facts: ModelFacts, options: TritonOptions) -> Interface:
+def interface(
+    facts: ModelFacts, options: TritonOptions, may_join: Callable[[Sequence[TensorFacts]], Joining]
+) -> Interface:
     """Decide what of the model's interface is shown to clients, and whether requests can be batched.
+
+    Args:
+        facts: The model.
+        options: The user's wishes.
+        may_join: Decides for a model that takes batches whether requests with these inputs may be joined.
 
     Raises:
         ModelError: A tensor that Triton cannot carry.
@@ -106,19 +115,23 @@ def interface(facts: ModelFacts, options: TritonOptions) -> Interface:
         raise InputError(
             f"the preferred batch sizes are {list(options.batching.preferred)}, expected at most {max_batch}"
         )
-    join = max_batch > 1 and not facts.draws_in_op
-    if options.batching.preferred and not join:
-        why = "the model draws its kappa" if facts.draws_in_op else f"the largest batch is {max_batch}"
+    if max_batch <= 1:
+        decided = Joining(join=False, reason=f"the largest batch is {max_batch}")
+    elif facts.draws_in_op:
+        decided = Joining(join=False, reason="the model draws its kappa")
+    else:
+        decided = may_join(inputs)
+    if options.batching.preferred and not decided.join:
         raise InputError(
-            f"preferred batch sizes were asked for, but requests are not joined, because {why}",
-            hint="Leave --preferred-batch away",
+            f"preferred batch sizes were asked for, but requests are not joined, because {decided.reason}",
+            hint="Leave --preferred-batch away, or give --max-batch if you know that rows are independent",
         )
     skip = 1 if max_batch else 0
     return Interface(
         tuple(_as_configured(tensor, skip) for tensor in inputs),
         tuple(_as_configured(tensor, skip) for tensor in facts.outputs),
         max_batch,
-        join,
+        decided,
     )
 
 
@@ -150,7 +163,7 @@ def config_text(
     if options.all_versions:
         message.append(("version_policy", [("all", [])]))
     message.append(("instance_group", _instance_group(options.placement)))
-    if face.join:
+    if face.joining.join:
         message.append(("dynamic_batching", _dynamic_batching(options.batching)))
     message += _optimization(options.placement)
     if options.placement.threads is not None:

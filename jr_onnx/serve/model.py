@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.model import ModelFacts
 from jr_onnx.errors import JrError
+from jr_onnx.rows import Joining
 from jr_onnx.serve.batching import Batcher, Outputs
 from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, one_line
@@ -16,7 +18,7 @@ from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked
 from jr_onnx.serve.options import Limits, Running
-from jr_onnx.serve.probe import best_rows, rows_are_independent
+from jr_onnx.serve.probe import best_rows
 from jr_onnx.serve.tensors import Array
 
 _kserve: Any = kserve_module("kserve.model")
@@ -133,20 +135,26 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
 
     def _join_rows(self, facts: ModelFacts, running: Running) -> int:
         """Decide how many rows waiting requests are joined into; 1 for never."""
-        if running.max_batch <= 1 or not self.face.batched:
+        if running.max_batch <= 1:
             return 1
-        if draws_kappa(facts):
-            why = "it draws its kappa once a run, and each request is to have its own"
-        elif any(spec.optional for spec in self.face.inputs.values()):
-            why = "each request may bring its own kappa"
-        else:
-            why = rows_are_independent(self.run, self.face.inputs.values())
-        if why:
-            self.notes.append(f"requests are not joined: {why}")
+        decided = self._joining(facts, running)
+        if not decided.join:
+            self.notes.append(f"requests are not joined: {decided.reason}")
             return 1
         rows = best_rows(self.run, self.face.inputs.values(), running.max_batch)
         if rows == 1:
             self.notes.append("requests are not joined: a batch is no faster here")
         else:
-            self.notes.append(f"requests are joined up to {rows} rows")
+            self.notes.append(f"requests are joined up to {rows} rows: {decided.reason}")
         return rows
+
+    def _joining(self, facts: ModelFacts, running: Running) -> Joining:
+        if not self.face.batched:
+            why = facts.rows.why or "an output has no open first axis"
+            return Joining(join=False, reason=why)
+        if draws_kappa(facts):
+            return Joining(join=False, reason="it draws its kappa once a run, and each request is to have its own")
+        if any(spec.optional for spec in self.face.inputs.values()):
+            return Joining(join=False, reason="each request may bring its own kappa")
+        shown = [tensor for tensor in facts.inputs if tensor.name in self.face.inputs]
+        return joining(facts, shown, self.run, insist="--join-rows" if running.join_rows else "")

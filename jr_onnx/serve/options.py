@@ -96,6 +96,7 @@ class Running:
 
     Attributes:
         max_batch: Largest batch that waiting requests are joined into; 0 or 1 never joins.
+        join_rows: Join requests on the user's word where rows are not proved independent.
         delay_us: How long a request may wait for others that join it, in microseconds.
         instances: How many runs of one model go on at a time.
         threads: Threads of one run; None leaves a core to the server itself.
@@ -105,6 +106,7 @@ class Running:
     """
 
     max_batch: int = 32
+    join_rows: bool = False
     delay_us: int = 0
     instances: int = 1
     threads: int | None = None
@@ -116,6 +118,8 @@ class Running:
         """Refuse numbers that make no sense."""
         if self.max_batch < 0 or self.delay_us < 0:
             raise InputError("the largest batch and the batching delay are expected to be 0 or more")
+        if self.join_rows and self.max_batch <= 1:
+            raise InputError(f"requests were to be joined, but the largest batch is {self.max_batch}")
         if self.instances < 1 or (self.threads is not None and self.threads < 1):
             raise InputError("instances and threads are expected to be 1 or more")
         if not self.providers:

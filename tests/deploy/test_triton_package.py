@@ -35,7 +35,7 @@ def test_a_package_holds_the_model_its_configuration_and_a_manifest(tmp_path: Pa
     root = tmp_path / "repository"
     packaged = package_triton(model, root, TritonOptions(name="net"))
     assert packaged.folder == root / "net" / "1"
-    assert packaged.notes == ()
+    assert packaged.notes == ("Triton joins requests: the rows of a batch are proved independent, and a trial agrees",)
     assert set(tree(root)) == {"net/config.pbtxt", "net/1/model.onnx", "net/1/jr_onnx.manifest"}
     assert (root / "net" / "1" / "model.onnx").read_bytes() == model.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "repository"]
@@ -47,7 +47,7 @@ def test_a_file_laid_out_for_one_processor_is_packaged_with_a_note(tmp_path: Pat
     node.name = "reorder"
     model.opset_import.add(domain="com.microsoft.nchwc", version=1)
     packaged = package_triton(save(model, tmp_path / "blocked.onnx"), tmp_path / "r", TritonOptions(name="net"))
-    (note,) = packaged.notes
+    note, _ = packaged.notes
     assert note.startswith("the model was optimised for the processor it was saved on")
 
 

@@ -1,0 +1,7 @@
+"""May requests to a model be joined: the proof that the rows of a batch are independent, and a trial beside it."""
+
+from jr_onnx.rows.joining import Joining, decide
+from jr_onnx.rows.proof import RowProof, prove_rows
+from jr_onnx.rows.trial import TrialInput
+
+__all__ = ["Joining", "RowProof", "TrialInput", "decide", "prove_rows"]
