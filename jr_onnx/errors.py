@@ -6,8 +6,9 @@ line and leaves with `exit_code`; the server answers `http_status`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 
@@ -152,6 +153,28 @@ def one_line(error: BaseException, limit: int = 400) -> str:
     """Return another library's complaint on one line, shortened; its class where it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]} ..."
+
+
+@contextlib.contextmanager
+def blaming(what: str, kind: type[JrError] = InputError, *, hint: str = "") -> Iterator[None]:
+    """Run a call into another library, and make one of these errors of whatever it raises.
+
+    On an input that it was not made for, a library raises anything: its own errors, KeyError, RuntimeError.
+
+    Args:
+        what: What could not be done with which input; the library's complaint is put behind it.
+        kind: The error to raise.
+        hint: What to do about it.
+
+    Raises:
+        JrError: The library raised; an error of this package and MemoryError pass through.
+    """
+    try:
+        yield
+    except (JrError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {one_line(error)}", hint=hint) from error
 
 
 def require_choice(what: str, value: object, known: Sequence[object]) -> None:

@@ -21,7 +21,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -114,7 +114,7 @@ def _no_constant(name: str) -> Any:
 
 
 def _encode(value: Any) -> JsonValue:
-    kind: Hashable = type(value)
+    kind: Any = type(value)
     if kind in _PLAIN:
         plain: JsonValue = value
         return plain

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from jr_onnx import errors
-from jr_onnx.errors import JrError, MissingExtraError, ModelError, UnsupportedOpsError, require
+from jr_onnx.errors import JrError, MissingExtraError, ModelError, RefusalError, UnsupportedOpsError, blaming, require
 
 
 def tree(root: type[JrError] = JrError) -> Iterator[type[JrError]]:
@@ -69,3 +69,16 @@ def test_require_does_not_hide_a_broken_dependency(tmp_path: object, monkeypatch
     monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
         require("jr_test_broken", "cpu")
+
+
+def test_blaming_makes_one_line_of_whatever_a_library_raises() -> None:
+    with (
+        pytest.raises(ModelError, match=r"^cannot do it: 'a b'\. Try again$") as caught,
+        blaming("cannot do it", ModelError, hint="Try again"),
+    ):
+        raise KeyError("a b")
+    assert isinstance(caught.value.__cause__, KeyError)
+    with pytest.raises(RefusalError), blaming("cannot do it"):
+        raise RefusalError("no")
+    with pytest.raises(MemoryError), blaming("cannot do it"):
+        raise MemoryError

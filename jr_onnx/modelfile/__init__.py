@@ -4,6 +4,7 @@ from jr_onnx.modelfile.external import ExternalMode, carry, check, external_plac
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.load import ModelFile, from_proto, load
 from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, refuse_target, save
+from jr_onnx.modelfile.text import require_text
 
 __all__ = [
     "ExternalMode",
@@ -19,6 +20,7 @@ __all__ = [
     "load",
     "readable",
     "refuse_target",
+    "require_text",
     "resolve",
     "save",
     "tensors",

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.mapping import map_file, slices
+from jr_onnx.modelfile.text import require_text
 from jr_onnx.modelfile.wire import Payloads, WireError, split
 
 
@@ -68,6 +69,8 @@ def load(path: str | Path) -> ModelFile:
             hint="Expected a serialised ModelProto (.onnx); export the model again or copy it in binary mode",
         ) from None
     _plausible(proto, path)
+    with readable(str(path)):
+        require_text(proto)
     return ModelFile(path, proto, payloads, digest.hexdigest(), len(view))
 
 
@@ -76,6 +79,7 @@ def from_proto(proto: onnx.ModelProto) -> ModelFile:
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     with readable("the model"):
+        require_text(copy)
         data = copy.SerializeToString(deterministic=True)
     return ModelFile(None, copy, Payloads(), hashlib.sha256(data).hexdigest(), len(data))
 

@@ -101,7 +101,7 @@ def _attribute(attribute: onnx.AttributeProto) -> str:
         if not tensor.dims or list(tensor.dims) == [1]:
             try:
                 return str(onnx.numpy_helper.to_array(tensor).reshape(()).item())
-            except (ValueError, TypeError):
+            except Exception:  # noqa: BLE001 - onnx raises anything on a tensor that contradicts itself
                 return "tensor"
         return f"tensor{list(tensor.dims)}"
     if attribute.HasField("g") or attribute.graphs:
@@ -109,7 +109,7 @@ def _attribute(attribute: onnx.AttributeProto) -> str:
     try:
         value = onnx.helper.get_attribute_value(attribute)
         return _short(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
-    except ValueError:
+    except Exception:  # noqa: BLE001 - the same of an attribute
         return "?"
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 import onnx
 from onnx import AttributeProto, TensorProto
 
-from jr_onnx.rewrite.expansion import expanded_size
+from jr_onnx.rewrite.expansion import MOST_ADDED, expanded_size
 from jr_onnx.rewrite.scopes import Scope, function_key, normal_domain
 
 NAMES: dict[int, str] = {
@@ -76,19 +76,20 @@ class ElementTypes:
 
     Args:
         tops: The scopes of the main graph and of the function bodies, as `scopes.top_scopes` gives them.
+        most_added: How many nodes the calls of functions may expand to beside those of the file.
 
     Raises:
         ModelError: A function calls itself, or the calls expand to too many nodes.
     """
 
-    def __init__(self, tops: Sequence[Scope]) -> None:
+    def __init__(self, tops: Sequence[Scope], most_added: int = MOST_ADDED) -> None:
         self._parent: dict[Key, Key] = {}
         self._type: dict[Key, int] = {}
         self._instances: dict[Scope, list[int]] = {}  # one for the main graph and its sub-graphs, one per call below
         self._tables: dict[int, _Table] = {}
         self._functions = {function_key(scope.function): scope for scope in tops if scope.function is not None}
         self._count = 0
-        expanded_size(tops)
+        expanded_size(tops, most_added)
         self._visit(tops[0], None)
 
     def of(self, scope: Scope, name: str) -> set[int]:

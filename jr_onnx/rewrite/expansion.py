@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from jr_onnx.errors import ModelError
 from jr_onnx.rewrite.scopes import Scope, function_key, walk
 
-_MAX_ADDED = 500_000
+MOST_ADDED = 500_000
 
 
-def expanded_size(tops: Sequence[Scope], most_added: int = _MAX_ADDED) -> int:
+def expanded_size(tops: Sequence[Scope], most_added: int = MOST_ADDED) -> int:
     """Return how many nodes the main graph has with all calls expanded.
 
     Args:
@@ -51,6 +51,6 @@ def expanded_size(tops: Sequence[Scope], most_added: int = _MAX_ADDED) -> int:
         raise ModelError(
             f"the calls of the model's functions expand to {total} nodes, more than can be followed "
             f"({own + most_added})",
-            hint="Inline the functions and simplify the model before it is rewritten",
+            hint="Export the model again without functions that call each other many times",
         )
     return total

@@ -6,12 +6,10 @@ A scope's path is readable and stable: "" is the main graph, "If_3.then_branch" 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Iterator, MutableSequence
 from dataclasses import dataclass, field
 
 import onnx
-
-from jr_onnx.errors import ModelError
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 _LARGEST_VERSION = 2**31 - 1  # onnx looks schemas up by a C int
@@ -123,25 +121,6 @@ def walk(scope: Scope) -> Iterator[Scope]:
     yield scope
     for child in scope.children:
         yield from walk(child)
-
-
-def require_text(tops: Iterable[Scope]) -> None:
-    """Refuse names that are no text; protobuf hands such names out as bytes (before version 6 it raises).
-
-    Raises:
-        ModelError: The name of a node, a value or a function is no UTF-8.
-    """
-    for scope in (scope for top in tops for scope in walk(top)):
-        function = scope.function
-        names: list[object] = [*scope.defined_names(), *((function.domain, function.name) if function else ())]
-        for node in scope.nodes:
-            names += (*node.input, node.name, node.op_type, node.domain)
-        damaged = next((name for name in names if not isinstance(name, str)), None)
-        if damaged is not None:
-            raise ModelError(
-                f"the model holds a name that is no UTF-8 text: {damaged!r}",
-                hint="The file is damaged; export it again",
-            )
 
 
 def top_scopes(model: onnx.ModelProto) -> list[Scope]:

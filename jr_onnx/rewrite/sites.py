@@ -10,14 +10,15 @@ from typing import ClassVar
 import onnx
 from onnx import TensorProto
 
-from jr_onnx.modelfile import load, readable
+from jr_onnx.modelfile import load, readable, require_text
 from jr_onnx.records import Record
 from jr_onnx.rewrite.constants import ConstantFinder
 from jr_onnx.rewrite.detect import DETECTORS, PATTERNS, refuse
 from jr_onnx.rewrite.detect.base import Context, Match, NotASite, Refused
 from jr_onnx.rewrite.detect.shapes import Shapes
 from jr_onnx.rewrite.dtypes import NAMES, ElementTypes
-from jr_onnx.rewrite.scopes import Scope, function_key, require_text, top_scopes, unique, walk
+from jr_onnx.rewrite.expansion import MOST_ADDED
+from jr_onnx.rewrite.scopes import Scope, function_key, top_scopes, unique, walk
 from jr_onnx.semantics import DRAW_OP_TYPE, FLOAT_DTYPES, OP_DOMAIN, OP_TYPE
 
 _FEEDS_SHOWN = 4
@@ -117,31 +118,33 @@ def find_sites(model: onnx.ModelProto | str | Path, folder: Path | None = None) 
     Raises:
         ModelError: The file is no usable model.
     """
-    if isinstance(model, onnx.ModelProto):
-        return locate(model, folder).table
-    source = load(model)
-    return locate(source.proto, source.folder).table
+    if not isinstance(model, onnx.ModelProto):
+        source = load(model)
+        return locate(source.proto, source.folder).table
+    with readable("the model"):
+        require_text(model)
+    return locate(model, folder).table
 
 
-def locate(model: onnx.ModelProto, folder: Path | None = None) -> Findings:
+def locate(model: onnx.ModelProto, folder: Path | None = None, most_added: int = MOST_ADDED) -> Findings:
     """Find the sites of a proto, with their places in it.
 
     Args:
-        model: The model; large weights may be tokens.
+        model: The model; its names are text (`modelfile.require_text`), large weights may be tokens.
         folder: The folder that external data is relative to. Without it bounds that lie there are not known, and the
             sites that need them are refused.
+        most_added: How many nodes the calls of functions may expand to beside those of the file.
 
     Raises:
         ModelError: The model is nested too deeply, recursive, or holds names that are no text.
     """
     with readable("the model"):
-        return _locate(model, folder)
+        return _locate(model, folder, most_added)
 
 
-def _locate(model: onnx.ModelProto, folder: Path | None) -> Findings:
+def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Findings:
     tops = top_scopes(model)
-    require_text(tops)
-    types = ElementTypes(tops)
+    types = ElementTypes(tops, most_added)
     functions = {function_key(function) for function in model.functions}
     context = Context(model, ConstantFinder(model, folder), Shapes(model), functions)
     located: list[LocatedSite] = []

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from jr_onnx.errors import ModelError
+from jr_onnx.errors import ModelError, one_line
 from jr_onnx.modelfile import external_place, resolve
 from jr_onnx.modelfile.wire import MOST_ZEROS_BYTES, TOKEN_BYTES, stands_for_zeros
 
@@ -51,8 +51,10 @@ def read_small(tensor: TensorProto, folder: Path | None) -> npt.NDArray[np.gener
         return NotStored(f"has {count} elements")
     try:
         return numpy_helper.to_array(_with_data(tensor, folder) if external and folder is not None else tensor)
-    except (ValueError, TypeError, ModelError, OSError) as error:
-        return NotStored(f"cannot be read: {error}", unread=external)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - onnx raises anything on a tensor that contradicts itself
+        return NotStored(f"cannot be read: {one_line(error)}", unread=external)
 
 
 def is_zero(tensor: TensorProto, folder: Path | None) -> bool:

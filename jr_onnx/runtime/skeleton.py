@@ -16,7 +16,8 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError
 
-from jr_onnx.modelfile import external_tensors
+from jr_onnx.errors import ModelError
+from jr_onnx.modelfile import external_tensors, require_text
 from jr_onnx.modelfile.wire import Buffer, Payloads, WireError, join, split
 from jr_onnx.rewrite.scopes import function_key, top_scopes, walk
 from jr_onnx.semantics import OP_DOMAIN
@@ -74,7 +75,8 @@ def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | N
         data, payloads = split(view)
         proto = onnx.ModelProto()
         proto.ParseFromString(data)
-    except (OSError, ValueError, WireError, DecodeError):
+        require_text(proto)
+    except (OSError, ValueError, WireError, DecodeError, RecursionError, ModelError):
         return None
     return Skeleton(proto, payloads, folder) if proto.HasField("graph") else None
 

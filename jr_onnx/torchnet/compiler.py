@@ -15,7 +15,7 @@ import torch
 from onnx import AttributeProto, TensorProto
 from torch import Tensor
 
-from jr_onnx.errors import ModelError, one_line
+from jr_onnx.errors import JrError, ModelError, one_line
 from jr_onnx.rewrite.scopes import Scope, function_key, normal_domain
 from jr_onnx.torchnet import ops as _ops
 from jr_onnx.torchnet.attributes import output_type, read_attributes
@@ -126,7 +126,9 @@ class Compiler:
     def _read(self, tensor: onnx.TensorProto) -> Tensor | None:
         try:
             value = from_proto(tensor, self.base_dir)
-        except (OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
+        except (JrError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - onnx raises anything on a tensor that contradicts itself
             raise ModelError(f"the tensor {tensor.name!r} cannot be read: {one_line(error)}") from None
         return None if value is None else self.precision.cast(value)
 

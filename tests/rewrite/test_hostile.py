@@ -230,3 +230,53 @@ def test_a_relu_that_lacks_its_input_or_output_is_refused(node: onnx.NodeProto) 
     table = find_sites(model)
     assert not table.sites
     assert len(table.refusals) == 1
+
+
+def test_an_expansion_is_bounded_before_a_conversion() -> None:
+    model = chain([f"c = p.f{number + 1}(a) b = p.f{number + 1}(c)" for number in range(40)] + ["b = Relu(a)"])
+    with pytest.raises(ModelError, match="expand to 3298534883327 nodes, more than can be followed"):
+        rewrite(model, 0.1, opset=18)
+
+
+@pytest.mark.parametrize("raised", [onnx.shape_inference.InferenceError, onnx.checker.ValidationError, KeyError])
+def test_whatever_the_converter_raises_is_one_line(raised: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise raised("the shapes\ndiffer")
+
+    monkeypatch.setattr(onnx.version_converter, "convert_version", fail)
+    with pytest.raises(ModelError, match=r"cannot convert this model from opset 17 to 18: '?the shapes.*differ"):
+        rewrite(simple(), 0.1, opset=18)
+
+
+@pytest.mark.parametrize("kind", [-(2**31), 999, 0])
+def test_a_constant_of_no_type_is_not_constant(kind: int) -> None:
+    model = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]>\ng (float[N] x) => (float[N] y) { h = Relu(x) y = Max(h, zero) }'
+    )
+    model.graph.initializer.add(name="zero", data_type=kind, raw_data=bytes(4))
+    assert len(find_sites(model).sites) == 1
+    rewrite(model, 0.1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda m: m.opset_import[0],
+        lambda m: m.metadata_props.add(key="k", value="zzzz"),
+        lambda m: m.graph.initializer.add(name="w", data_type=1, dims=[1], data_location=1).external_data.add(
+            key="location", value="zzzz"
+        ),
+        lambda m: m.graph.node[0].attribute.add(name="zzzz", type=2, i=1),
+        lambda m: m.graph.value_info.add(name="zzzz"),
+    ],
+)
+def test_any_text_that_is_none_is_named(spoil: Any, tmp_path: Any) -> None:
+    model = simple()
+    item = spoil(model)
+    if isinstance(item, onnx.OperatorSetIdProto):
+        item.domain = "zzzz"
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(model.SerializeToString().replace(b"zzzz", b"\xff\xfe\xfd\xfc"))
+    for work in (lambda: find_sites(path), lambda: rewrite(path, 0.1), lambda: restore(path)):
+        with pytest.raises(ModelError, match="no UTF-8 text"):
+            work()

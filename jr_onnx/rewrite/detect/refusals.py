@@ -82,7 +82,8 @@ def _folded_in_zero_point(context: Context, scope: Scope, node: onnx.NodeProto, 
             return None
         starts_at_zero = _is_lowest(context, scope, node.input[position])
     elif key in _QUANTIZE:
-        producer = next((other for other in scope.nodes if node.input[0] in other.output), None) if node.input else None
+        found = context.constants.producer(scope, node.input[0]) if node.input else None
+        producer = found[1] if found is not None else None
         if producer is None or producer.op_type not in _SIGNED_PRODUCERS or _is_activated(producer):
             return None
         has_zero_point = len(node.input) > 2 and node.input[2]
