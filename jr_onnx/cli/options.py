@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from jr_onnx.cli.output import say
+
+if TYPE_CHECKING:
+    from jr_onnx.data import ImageData, Preprocessing
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -93,11 +96,35 @@ def check_outputs(*paths: Path | None, plot: Path | None = None) -> None:
         raise OutputError(f"the plot {plot} ends in {plot.suffix!r}", hint=f"Use one of {', '.join(_PICTURES)}")
 
 
+def read_data(
+    spec: str, preprocess: str, *, split: str = "test", limit: int | None = None
+) -> tuple[ImageData, Preprocessing]:
+    """Load what `--data` names as `--preprocess` wants it, and print how it was understood.
+
+    Returns:
+        The data, and the preprocessing that is left to do.
+
+    Raises:
+        DataError: One of them cannot be used.
+    """
+    from jr_onnx.data import Preprocessing, load
+
+    chosen = Preprocessing.parse(preprocess)
+    data = load(spec, split=split, limit=limit, preprocessing=chosen)
+    for note in data.notes:
+        say(f"note: {note}")
+    return data, data.restored(chosen)
+
+
 model_argument = click.argument("model", type=PATH)
 repository_argument = click.argument("repository", type=PATH)
 
 data_option = click.option(
-    "--data", "spec", default="digits", show_default=True, help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR."
+    "--data",
+    "spec",
+    default="digits",
+    show_default=True,
+    help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR; npz:FILE?range=-1,1&layout=NHWC, folder:DIR?order=text.",
 )
 preprocess_option = click.option(
     "--preprocess",

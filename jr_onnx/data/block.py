@@ -22,6 +22,8 @@ class Block:
         scale: What the brightest pixel is.
         class_names: One name per class.
         fractions: (N,) in [0, 1), which decide the split of each item.
+        range: What 0 and 1 stand for in the file, where the model is to get the file's own values.
+        notes: What the reader of results should know of how the data was understood.
     """
 
     labels: NDArray[np.int64]
@@ -29,6 +31,8 @@ class Block:
     scale: float
     class_names: tuple[str, ...]
     fractions: NDArray[np.float64]
+    range: tuple[float, float] = (0.0, 1.0)
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -135,7 +135,7 @@ def read_python_batch(path: Path, records: int) -> tuple[NDArray[np.int64], NDAr
     Raises:
         DataError: Not a pickle, one that asks for anything else than arrays, or another content.
     """
-    with reading(path, "a CIFAR-10 Python batch"):
+    with reading(path, "a CIFAR-10 Python batch", b"\x80"):
         size = path.stat().st_size
         if size > _LARGEST_FILE:
             raise DataError(f"{path} has {size} bytes, expected at most {_LARGEST_FILE}")

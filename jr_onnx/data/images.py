@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jr_onnx.data.labels import to_classes
+from jr_onnx.data.preprocessing import Preprocessing
 from jr_onnx.errors import DataError
 
 _CHUNK = 4096
@@ -27,6 +29,8 @@ class ImageData:
         name: Where the data came from, for reports: the specification and the split.
         class_names: One name per class.
         indices: (N,) int64, the position of each image in its source.
+        range: What 0 and 1 stand for in the source, where the model is to get the source's own values (see `restored`).
+        notes: What the reader of results should know of how the data was understood.
     """
 
     pixels: NDArray[Any]
@@ -35,6 +39,8 @@ class ImageData:
     name: str
     class_names: tuple[str, ...]
     indices: NDArray[np.int64]
+    range: tuple[float, float] = (0.0, 1.0)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together.
@@ -65,23 +71,22 @@ class ImageData:
     def from_arrays(
         cls, images: ArrayLike, labels: ArrayLike, *, name: str = "arrays", class_names: tuple[str, ...] = ()
     ) -> ImageData:
-        """Wrap images in pixel scale [0, 1], (N, C, H, W), and their labels (N,).
+        """Wrap images in pixel scale [0, 1], (N, C, H, W), or vectors (N, F), and their labels (see `to_classes`).
 
         Raises:
-            DataError: The images are not four-dimensional, not finite or outside [0, 1], or the labels do not fit.
+            DataError: The images have other axes, are not finite or outside [0, 1], or the labels do not fit.
         """
         pixels = np.ascontiguousarray(images, dtype=np.float32)
+        if pixels.ndim == 2:
+            pixels = pixels[:, None, None]
         if pixels.size and not (pixels.min() >= 0.0 and pixels.max() <= 1.0):  # NaN fails the comparison too
             raise DataError(
                 f"{name}: found pixels from {pixels.min()} to {pixels.max()}, expected 0 to 1",
-                hint="Divide bytes by 255",
+                hint="Divide bytes by 255; add 1 to values from -1 to 1, and halve them",
             )
-        found = np.asarray(labels)
-        if found.dtype.kind not in "iu":
-            raise DataError(f"{name}: found labels of type {found.dtype}, expected integers")
-        numbers = found.astype(np.int64)
+        numbers, count = to_classes(np.asarray(labels), f"{name}: labels")
         if not class_names:
-            class_names = tuple(str(number) for number in range(int(numbers.max(initial=-1)) + 1))
+            class_names = tuple(str(number) for number in range(count))
         return cls(pixels, 1.0, numbers, name, class_names, np.arange(len(pixels), dtype=np.int64))
 
     def __len__(self) -> int:
@@ -112,14 +117,11 @@ class ImageData:
     def take(self, positions: ArrayLike) -> ImageData:
         """Return the images at `positions` (N,) of this set, in that order."""
         chosen = np.asarray(positions)
-        return ImageData(
-            self.pixels[chosen],
-            self.scale,
-            self.labels[chosen],
-            self.name,
-            self.class_names,
-            self.indices[chosen],
-        )
+        return replace(self, pixels=self.pixels[chosen], labels=self.labels[chosen], indices=self.indices[chosen])
+
+    def restored(self, preprocessing: Preprocessing) -> Preprocessing:
+        """Return a preprocessing before which the source's own values come back, unless it has a range of its own."""
+        return preprocessing if preprocessing.range != (0.0, 1.0) else replace(preprocessing, range=self.range)
 
     @cached_property
     def digest(self) -> str:

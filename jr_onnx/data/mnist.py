@@ -94,7 +94,10 @@ def read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
     Raises:
         DataError: Another magic number, truncated, too long, empty, absurdly large.
     """
-    with reading(path, "an IDX file"), open_plain_or_gzip(path) as stream:
+    with (
+        reading(path, "an IDX file", b"\x1f\x8b" if path.suffix == ".gz" else b"\0"),
+        open_plain_or_gzip(path) as stream,
+    ):
         head = stream.read(4 + 4 * axes)
         if len(head) < 4 or head[:2] != b"\0\0":
             raise DataError(f"{path} is no IDX file: found the first bytes {head[:4].hex()}, expected 0000")

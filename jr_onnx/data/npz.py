@@ -1,14 +1,18 @@
-"""An .npz file of images and labels: `npz:FILE`, `npz:FILE?layout=NHWC`.
+"""An .npz file of images or vectors and labels: `npz:FILE`, `npz:FILE?layout=NHWC`, `npz:FILE?range=-1,1`.
 
 Names: images and labels, or x and y, for a file of one part; x_train / y_train, x_val / y_val, x_test / y_test
 (or train_images / train_labels and so on) for a file of several. Optional: class_names, an array of text.
 
-Images: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels; whole numbers from 0 to 255, or floats from
-0 to 1. Labels: (N,) or (N, 1), whole numbers from 0.
+Images: (N, H, W), (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels; whole numbers from 0 to 255, floats from
+0 to 1, or numbers of any range that is said. Labels: see `labels`.
+
+Vectors: (N, F), which become images of one row, (N, 1, 1, F). Bytes are pixels. Other numbers outside 0 to 1 are
+features: the model gets them as they are, and attacks see them in shares of the range that the whole file has.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.data.block import Block
+from jr_onnx.data.labels import to_classes
 from jr_onnx.data.npy import read_member
 from jr_onnx.data.preprocessing import Layout
 from jr_onnx.data.reading import check_labels, reading
@@ -24,13 +29,19 @@ from jr_onnx.data.splits import Part, index_fractions
 from jr_onnx.errors import DataError
 
 _NAMES: Final[dict[Part, tuple[tuple[str, str], ...]]] = {
-    "one": (("images", "labels"), ("x", "y"), ("X", "y")),
-    "train": (("x_train", "y_train"), ("train_images", "train_labels")),
-    "validation": (("x_val", "y_val"), ("x_validation", "y_validation"), ("val_images", "val_labels")),
-    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
+    "one": (("images", "labels"), ("x", "y"), ("X", "y"), ("X", "Y"), ("data", "labels"), ("features", "labels")),
+    "train": (("x_train", "y_train"), ("X_train", "y_train"), ("train_images", "train_labels")),
+    "validation": (
+        ("x_val", "y_val"),
+        ("X_val", "y_val"),
+        ("x_validation", "y_validation"),
+        ("val_images", "val_labels"),
+    ),
+    "test": (("x_test", "y_test"), ("X_test", "y_test"), ("test_images", "test_labels")),
 }
 _CHANNELS: Final = (1, 3, 4)
-MOST_CLASSES: Final = 100_000
+_UNIT: Final = (0.0, 1.0)
+_ZIP: Final = b"PK"
 
 
 class Npz:
@@ -39,16 +50,19 @@ class Npz:
     Args:
         path: The file.
         layout: Order of the axes of the images; None finds it from the shape.
+        range: What stands for black and for full brightness, which are brought to 0 and 1; None for 0 and 255 of whole
+            numbers, 0 and 1 of floats.
 
     Raises:
-        DataError: Not such a file, or without a known pair of names.
+        DataError: Not such a file, without a known pair of names, or the range is none.
     """
 
-    def __init__(self, path: Path, layout: Layout | None = None) -> None:
+    def __init__(self, path: Path, layout: Layout | None = None, range: tuple[float, float] | None = None) -> None:  # noqa: A002 - the word of the specification
         self._path = path
         self._layout = layout
+        self._range = range
         self.name = f"npz:{path.name}"
-        with reading(path, "an .npz file"), zipfile.ZipFile(path) as archive:
+        with reading(path, "an .npz file", _ZIP), zipfile.ZipFile(path) as archive:
             members = archive.namelist()
         present = {member.removesuffix(".npy") for member in members if member.endswith(".npy")}
         self._pairs: dict[Part, tuple[str, str]] = {}
@@ -70,29 +84,47 @@ class Npz:
         """
         images_name, labels_name = self._pairs[part]
         path = self._path
-        with reading(path, "an .npz file"), zipfile.ZipFile(path) as archive:
+        with reading(path, "an .npz file", _ZIP), zipfile.ZipFile(path) as archive:
             images = self._planes(read_member(archive, images_name, path), images_name)
-            labels = _labels(read_member(archive, labels_name, path), f"{path}: {labels_name}")
+            labels, count = to_classes(read_member(archive, labels_name, path), f"{path}: {labels_name}")
             names = read_member(archive, "class_names", path) if self._has_class_names else None
         if len(images) != len(labels):
             raise DataError(f"{path} holds {len(images)} {images_name} and {len(labels)} {labels_name}")
-        class_names = _class_names(names, labels, path)
+        class_names = _class_names(names, count, path)
         check_labels(path, labels, len(class_names))
+        features = self._features(images)
+        scaled = self._range or features
 
         def read(chosen: NDArray[np.int64]) -> NDArray[Any]:
-            return _pixels(images[chosen], f"{path}: {images_name}")
+            return _pixels(images[chosen], f"{path}: {images_name}", scaled)
 
-        scale = 1.0 if images.dtype.kind == "f" else 255.0
-        return Block(labels, read, scale, class_names, index_fractions(len(labels)))
+        scale = 1.0 if scaled is not None or images.dtype.kind == "f" else 255.0
+        return Block(labels, read, scale, class_names, index_fractions(len(labels)), features or _UNIT)
+
+    def _features(self, images: NDArray[Any]) -> tuple[float, float] | None:
+        """Return the range of a file of features; None where its values are pixels or their range was said."""
+        if self._range is not None or images.shape[1:3] != (1, 1) or images.dtype == np.uint8:
+            return None
+        with reading(self._path, "an .npz file", _ZIP), zipfile.ZipFile(self._path) as archive:
+            parts = [read_member(archive, name, self._path) for name, _ in self._pairs.values()]
+        low, high = min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)
+        if (low >= 0 and high <= 1) or not np.isfinite([low, high]).all():
+            return None
+        return (low, high) if high > low else (low, low + 1.0)
 
     def _planes(self, images: NDArray[Any], name: str) -> NDArray[Any]:
         where = f"{self._path}: {name}"
         if images.dtype.kind not in "iuf":
             raise DataError(f"{where} has elements of type {images.dtype}, expected bytes or floats")
+        if images.ndim == 2:
+            return images[:, None, None]
         if images.ndim == 3:
             return images[:, None]
         if images.ndim != 4:
-            raise DataError(f"{where} has the shape {images.shape}, expected (N, H, W), (N, C, H, W) or (N, H, W, C)")
+            raise DataError(
+                f"{where} has the shape {images.shape}, expected images (N, H, W), (N, C, H, W) or (N, H, W, C), or "
+                "vectors (N, F)"
+            )
         layout = self._layout or _find_layout(images.shape, where)
         planes = images if layout == "NCHW" else images.transpose(0, 3, 1, 2)
         if planes.shape[1] not in _CHANNELS:
@@ -111,36 +143,47 @@ def _find_layout(shape: tuple[int, ...], where: str) -> Layout:
     return "NCHW" if first else "NHWC"
 
 
-def _pixels(images: NDArray[Any], where: str) -> NDArray[Any]:
+def _pixels(images: NDArray[Any], where: str, scaled: tuple[float, float] | None) -> NDArray[Any]:
+    """Return bytes, or float32 from 0 to 1; `scaled` is the range that is brought there."""
     low, high = images.min(), images.max()
-    if images.dtype.kind == "f":
-        if np.isnan(low):  # one NaN makes the least value NaN
-            raise DataError(f"{where} has NaN in {int(np.isnan(images).sum())} places, expected numbers from 0 to 1")
-        if not (low >= 0.0 and high <= 1.0):
-            raise DataError(
-                f"{where} has floats from {low} to {high}, expected 0 to 1", hint="Divide by 255, or store bytes"
-            )
-        return np.ascontiguousarray(images, dtype=np.float32)
-    if low < 0 or high > 255:
-        raise DataError(f"{where} has whole numbers from {low} to {high}, expected 0 to 255")
-    return np.ascontiguousarray(images, dtype=np.uint8)
-
-
-def _labels(labels: NDArray[Any], where: str) -> NDArray[np.int64]:
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+    is_float = images.dtype.kind == "f"
+    if is_float and not (np.isfinite(low) and np.isfinite(high)):  # one NaN makes the least value NaN
+        bad = "NaN" if np.isnan(low) else "infinity"
+        count = int((~np.isfinite(images)).sum())
+        raise DataError(f"{where} has {bad} in {count} places, expected finite numbers", hint="Remove those items")
+    least, most = scaled or (_UNIT if is_float else (0.0, 255.0))
+    if low < least or high > most:
+        kind = "floats" if is_float else "whole numbers"
         raise DataError(
-            f"{where} has the shape {labels.shape} and the type {labels.dtype}, expected (N,) whole numbers"
+            f"{where} has {kind} from {low} to {high}, expected {least:g} to {most:g}", hint=_remedy(low, high)
         )
-    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
-        raise DataError(f"{where} has labels from {labels.min()} to {labels.max()}, expected 0 to {MOST_CLASSES - 1}")
-    return labels.astype(np.int64)
+    if scaled is not None:
+        # In doubles, so that the ends become 0 and 1 and nothing lies beyond.
+        return ((images.astype(np.float64) - least) / (most - least)).astype(np.float32)
+    return np.ascontiguousarray(images, dtype=np.float32 if is_float else np.uint8)
 
 
-def _class_names(names: NDArray[Any] | None, labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
+def _remedy(low: float, high: float) -> str:
+    """Say how to bring values to the pixel scale."""
+    if -1 <= low < 0 and high <= 1:
+        found = "-1,1"
+    elif low >= 0 and high <= 16:  # the digits of scikit-learn
+        found = "0,16"
+    elif low >= 0 and high <= 255:
+        found = "0,255"
+    elif low >= 0 and high <= 65535:
+        found = "0,65535"
+    else:
+        found = f"{math.floor(low)},{math.ceil(high)}"
+    return (
+        f"Say what black and full brightness are, for instance npz:FILE?range={found}, which brings them to 0 and 1; "
+        f"if the model takes the values as they stand in the file, use the preprocessing range={found} too"
+    )
+
+
+def _class_names(names: NDArray[Any] | None, count: int, path: Path) -> tuple[str, ...]:
     if names is None:
-        return tuple(str(number) for number in range(int(labels.max()) + 1))
+        return tuple(str(number) for number in range(count))
     if names.ndim != 1 or names.dtype.kind != "U":
         raise DataError(
             f"{path}: class_names has the shape {names.shape} and the type {names.dtype}, expected text in one axis"

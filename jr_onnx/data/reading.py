@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.errors import DataError, JrError
+from jr_onnx.foreign import head_of, recognise
 
 # The most that one array may take after decompression. A file says its size before it is read; a file that says
 # more is refused, and a compressed file is never read beyond what it said.
@@ -20,23 +21,37 @@ MAX_BYTES: Final = 4 << 30
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a parser raises on a malformed file into a DataError that names the file.
+def reading(path: Path, what: str, own: bytes | tuple[bytes, ...] = b"\0") -> Iterator[None]:
+    """Turn whatever a parser raises on a malformed file into a DataError that names the file, and what it really is.
 
     The parsers of the standard library and of Pillow raise a dozen kinds on malformed input (struct.error,
     zlib.error, EOFError, SyntaxError, MemoryError and others); none of them says which file it was.
+
+    Args:
+        path: The file.
+        what: What it should be.
+        own: What a file of the right kind begins with, which a damaged one may still begin with.
     """
     try:
         yield
     except JrError:
+        _refuse_foreign(path, what, own)
         raise
     except FileNotFoundError:
         raise DataError(f"{path} does not exist, expected {what}", hint="Check the path") from None
     except Exception as error:  # noqa: BLE001 - see the docstring
+        _refuse_foreign(path, what, own)
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(
             f"cannot read {path} as {what}: {reason}", hint="The file is damaged or of another kind"
         ) from None
+
+
+def _refuse_foreign(path: Path, what: str, own: bytes | tuple[bytes, ...]) -> None:
+    head = head_of(path)
+    found = recognise(head)
+    if found is not None and not head.startswith(own):
+        raise DataError(f"{path} is {found[0]}, expected {what}", hint=found[1]) from None
 
 
 def check_shape(path: Path, shape: Sequence[int], item_bytes: int) -> int:

@@ -20,6 +20,7 @@ from typing import Literal
 import onnx
 
 from jr_onnx.errors import ModelError, OutputError
+from jr_onnx.foreign import head_of, pointer
 from jr_onnx.modelfile.save import atomic_path
 from jr_onnx.provenance import ExternalFile, sha256_file
 
@@ -125,6 +126,9 @@ def check(model: onnx.ModelProto, folder: Path, *, hash_data: bool = False) -> t
                 hint="Put the file beside the model, or export the model again",
             )
         size = status.st_size
+        found = pointer(head_of(path))
+        if found is not None:
+            raise ModelError(f"the external data {location!r} of tensor {group[0].name!r} is {found[0]}", hint=found[1])
         for tensor in group:
             end = tensor.offset + (tensor.length or 0)
             if end > size:

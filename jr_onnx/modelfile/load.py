@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from jr_onnx.errors import ModelError
+from jr_onnx.foreign import HEAD_BYTES, recognise
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.mapping import map_file, slices
 from jr_onnx.modelfile.text import require_text
@@ -64,10 +65,13 @@ def load(path: str | Path) -> ModelFile:
         proto.ParseFromString(skeleton)
     except (WireError, DecodeError) as error:
         reason = str(error) if isinstance(error, WireError) else "it does not parse as a ModelProto"
+        _refuse_foreign(path, view)
         raise ModelError(
             f"{path} is not an ONNX model, or is cut off ({reason})",
             hint="Expected a serialised ModelProto (.onnx); export the model again or copy it in binary mode",
         ) from None
+    if not proto.HasField("graph"):
+        _refuse_foreign(path, view)
     _plausible(proto, path)
     with readable(str(path)):
         require_text(proto)
@@ -99,6 +103,13 @@ def _map(path: Path) -> memoryview:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ModelError(f"cannot read {path}: {reason}") from None
+
+
+def _refuse_foreign(path: Path, view: memoryview) -> None:
+    """Name what a file is that is no model, where it is one of the usual mistakes."""
+    found = recognise(bytes(view[:HEAD_BYTES]))
+    if found is not None:
+        raise ModelError(f"{path} is {found[0]}, expected an ONNX model", hint=found[1])
 
 
 def _plausible(proto: onnx.ModelProto, path: Path) -> None:

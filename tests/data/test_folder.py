@@ -44,6 +44,62 @@ def test_class_folders_give_the_pixels_that_were_saved(tmp_path: Path, shape: tu
             assert part.labels[position] == test.class_names.index(order[index].split("/")[0])
 
 
+def _named(folder: Path, names: list[str], count: int = 4) -> str:
+    for name in names:
+        for number in range(count):
+            _picture(folder / name / f"{number}.png", np.full((4, 4), 10 + len(name), np.uint8))
+    return f"folder:{folder}"
+
+
+def _label_of(spec: str, split: str = "test") -> dict[str, int]:
+    """Return class name -> label, as the pictures have them."""
+    data = load(spec, split=split)
+    return {data.class_names[label]: int(label) for label in data.labels}
+
+
+def test_folders_named_by_numbers_are_classes_in_numerical_order(tmp_path: Path) -> None:
+    spec = _named(tmp_path, [str(number) for number in range(12)])
+    assert _label_of(spec) == {str(number): number for number in range(12)}
+    (note,) = load(spec).notes
+    assert note.startswith("classes of the folders: 0 = 0, 1 = 1, 2 = 2, ")
+    assert note.endswith(" 10 = 10, 11 = 11")
+    as_text = load(spec + "?order=text")
+    assert as_text.class_names == ("0", "1", "10", "11", *"23456789")
+    assert "2 = 10" in as_text.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["1", "2", "10"], {"1": 0, "2": 1, "10": 2}),  # from 1: their order
+        (["0", "2", "9"], {"0": 0, "2": 2, "9": 9}),  # from 0: gaps are classes without pictures
+        (["00", "01", "10"], {"00": 0, "01": 1, "10": 10}),
+        (["0", "200000"], {"0": 0, "200000": 1}),
+        (["10", "9", "a"], {"10": 0, "9": 1, "a": 2}),  # not all are numbers: as text
+    ],
+)
+def test_other_numbers(tmp_path: Path, names: list[str], expected: dict[str, int]) -> None:
+    assert _label_of(_named(tmp_path, names)) == expected
+
+
+def test_two_names_of_one_number_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the class folders 01 and 1 are one number"):
+        load(_named(tmp_path, ["0", "1", "01"]))
+
+
+def test_a_part_that_lacks_a_class_moves_no_other_class(tmp_path: Path) -> None:
+    _named(tmp_path / "train", ["ant", "bee", "cat"])
+    spec = _named(tmp_path / "test", ["ant", "cat"]).replace("/test", "")
+    assert _label_of(spec) == {"ant": 0, "cat": 2}
+    assert load(spec).class_names == ("ant", "bee", "cat")
+
+
+def test_many_classes_are_shown_in_short(tmp_path: Path) -> None:
+    (note,) = load(_named(tmp_path, [f"n{number:03}" for number in range(30)], 1)).notes
+    assert note.count("=") == 11
+    assert note.endswith("9 = n009, ..., 29 = n029")
+
+
 def test_the_front_of_the_split_holds_all_classes(tmp_path: Path) -> None:
     _classes(tmp_path)
     assert set(load(f"folder:{tmp_path}", limit=6).labels) == {0, 1, 2}

@@ -52,7 +52,7 @@ def _header(*shape: int, kind: int = 8) -> bytes:
     ("content", "message"),
     [
         (b"", "no IDX file|cannot read"),
-        (b"\x89PNG\r\n\x1a\n", "is no IDX file: found the first bytes 89504e47"),
+        (b"\x89PNG\r\n\x1a\n", "is a PNG picture, expected an IDX file|found the first bytes 89504e47"),
         (_header(2, 28, 28, kind=13) + bytes(1568), "type 0x0d with 3 axes, expected bytes"),
         (_header(2) + bytes(2), "with 1 axes, expected bytes .0x08. with 3"),
         (_header(2, 28, 28)[:9], "truncated"),

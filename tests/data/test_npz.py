@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jr_onnx.data import load
+from jr_onnx.data import Preprocessing, load
 from jr_onnx.errors import DataError
 from tests.data.builders import random_bytes
 
@@ -113,11 +113,19 @@ def test_object_arrays_are_refused_and_never_unpickled(tmp_path: Path, which: st
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": random_bytes(COUNT, 16)}, r"shape \(40, 16\), expected"),
+        ({"images": random_bytes(COUNT, 1, 1, 4, 4)}, r"shape \(40, 1, 1, 4, 4\), expected"),
+        ({"images": random_bytes(COUNT)}, r"shape \(40,\), expected"),
         ({"images": random_bytes(COUNT, 3, 8, 3)}, "may be NCHW or NHWC. Add .layout="),
         ({"images": random_bytes(COUNT, 7, 8, 9)}, "expected an axis of 1, 3 or 4 channels"),
-        ({"images": random_bytes(COUNT, 4, 4) / 16.0}, "floats from .* expected 0 to 1. Divide by 255"),
-        ({"images": np.full((COUNT, 4, 4), np.nan)}, "images has NaN in .* places, expected numbers from 0 to 1"),
+        (
+            {"images": random_bytes(COUNT, 4, 4) / 16.0},
+            r"floats from 0.0 to 15.9375, expected 0 to 1\. .*npz:FILE\?range=0,16",
+        ),
+        ({"images": np.full((COUNT, 4, 4), np.nan)}, "images has NaN in .* places, expected finite numbers"),
+        ({"images": np.full((COUNT, 4, 4), np.inf)}, "images has infinity in .* places"),
+        ({"images": random_bytes(COUNT, 4, 4) / 127.5 - 1}, r"from -1.0 to 1.0.*\?range=-1,1, which brings them"),
+        ({"images": random_bytes(COUNT, 4, 4) * 1.0}, r"from 0.0 to 255.0.*\?range=0,255"),
+        ({"images": random_bytes(COUNT, 4, 4) * 1.0 - 130}, r"from -130.0 to 125.0.*\?range=-130,125"),
         ({"images": np.full((COUNT, 4, 4), 256)}, "whole numbers from 256 to 256, expected 0 to 255"),
         ({"images": np.full((COUNT, 4, 4), -1)}, "whole numbers from -1"),
         ({"images": np.ones((COUNT, 4, 4), bool)}, "elements of type bool"),
@@ -127,8 +135,12 @@ def test_object_arrays_are_refused_and_never_unpickled(tmp_path: Path, which: st
         ({"labels": np.arange(COUNT - 1)}, "holds 40 images and 39 labels"),
         ({"labels": np.arange(COUNT) - 1}, "labels from -1 to 38"),
         ({"labels": np.full(COUNT, 2**40)}, "expected 0 to 99999"),
-        ({"labels": np.eye(COUNT)}, r"shape \(40, 40\) and the type float64"),
-        ({"labels": np.array(["cat"] * COUNT)}, "type <U3, expected"),
+        ({"labels": np.eye(COUNT) + np.eye(COUNT, k=1)}, r"shape \(40, 40\), and row 0 is not one-hot"),
+        ({"labels": np.eye(COUNT) * 0.9}, "row 0 is not one-hot .*labels.argmax"),
+        ({"labels": np.full(COUNT, 0.5)}, "item 0 has the label 0.5, expected a whole number"),
+        ({"labels": np.full(COUNT, np.nan)}, "item 0 has the label nan, expected a whole number"),
+        ({"labels": np.zeros((COUNT, 2, 1), int)}, r"shape \(40, 2, 1\), expected \(N,\) classes, or one-hot"),
+        ({"labels": np.array(["cat"] * COUNT)}, "type <U3, expected whole numbers. .*np.unique"),
         ({"class_names": np.array(["cat", "dog"])}, "item 2 has the label 2, expected 0 to 1"),
         ({"class_names": np.array([1, 2, 3])}, "class_names has the shape"),
     ],
@@ -137,6 +149,61 @@ def test_arrays_that_are_no_labelled_images(tmp_path: Path, changes: dict[str, A
     arrays = {"images": random_bytes(COUNT, 4, 4), "labels": _labels()} | changes
     with pytest.raises(DataError, match=message):
         load(_save(tmp_path / "set.npz", **arrays))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float32", "float64"])
+@pytest.mark.parametrize("form", ["classes", "column", "one-hot"])
+def test_labels_of_every_form_are_the_same_classes(tmp_path: Path, form: str, dtype: str) -> None:
+    classes = np.arange(COUNT) % 2
+    rows = {"classes": classes, "column": classes[:, None], "one-hot": np.eye(2)[classes]}[form].astype(dtype)
+    data = load(_save(tmp_path / "set.npz", images=random_bytes(COUNT, 4, 4), labels=rows))
+    assert np.array_equal(data.labels, classes[data.indices])
+    assert data.class_names == ("0", "1")
+
+
+def test_one_hot_labels_name_classes_that_no_item_has(tmp_path: Path) -> None:
+    data = load(_save(tmp_path / "set.npz", images=random_bytes(COUNT, 4, 4), labels=np.eye(7)[_labels()]))
+    assert len(data.class_names) == 7
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1, 1), (0, 255), (-2.5, 7.25)])
+@pytest.mark.parametrize("axes", [(4, 4), (16,)])
+def test_a_range_that_is_said_becomes_pixels(tmp_path: Path, low: float, high: float, axes: tuple[int, ...]) -> None:
+    pixels = random_bytes(COUNT, *axes) / np.float64(255)
+    spec = _save(tmp_path / "set.npz", images=low + pixels * (high - low), labels=_labels())
+    data = load(f"{spec}?range={low},{high}")
+    # Three roundings of doubles, then one to float32.
+    assert np.allclose(data.images.reshape(-1, *axes), pixels[data.indices], rtol=2.0**-24, atol=1e-14)
+    assert (data.range, data.notes) == ((0.0, 1.0), ())
+    with pytest.raises(DataError, match=f"expected 0 to {high / 2:g}"):
+        load(f"{spec}?range=0,{high / 2}&layout=NCHW")
+
+
+def test_vectors_become_images_of_one_row(tmp_path: Path) -> None:
+    vectors = random_bytes(COUNT, 12)
+    data = load(_save(tmp_path / "bytes.npz", x=vectors, y=_labels()))
+    assert np.array_equal(data.pixels, vectors[data.indices][:, None, None])
+    assert data.scale == 255
+    shares = load(_save(tmp_path / "floats.npz", x=vectors / 255.0, y=_labels()))
+    assert np.array_equal(shares.images, data.images)
+    assert (shares.range, shares.notes) == ((0.0, 1.0), ())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_features_of_any_range_reach_the_model_as_they_are(tmp_path: Path, dtype: str) -> None:
+    table = np.random.default_rng(0).integers(-40, 90, (COUNT, 5)).astype(dtype)
+    table[3, 2], table[7, 0] = -50, 150
+    parts = {"x_train": table[:20], "y_train": _labels(20), "x_test": table[20:], "y_test": _labels(20)}
+    data = load(_save(tmp_path / "table.npz", **parts))
+    assert data.range == (-50.0, 150.0), "the range of the whole file, whichever part was read"
+    (note,) = data.notes
+    assert "the features reach from -50 to 150" in note
+    assert "0.1 is 20" in note
+    ready = data.restored(Preprocessing()).apply(data.images)
+    # What lies between is a share of 200 in float32: half a unit in the last place of it.
+    assert np.allclose(ready.reshape(20, 5), table[20:], rtol=0, atol=200 * 2.0**-23)
+    chosen = Preprocessing(range=(0, 255))
+    assert data.restored(chosen) is chosen
 
 
 def test_other_names_are_listed(tmp_path: Path) -> None:

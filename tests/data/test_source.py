@@ -20,7 +20,14 @@ from tests.data.builders import random_bytes, write_mnist
         ("mnist", "found the data specification 'mnist'"),
         ("mnist:", "found the data specification 'mnist:'"),
         ("imagenet:/data", "found the data specification 'imagenet:/data'"),
-        ("npz:a.npz?layout=CHW", "found the option 'layout=CHW' of npz"),
+        ("npz:a.npz?layout=CHW", "found the option layout=CHW, expected layout=NCHW or layout=NHWC"),
+        ("npz:a.npz?range=1", "found the option range=1, expected range=LOW,HIGH"),
+        ("npz:a.npz?range=1,0", "found the option range=1,0, expected range=LOW,HIGH"),
+        ("npz:a.npz?range=0,inf", "expected range=LOW,HIGH"),
+        ("npz:a.npz?range=0,1&range=0,2", "found the option 'range=0,2' of npz"),
+        ("npz:a.npz?order=text", "found the option 'order=text' of npz, expected layout=NCHW or layout=NHWC or range="),
+        ("mnist:a?order=text", "found the option 'order=text' of mnist, expected none"),
+        ("npz:a?b.npz", "a.b.npz does not exist"),
     ],
 )
 def test_other_specifications_are_refused(spec: str, message: str) -> None:
