@@ -16,6 +16,7 @@ from jr_onnx.cli.options import (
     norm_option,
     output_folder,
     preprocess_option,
+    read_data,
     seed_option,
     value_option,
 )
@@ -183,21 +184,21 @@ def _request(given: dict[str, Any]) -> Request:
     from jr_onnx.attack.suite.plan import PaperSettings
     from jr_onnx.attack.suite.run import Shard
     from jr_onnx.attack.suite.setup import Request
-    from jr_onnx.data import Preprocessing, load
+    from jr_onnx.data import Preprocessing
     from jr_onnx.verify.options import parse_values
 
     model: Path = given["model"]
-    preprocessing = Preprocessing.parse(given["preprocess"])
     eps = given["eps"]
     if given["units"] == "paper":
-        eps *= _pixel_per_unit(preprocessing)
+        eps *= _pixel_per_unit(Preprocessing.parse(given["preprocess"]))
     check_budget(given["norm"], eps)
     out = output_folder(given["out"] if given["out"] is not None else model.with_name(f"{model.stem}.attack"))
     shard = Shard.parse(given["shard"])  # before the data, which takes longer to read
+    data, preprocessing = read_data(given["spec"], given["preprocess"], split=given["split"], limit=given["limit"])
     return Request(
         model=model,
         plan=_plan(given),
-        data=load(given["spec"], split=given["split"], limit=given["limit"]),
+        data=data,
         suite=given["suite_name"],
         norm=given["norm"],
         eps=eps,

@@ -15,6 +15,7 @@ from jr_onnx.cli.options import (
     model_argument,
     norm_option,
     preprocess_option,
+    read_data,
     seed_option,
     value_option,
 )
@@ -42,7 +43,6 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
     The attack does not know of the detector, so the figure is an upper bound of what it is worth.
     """
     from jr_onnx.cli.progress import progress
-    from jr_onnx.data import Preprocessing, load
     from jr_onnx.errors import require
     from jr_onnx.kappa import KappaPlan
     from jr_onnx.verify.options import parse_values
@@ -51,19 +51,20 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
     from jr_onnx.detect import DetectRequest, detect
 
     check_budget(given["norm"], given["eps"])
+    data, preprocessing = read_data(given["spec"], given["preprocess"], limit=given["limit"])
     request = DetectRequest(
         model=model,
         plan=KappaPlan(given["kappa"]) if given["kappa"] is not None else None,
         norm=given["norm"],
         eps=given["eps"],
         steps=given["steps"],
-        preprocessing=Preprocessing.parse(given["preprocess"]),
+        preprocessing=preprocessing,
         neighbours=given["neighbours"],
         reference=given["reference"],
         seed=given["seed"],
         device=given["device"],
         values=parse_values(given["values"]),
-        data=load(given["spec"], limit=given["limit"]),
+        data=data,
     )
     with progress("detecting") as notify:
         result = detect(request, notify)

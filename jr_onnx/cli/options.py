@@ -124,7 +124,7 @@ data_option = click.option(
     "spec",
     default="digits",
     show_default=True,
-    help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR; npz:FILE?range=-1,1&layout=NHWC, folder:DIR?order=text.",
+    help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR; npz:FILE?range=-1,1&layout=NHWC, folder:DIR?order=text",
 )
 preprocess_option = click.option(
     "--preprocess",

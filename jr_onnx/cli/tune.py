@@ -17,6 +17,7 @@ from jr_onnx.cli.options import (
     model_argument,
     norm_option,
     preprocess_option,
+    read_data,
     seed_option,
     value_option,
 )
@@ -68,7 +69,6 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     unless a paired test shows a gain within the allowed loss of accuracy.
     """
     from jr_onnx.cli.progress import progress
-    from jr_onnx.data import Preprocessing, load
     from jr_onnx.errors import require
     from jr_onnx.modelfile import atomic_write
     from jr_onnx.verify.options import parse_values
@@ -79,12 +79,13 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     check_budget(given["norm"], given["eps"])
     check_outputs(kappa_map, plot=plot)
     grid, max_drop = _grid(given["grid"]), _share(given["max_accuracy_drop"])
+    data, preprocessing = read_data(given["spec"], given["preprocess"], split="validation")
     request = TuneRequest(
         model=model,
-        data=load(given["spec"], split="validation"),
+        data=data,
         objective=Objective(given["objective"], given["norm"], given["eps"], steps=given["steps"], seed=given["seed"]),
         attacked=given["limit"],
-        preprocessing=Preprocessing.parse(given["preprocess"]),
+        preprocessing=preprocessing,
         grid=grid,
         max_drop=max_drop,
         per_site=given["per_site"],

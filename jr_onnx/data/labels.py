@@ -58,4 +58,4 @@ def _hot(rows: NDArray[Any], where: str) -> NDArray[np.int64]:
             f"{where} has the shape {rows.shape}, and row {int(odd[0])} is not one-hot (one 1, the rest 0)",
             hint="Store the class of every item, (N,), for instance labels.argmax(1)",
         )
-    return is_one.argmax(axis=1).astype(np.int64)
+    return np.asarray(is_one.argmax(axis=1), dtype=np.int64)

@@ -238,8 +238,9 @@ def _real(inputs: Sequence[GraphInput], count: int, wish: InputWish) -> Inputs:
     target = ModelInput(free[0].name, free[0].dtype, wish.shapes.get(free[0].name, free[0].shape))
     wanted = target.shape[0] if target.shape and isinstance(target.shape[0], int) else wish.batch
     batch = max(1, int(wanted or 1))
-    images = load(wish.data or "", split="test", limit=count * batch)
-    adapter = InputAdapter(target, images.shape, Preprocessing.parse(wish.preprocessing))
+    chosen = Preprocessing.parse(wish.preprocessing)
+    images = load(wish.data or "", split="test", limit=count * batch, preprocessing=chosen)
+    adapter = InputAdapter(target, images.shape, images.restored(chosen))
     samples: list[Sample] = []
     for start in range(0, len(images) - batch + 1, batch):
         sample: Sample = {target.name: adapter.to_model(images.take(np.arange(start, start + batch)).images)}

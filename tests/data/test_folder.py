@@ -47,7 +47,7 @@ def test_class_folders_give_the_pixels_that_were_saved(tmp_path: Path, shape: tu
 def _named(folder: Path, names: list[str], count: int = 4) -> str:
     for name in names:
         for number in range(count):
-            _picture(folder / name / f"{number}.png", np.full((4, 4), 10 + len(name), np.uint8))
+            _picture(folder / name / f"{number}.png", np.full((4, 4), 200 + len(name), np.uint8))
     return f"folder:{folder}"
 
 
@@ -89,7 +89,8 @@ def test_two_names_of_one_number_are_refused(tmp_path: Path) -> None:
 
 def test_a_part_that_lacks_a_class_moves_no_other_class(tmp_path: Path) -> None:
     _named(tmp_path / "train", ["ant", "bee", "cat"])
-    spec = _named(tmp_path / "test", ["ant", "cat"]).replace("/test", "")
+    _named(tmp_path / "test", ["ant", "cat"])
+    spec = f"folder:{tmp_path}"
     assert _label_of(spec) == {"ant": 0, "cat": 2}
     assert load(spec).class_names == ("ant", "bee", "cat")
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.attack.suite.setup import prepare
-from jr_onnx.data import Preprocessing
+from jr_onnx.data import Preprocessing, load
 from jr_onnx.errors import DataError, InputError, ModelError
 from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.kappa import KappaPlan, RandomKappa
@@ -114,6 +114,57 @@ def test_a_reshape_that_takes_what_it_gets_is_tried_with_the_sizes_of_the_data(
     prepared, evaluation = small.evaluated(small.request(tmp_path, model=saved(tmp_path, model)))
     assert counts(evaluation) == plain
     assert all(item.target is not None for item in prepared.work.contenders)
+
+
+@pytest.mark.parametrize("shape", [("N", 16), ("N", "features", 1), ("N", 1, 4, 4)])
+def test_a_table_is_attacked_as_it_is(tmp_path: Path, plain: list[list[int]], shape: tuple[int | str, ...]) -> None:
+    """The values of a file of features reach the model unchanged, and the budget is a share of their range."""
+    pixels, features = small.images(), tmp_path / "table.npz"
+    spread = pixels.images.reshape(len(pixels), -1) * 6 - 2
+    hot = np.eye(3)[pixels.labels]
+    np.savez(features, x_train=spread, y_train=hot, x_test=spread.astype(np.float32), y_test=hot)
+    data = load(f"npz:{features}")
+    undo = (
+        helper.make_node("Add", ["x", "two"], ["moved"]),
+        helper.make_node("Div", ["moved", "six"], ["image"]),
+    )
+    model = small.network(before=undo, shape=shape)
+    for name, value in (("two", 2.0), ("six", 6.0)):
+        model.graph.initializer.append(helper.make_tensor(name, TensorProto.FLOAT, [1], [value]))
+    wanted = small.request(
+        tmp_path, model=saved(tmp_path, model), data=data, preprocessing=data.restored(Preprocessing())
+    )
+    _, evaluation = small.evaluated(wanted)
+    assert [item.clean.count for item in evaluation.models] == [row[0] for row in plain]
+    for found, expected in zip(counts(evaluation), plain, strict=True):
+        # Gradient attacks do not mind the shape; the range is a little less than 6, so that eps is a little smaller.
+        assert max(abs(a - b) for a, b in zip(found[1:-1], expected[1:-1], strict=True)) <= 1
+
+
+def test_blue_first_is_attacked_with_gradients_of_the_right_colour(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    weight = generator.standard_normal((48, small.CLASSES)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["x"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "w"], ["z"]),
+            helper.make_node("Relu", ["z"], ["a"], name="act"),
+            helper.make_node("Identity", ["a"], ["y"]),
+        ],
+        "bgr",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4, 4, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", small.CLASSES])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    pixels = generator.random((15, 3, 4, 4)).astype(np.float32)
+    seen = pixels[:, ::-1].transpose(0, 2, 3, 1).reshape(15, -1) * 255 @ weight
+    data = small.ImageData.from_arrays(pixels, np.maximum(seen, 0).argmax(1))
+    chosen = Preprocessing.parse("range=0,255;order=BGR;layout=NHWC")
+    wanted = small.request(tmp_path, model=saved(tmp_path, model), data=data, preprocessing=chosen)
+    _, evaluation = small.evaluated(wanted)
+    assert evaluation.models[0].clean.count == 15
+    assert evaluation.models[0].entries[0].robust.count < 15
 
 
 def with_further_inputs() -> onnx.ModelProto:
