@@ -148,6 +148,16 @@ class KappaPlan(Record):
             found[site] = exact[site] if site in exact else wanted if match is None else match[2]
         return found
 
+    def label(self, kappa: float) -> str:
+        """Return the kappa of a site for people: a number, the range that it is drawn from, or the input it comes from.
+
+        Args:
+            kappa: What the site's record holds: of a range its middle, of an input its default.
+        """
+        if self.random is not None:
+            return f"U[{self.random.low:g}, {self.random.high:g}]"
+        return f"{kappa:.6g}" if self.input_name is None else f"input {self.input_name!r}, default {kappa:.6g}"
+
     def unmatched(self, site_ids: Iterable[str]) -> list[str]:
         """Return the patterns of the map that name no site."""
         ids = dict.fromkeys(site_ids)

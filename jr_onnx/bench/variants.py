@@ -13,9 +13,9 @@ from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile, load
 from jr_onnx.modelfile.wire import Payloads, join
 from jr_onnx.provenance import Provenance
+from jr_onnx.rewrite.agreement import take_back
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.rewrite.retrofit import Options, retrofit
-from jr_onnx.rewrite.undo import undo
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
 SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]
@@ -129,7 +129,7 @@ def prepare(
     record = provenance.read(source.proto)
     plan = _plan(kappa, record, model)
     if record is not None:
-        undo(source.proto)
+        take_back(source.proto, str(model), source.payloads)
     outside = source.folder if _has_external_data(source) else None
     original = _write(folder / "original.onnx", source.proto, source.payloads)
     variants = [Variant("original", "onnxruntime", original, outside)]

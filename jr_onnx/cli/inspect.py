@@ -1,4 +1,4 @@
-"""`jr-onnx inspect`: list every ReLU of a model."""
+"""`jr-onnx inspect`: list every ReLU of a model, and what a retrofit is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from jr_onnx.cli.options import model_argument
-from jr_onnx.cli.output import counted, json_option, print_json, print_table, say
+from jr_onnx.cli.output import counted, json_option, print_json_object, print_table, say
 
 if TYPE_CHECKING:
-    from jr_onnx.provenance import Provenance
     from jr_onnx.rewrite import SiteTable
+    from jr_onnx.rewrite.inspection import InspectedRetrofit
 
 
 @click.command("inspect")
@@ -21,31 +21,27 @@ if TYPE_CHECKING:
 def command(model: Path, as_json: bool) -> int:
     """List every ReLU of MODEL: what can be rewritten, what cannot and why.
 
-    Sites are found in the main graph, in If, Loop and Scan bodies and in model-local functions. Leaves with exit code 3
-    where there is none.
+    Sites are found in the main graph, in If, Loop and Scan bodies and in model-local functions. Of a retrofit its sites
+    are shown, with the kappa or the range of each. Leaves with exit code 3 where there is no site, and with exit code 1
+    where the graph of a retrofit does not compute what its provenance says.
     """
-    from jr_onnx import provenance
     from jr_onnx.modelfile import load
-    from jr_onnx.rewrite import find_sites
+    from jr_onnx.rewrite.inspection import inspect
 
-    proto = load(model).proto
-    table = find_sites(proto)
-    record = provenance.read(proto)
+    file = load(model)
+    table, retrofit = inspect(file)
     if as_json:
-        print_json(table)
+        print_json_object({**table.to_json(), **({"retrofit": retrofit.to_json()} if retrofit is not None else {})})
     else:
-        _show(table, record)
-    return 0 if table.sites or record is not None else 3
+        _show(table, retrofit)
+    if retrofit is not None:
+        return 1 if retrofit.mismatches else 0
+    return 0 if table.sites else 3
 
 
-def _show(table: SiteTable, record: Provenance | None) -> None:
-    if record is not None:
-        rows = [(site.id, site.form, site.dtype, f"{site.kappa:g}", site.lowering) for site in record.sites]
-        print_table(("retrofitted site", "form", "dtype", "kappa", "lowering"), rows)
-        say(
-            f"{counted(len(rows), 'site')} retrofitted from {record.source_name or 'a model in memory'}; "
-            "jr-onnx restore undoes it"
-        )
+def _show(table: SiteTable, retrofit: InspectedRetrofit | None) -> None:
+    if retrofit is not None:
+        _show_retrofit(retrofit)
     if table.sites:
         print_table(
             ("site", "form", "operator", "dtype", "cap", "feeds"),
@@ -60,7 +56,33 @@ def _show(table: SiteTable, record: Provenance | None) -> None:
             print_table((title, "operator", "why"), [(item.id, item.op_type, item.reason) for item in rows_of])
     rest = f"{len(table.refusals)} cannot be rewritten, {len(table.others)} are no sites"
     counts = f"{counted(len(table.sites), 'site')}, {rest}"
-    say(counts if record is None else f"beside these: {counts}")
+    say(counts if retrofit is None else f"beside these: {counts}")
+
+
+def _show_retrofit(retrofit: InspectedRetrofit) -> None:
+    rows = [
+        (site.id, site.form if site.cap is None else f"{site.form} <= {site.cap:g}", site.dtype, site.kappa_label,
+         site.lowering)
+        for site in retrofit.sites
+    ]  # fmt: skip
+    print_table(("retrofitted site", "form", "dtype", "kappa", "lowering"), rows)
+    what = f"{counted(len(rows), 'site')} retrofitted from {retrofit.source or 'a model in memory'}"
+    if retrofit.draws:
+        what += f"; {retrofit.draws}"
+    if retrofit.mismatches:
+        click.echo()
+        print_table(
+            ("site", "the graph is not what the provenance says"),
+            [(item.site, item.message) for item in retrofit.mismatches],
+        )
+        say(f"{what}; the table shows what the provenance says, and the graph does something else")
+    elif retrofit.optimised:
+        say(
+            f"{what}; optimised for one host by jr-onnx optimize, which joined the sites with their neighbours: "
+            "nothing can be restored from it, only from the retrofit it was made from"
+        )
+    else:
+        say(f"{what}; jr-onnx restore undoes it")
 
 
 def _cap(cap: float | None) -> str:

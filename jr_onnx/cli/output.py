@@ -19,12 +19,16 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 def print_json(record: Record) -> None:
     """Print a record as indented JSON on stdout."""
-    click.echo(json.dumps(record.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+    print_json_object(record.to_json())
 
 
 def print_json_of(records: Mapping[str, Record]) -> None:
     """Print several records as one JSON object, each with its own schema."""
-    content = {name: record.to_json() for name, record in records.items()}
+    print_json_object({name: record.to_json() for name, record in records.items()})
+
+
+def print_json_object(content: Mapping[str, object]) -> None:
+    """Print what JSON can hold as an indented object on stdout."""
     click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 

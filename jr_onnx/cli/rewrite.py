@@ -121,7 +121,7 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
     if as_json:
         print_json(result)
     elif not diff:
-        _show(result)
+        _show(result, options.plan)
     for warning in result.warnings:
         say(f"warning: {warning}")
     if path is not None:
@@ -148,13 +148,13 @@ def _plan(given: dict[str, Any]) -> KappaPlan:
     return KappaPlan(given["kappa"], tuple(by_site.items()), random, name)
 
 
-def _show(result: RewriteResult) -> None:
+def _show(result: RewriteResult, plan: KappaPlan) -> None:
     rows = [
         (
             site.id,
             site.form if site.cap is None else f"{site.form} <= {site.cap:g}",
             site.dtype,
-            f"{site.kappa:.9g}",
+            plan.label(site.kappa),
             site.lowering,
         )
         for site in result.sites

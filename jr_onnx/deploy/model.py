@@ -14,7 +14,10 @@ import onnx
 
 from jr_onnx import provenance
 from jr_onnx.errors import ModelError
+from jr_onnx.modelfile import ModelFile, load
 from jr_onnx.provenance import Provenance
+from jr_onnx.rewrite.agreement import disagreement, examine
+from jr_onnx.rewrite.optimised import is_optimised
 from jr_onnx.rows import RowProof, prove_rows
 from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 
@@ -57,6 +60,7 @@ class ModelFacts:
         provenance: What the retrofit recorded, None for a model that is no retrofit.
         is_host_bound: ONNX Runtime or `jr-onnx optimize` has fitted the file to the processor it ran on.
         rows: Whether the rows of a batch are proved independent.
+        mismatch: Where the graph and its provenance disagree, "" where they do not.
     """
 
     ir_version: int
@@ -70,6 +74,7 @@ class ModelFacts:
     provenance: Provenance | None
     is_host_bound: bool = False
     rows: RowProof = field(default_factory=lambda: RowProof(proved=False, reason="the graph was not looked at"))
+    mismatch: str = ""
 
     @property
     def kappa_inputs(self) -> tuple[str, ...]:
@@ -90,8 +95,8 @@ def read_model(path: Path, *, named: Path | None = None) -> ModelFacts:
     Raises:
         ModelError: The file cannot be read, is no ONNX model, or its interface is not one of plain tensors.
     """
-    model = _parse(path, named or path)
-    path = named or path
+    path, source = named or path, _parse(path, named or path)
+    model = source.proto
     everything = list(_messages(model, onnx.NodeProto))
     nodes = [node for node in everything if node.domain == OP_DOMAIN]
     custom_ops = sorted({node.op_type for node in nodes})
@@ -108,10 +113,20 @@ def read_model(path: Path, *, named: Path | None = None) -> ModelFacts:
         fallbacks=tuple(name for name in custom_ops if name in functions),
         draws_in_op=any(_draws(node) for node in nodes),
         provenance=provenance.read(model),
-        is_host_bound=any(node.domain == _BLOCKED_LAYOUT for node in everything)
-        or any(entry.key == provenance.OPTIMISED_KEY for entry in model.metadata_props),
+        is_host_bound=any(node.domain == _BLOCKED_LAYOUT for node in everything) or is_optimised(model),
+        mismatch=examine(model, source.payloads).reason,
         rows=prove_rows(model),
     )
+
+
+def require_truth(facts: ModelFacts, named: Path) -> None:
+    """Refuse a model whose graph does not compute what its provenance says: what a package or server tells of it is so.
+
+    Raises:
+        RefusalError: It does not.
+    """
+    if facts.mismatch:
+        raise disagreement(str(named), facts.mismatch)
 
 
 def external_file(folder: Path, location: str) -> Path:
@@ -145,18 +160,12 @@ def external_file(folder: Path, location: str) -> Path:
     return resolved
 
 
-def _parse(path: Path, named: Path) -> onnx.ModelProto:
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load(path, format="protobuf", load_external_data=False)
-    except OSError as error:
-        raise ModelError(f"cannot read the model {named}: {error.strerror}") from None
-    except DecodeError:
-        raise ModelError(f"{named} is not an ONNX model: it does not parse", hint="Check how it was made") from None
+def _parse(path: Path, named: Path) -> ModelFile:
+    source = load(path, named=named)
+    model = source.proto
     if model.ir_version == 0 or not model.opset_import or not model.graph.output:
         raise ModelError(f"{named} is not an ONNX model: it has no IR version, no opset or no output")
-    return model
+    return source
 
 
 def _outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -22,7 +22,7 @@ from jr_onnx.deploy.atomic import publish, staging, sync_tree
 from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.kappa_policy import check_kappa
 from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME, TritonSettings, read_manifest, write_manifest
-from jr_onnx.deploy.model import ModelFacts, external_file, read_model
+from jr_onnx.deploy.model import ModelFacts, external_file, read_model, require_truth
 from jr_onnx.deploy.options import TritonOptions
 from jr_onnx.deploy.releases import check_model
 from jr_onnx.deploy.signing import check_private_key, sign
@@ -70,6 +70,7 @@ def package_triton(model: str | Path, repository: str | Path, options: TritonOpt
         # The copy is what gets read: a source that changes meanwhile cannot slip in unchecked.
         _copy(source, version / MODEL_NAME, ModelError)
         facts = read_model(version / MODEL_NAME, named=source)
+        require_truth(facts, source)
         _copy_external(source, facts, version)
         face, notes = _write_shared(staged, facts, options)
         settings = TritonSettings(

@@ -47,33 +47,38 @@ class ModelFile:
         return self.path.name.encode("utf-8", "backslashreplace").decode() if self.path is not None else ""
 
 
-def load(path: str | Path) -> ModelFile:
+def load(path: str | Path, *, named: Path | None = None) -> ModelFile:
     """Read a model file; external data is not loaded.
+
+    Args:
+        path: The file.
+        named: What messages call it, where it is a copy.
 
     Raises:
         ModelError: The file is missing, unreadable, a directory, empty, cut off or no ONNX model.
     """
     path = Path(path)
-    view = _map(path)
+    shown = named or path
+    view = _map(path, shown)
     digest = hashlib.sha256()
     for part in slices(view):
         digest.update(part)
     proto = onnx.ModelProto()
     try:
-        with readable(str(path)):
+        with readable(str(shown)):
             skeleton, payloads = split(view)
         proto.ParseFromString(skeleton)
     except (WireError, DecodeError) as error:
         reason = str(error) if isinstance(error, WireError) else "it does not parse as a ModelProto"
-        _refuse_foreign(path, view)
+        _refuse_foreign(shown, view)
         raise ModelError(
-            f"{path} is not an ONNX model, or is cut off ({reason})",
+            f"{shown} is not an ONNX model, or is cut off ({reason})",
             hint="Expected a serialised ModelProto (.onnx); export the model again or copy it in binary mode",
         ) from None
     if not proto.HasField("graph"):
-        _refuse_foreign(path, view)
-    _plausible(proto, path)
-    with readable(str(path)):
+        _refuse_foreign(shown, view)
+    _plausible(proto, shown)
+    with readable(str(shown)):
         require_text(proto)
     return ModelFile(path, proto, payloads, digest.hexdigest(), len(view))
 
@@ -88,21 +93,23 @@ def from_proto(proto: onnx.ModelProto) -> ModelFile:
     return ModelFile(None, copy, Payloads(), hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _map(path: Path) -> memoryview:
+def _map(path: Path, shown: Path) -> memoryview:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ModelError(f"{path} is a directory, expected an ONNX model file")
+            raise ModelError(f"{shown} is a directory, expected an ONNX model file")
         if not stat.S_ISREG(status.st_mode):
-            raise ModelError(f"{path} is no regular file, expected an ONNX model file", hint="Write it to a file first")
+            raise ModelError(
+                f"{shown} is no regular file, expected an ONNX model file", hint="Write it to a file first"
+            )
         if status.st_size == 0:
-            raise ModelError(f"{path} is empty (0 bytes), expected an ONNX model")
+            raise ModelError(f"{shown} is empty (0 bytes), expected an ONNX model")
         return map_file(path)
     except FileNotFoundError:
-        raise ModelError(f"{path} does not exist", hint="Check the path") from None
+        raise ModelError(f"{shown} does not exist", hint="Check the path") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ModelError(f"cannot read {path}: {reason}") from None
+        raise ModelError(f"cannot read {shown}: {reason}") from None
 
 
 def _refuse_foreign(path: Path, view: memoryview) -> None:

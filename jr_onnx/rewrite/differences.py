@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 from google.protobuf.message import Message
 
-from jr_onnx.rewrite.scopes import Scope, top_scopes, walk
+from jr_onnx.rewrite.scopes import top_scopes, walk
 
 _VALUE_SHOWN = 60
 
@@ -82,11 +82,11 @@ def _render(model: onnx.ModelProto) -> Iterator[str]:
         if scope.path:
             yield f"[{scope.path}]"
         for node in scope.nodes:
-            yield _render_node(scope, node)
+            yield render_node(node)
 
 
-def _render_node(scope: Scope, node: onnx.NodeProto) -> str:
-    del scope
+def render_node(node: onnx.NodeProto) -> str:
+    """Return a node as one line of text: outputs, operator, inputs, attributes."""
     attributes = ", ".join(f"{item.name}={_attribute(item)}" for item in node.attribute)
     domain = f"{node.domain}::" if node.domain not in ("", "ai.onnx") else ""
     inputs = ", ".join(node.input)

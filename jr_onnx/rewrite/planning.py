@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from jr_onnx.errors import KappaError, RefusalError
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.rewrite.lowering import Choice, LoweringWish, Setting, choose
+from jr_onnx.provenance import SiteRecord
+from jr_onnx.rewrite.lowering import Choice, Lowering, LoweringWish, Setting, choose
 from jr_onnx.rewrite.lowering.custom import Needs, body_problem
 from jr_onnx.rewrite.scopes import main_scope, normal_domain
 from jr_onnx.rewrite.sites import LocatedSite, Site
@@ -42,6 +44,8 @@ def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
         KappaError: kappa overflows the dtype of a site.
     """
     main_opset = main_scope(work.model).opset
+    if work.wish.recorded is not None:
+        return [_as_recorded(item, work.wish.recorded[item.site.id], main_opset) for item in chosen]
     wish = work.wish.lowering
     random = work.wish.plan.random
     if random is not None and random.source == "op" and random.per == "site":
@@ -104,6 +108,14 @@ def _plan(item: LocatedSite, wish: LoweringWish, setting: Setting, kappas: Mappi
         raise KappaError(f"site {site.id}: {error.message}", hint=error.hint) from None
     choice = choose(wish, setting, site.id)
     return Planned(item, choice, kappa, choice.lowering == "custom" and setting.capped)
+
+
+def _as_recorded(item: LocatedSite, record: SiteRecord, main_opset: int) -> Planned:
+    """Plan a site as an earlier rewrite recorded it."""
+    lowering = cast(Lowering, record.lowering)
+    kappa = round_kappa(record.kappa, item.site.dtype)
+    cap_inside = lowering == "custom" and _attribute_holds_cap(item.site, main_opset or item.scope.opset)
+    return Planned(item, Choice(lowering, "as recorded"), kappa, cap_inside)
 
 
 def _attribute_holds_cap(site: Site, opset: int) -> bool:

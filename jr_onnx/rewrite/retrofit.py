@@ -19,13 +19,13 @@ from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto,
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewrite import contract
+from jr_onnx.rewrite.agreement import take_back
 from jr_onnx.rewrite.apply import Edit, Wish, apply
 from jr_onnx.rewrite.convert import convert
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.rewrite.scopes import main_scope
 from jr_onnx.rewrite.selection import Selection, select
 from jr_onnx.rewrite.sites import Refusal
-from jr_onnx.rewrite.undo import undo
 
 if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
@@ -241,19 +241,21 @@ def restore(model: str | Path | onnx.ModelProto, output: str | Path | None = Non
         A ModelProto for a ModelProto, the written path for a path.
 
     Raises:
-        ModelError: The model is no retrofit, or was changed since.
+        ModelError: The model is no retrofit, was optimised, or was changed so that a site is not where it was.
+        RefusalError: The model's graph does not compute what its provenance says, so what comes back would be no
+            original.
         OutputError: The result cannot be written.
     """
     if isinstance(model, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         with readable("the model"):
-            undo(copy)
+            take_back(copy, "the model")
         return copy
     source = load(model)
     path = choose_output(source, output, force=force, suffix=".restored.onnx")
     with readable(str(source.path)):
-        record = undo(source.proto)
+        record = take_back(source.proto, str(source.path), source.payloads)
     if source.folder is not None:
         carry(record.external_data, source.folder, path, "auto", force=force)
     save(source.proto, source.payloads, path)
@@ -306,7 +308,7 @@ def _base(source: ModelFile, options: Options) -> _Base:
             )
         original = onnx.ModelProto()
         original.CopyFrom(source.proto)
-        record = undo(original)
+        record = take_back(original, source.name or "the model", source.payloads)
         # The retrofit of a retrofit is one of the original: it says so, and has the bytes of one.
         base = _Base(
             dataclasses.replace(source, proto=original),

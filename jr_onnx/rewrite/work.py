@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,12 +22,21 @@ DEFAULTS_SINCE_IR = 4
 
 @dataclass(frozen=True)
 class Wish:
-    """How the caller wants J written."""
+    """How the caller wants J written.
+
+    Attributes:
+        plan: The kappa of every site.
+        lowering: How J is written, unless recorded.
+        target: Where the model will run.
+        demote_initializer_inputs: Take initializers off the graph inputs.
+        recorded: Kappa and lowering of every site as an earlier rewrite recorded them, which is done again; or None.
+    """
 
     plan: KappaPlan
     lowering: LoweringWish = "auto"
     target: Target = "portable"
     demote_initializer_inputs: bool = False
+    recorded: Mapping[str, SiteRecord] | None = None
 
 
 @dataclass

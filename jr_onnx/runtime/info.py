@@ -24,6 +24,7 @@ class RetrofitInfo(Record):
         library: Path of the op library that was registered, None without.
         library_problem: Why there is none, "" where it is registered or not needed.
         kappa_input: Name of the input that holds kappa, or None.
+        mismatch: Where the graph and its provenance disagree, "" where they do not; what runs is the graph.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.session/1"
@@ -34,3 +35,4 @@ class RetrofitInfo(Record):
     library: str | None = None
     library_problem: str = ""
     kappa_input: str | None = None
+    mismatch: str = ""

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import onnx
+
 from jr_onnx.errors import OpLibraryError, RefusalError
 from jr_onnx.provenance import Provenance
+from jr_onnx.rewrite.agreement import Agreement
 from jr_onnx.runtime import saved
 from jr_onnx.runtime.info import RetrofitInfo, Way
 from jr_onnx.runtime.markers import NotFollowedError
@@ -43,7 +46,8 @@ class Opening:
 
     Args:
         skeleton: The model; used up.
-        record: Its provenance; None for a model that calls the op library without being a retrofit.
+        agreement: What comparing its graph with its provenance found; without a provenance it is a model that calls
+            the op library without being a retrofit.
         options: The caller's session options, left as they are, or None.
         providers: As the session was given them.
         arguments: Further arguments of ONNX Runtime's session.
@@ -54,7 +58,7 @@ class Opening:
     def __init__(
         self,
         skeleton: Skeleton,
-        record: Provenance | None,
+        agreement: Agreement,
         options: Any,
         providers: Sequence[Any] | None,
         arguments: Mapping[str, Any],
@@ -63,12 +67,15 @@ class Opening:
         wants_library: bool = True,
     ) -> None:
         self._skeleton = skeleton
-        self._record = record
+        self._agreement = agreement
+        self._record = agreement.record
+        self._kappa_input = _kappa_input(skeleton.proto, agreement.record)
         self._options = options
         self._providers = _names(providers)
         self._arguments = arguments
         self._way = way
-        self._wants_library = wants_library
+        # The op library's kernels would run in place of the bodies of functions that the file brings.
+        self._wants_library = wants_library and not agreement.has_foreign_body
 
     def prepare(self) -> Prepared:
         """Choose the way and prepare it.
@@ -79,14 +86,17 @@ class Opening:
         """
         mark = saved.read_mark(self._skeleton.proto)
         if mark is not None:
+            self._warn("the optimised file")
             return self._saved(mark)
         if self._record is None:
+            self._warn("the model")
             options, info = self._plain_options()
             return Prepared(None, options, replace(info, mode="none", sites=0))
         if self._way == "plain":
+            self._warn("the retrofit")
             return self._plain("asked for")
         try:
-            return self._optimised(self._record)
+            return self._optimised()
         except NotFollowedError as error:
             return self.fall_back(error)
 
@@ -102,6 +112,11 @@ class Opening:
         )
         return prepared
 
+    def _warn(self, what: str) -> None:
+        """Say in the log where the graph and its provenance disagree; what runs is the graph."""
+        if not self._agreement:
+            _log.warning("%s runs as its graph stands, for %s", what, self._agreement.reason)
+
     def _plain(self, reason: str) -> Prepared:
         if self._way == "optimised":
             raise RefusalError(
@@ -112,7 +127,9 @@ class Opening:
         _log.info("the retrofit runs the plain way: %s", reason)
         return Prepared(None, options, replace(info, mode="plain", reason=reason))
 
-    def _optimised(self, record: Provenance) -> Prepared:
+    def _optimised(self) -> Prepared:
+        if not self._agreement:
+            raise NotFollowedError(f"its graph does not compute what its provenance says: {self._agreement.reason}")
         other = next((name for name in self._providers if name not in _ON_CPU), None)
         if other is not None:
             return self._plain(f"it is for the CPU only, and the session asks for {other}")
@@ -125,7 +142,7 @@ class Opening:
         options = copy_options(self._options)
         info = self._registered(options, "cpu")
         result = optimise(
-            self._skeleton, record, copy_options(self._options), has_library=info.library is not None,
+            self._skeleton, self._agreement, copy_options(self._options), has_library=info.library is not None,
             arguments=self._arguments,
         )  # fmt: skip
         options.graph_optimization_level = _levels().ORT_DISABLE_ALL
@@ -179,9 +196,22 @@ class Opening:
     def _info(self) -> RetrofitInfo:
         record = self._record
         if record is None:
-            return RetrofitInfo("none")
-        kappa_input = record.undo.inputs_added[0] if record.undo.inputs_added else None
-        return RetrofitInfo("plain", sites=len(record.sites), kappa_input=kappa_input)
+            return RetrofitInfo("none", mismatch=self._agreement.reason)
+        return RetrofitInfo(
+            "plain", sites=len(record.sites), kappa_input=self._kappa_input, mismatch=self._agreement.reason
+        )
+
+
+def _kappa_input(model: onnx.ModelProto, record: Provenance | None) -> str | None:
+    """Return the input that the provenance calls the kappa input, where it can be one: an optional float scalar."""
+    named = record.undo.inputs_added if record is not None else ()
+    defaults = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        tensor = value.type.tensor_type
+        is_scalar = tensor.elem_type == onnx.TensorProto.FLOAT and tensor.HasField("shape") and not tensor.shape.dim
+        if value.name in named and value.name in defaults and is_scalar:
+            return str(value.name)
+    return None
 
 
 def _names(providers: Sequence[Any] | None) -> tuple[str, ...]:

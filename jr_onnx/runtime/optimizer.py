@@ -21,10 +21,9 @@ from typing import Any
 
 import onnx
 
-from jr_onnx.errors import JrError, one_line
+from jr_onnx.errors import one_line
 from jr_onnx.modelfile.wire import Buffer
-from jr_onnx.provenance import Provenance
-from jr_onnx.rewrite.undo import undo
+from jr_onnx.rewrite.agreement import Agreement
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, harvest, plant
 from jr_onnx.runtime.skeleton import Feed, Skeleton, can_take_files, feed_of, has_entry
@@ -56,13 +55,14 @@ class Optimised:
 
 
 def optimise(
-    skeleton: Skeleton, record: Provenance, options: Any, *, has_library: bool, arguments: Mapping[str, Any]
+    skeleton: Skeleton, agreement: Agreement, options: Any, *, has_library: bool, arguments: Mapping[str, Any]
 ) -> Optimised:
     """Optimise a retrofit and put its jumps back in.
 
     Args:
         skeleton: The retrofit; its proto is used up.
-        record: Its provenance.
+        agreement: What comparing its graph with its provenance found: only where they agree are the jumps that are
+            written from the provenance those of the graph.
         options: Session options of the caller's making, used up.
         has_library: Whether the op library will be registered where the result is opened.
         arguments: Further arguments for ONNX Runtime's session.
@@ -70,16 +70,15 @@ def optimise(
     Raises:
         NotFollowedError: The result would not be sure to be right; the message says why.
     """
-    proto = skeleton.proto
+    proto, record = skeleton.proto, agreement.record
+    if record is None or agreement.original is None:
+        raise NotFollowedError(f"its graph does not compute what its provenance says: {agreement.reason}")
     for site in record.sites:
         if site.dtype != "float32":
             raise NotFollowedError(f"site {site.id} is {site.dtype}, and ONNX Runtime's CPU kernels fuse float32 only")
     about = _about(proto)
     source = kappa_source(proto, record, has_library=has_library)
-    try:
-        undo(proto)
-    except JrError as error:
-        raise NotFollowedError(f"the sites cannot be restored: {error}") from error
+    proto.CopyFrom(agreement.original)
     markers = plant(proto, record.sites)
     optimised, files = _run_optimiser(feed_of(skeleton), options, arguments)
     found = harvest(optimised, markers)

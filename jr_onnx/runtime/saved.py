@@ -19,6 +19,7 @@ from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
 from jr_onnx.modelfile import atomic_path, load, save
 from jr_onnx.modelfile.wire import Buffer, Payloads
 from jr_onnx.records import Record, dumps, loads
+from jr_onnx.rewrite.agreement import require_agreement
 from jr_onnx.rewrite.scopes import top_scopes, walk
 from jr_onnx.runtime.host import Host, this_host
 from jr_onnx.runtime.markers import NotFollowedError
@@ -102,7 +103,7 @@ def optimize(
 
     Raises:
         ModelError: The input is no usable model, or no retrofit.
-        RefusalError: The result would not be sure to be right.
+        RefusalError: The result would not be sure to be right, or the graph does not compute what its provenance says.
         OutputError: The output exists or cannot be written.
     """
     from jr_onnx.runtime.ops_library import library_path, status
@@ -117,14 +118,14 @@ def optimize(
         skeleton = _complain(path)
     if read_mark(skeleton.proto) is not None:
         raise RefusalError(f"{path} is optimised already", hint="Optimise the retrofit itself")
-    record = provenance.read(skeleton.proto)
-    if record is None:
+    agreement = require_agreement(skeleton.proto, str(path), skeleton.payloads)
+    if agreement.record is None:
         raise ModelError(f"{path} is no retrofit, so there are no jumps to place", hint="Run jr-onnx rewrite first")
     if use_library:
         library_path("cpu")
     has_library = status("cpu").loadable if use_library is None else use_library
     try:
-        result = optimise(skeleton, record, copy_options(options), has_library=has_library, arguments={})
+        result = optimise(skeleton, agreement, copy_options(options), has_library=has_library, arguments={})
     except NotFollowedError as error:
         raise RefusalError(f"{path} cannot be retrofitted after optimisation: {error}") from None
     mark = Mark(this_host(), result.jumps, needs_library=_calls_library(result.proto))

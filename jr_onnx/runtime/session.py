@@ -17,6 +17,7 @@ from typing import Any
 from jr_onnx import provenance
 from jr_onnx.errors import InputError, one_line, require
 from jr_onnx.kappa import RandomKappa
+from jr_onnx.rewrite.agreement import examine
 from jr_onnx.runtime import entropy
 from jr_onnx.runtime.binding import KappaBinding, bind_kappa
 from jr_onnx.runtime.info import RetrofitInfo, Way
@@ -139,7 +140,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             self.retrofit = RetrofitInfo("none")
             super().__init__(source, options, providers, provider_options, **arguments)
             return
-        opening = Opening(skeleton, record, options, providers, arguments, self._way, wants_library=self._wants_library)
+        agreement = examine(skeleton.proto, skeleton.payloads)
+        opening = Opening(
+            skeleton, agreement, options, providers, arguments, self._way, wants_library=self._wants_library
+        )
         prepared = opening.prepare()
         if prepared.feed is not None:
             try:

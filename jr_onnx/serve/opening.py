@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jr_onnx.deploy.model import ModelFacts, external_file, read_model
+from jr_onnx.deploy.model import ModelFacts, external_file, read_model, require_truth
 from jr_onnx.errors import JrError, ModelError
 from jr_onnx.serve.call import Face
 from jr_onnx.serve.faults import one_line
@@ -19,8 +19,10 @@ def read_checked(path: Path) -> ModelFacts:
 
     Raises:
         ModelError: It is no ONNX model, or keeps tensors outside its folder.
+        RefusalError: Its graph does not compute what its provenance says.
     """
     facts = read_model(path)
+    require_truth(facts, path)
     for location in facts.external:
         external_file(path.parent, location)
     return facts

@@ -15,6 +15,7 @@ from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ModelFile, assemble, check, from_proto, load, resolve
 from jr_onnx.modelfile.wire import join
 from jr_onnx.provenance import Provenance, sha256_file
+from jr_onnx.rewrite.agreement import examine
 from jr_onnx.rewrite.convert import convert
 from jr_onnx.rewrite.differences import differences
 from jr_onnx.rewrite.retrofit import Options, retrofit
@@ -75,9 +76,9 @@ def load_subject(
     restored = ModelFile(source.path, onnx.ModelProto(), source.payloads, "", 0)
     restored.proto.CopyFrom(source.proto)
     undo(restored.proto)
-    plan_failures = _plan_failures(record)
-    checks = [_plan_check(record, plan_failures)]
-    failures = list(plan_failures)
+    plan_failures, graph_failures = _plan_failures(record), _graph_failures(source)
+    checks = [_plan_check(record, plan_failures), _graph_check(record, graph_failures)]
+    failures = [*plan_failures, *graph_failures]
     truth, how = restored, "restored from the provenance"
     unconverted: ModelFile | None = None
     if original is None:
@@ -135,6 +136,18 @@ def _plan_failures(record: Provenance) -> list[Failure]:
 def _plan_check(record: Provenance, failures: list[Failure]) -> Check:
     verdict: Verdict = "failed" if failures else "passed"
     return Check("provenance", "the kappa of every site with the plan", len(record.sites), 0.0, None, 0, verdict)
+
+
+def _graph_failures(source: ModelFile) -> list[Failure]:
+    """Return where the graph is not what the provenance says it is."""
+    found = examine(source.proto, source.payloads).mismatches
+    return [Failure("provenance", item.site, "", "", "", item.message) for item in found]
+
+
+def _graph_check(record: Provenance, failures: list[Failure]) -> Check:
+    verdict: Verdict = "failed" if failures else "passed"
+    compared = "the graph with the recorded rewrite, done again"
+    return Check("provenance", compared, len(record.sites), 0.0, None, 0, verdict)
 
 
 def _content_digest(model: ModelFile) -> str:

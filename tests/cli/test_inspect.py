@@ -46,6 +46,52 @@ def test_a_retrofit_shows_its_kappa(jr, model: Path) -> None:
     assert "1 site retrofitted from net.onnx" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("words", "label", "how"),
+    [
+        (("--random", 0.1, 0.2), "U[0.1, 0.2]", "by jr_onnx.InferenceSession and jr-onnx serve, into the input 'jr_k"),
+        (("--random", 0.1, 0.2, "--random-source", "op"), "U[0.1, 0.2]", "once for the whole network"),
+        (("--random", 0.1, 0.2, "--random-per", "site"), "U[0.1, 0.2]", "for every site in every run, by the op lib"),
+        (("--random", 0.1, 0.2, "--random-source", "graph"), "U[0.1, 0.2]", "which is predictable"),
+        (("--kappa", 0.1, "--kappa-input", "k"), "input 'k', default 0.1", "jr-onnx restore undoes it"),
+    ],
+)
+def test_a_kappa_that_varies_is_shown_as_what_it_is(jr, model: Path, words: tuple, label: str, how: str) -> None:
+    rewriting = jr("rewrite", model, *words)
+    outcome = jr("inspect", model.with_name("net.jr.onnx"))
+    assert outcome.exit_code == 0
+    for table in (rewriting.out, outcome.out):
+        assert label in table
+        assert "0.15" not in table.splitlines()[1]
+    assert how in outcome.err
+    assert "no site" not in outcome.out
+    shown = json.loads(jr("inspect", model.with_name("net.jr.onnx"), "--json").out)["retrofit"]
+    assert shown["sites"][0]["kappa_label"] == label
+    assert shown["sites"][0]["kappa_range"] == ([0.1, 0.2] if label.startswith("U") else None)
+
+
+def test_an_optimised_file_is_not_said_to_be_restorable(jr, model: Path) -> None:
+    jr("rewrite", model, "--kappa", 0.5)
+    fast = model.with_name("fast.onnx")
+    assert jr("optimize", model.with_name("net.jr.onnx"), "-o", fast).exit_code == 0
+    outcome = jr("inspect", fast)
+    assert outcome.exit_code == 0
+    assert "nothing can be restored from it" in outcome.err
+    assert "undoes it" not in outcome.err
+    assert jr("restore", fast).exit_code == 2
+
+
+def test_the_sites_left_alone_stand_beside_the_retrofitted_ones(jr, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", [a], [b], name=n) for a, b, n in (("x", "h", "one"), ("h", "y", "two"))]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+    jr("rewrite", tmp_path / "net.onnx", "--kappa", 0.5, "--exclude", "one")
+    outcome = jr("inspect", tmp_path / "net.jr.onnx")
+    assert "1 site retrofitted" in outcome.err
+    assert "beside these: 1 site, 0 cannot" in outcome.err
+
+
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize("op_type", ["LeakyRelu", "PRelu"])
 def test_a_slope_of_zero_makes_a_relu(jr, tmp_path: Path, op_type: str, slope: float) -> None:

@@ -122,12 +122,12 @@ def test_missing_looping_and_irregular_data_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="is not an ONNX model"):
+    with pytest.raises(ModelError, match=r"is not an ONNX model|expected an ONNX model"):
         read_model(path)
 
 
 def test_a_missing_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot read the model"):
+    with pytest.raises(ModelError, match="does not exist"):
         read_model(tmp_path / "nowhere.onnx")
 
 

@@ -12,6 +12,7 @@ from onnx import helper
 from jr_onnx import provenance
 from jr_onnx.bench.models import wide_resnet
 from jr_onnx.rewrite import find_sites, rewrite
+from jr_onnx.rewrite.agreement import examine
 from jr_onnx.runtime.ops_library import register
 from jr_onnx.runtime.optimizer import optimise
 from jr_onnx.runtime.session import InferenceSession
@@ -38,7 +39,13 @@ class Observed:
         skeleton = read_skeleton(retrofit.SerializeToString())
         assert record is not None
         assert skeleton is not None
-        result = optimise(skeleton, record, options("ORT_ENABLE_ALL"), has_library=True, arguments={})
+        result = optimise(
+            skeleton,
+            examine(skeleton.proto, skeleton.payloads),
+            options("ORT_ENABLE_ALL"),
+            has_library=True,
+            arguments={},
+        )
         by_kappa = {np.float32(site.kappa): site.output for site in record.sites}
         self.names: dict[str, str] = {}
         for node in [node for node in result.proto.graph.node if node.op_type == "JumpRelu"]:

@@ -370,7 +370,7 @@ def test_an_edited_retrofit_runs_the_plain_way() -> None:
             node.input[index] = name.replace("Relu_1", "renamed")
     session = InferenceSession(model.SerializeToString(), options(), CPU)
     assert session.retrofit.mode == "plain"
-    assert "the sites cannot be restored" in session.retrofit.reason
+    assert "is not where the rewrite left it" in session.retrofit.reason
 
 
 def test_a_wrong_wish_is_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from jr_onnx.errors import DataError, ModelError, VerificationError
+from jr_onnx.errors import DataError, ModelError, RefusalError, VerificationError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import rewrite
@@ -53,9 +53,9 @@ def test_a_wrong_kappa_in_the_file_is_caught() -> None:
     for node in retrofit.graph.node:
         if node.op_type == "ThresholdedRelu":
             node.attribute[0].f = 0.8
-    # The provenance still says 0.5, which is what the module believes.
-    report = check_parity(load(mlp()), retrofit, _X, raise_on_failure=False)
-    assert [item.passed for item in report.comparisons] == [True, False]
+    # The provenance still says 0.5, which the module would believe.
+    with pytest.raises(RefusalError, match=r"the graph holds .*alpha=0\.80.* by the provenance it is .*alpha=0\.5"):
+        check_parity(load(mlp()), retrofit, _X, raise_on_failure=False)
 
 
 def test_samples_at_the_jump_are_explained_not_failed() -> None:

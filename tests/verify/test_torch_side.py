@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone uses
 from torch import Tensor, nn
 
-from jr_onnx.errors import InputError, VerificationError
+from jr_onnx.errors import InputError, RefusalError, VerificationError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import find_sites, rewrite
@@ -157,7 +157,7 @@ def test_wrong_kappa_in_the_file_is_caught(spec: str, exported: Path, tmp_path: 
             break
     path = tmp_path / "tampered.onnx"
     onnx.save(proto, str(path))
-    with pytest.raises(VerificationError, match=r"\(retrofit\)"):
+    with pytest.raises(RefusalError, match="does not compute what its provenance says"):
         verify_torch(spec, None, path)
 
 

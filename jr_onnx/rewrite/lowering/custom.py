@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import onnx
 from onnx import AttributeProto, helper
@@ -23,7 +24,7 @@ from onnx import AttributeProto, helper
 from jr_onnx.rewrite.dtypes import ELEMENT_TYPES
 from jr_onnx.rewrite.lowering.base import Jump, Names, allows
 from jr_onnx.rewrite.lowering.where import where_allowed
-from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, OP_VERSION
+from jr_onnx.semantics import DRAW_OP_TYPE, FLOAT_DTYPES, OP_DOMAIN, OP_TYPE, OP_VERSION
 
 MINIMUM_IR = 8
 _CAST_LIKE_SINCE = 15
@@ -157,6 +158,27 @@ def draw_function(opset: int) -> onnx.FunctionProto:
         "Draws kappa with RandomUniform, which is predictable; register the jr_onnx op library instead."
     )
     return function
+
+
+def is_own_body(function: onnx.FunctionProto) -> bool:
+    """Tell whether a function JumpRelu or DrawKappa is one that this module writes, its doc string aside."""
+    opset = next((int(item.version) for item in function.opset_import if item.domain == ""), 0)
+    found = _without_words(function)
+    if function.name == DRAW_OP_TYPE:
+        return _without_words(draw_function(opset)) == found
+    for dtype, capped, target in product(FLOAT_DTYPES, (False, True), ("portable", "cuda")):
+        for runtime, draws in ((False, False), (True, False), (False, True)):
+            needs = Needs(frozenset({dtype}), capped, runtime, draws, target)
+            if _without_words(jump_function(needs, opset)) == found:
+                return True
+    return False
+
+
+def _without_words(function: onnx.FunctionProto) -> bytes:
+    copy = onnx.FunctionProto()
+    copy.CopyFrom(function)
+    copy.doc_string = ""
+    return bytes(copy.SerializeToString(deterministic=True))
 
 
 def opset_import() -> onnx.OperatorSetIdProto:
