@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 RUNTIME ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 EXTRAS := $(RUNTIME),attack,report,serve,dev
 # Tests run side by side; one thread each keeps them from fighting over the cores.
-TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+TEST_ENV := ORT_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: demo test lint types fast slow cuda bench install clean

@@ -1,11 +1,16 @@
 """jr-onnx: retrofit JumpReLU into exported ONNX classifiers, and know what it buys.
 
 The public names are imported on first use, so that `import jr_onnx` costs nothing.
+
+ONNX Runtime's builds for Linux (from 1.29 on) send usage data and keep a device id under the user's cache, unless
+ORT_DISABLE_TELEMETRY is set when it is imported. It is set here, for this process and those that it starts; with
+ORT_DISABLE_TELEMETRY=0 in the environment it stays as it is, and the data is sent.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from jr_onnx._version import __version__
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
     from jr_onnx.runtime.session import InferenceSession
     from jr_onnx.semantics import jump_relu
     from jr_onnx.verify import verify
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _PUBLIC = {
     "InferenceSession": "jr_onnx.runtime.session",
