@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 import traceback
@@ -15,6 +14,7 @@ import click
 from jr_onnx._version import __version__
 from jr_onnx.errors import JrError
 
+_OUTPUT_EXIT = 74  # as sysexits.h calls an error of input or output
 # Command -> module, and the line that `jr-onnx --help` shows without importing that module.
 COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("jr_onnx.cli.inspect", "List every ReLU of a model, and what cannot be rewritten and why."),
@@ -71,10 +71,14 @@ def app(ctx: click.Context, debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
-    # A file's name may hold bytes that are no text; they are shown as escapes, in JSON too, and never end a command.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(run(arguments))
+    from jr_onnx.cli.streams import output_failure, protect_standard_streams
+
+    protect_standard_streams()
+    code = run(arguments)
+    failure = output_failure()
+    if failure is not None and code == 0:
+        code = _fail(f"the output cannot be written: {failure.strerror or failure}", _OUTPUT_EXIT, debug=False)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -99,7 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("out of memory", 71, debug=debug)
     except OSError as error:
-        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 74, debug=debug)
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", _OUTPUT_EXIT, debug=debug)
     except Exception as error:  # noqa: BLE001 - the last resort: a defect still gets one line
         text = f"internal error: {type(error).__name__}: {error}. Run again with --debug and report it"
         return _fail(text, 70, debug=debug)

@@ -116,10 +116,10 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
             self._say(f"{signal.Signals(sig).name} again: {self._accepted() - self._answered()} requests are given up")
             sys.stderr.flush()
             os._exit(_SIGNAL_EXIT + sig)  # a run cannot be interrupted, and Python would wait for its thread
+        self._stopping = asyncio.create_task(self._drain())
         self._say(
             f"{signal.Signals(sig).name}: finishing what was accepted, at most {self._options.limits.drain_s:g} s"
         )
-        self._stopping = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
         """Say "not ready" first, so that balancers look elsewhere; then close the doors and finish."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -198,3 +201,56 @@ def test_a_model_is_unloaded_and_loaded_while_others_are_asked(models: dict[str,
         wished = {"parameters": {"config": "{}"}}
         assert client.ask("POST", "/v2/repository/models/slow/load", wished).status == 400
         client.close()
+
+
+@pytest.mark.parametrize("how", ["gone", "full", "stalled", "closed"])
+def test_sigterm_drains_whatever_becomes_of_the_log(models: dict[str, Path], how: str) -> None:
+    """Nobody reads stderr, its disk is full, its reader has stopped reading, or it was never open."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, *jr_onnx(models["fixed"], "--http-port", str(port), "--no-grpc")]
+    reading, writing = os.pipe()
+    if how == "full":
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    elif how == "stalled":
+        os.set_blocking(writing, False)
+        while True:
+            try:
+                os.write(writing, b"x")
+            except BlockingIOError:
+                break
+        os.set_blocking(writing, True)
+    elif how == "closed":
+        words = ["sh", "-c", 'exec "$@" 2>&-', "sh", *words]
+    process = subprocess.Popen(words, cwd=ROOT, stderr=writing)
+    try:
+        if how == "gone":
+            os.close(reading)
+        _until_ready(port, process)
+        assert status(port, "fixed", GOOD) == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        for descriptor in (reading, writing):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def _until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            client.request("GET", "/v2/health/ready")
+            if client.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.1)
+        finally:
+            client.close()
+    raise AssertionError("the server did not become ready")
