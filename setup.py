@@ -36,11 +36,12 @@ HOST_SOURCES = (
     "cpu_kernel.cc",
     "jump_relu_op.cc",
     "jump_relu_cpu.cc",
+    "bias_jump_relu.cc",
     "draw_kappa.cc",
     "register.cc",
 )
 CUDA_HOST_SOURCES = ("jump_relu_cuda.cc",)
-CUDA_SOURCES = ("cuda_kernel.cu", "cuda_draw.cu")
+CUDA_SOURCES = ("cuda_kernel.cu", "cuda_draw.cu", "bias_kernel.cu")
 CXX_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wextra")
 CUDA_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 # T4, A100, A10, L4, H100 and H200, B200, RTX 50; newer ones compile the PTX when they load it.
@@ -143,7 +144,9 @@ def build_cuda(output: Path, folder: Path) -> str:
     for source in CUDA_SOURCES:
         objects.append(str(folder / f"{source}.o"))
         architectures = architecture_flags(nvcc)
-        run([nvcc, *compiler, *CUDA_FLAGS, *architectures, "-c", str(OPS / source), "-o", objects[-1]])
+        run(
+            [nvcc, *compiler, *CUDA_FLAGS, "--threads", "0", *architectures, "-c", str(OPS / source), "-o", objects[-1]]
+        )
     linker = [word for flag in linker_flags() for word in ("-Xlinker", flag)]
     run([nvcc, *compiler, "-shared", "-cudart", "static", *linker, *objects, "-o", str(output)])
     return version

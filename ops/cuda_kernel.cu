@@ -1,29 +1,21 @@
 #include "cuda_kernel.h"
 
 #include "cuda_launch.h"
+#include "cuda_vectors.h"
 
 namespace jr {
 namespace {
 
-constexpr unsigned kThreads = 256;
-constexpr unsigned kVectorsPerThread = 4;       // four 16-byte loads in flight hide the latency of memory
-constexpr std::uint64_t kManyBlocks = 512;      // fewer leave processors idle: GPUs have up to some 150 of them
-constexpr std::uint64_t kMaxBlocks = 1u << 30;  // below the limit of the grid; beyond it a block loops
-
-template <class Bits>
-union Vector {
-  int4 whole;
-  Bits element[sizeof(int4) / sizeof(Bits)];
-};
+constexpr unsigned kVectorsPerThread = 4;   // four 16-byte loads in flight hide the latency of memory
+constexpr std::uint64_t kManyBlocks = 512;  // fewer leave processors idle: GPUs have up to some 150 of them
 
 template <bool kHasCap, class Bits, class Ready>
 __device__ __forceinline__ int4 apply(int4 value, const Ready& ready) {
-  Vector<Bits> vector;
+  constexpr int kWidth = sizeof(int4) / sizeof(Bits);
+  Elements<Bits, kWidth> vector;
   vector.whole = value;
 #pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(int4) / sizeof(Bits)); ++i) {
-    vector.element[i] = ready.template apply<kHasCap>(vector.element[i]);
-  }
+  for (int i = 0; i < kWidth; ++i) vector.element[i] = ready.template apply<kHasCap>(vector.element[i]);
   return vector.whole;
 }
 
@@ -63,13 +55,6 @@ __global__ void __launch_bounds__(kThreads) scalar_pass(const Bits* in, Bits* ou
   for (std::uint64_t i = std::uint64_t{blockIdx.x} * kThreads + threadIdx.x; i < count; i += step) {
     out[i] = ready.template apply<kHasCap>(in[i]);
   }
-}
-
-bool is_aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % sizeof(int4) == 0; }
-
-unsigned blocks_for(std::uint64_t items, std::uint64_t per_block) {
-  const std::uint64_t blocks = (items + per_block - 1) / per_block;
-  return static_cast<unsigned>(blocks == 0 ? 1 : blocks < kMaxBlocks ? blocks : kMaxBlocks);
 }
 
 // Large tensors: four vectors a thread, for bandwidth. Small ones: one, so that every processor gets a block.

@@ -10,6 +10,7 @@ namespace jr {
 // Constants that are known when the pass is queued.
 template <class E>
 struct FixedJump {
+  using Element = E;
   using Bits = typename E::Bits;
   Jump<Bits> jump;
 
@@ -25,6 +26,7 @@ struct FixedJump {
 // negative, infinite, NaN or too large for the element type makes every result NaN.
 template <class E>
 struct KappaInMemory {
+  using Element = E;
   using Bits = typename E::Bits;
   const float* kappa;
   Bits cap;

@@ -10,16 +10,9 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
-#ifdef __CUDACC__
-#define JR_HOST_DEVICE __host__ __device__ __forceinline__
-#elif defined(__GNUC__)
-#define JR_HOST_DEVICE inline __attribute__((always_inline))
-#else
-#define JR_HOST_DEVICE inline
-#endif
+#include "element.h"
 
 namespace jr {
 
@@ -48,63 +41,5 @@ JR_HOST_DEVICE Bits jump_relu(Bits z, const Jump<Bits>& jump) {
   const Bits kept = moved > jump.limit ? Bits{0} : z;
   return kHasCap && kept > jump.cap ? jump.cap : kept;
 }
-
-// Element types: the bits they are computed on, +inf, a NaN, and the rounding (to nearest, ties to even) of a float >= 0.
-struct Float32 {
-  using Bits = std::int32_t;
-  static constexpr Bits kInfinity = 0x7F800000;
-  static constexpr Bits kNan = 0x7FC00000;
-  static constexpr const char* kName = "float";
-  JR_HOST_DEVICE static Bits round(float value) {
-    Bits bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-  }
-};
-
-struct Float64 {
-  using Bits = std::int64_t;
-  static constexpr Bits kInfinity = 0x7FF0000000000000;
-  static constexpr Bits kNan = 0x7FF8000000000000;
-  static constexpr const char* kName = "double";
-  JR_HOST_DEVICE static Bits round(float value) {
-    const double wide = value;
-    Bits bits;
-    std::memcpy(&bits, &wide, sizeof bits);
-    return bits;
-  }
-};
-
-struct Float16 {
-  using Bits = std::int16_t;
-  static constexpr Bits kInfinity = 0x7C00;
-  static constexpr Bits kNan = 0x7E00;
-  static constexpr const char* kName = "float16";
-  JR_HOST_DEVICE static Bits round(float value) {
-    const auto bits = static_cast<std::uint32_t>(Float32::round(value));
-    const std::uint32_t exponent = bits >> 23;
-    if (exponent < 102) return 0;  // below half of the smallest subnormal
-    if (exponent < 113) {          // subnormal: a whole number of 2^-24
-      const std::uint32_t mantissa = (bits & 0x7FFFFFu) | 0x800000u;
-      const std::uint32_t shift = 126 - exponent;
-      const std::uint32_t odd = (mantissa >> shift) & 1u;
-      return static_cast<Bits>((mantissa + ((1u << (shift - 1)) - 1u) + odd) >> shift);
-    }
-    const std::uint32_t rounded = (bits + 0xFFFu + ((bits >> 13) & 1u)) >> 13;
-    const std::uint32_t biased = rounded - (112u << 10);
-    return biased >= 0x7C00u ? kInfinity : static_cast<Bits>(biased);
-  }
-};
-
-struct Bfloat16 {
-  using Bits = std::int16_t;
-  static constexpr Bits kInfinity = 0x7F80;
-  static constexpr Bits kNan = 0x7FC0;
-  static constexpr const char* kName = "bfloat16";
-  JR_HOST_DEVICE static Bits round(float value) {
-    const auto bits = static_cast<std::uint32_t>(Float32::round(value));
-    return static_cast<Bits>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
-  }
-};
 
 }  // namespace jr

@@ -1,9 +1,10 @@
-// JumpRelu and DrawKappa for the CUDA provider.
+// JumpRelu, BiasJumpRelu and DrawKappa for the CUDA provider.
 //
 // Nothing here waits for the device or bakes a changing kappa into a launch, so sessions with `enable_cuda_graph` capture
 // every form: a replay reads the kappa that lies in device memory then, or draws a new one.
 #include "jump_relu_cuda.h"
 
+#include "bias_jump_relu.h"
 #include "cuda_draw.h"
 #include "cuda_kernel.h"
 #include "draw_kappa.h"
@@ -16,52 +17,86 @@ ort::Status* cuda_status(const ort::Api* api, const std::string& node, const cha
   return error == nullptr ? nullptr : fail(api, ort::kFail, node + ": CUDA says: " + error);
 }
 
-template <class E, ort::ElementType kType>
-class CudaKernel : public JumpReluKernel<E> {
+// What both operators share: where kappa of a run lies on the device, and the launch with it. `Base` is a kernel without its
+// pass.
+template <class Base, class E>
+class CudaBase : public Base {
  public:
   using Bits = typename E::Bits;
-  static constexpr ort::ElementType kElementType = kType;
 
-  explicit CudaKernel(const Runtime& runtime) : JumpReluKernel<E>(runtime) {}
+  explicit CudaBase(const Runtime& runtime) : Base(runtime) {}
 
   const ort::Api* api() const { return this->runtime().api; }
 
   ort::Status* initialize(const ort::KernelInfo* info) {
-    ort::Status* status = JumpReluKernel<E>::initialize(info);
+    ort::Status* status = Base::initialize(info);
     if (status != nullptr || !this->attributes().has_range) return status;
     return cuda_status(api(), this->node(), draw_.open());
   }
 
-  ort::Status* compute(ort::KernelContext* context) const {
-    Buffers buffers;
-    ort::Status* status = open_buffers(this->runtime(), context, &buffers);
-    if (status != nullptr || buffers.count == 0) return status;
+ protected:
+  // Calls `launch(stream, site)`, which returns null or an error, with kappa as a constant or in memory.
+  template <class Launch>
+  ort::Status* with_kappa(ort::KernelContext* context, const Launch& launch) const {
     void* stream = nullptr;
-    status = api()->KernelContext_GetGPUComputeStream(context, &stream);
+    ort::Status* status = api()->KernelContext_GetGPUComputeStream(context, &stream);
     const float* kappa = nullptr;
     if (status == nullptr) status = kappa_of_run(context, stream, &kappa);
     if (status != nullptr) return status;
-    if (kappa == nullptr) return launch(stream, buffers, FixedJump<E>{this->fixed()});
-    return launch(stream, buffers, KappaInMemory<E>{kappa, this->fixed().cap});
+    const char* error = kappa == nullptr ? launch(stream, FixedJump<E>{this->fixed()})
+                                         : launch(stream, KappaInMemory<E>{kappa, this->fixed().cap});
+    return cuda_status(api(), this->node(), error);
   }
 
  private:
   // Where kappa lies on the device; null where it is fixed.
   ort::Status* kappa_of_run(const ort::KernelContext* context, void* stream, const float** out) const {
-    if (this->has_kappa_input()) return find_kappa_input(this->runtime(), context, this->node(), out);
+    if (this->has_kappa_input()) return this->find_kappa(context, out);
     const JumpAttributes& attributes = this->attributes();
     if (!attributes.has_range) return nullptr;
     return cuda_status(api(), this->node(), draw_.launch(stream, attributes.low, attributes.high, out));
   }
 
-  template <class Site>
-  ort::Status* launch(void* stream, const Buffers& buffers, const Site& site) const {
-    const char* error = launch_pass(stream, static_cast<const Bits*>(buffers.in), static_cast<Bits*>(buffers.out),
-                                    buffers.count, site, this->has_cap());
-    return cuda_status(api(), this->node(), error);
-  }
-
   DeviceDraw draw_;
+};
+
+template <class E, ort::ElementType kType>
+class CudaKernel : public CudaBase<JumpReluKernel<E>, E> {
+ public:
+  using Bits = typename E::Bits;
+  static constexpr ort::ElementType kElementType = kType;
+
+  explicit CudaKernel(const Runtime& runtime) : CudaBase<JumpReluKernel<E>, E>(runtime) {}
+
+  ort::Status* compute(ort::KernelContext* context) const {
+    Buffers buffers;
+    ort::Status* status = open_buffers(this->runtime(), context, &buffers);
+    if (status != nullptr || buffers.count == 0) return status;
+    return this->with_kappa(context, [&](void* stream, const auto& site) {
+      return launch_pass(stream, static_cast<const Bits*>(buffers.in), static_cast<Bits*>(buffers.out), buffers.count,
+                         site, this->has_cap());
+    });
+  }
+};
+
+template <class E, ort::ElementType kType>
+class CudaBiasKernel : public CudaBase<BiasJumpReluKernel<E>, E> {
+ public:
+  using Bits = typename E::Bits;
+  static constexpr ort::ElementType kElementType = kType;
+
+  explicit CudaBiasKernel(const Runtime& runtime) : CudaBase<BiasJumpReluKernel<E>, E>(runtime) {}
+
+  ort::Status* compute(ort::KernelContext* context) const {
+    BiasOperands operands;
+    ort::Status* status = this->open(context, &operands);
+    if (status != nullptr || operands.shape.count == 0) return status;
+    return this->with_kappa(context, [&](void* stream, const auto& site) {
+      return launch_bias_pass(stream, static_cast<const Bits*>(operands.buffers.in),
+                              static_cast<const Bits*>(operands.bias), static_cast<const Bits*>(operands.residual),
+                              static_cast<Bits*>(operands.buffers.out), operands.shape, site);
+    });
+  }
 };
 
 class CudaDrawKappa : public DrawKappaKernel {
@@ -92,9 +127,13 @@ constexpr const char* kProvider = "CUDAExecutionProvider";
 
 void add_cuda_entries(const Runtime& runtime, std::vector<OpEntry>* out) {
   out->push_back(jump_relu_entry<CudaKernel<Float32, ort::kFloat>>(runtime, kProvider));
+  out->push_back(bias_jump_relu_entry<CudaBiasKernel<Float32, ort::kFloat>>(runtime, kProvider));
   out->push_back(jump_relu_entry<CudaKernel<Float64, ort::kDouble>>(runtime, kProvider));
+  out->push_back(bias_jump_relu_entry<CudaBiasKernel<Float64, ort::kDouble>>(runtime, kProvider));
   out->push_back(jump_relu_entry<CudaKernel<Float16, ort::kFloat16>>(runtime, kProvider));
+  out->push_back(bias_jump_relu_entry<CudaBiasKernel<Float16, ort::kFloat16>>(runtime, kProvider));
   out->push_back(jump_relu_entry<CudaKernel<Bfloat16, ort::kBfloat16>>(runtime, kProvider));
+  out->push_back(bias_jump_relu_entry<CudaBiasKernel<Bfloat16, ort::kBfloat16>>(runtime, kProvider));
   out->push_back(draw_kappa_entry<CudaDrawKappa>(runtime, kProvider));
 }
 

@@ -5,11 +5,6 @@
 namespace jr {
 namespace {
 
-struct Shape {
-  const std::int64_t* dims = nullptr;
-  std::size_t rank = 0;
-};
-
 // Copies the shape into `storage`: what a runtime older than kShapeReferenceApi offers.
 ort::Status* copy_shape(const ort::Api* api, const ort::Value* value, std::vector<std::int64_t>* storage) {
   ort::TensorTypeAndShapeInfo* info = nullptr;
@@ -36,12 +31,6 @@ ort::Status* read_shape(const Runtime& runtime, const ort::Value* value, std::ve
   return status;
 }
 
-std::size_t element_count(const Shape& shape) {
-  std::size_t count = 1;
-  for (std::size_t i = 0; i < shape.rank; ++i) count *= static_cast<std::size_t>(shape.dims[i]);
-  return count;
-}
-
 ort::Status* data_of(const Runtime& runtime, const ort::Value* value, void** out) {
   // The C interface has one accessor, for mutable data; the input is only read through it.
   return runtime.api->GetTensorMutableData(const_cast<ort::Value*>(value), out);
@@ -50,42 +39,54 @@ ort::Status* data_of(const Runtime& runtime, const ort::Value* value, void** out
 }  // namespace
 
 ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, Buffers* out) {
-  const ort::Api* api = runtime.api;
-  const ort::Value* input = nullptr;
-  ort::Value* output = nullptr;
-  void* in = nullptr;
   std::vector<std::int64_t> storage;
   Shape shape;
-  ort::Status* status = api->KernelContext_GetInput(context, 0, &input);
-  if (status == nullptr) status = read_shape(runtime, input, &storage, &shape);
-  if (status == nullptr) status = api->KernelContext_GetOutput(context, 0, shape.dims, shape.rank, &output);
-  if (status == nullptr) status = data_of(runtime, input, &in);
-  if (status == nullptr) status = data_of(runtime, output, &out->out);
-  if (status != nullptr) return status;
-  out->in = in;
-  out->count = element_count(shape);
-  return nullptr;
+  ort::Status* status = find_input(runtime, context, 0, &storage, &shape, &out->in);
+  return status != nullptr ? status : open_output(runtime, context, shape, out);
 }
 
-ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, const std::string& node,
-                              const float** out) {
+ort::Status* open_output(const Runtime& runtime, ort::KernelContext* context, const Shape& shape, Buffers* out) {
+  ort::Value* output = nullptr;
+  ort::Status* status = runtime.api->KernelContext_GetOutput(context, 0, shape.dims, shape.rank, &output);
+  if (status == nullptr) status = data_of(runtime, output, &out->out);
+  out->count = element_count(shape);
+  return status;
+}
+
+std::size_t element_count(const Shape& shape) {
+  std::size_t count = 1;
+  for (std::size_t i = 0; i < shape.rank; ++i) count *= static_cast<std::size_t>(shape.dims[i]);
+  return count;
+}
+
+ort::Status* find_input(const Runtime& runtime, const ort::KernelContext* context, std::size_t index,
+                        std::vector<std::int64_t>* storage, Shape* shape, const void** data) {
+  *data = nullptr;
   const ort::Value* value = nullptr;
+  ort::Status* status = runtime.api->KernelContext_GetInput(context, index, &value);
+  if (status != nullptr || value == nullptr) return status;
+  status = read_shape(runtime, value, storage, shape);
+  void* found = nullptr;
+  if (status == nullptr) status = data_of(runtime, value, &found);
+  *data = found;
+  return status;
+}
+
+ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, std::size_t index,
+                              const std::string& node, const float** out) {
   std::vector<std::int64_t> storage;
   Shape shape;
-  ort::Status* status = runtime.api->KernelContext_GetInput(context, 1, &value);
+  const void* data = nullptr;
+  ort::Status* status = find_input(runtime, context, index, &storage, &shape, &data);
   if (status != nullptr) return status;
-  if (value == nullptr) return fail(runtime.api, ort::kInvalidArgument, node + ": the kappa input has no value");
-  status = read_shape(runtime, value, &storage, &shape);
-  if (status != nullptr) return status;
+  if (data == nullptr) return fail(runtime.api, ort::kInvalidArgument, node + ": the kappa input has no value");
   const std::size_t count = element_count(shape);
   if (count != 1) {
     return fail(runtime.api, ort::kInvalidArgument,
                 node + ": the kappa input has " + std::to_string(count) + " elements, expected one float");
   }
-  void* data = nullptr;
-  status = data_of(runtime, value, &data);
   *out = static_cast<const float*>(data);
-  return status;
+  return nullptr;
 }
 
 bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t index) {

@@ -25,12 +25,28 @@ struct Buffers {
   std::size_t count = 0;
 };
 
+// A tensor's shape; `dims` may point into storage that came along.
+struct Shape {
+  const std::int64_t* dims = nullptr;
+  std::size_t rank = 0;
+};
+
+std::size_t element_count(const Shape& shape);
+
+// Finds an input's data, in the memory of the node's provider, and its shape. `*data` is null where the optional input is
+// not there.
+ort::Status* find_input(const Runtime& runtime, const ort::KernelContext* context, std::size_t index,
+                        std::vector<std::int64_t>* storage, Shape* shape, const void** data);
+
+// Opens output 0 with a shape.
+ort::Status* open_output(const Runtime& runtime, ort::KernelContext* context, const Shape& shape, Buffers* out);
+
 // Opens input 0 and output 0 of the same shape.
 ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, Buffers* out);
 
-// Finds the float at input 1, in the memory of the node's provider.
-ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, const std::string& node,
-                              const float** out);
+// Finds the one float of the kappa input, in the memory of the node's provider.
+ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, std::size_t index,
+                              const std::string& node, const float** out);
 
 // Whether the node has an input of this index; an omitted optional input has an empty name.
 bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t index);
@@ -41,13 +57,14 @@ class JumpReluKernel {
   using Element = E;
   using Bits = typename E::Bits;
 
-  explicit JumpReluKernel(const Runtime& runtime) : runtime_(runtime) {}
+  explicit JumpReluKernel(const Runtime& runtime, const char* op_type = "JumpRelu", std::size_t kappa_index = 1)
+      : runtime_(runtime), op_type_(op_type), kappa_index_(kappa_index) {}
 
   // Reads the attributes; an error names the node.
   ort::Status* initialize(const ort::KernelInfo* info) {
     const ort::Api* api = runtime_.api;
-    node_ = describe_node(api, info, "JumpRelu");
-    has_kappa_input_ = has_input(api, info, 1);
+    node_ = describe_node(api, info, op_type_);
+    has_kappa_input_ = has_input(api, info, kappa_index_);
     std::string wrong = read_attributes(api, info, has_kappa_input_, &attributes_);
     if (wrong.empty() && attributes_.has_range) wrong = complain_about_overflow(attributes_.high, "kappa_high");
     if (wrong.empty() && attributes_.has_kappa) wrong = complain_about_overflow(attributes_.kappa, "kappa");
@@ -64,13 +81,17 @@ class JumpReluKernel {
   const Runtime& runtime() const { return runtime_; }
   const std::string& node() const { return node_; }
 
+  ort::Status* find_kappa(const ort::KernelContext* context, const float** out) const {
+    return find_kappa_input(runtime_, context, kappa_index_, node_, out);
+  }
+
   // The constants of this run: fixed, read from the second input, or drawn; for providers in CPU memory.
   ort::Status* jump_of_run(const ort::KernelContext* context, Jump<Bits>* out) const {
     *out = fixed_;
     float kappa = 0;
     if (has_kappa_input_) {
       const float* input = nullptr;
-      ort::Status* status = find_kappa_input(runtime_, context, node_, &input);
+      ort::Status* status = find_kappa(context, &input);
       if (status != nullptr) return status;
       kappa = *input;
       std::string wrong = complain_about_kappa(kappa, "the kappa input");
@@ -98,6 +119,8 @@ class JumpReluKernel {
   }
 
   const Runtime& runtime_;
+  const char* op_type_;
+  std::size_t kappa_index_;
   std::string node_;
   JumpAttributes attributes_;
   bool has_kappa_input_ = false;

@@ -62,7 +62,8 @@ struct Api {
   Status* (*GetTensorTypeAndShape)(const Value* value, TensorTypeAndShapeInfo** out);  // 65
   void* reserved_66[19];
   Status* (*KernelInfoGetAttribute_float)(const KernelInfo* info, const char* name, float* out);  // 85
-  void* reserved_86[4];
+  Status* (*KernelInfoGetAttribute_int64)(const KernelInfo* info, const char* name, std::int64_t* out);  // 86
+  void* reserved_87[3];
   Status* (*KernelContext_GetInput)(const KernelContext* context, std::size_t index, const Value** out);  // 90
   Status* (*KernelContext_GetOutput)(KernelContext* context, std::size_t index, const std::int64_t* dims,
                                      std::size_t count, Value** out);  // 91
@@ -146,6 +147,7 @@ JR_SLOT(GetDimensions, 62);
 JR_SLOT(GetSymbolicDimensions, 63);
 JR_SLOT(GetTensorTypeAndShape, 65);
 JR_SLOT(KernelInfoGetAttribute_float, 85);
+JR_SLOT(KernelInfoGetAttribute_int64, 86);
 JR_SLOT(KernelContext_GetInput, 90);
 JR_SLOT(KernelContext_GetOutput, 91);
 JR_SLOT(ReleaseStatus, 93);

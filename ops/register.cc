@@ -3,6 +3,7 @@
 #include <mutex>
 #include <vector>
 
+#include "bias_jump_relu.h"
 #include "draw_kappa.h"
 #include "jump_relu_cpu.h"
 #include "runtime.h"
@@ -23,6 +24,7 @@ struct Registration {
 ort::Status* build(Registration* registration) {
   const ort::Api* api = registration->runtime.api;
   add_cpu_entries(registration->runtime, &registration->entries);
+  add_cpu_bias_entries(registration->runtime, &registration->entries);
 #ifdef JR_WITH_CUDA
   add_cuda_entries(registration->runtime, &registration->entries);
 #endif

@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 OPS = ROOT / "ops"
 HERE = Path(__file__).resolve().parent
 Compile = Callable[..., Path]
+# The CUDA kernels as g++ compiles them for the CPU.
+EMULATED_FLAGS = (f"-I{HERE / 'emulated_cuda'}", "-Wno-unknown-pragmas", "-x", "c++")
+EMULATED_SOURCES = ("cuda_kernel.cu", "cuda_draw.cu", "bias_kernel.cu", "kappa.cc")
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +91,32 @@ def cpu_library(cxx: list[str]) -> Path:
     newest = max(source.stat().st_mtime for source in OPS.iterdir())
     assert path.stat().st_mtime >= newest - 1, "the op library is older than ops/: run pip install -e . again"
     return path
+
+
+@pytest.fixture(scope="session")
+def kernels(compile_cxx: Any) -> ctypes.CDLL:
+    sources = ("emulated_cuda/kernel_probe.cc", *EMULATED_SOURCES)
+    library = ctypes.CDLL(str(compile_cxx("libkernels.so", sources, "-O2", "-shared", "-fPIC", *EMULATED_FLAGS)))
+    library.jr_onnx_test_pass.restype = ctypes.c_char_p
+    library.jr_onnx_test_pass.argtypes = [
+        ctypes.c_int, ctypes.c_bool, ctypes.c_bool, ctypes.POINTER(ctypes.c_float), ctypes.c_float,
+        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64,
+    ]  # fmt: skip
+    library.jr_onnx_test_draw.restype = ctypes.c_char_p
+    library.jr_onnx_test_draw.argtypes = [ctypes.c_float, ctypes.c_float, ctypes.c_void_p, ctypes.c_uint]
+    library.jr_onnx_test_bias_pass.restype = ctypes.c_char_p
+    library.jr_onnx_test_bias_pass.argtypes = [
+        *library.jr_onnx_test_pass.argtypes[:5], *4 * [ctypes.c_void_p], *3 * [ctypes.c_uint64],
+    ]  # fmt: skip
+    return library
+
+
+@pytest.fixture(params=[(False, 0), (True, 1), (False, 3)], ids=["as launched", "one block, backwards", "three blocks"])
+def order(kernels: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The order of threads and the size of the grid, which must not matter."""
+    kernels.jr_onnx_test_order(*request.param)
+    yield
+    kernels.jr_onnx_test_order(False, 0)
 
 
 MakeSession = Callable[..., onnxruntime.InferenceSession]

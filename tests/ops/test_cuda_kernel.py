@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,35 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from jr_onnx.semantics import jump_relu, round_kappa
-from tests.ops.conftest import HERE, OPS, can_sanitize
+from tests.ops.conftest import EMULATED_FLAGS, EMULATED_SOURCES, can_sanitize
 from tests.ops.samples import DTYPES, NAMES, corner_values, sample
 
-FLAGS = (f"-I{HERE / 'emulated_cuda'}", "-Wno-unknown-pragmas", "-x", "c++")
-SOURCES = ("cuda_kernel.cu", "cuda_draw.cu", "kappa.cc")
 GUARD = 32
 LENGTHS = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 1023, 1024, 1025, 4095, 4097)
-
-
-@pytest.fixture(scope="module")
-def kernels(compile_cxx: Any) -> ctypes.CDLL:
-    sources = ("emulated_cuda/kernel_probe.cc", *SOURCES)
-    library = ctypes.CDLL(str(compile_cxx("libkernels.so", sources, "-O2", "-shared", "-fPIC", *FLAGS)))
-    library.jr_onnx_test_pass.restype = ctypes.c_char_p
-    library.jr_onnx_test_pass.argtypes = [
-        ctypes.c_int, ctypes.c_bool, ctypes.c_bool, ctypes.POINTER(ctypes.c_float), ctypes.c_float,
-        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64,
-    ]  # fmt: skip
-    library.jr_onnx_test_draw.restype = ctypes.c_char_p
-    library.jr_onnx_test_draw.argtypes = [ctypes.c_float, ctypes.c_float, ctypes.c_void_p, ctypes.c_uint]
-    return library
-
-
-@pytest.fixture(params=[(False, 0), (True, 1), (False, 3)], ids=["as launched", "one block, backwards", "three blocks"])
-def order(kernels: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[None]:
-    """The order of threads and the size of the grid, which must not matter."""
-    kernels.jr_onnx_test_order(*request.param)
-    yield
-    kernels.jr_onnx_test_order(False, 0)
 
 
 def apply(
@@ -171,8 +146,7 @@ def test_clean_under_sanitizers(cxx: list[str], compile_cxx: Any, tmp_path: Any,
     flag = f"-fsanitize={sanitizer}"
     if not can_sanitize(cxx, tmp_path, flag):
         pytest.skip(f"the compiler has no working {flag} here")
-    sources = ("emulated_cuda/sanitize_driver.cc", *SOURCES)
-    driver = compile_cxx("driver", sources, flag, "-fno-sanitize-recover=all", "-O1", *FLAGS)
+    sources = ("emulated_cuda/sanitize_driver.cc", *EMULATED_SOURCES)
+    driver = compile_cxx("driver", sources, flag, "-fno-sanitize-recover=all", "-O1", *EMULATED_FLAGS)
     done = subprocess.run([driver], capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "clean\n", "")
-    assert OPS.is_dir()

@@ -18,6 +18,7 @@ SOURCES = (
     "cpu_kernel.cc",
     "jump_relu_op.cc",
     "jump_relu_cpu.cc",
+    "bias_jump_relu.cc",
     "draw_kappa.cc",
     "register.cc",
 )

@@ -1,4 +1,5 @@
 // The CUDA kernels behind a C interface, run thread by thread on the CPU.
+#include "bias_kernel.h"
 #include "cuda_draw.h"
 #include "cuda_kernel.h"
 #include "cuda_runtime.h"
@@ -17,7 +18,36 @@ const char* pass(bool in_memory, bool has_cap, const float* kappa, float cap, co
   return jr::launch_pass(nullptr, source, target, count, site, has_cap);
 }
 
+template <class E>
+const char* bias_pass(bool in_memory, bool has_cap, const float* kappa, float cap, const void* in, const void* bias,
+                      const void* residual, void* out, const jr::Channels& shape) {
+  using Bits = typename E::Bits;
+  const auto* source = static_cast<const Bits*>(in);
+  const auto* biases = static_cast<const Bits*>(bias);
+  const auto* other = static_cast<const Bits*>(residual);
+  auto* target = static_cast<Bits*>(out);
+  const Bits cap_bits = has_cap ? E::round(cap) : E::kInfinity;
+  if (in_memory) {
+    const jr::KappaInMemory<E> site{kappa, cap_bits};
+    return jr::launch_bias_pass(nullptr, source, biases, other, target, shape, site);
+  }
+  const jr::FixedJump<E> site{jr::make_jump<Bits>(E::round(*kappa), E::kInfinity, cap_bits)};
+  return jr::launch_bias_pass(nullptr, source, biases, other, target, shape, site);
+}
+
 }  // namespace
+
+extern "C" const char* jr_onnx_test_bias_pass(int type, bool in_memory, bool has_cap, const float* kappa, float cap,
+                                              const void* in, const void* bias, const void* residual, void* out,
+                                              std::uint64_t count, std::uint64_t inner, std::uint64_t channels) {
+  const jr::Channels shape{count, inner, channels};
+  switch (type) {
+    case 0: return bias_pass<jr::Float32>(in_memory, has_cap, kappa, cap, in, bias, residual, out, shape);
+    case 1: return bias_pass<jr::Float64>(in_memory, has_cap, kappa, cap, in, bias, residual, out, shape);
+    case 2: return bias_pass<jr::Float16>(in_memory, has_cap, kappa, cap, in, bias, residual, out, shape);
+    default: return bias_pass<jr::Bfloat16>(in_memory, has_cap, kappa, cap, in, bias, residual, out, shape);
+  }
+}
 
 extern "C" const char* jr_onnx_test_pass(int type, bool in_memory, bool has_cap, const float* kappa, float cap,
                                          const void* in, void* out, std::uint64_t count) {
