@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,3 +79,19 @@ def check_step(step: Step, captured: Callable[[], object]) -> None:
     for line in step.printed:
         if line.strip() not in ("", "..."):
             assert squeeze(line) in printed, f"$ {step.command}\nexpected: {line}\nprinted:\n{out}{err}"
+
+
+def test_what_it_says_to_install_is_what_the_tests_run_with() -> None:
+    pinned = dict(
+        re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [line[2:] for line in README.splitlines() if line.startswith("$ pip install")]
+    assert len(lines) >= 3
+    for line in lines:
+        for name, version in re.findall(r"(\w+)==(\S+)", line):
+            assert pinned[name] == version, line
+        for extras in re.findall(r"'\.\[(.+?)\]'", line):
+            assert "-c constraints.txt" in line
+            assert set(extras.split(",")) <= set(project["optional-dependencies"]), line
+    assert any("torch==" in line and line.endswith("/whl/cpu") for line in lines), "the CPU build is not the default"

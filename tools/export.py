@@ -79,6 +79,8 @@ def export(
         InputError: torch cannot export this.
         VerificationError: ONNX Runtime's outputs differ from torch's.
     """
+    if exporter == "dynamo":
+        require("onnxscript", "train")
     model.eval()
     # Two images: an exporter may take a batch of one for a constant.
     sample = torch.rand((batch or 2, *input_shape), generator=torch.Generator().manual_seed(0))

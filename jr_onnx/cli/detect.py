@@ -11,7 +11,7 @@ from jr_onnx.cli.options import (
     check_budget,
     data_option,
     device_option,
-    eps_option,
+    eps_option_of,
     model_argument,
     norm_option,
     preprocess_option,
@@ -27,7 +27,7 @@ from jr_onnx.cli.output import json_option, print_json, print_table
 @data_option
 @click.option("--kappa", type=float, help="The jump of the retrofit; MODEL is then an original.")
 @norm_option("linf", "l2")
-@eps_option
+@eps_option_of("0.1")  # large enough to fool: what fools nothing teaches a detector nothing
 @click.option("--steps", type=click.IntRange(min=1), default=40, show_default=True, help="Steps of the attack.")
 @preprocess_option
 @value_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +20,7 @@ def command(as_json: bool) -> None:
     """Show versions, providers, what is built and what is missing, and what to do about it.
 
     A provider counts as working only if a session created on it really ran a node on it; an op library only if a
-    session ran the operator from it and the result was right.
+    session ran the operator from it, on the processor that it is for, and the result was right.
     """
     from jr_onnx.records import dumps
     from jr_onnx.runtime.doctor import examine
@@ -42,16 +43,18 @@ def _tables(report: Report) -> list[tuple[str, tuple[str, ...], list[tuple[str, 
         (item.name, f"missing: {', '.join(item.missing)}" if item.missing else "installed") for item in report.extras
     ]
     providers = [(item.name, "works" if item.works else f"does not work: {item.reason}") for item in report.providers]
-    libraries = [(item.target, _library_state(item), item.path) for item in report.libraries]
+    libraries = [(item.target, _library_state(item)) for item in report.libraries]
     return [
         ("Versions", ("package", "version"), [*versions]),
         ("Extras", ("extra", "state"), [*extras]),
         ("Execution providers", ("provider", "state"), [*providers]),
-        ("Op libraries", ("target", "state", "file"), [*libraries]),
+        (f"Op libraries in {Path(report.libraries[0].path).parent}", ("target", "state"), [*libraries]),
     ]
 
 
 def _library_state(library: LibraryStatus) -> str:
+    if library.loadable and library.target == "cuda" and library.ran_on == "CPUExecutionProvider":
+        return "loads and is right on the CPU; not run on a GPU, for no CUDA provider works here"
     if library.loadable:
         return "works"
     return f"{'does not work' if library.built else 'not built'}: {library.reason}"

@@ -145,14 +145,6 @@ device_option = click.option(
     show_default=True,
     help="Where torch computes.",
 )
-eps_option = click.option(
-    "--eps",
-    type=fraction,
-    default=_USUAL_LINF,
-    show_default=True,
-    metavar="NUMBER",
-    help="Budget in pixel scale [0, 1], a number or a fraction.",
-)
 value_option = click.option(
     "--value",
     "values",
@@ -166,6 +158,21 @@ sign_option = click.option("--sign", "key", type=PATH, help="Private key (PEM) t
 release_option = click.option(
     "--triton-release", default=TRITON_RELEASE, show_default=True, help="Release that serves it."
 )
+
+
+def eps_option_of(default: str) -> Callable[[_Command], _Command]:
+    """Return `--eps` with a default."""
+    return click.option(
+        "--eps",
+        type=fraction,
+        default=default,
+        show_default=True,
+        metavar="NUMBER",
+        help="Budget in pixel scale [0, 1], a number or a fraction.",
+    )
+
+
+eps_option = eps_option_of(_USUAL_LINF)
 
 
 def norm_option(*norms: str) -> Callable[[_Command], _Command]:

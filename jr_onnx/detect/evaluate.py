@@ -67,7 +67,7 @@ class DetectRequest:
     plan: KappaPlan | None
     data: ImageData
     norm: Norm = "linf"
-    eps: float = 8 / 255
+    eps: float = 0.1
     steps: int = 40
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     neighbours: int = 20
@@ -133,7 +133,7 @@ def detect(request: DetectRequest, notify: Callable[[int, int, str], None] | Non
         raise InputError(
             f"found {len(request.data)} images, expected at least {request.reference} for reference and "
             f"{2 * LEAST_IMAGES} to train and test on",
-            hint="Raise --limit, or lower --reference",
+            hint="Use more images (--limit), or fewer for reference (--reference)",
         )
     attack = APGD(norm=request.norm, eps=request.eps, steps=request.steps, seed=request.seed, backward="smooth:5")
     found = []
@@ -182,9 +182,9 @@ def _figures(request: DetectRequest, attack: APGD, label: str, path: Path) -> De
     train = np.random.default_rng(request.seed).random(len(clean))[chosen] < 0.5
     if min(train.sum(), (~train).sum()) < LEAST_IMAGES:
         raise InputError(
-            f"the attack fooled the {label} model on {len(chosen)} images, expected at least {LEAST_IMAGES} on either "
-            "side of the split",
-            hint="Raise --limit or --eps",
+            f"the attack fooled the {label} model on {len(chosen)} of {len(clean)} images, expected at least "
+            f"{LEAST_IMAGES} on either side of the split",
+            hint=f"Raise the budget (--eps, now {request.eps:g}), or use more images (--limit)",
         )
     noisy = noise_like(clean[chosen], adversarial, request.seed)
     rows = np.stack([features(part) for part in (clean[chosen], noisy, adversarial)], axis=1)

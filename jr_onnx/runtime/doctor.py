@@ -25,6 +25,7 @@ from jr_onnx.records import Record
 from jr_onnx.runtime.ops_library import TARGETS, LibraryStatus, status
 
 DISTRIBUTION = "jr-onnx"
+_CUDA = "CUDAExecutionProvider"
 _SHOWN = (DISTRIBUTION, "onnx", "onnx-graphsurgeon", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
 _ALTERNATIVES = ("cpu", "gpu")
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9._-]+).*;.*\bextra\s*==\s*[\"']([A-Za-z0-9._-]+)[\"']")
@@ -90,7 +91,10 @@ def examine() -> Report:
     versions = tuple(Version(name, installed_version(name)) for name in _SHOWN)
     extras = find_extras()
     providers = check_providers()
-    libraries = tuple(status(target) for target in TARGETS)
+    working = {item.name for item in providers if item.works}
+    libraries = tuple(
+        status(target, _CUDA if target == "cuda" and _CUDA in working else "CPUExecutionProvider") for target in TARGETS
+    )
     return Report(
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
@@ -136,7 +140,7 @@ def check_providers() -> tuple[Provider, ...]:
         return ()
     names = [str(name) for name in onnxruntime.get_available_providers()]
     with _quiet(onnxruntime):
-        if "CUDAExecutionProvider" in names and hasattr(onnxruntime, "preload_dlls"):
+        if _CUDA in names and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # finds the CUDA libraries that came as Python packages
         return tuple(_check_provider(onnxruntime, name) for name in names)
 
@@ -210,8 +214,8 @@ def advise(
         yield "ONNX Runtime is missing: pip install 'jr-onnx[cpu]', or 'jr-onnx[gpu]' for an NVIDIA GPU"
     if has_gpu and not gpu:
         yield "there is an NVIDIA GPU: pip uninstall -y onnxruntime, then pip install 'jr-onnx[gpu]' to use it"
-    if has_gpu and works.get("CUDAExecutionProvider") is False:
-        yield "CUDAExecutionProvider does not work: pip install 'jr-onnx[gpu]' brings the CUDA and cuDNN libraries"
+    if has_gpu and works.get(_CUDA) is False:
+        yield f"{_CUDA} does not work: pip install 'jr-onnx[gpu]' brings the CUDA and cuDNN libraries"
     for item in libraries:
         wanted = item.target == "cpu" or has_gpu
         if not item.loadable and wanted:

@@ -36,9 +36,10 @@ class LibraryStatus(Record):
     Attributes:
         target: cpu or cuda.
         built: The file is there.
-        loadable: A session on the CPU ran the operator from it, and the result was right.
+        loadable: A session ran the operator from it, and the result was right.
         reason: Why not, empty where everything is well.
         path: The file, whether it exists or not.
+        ran_on: The execution provider of that session, empty where there was none.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.library_status/1"
@@ -47,6 +48,7 @@ class LibraryStatus(Record):
     loadable: bool
     reason: str
     path: str
+    ran_on: str = ""
 
 
 def library_path(target: Target) -> Path:
@@ -90,8 +92,12 @@ def register(session_options: Any, target: Target) -> Path:
     return path
 
 
-def status(target: Target) -> LibraryStatus:
-    """Find out whether the library of a target is built and works, by running it on the CPU.
+def status(target: Target, provider: str = "CPUExecutionProvider") -> LibraryStatus:
+    """Find out whether the library of a target is built and works, by running it.
+
+    Args:
+        target: cpu or cuda.
+        provider: Where to run it. A CUDA library has kernels for both, and on the CPU shows nothing of the others.
 
     Raises:
         InputError: The target is unknown.
@@ -101,10 +107,10 @@ def status(target: Target) -> LibraryStatus:
         reason = _why_not_built(target) or f"not built; install {_NEEDS[target]} and run {_REBUILD}"
         return LibraryStatus(target, built=False, loadable=False, reason=reason, path=str(path))
     try:
-        _run_probe(target)
+        _run_probe(target, provider)
     except JrError as error:
         return LibraryStatus(target, built=True, loadable=False, reason=str(error), path=str(path))
-    return LibraryStatus(target, built=True, loadable=True, reason="", path=str(path))
+    return LibraryStatus(target, built=True, loadable=True, reason="", path=str(path), ran_on=provider)
 
 
 def _expected_path(target: str) -> Path:
@@ -127,8 +133,8 @@ def _why_not_built(target: str) -> str:
         return ""
 
 
-def _run_probe(target: Target) -> None:
-    """Run one JumpRelu on the CPU provider and compare with the definition.
+def _run_probe(target: Target, provider: str) -> None:
+    """Run one JumpRelu and compare with the definition.
 
     Raises:
         JrError: It does not load, does not run, or computes something else.
@@ -142,7 +148,7 @@ def _run_probe(target: Target) -> None:
     above = np.nextafter(np.float32(kappa), np.float32(1))
     z = np.array([-1.0, -0.0, kappa, above, 2.0, np.nan, np.inf, -np.inf], dtype=np.float32)
     try:
-        session = onnxruntime.InferenceSession(_probe_model(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(_probe_model(), options, providers=[provider])
         result = session.run(None, {"z": z})[0]
     except Exception as error:
         raise OpLibraryError(f"a session with {OP_DOMAIN}::{OP_TYPE} fails: {one_line(error)}") from error

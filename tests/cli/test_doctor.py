@@ -213,3 +213,30 @@ def test_torch_is_never_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("ran_on", "state"),
+    [
+        ("CPUExecutionProvider", "loads and is right on the CPU; not run on a GPU, for no CUDA provider works here"),
+        ("CUDAExecutionProvider", "works"),
+    ],
+)
+def test_a_cuda_library_works_only_where_it_ran_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ran_on: str, state: str
+) -> None:
+    asked = []
+
+    def status(target: Any, provider: str) -> LibraryStatus:
+        asked.append((target, provider))
+        return LibraryStatus(target, built=True, loadable=True, reason="", path=f"/lib/{target}.so", ran_on=provider)
+
+    cuda = Provider("CUDAExecutionProvider", works=ran_on == "CUDAExecutionProvider", reason="")
+    monkeypatch.setattr(doctor, "check_providers", lambda: (cuda,))
+    monkeypatch.setattr(doctor, "status", status)
+    assert run(["doctor"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert asked == [("cpu", "CPUExecutionProvider"), ("cuda", ran_on)]
+    assert "cpu works" in lines
+    assert f"cuda {state}" in lines
+    assert "Op libraries in /lib" in lines
