@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from jr_onnx.errors import InputError, ModelError
 from jr_onnx.kappa import KappaPlan
+from jr_onnx.quantised import brought_up_to_date
 from jr_onnx.records import Record, dumps, loads
 
 METADATA_KEY = "jr_onnx.provenance"
@@ -125,6 +126,8 @@ class Provenance(Record):
 def read(model: Any) -> Provenance | None:
     """Return the provenance of a retrofitted ModelProto, None for a model that is no retrofit.
 
+    Of a retrofit that was quantised after the rewrite it is brought up to date; see `quantised`.
+
     Raises:
         ModelError: The entry is there but cannot be understood.
     """
@@ -134,12 +137,13 @@ def read(model: Any) -> Provenance | None:
     if len(entries) > 1:
         raise ModelError(f"the model's metadata holds {METADATA_KEY} {len(entries)} times, expected once")
     try:
-        return loads(Provenance, entries[0])
+        record = loads(Provenance, entries[0])
     except InputError as error:
         raise ModelError(
             f"the model's metadata entry {METADATA_KEY} cannot be understood: {error.message}",
             hint="It was written by another version or edited; rewrite the original model again",
         ) from None
+    return brought_up_to_date(model, record)
 
 
 def write(model: Any, provenance: Provenance) -> None:
