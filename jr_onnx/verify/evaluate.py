@@ -13,6 +13,7 @@ from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Feeds, Lack
 from jr_onnx.verify.compare import largest_difference
 from jr_onnx.verify.inputs import Sample
 from jr_onnx.verify.report import Check, Failure
+from jr_onnx.verify.steps import StepEffects
 from jr_onnx.verify.subject import Subject
 from jr_onnx.verify.tolerance import Bound, nudge, rounding_bound, unit_roundoff
 
@@ -60,6 +61,7 @@ class Case:
         library: Whether the op library is there.
         findings: Where results are entered.
         seed: Of random numbers.
+        steps: What quantisation steps do to the retrofit's outputs; false where it has none.
     """
 
     subject: Subject
@@ -72,6 +74,7 @@ class Case:
     library: bool
     findings: Findings
     seed: int
+    steps: StepEffects
 
     @property
     def sees_float16(self) -> bool:

@@ -8,6 +8,7 @@ weights. The rule, run by run (a run is one sample: one call of the model):
    not exceed what the same site shows in the control (the same model at kappa = 0, which has no jump) times the
    safety factor: a larger error is no rounding, and the difference is a defect. The first site with an element
    |z - kappa| <= d > 0 is the flip; behind it everything may differ. No such site: a defect.
+   A quantised model has further discontinuities, the steps of its quantisers; see `steps`.
 3. Flips are counted. More than 1 % of the runs fail, unless so many are what chance brings: in a ring around kappa,
    outside d and a hundred times as wide, elements are counted; a smooth density puts 1/99 of them within d. From
    this mean m per run a run has a flip with probability 1 - exp(-m), and the count may exceed its mean by four
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.verify.compare import dtype_name, magnitude
+from jr_onnx.verify.steps import StepFlip
 from jr_onnx.verify.tolerance import FLOOR_ROUNDINGS, SAFETY, unit_roundoff
 
 FLIP_LIMIT: Final = 0.01
@@ -94,13 +96,13 @@ class RunVerdict:
 
     Attributes:
         outcome: equal, rounding (within the bound), flip (accepted) or different (a defect).
-        flip: The near jump, for the outcome `flip`.
+        flip: The near jump, or what quantisation steps explain, for the outcome `flip`.
         reason: Why a difference is not accepted, for the outcome `different`.
         expected: Near jumps per run that chance would bring.
     """
 
     outcome: Outcome
-    flip: NearJump | None = None
+    flip: NearJump | StepFlip | None = None
     reason: str = ""
     expected: float = 0.0
 
@@ -181,7 +183,7 @@ class FlipTally:
 
     runs: int = 0
     expected: float = 0.0
-    flips: list[NearJump] = field(default_factory=list)
+    flips: list[NearJump | StepFlip] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
 
     def add(self, verdict: RunVerdict) -> None:
@@ -218,8 +220,9 @@ class FlipTally:
         if self.defects:
             return self.defects[0]
         if len(self.flips) > self.allowed:
+            where = "a quantisation step" if any(isinstance(flip, StepFlip) for flip in self.flips) else "the jump"
             return (
-                f"{len(self.flips)} of {self.runs} runs flip at the jump, {self.allowed} are accepted; "
+                f"{len(self.flips)} of {self.runs} runs flip at {where}, {self.allowed} are accepted; "
                 f"first {self.flips[0]}"
             )
         return ""

@@ -12,7 +12,7 @@ from jr_onnx.modelfile import ModelFile
 from jr_onnx.verify.backends import Level, OrtSession, Runnable
 from jr_onnx.verify.compare import NO_DIFFERENCE, Difference, difference
 from jr_onnx.verify.evaluate import Case, Outputs
-from jr_onnx.verify.flips import FlipTally, SiteTrace, control_noise, judge
+from jr_onnx.verify.flips import FlipTally, RunVerdict, SiteTrace, control_noise, judge
 from jr_onnx.verify.inputs import Sample
 from jr_onnx.verify.marked import exposed
 from jr_onnx.verify.report import Check, Failure, Verdict
@@ -49,10 +49,23 @@ def judged_comparison(
         beyond, seen = excess(one, other, bounds)
         worst = max(worst, seen, key=lambda item: item.size)
         verdict = judge(beyond, 0.0, trace(case.samples[number]) if beyond > 0 else [])
+        verdict = with_steps(case, verdict, (one, other), bounds, number)
         tally.add(verdict)
         if verdict.outcome == "different":
             failures.append(Failure(what, "", sample_words(number), seen.one, seen.other, verdict.reason))
     enter_tally(case, what, compared, tally, worst, bounds, failures, detail=detail)
+
+
+def with_steps(
+    case: Case, verdict: RunVerdict, pair: tuple[list[Any], list[Any]], bounds: Sequence[Bound], number: int
+) -> RunVerdict:
+    """Return the verdict on a run, a flip where nothing but the steps of quantisers explains the difference."""
+    if verdict.outcome != "different" or not case.steps:
+        return verdict
+    flip = case.steps.explain(*pair, [bound.value for bound in bounds], case.samples[number])
+    if flip is None:
+        return verdict
+    return RunVerdict("flip", flip=flip, expected=max(verdict.expected, case.steps.expected))
 
 
 def enter_tally(

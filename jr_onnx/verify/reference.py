@@ -23,7 +23,7 @@ from jr_onnx.verify.evaluate import Case, nudged_samples
 from jr_onnx.verify.evaluator_form import evaluator_form
 from jr_onnx.verify.flips import FlipTally, SiteTrace, control_noise, judge
 from jr_onnx.verify.inputs import Sample
-from jr_onnx.verify.judged import enter_tally, excess, exposed_runnable
+from jr_onnx.verify.judged import enter_tally, excess, exposed_runnable, with_steps
 from jr_onnx.verify.marked import marked
 from jr_onnx.verify.report import Failure
 from jr_onnx.verify.tolerance import LOOSE, Bound, rounding_bound
@@ -102,7 +102,7 @@ def check_reference(case: Case, file: Variant, zero: Variant | None, count: int)
         beyond, seen = excess(sides.found, own, bounds)
         worst = max(worst, seen, key=lambda item: item.size)
         traces = _traces(case, file, zero, references, number, sides.seen, controls[number][1]) if beyond > 0 else []
-        verdict = judge(beyond, 0.0, traces)
+        verdict = with_steps(case, judge(beyond, 0.0, traces), (sides.found, own), bounds, number)
         tally.add(verdict)
         if verdict.outcome == "different":
             given = f"sample {number}, output element {list(seen.index)}"

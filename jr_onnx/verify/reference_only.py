@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from jr_onnx.errors import InputError, one_line
-from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, Reference
+from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, Reference, quantisers_of
 from jr_onnx.verify.compare import NO_DIFFERENCE, difference
 from jr_onnx.verify.evaluate import Findings
 from jr_onnx.verify.evaluator_form import evaluator_form
@@ -103,7 +103,7 @@ class _Plain:
         from onnx.reference import ReferenceEvaluator
 
         try:
-            self._evaluator = ReferenceEvaluator(proto)
+            self._evaluator = ReferenceEvaluator(proto, new_ops=quantisers_of(proto))
         except Exception as error:
             raise CannotLoadError(f"ONNX's reference evaluator cannot load it: {one_line(error)}") from error
 

@@ -22,6 +22,7 @@ from jr_onnx.verify.reference import check_reference
 from jr_onnx.verify.reference_only import check_without_ort
 from jr_onnx.verify.report import Check, Failure, VerifyReport, conclude
 from jr_onnx.verify.sites import check_sites
+from jr_onnx.verify.steps import StepEffects
 from jr_onnx.verify.subject import KappaWish, Subject, load_subject
 from jr_onnx.verify.variants import Variant, variants
 from jr_onnx.verify.whole import check_conversion, check_lowerings, check_optimisation, check_zero
@@ -196,7 +197,8 @@ def _check_whole_model(members: _Members, findings: Findings, wanted: _Wanted) -
         raise InputsError(f"the original does not run on these inputs: {error.message}") from None
     names = output_names(subject.original.proto)
     case = Case(
-        subject, original, used.samples, names, plain, optimised, nudged, members.library, findings, wish.seed
+        subject, original, used.samples, names, plain, optimised, nudged, members.library, findings, wish.seed,
+        StepEffects(members.file.runnable, names),
     )  # fmt: skip
     if steady:
         check_conversion(case)

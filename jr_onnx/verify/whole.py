@@ -62,7 +62,11 @@ def check_zero(case: Case, zeros: Sequence[Variant]) -> None:
             bounds = None if exact else case.bounds()
             compared = f"{variant.name} with the original"
             outputs = _outputs_or_note(case, variant.runnable, level, what, compared)
-            if outputs is not None:
+            if outputs is None:
+                continue
+            if case.steps and bounds is not None:
+                judged_comparison(case, what, compared, (truth, outputs), lambda _: [])
+            else:
                 _enter(case, what, compared, truth, outputs, bounds, (variant,))
 
 

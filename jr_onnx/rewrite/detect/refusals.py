@@ -93,8 +93,8 @@ def _folded_in_zero_point(context: Context, scope: Scope, node: onnx.NodeProto, 
     if not starts_at_zero:
         return None
     return Refused(
-        f"the output range of {node.op_type} starts at zero: its ReLU was folded into the zero point; "
-        "retrofit the float model and quantise it then"
+        f"the output range of {node.op_type} starts at zero: its ReLU was folded into the zero point; retrofit the "
+        "float model and quantise that, or quantise it with QDQKeepRemovableActivations (docs/quantised.md)"
     )
 
 
