@@ -232,6 +232,8 @@ def _in_records(record: Provenance, edit: Edit) -> Iterator[Mismatch]:
             said, found = getattr(site, name), getattr(again[site.id], name)
             if said != found:
                 shown = "another node" if name == "original" else f"{said!r}, expected {found!r}"
+                if name == "dtype":
+                    shown += ": the model was converted after the rewrite; convert the original, and rewrite that"
                 yield Mismatch(site.id, f"its {name} in the provenance is {shown}")
                 break
         else:

@@ -15,6 +15,7 @@ from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ModelFile, assemble, check, from_proto, load, resolve
 from jr_onnx.modelfile.wire import join
 from jr_onnx.provenance import Provenance, sha256_file
+from jr_onnx.quantised import is_quantised
 from jr_onnx.rewrite.agreement import examine
 from jr_onnx.rewrite.convert import convert
 from jr_onnx.rewrite.differences import differences
@@ -85,6 +86,12 @@ def load_subject(
         checks.append(_digest_check(restored, record))
     else:
         given = _load(original)
+        if is_quantised(source.proto) and not is_quantised(given.proto):
+            raise InputError(
+                f"ORIGINAL{_named(given)} is a float model, and the retrofit{_named(source)} was quantised after the "
+                "rewrite",
+                hint="Leave ORIGINAL out: the quantised original is restored from the file",
+            )
         unconverted = given if record.converted_from_opset is not None else None
         truth, how = _converted_alike(given, restored, record), f"given ({given.name or 'a model in memory'})"
         compared, failure = _compare_originals(truth, restored, record, given.sha256)
@@ -95,6 +102,10 @@ def load_subject(
     failures.extend(data_failures)
     given_as = "proto" if source.path is None else "path"
     return Subject(source, record, truth, how, given_as, tuple(checks), tuple(failures), unconverted)
+
+
+def _named(model: ModelFile) -> str:
+    return f" ({model.name})" if model.name else ""
 
 
 def _load(model: str | Path | onnx.ModelProto) -> ModelFile:

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from jr_onnx import provenance
-from jr_onnx.errors import NoSiteError, VerificationError
+from jr_onnx.errors import InputError, NoSiteError, VerificationError
 from jr_onnx.modelfile import load
 from jr_onnx.rewrite import restore, rewrite
 from jr_onnx.semantics import jump_relu
@@ -71,6 +71,8 @@ def test_a_retrofit_that_is_quantised_statically_is_verified(
     assert report.sites == 3
     place = next(check for check in report.checks if check.what == "sites in place")
     assert (place.verdict, place.max_difference) == ("passed", 0)
+    with pytest.raises(InputError, match="was quantised after the rewrite"):
+        verify(path, original=source, samples=1)
     if lowering == "thresholded":
         assert all(site_is_j(path, number, float(np.float32(KAPPA))) for number in (1, 2, 3))
 
@@ -206,12 +208,12 @@ def with_output(model: onnx.ModelProto, name: str) -> bytes:
     return bytes(copy.SerializeToString())
 
 
-@pytest.mark.parametrize("value", ["z3", "a3"])
-def test_one_quantisation_step_is_explained_and_named(effects: tuple[StepEffects, Path], value: str) -> None:
+@pytest.mark.parametrize("value", ["z3"])
+def test_one_quantisation_step_is_explained_and_named(effects: tuple[StepEffects, Path]) -> None:
     steps, path = effects
     sample = {"x": images(1, 3)}
     (plain,) = onnxruntime.InferenceSession(path).run(None, sample)
-    (moved,) = one_step_aside(path, sample, value)
+    (moved,) = one_step_aside(path, sample, "z3")
     assert np.abs(moved - plain).max() > 0, "a step of this element moves the outputs"
     assert steps
     flip = steps.explain([plain], [moved], [1e-6], sample)
