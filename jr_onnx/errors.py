@@ -185,3 +185,17 @@ def require_choice(what: str, value: object, known: Sequence[object]) -> None:
     """
     if value not in known:
         raise InputError(f"{what} is {value!r}, expected one of {', '.join(map(str, known))}")
+
+
+def require_number(what: str, value: float, low: float, high: float) -> None:
+    """Refuse a number outside a range, NaN included.
+
+    Raises:
+        InputError: It is not from low to high.
+    """
+    if not low <= value <= high:
+        raise InputError(f"{what} is {value}, expected {_plain(low)} to {_plain(high)}")
+
+
+def _plain(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jr_onnx.deploy.deployment import (
+    MOST_SECONDS,
     SERVER_UID,
     Deployed,
     Repository,
@@ -29,7 +30,7 @@ from jr_onnx.deploy.deployment import (
 )
 from jr_onnx.deploy.haproxy import GRPC_PORT, HAPROXY_IMAGE, HTTP_PORT, MAX_REPLICAS, STATUS_PORT, haproxy_config
 from jr_onnx.deploy.releases import DEFAULT_RELEASE, image
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, require_number
 
 MOUNT_PATH = "/models"
 _NETWORK_NAME = "triton"
@@ -104,10 +105,8 @@ class ComposeOptions:
             raise InputError(f"the number of replicas is {self.replicas}, expected 1 to {MAX_REPLICAS}")
         if len(set(self.gpus)) != len(self.gpus):
             raise InputError(f"the GPUs are {list(self.gpus)}, expected each once")
-        if self.load_seconds < 1:
-            raise InputError(f"the loading time is {self.load_seconds} s, expected 1 or more")
-        if self.request_seconds < 1:
-            raise InputError(f"the time for a request is {self.request_seconds} s, expected 1 or more")
+        require_number("the loading time in seconds", self.load_seconds, 1, MOST_SECONDS)
+        require_number("the time for a request in seconds", self.request_seconds, 1, MOST_SECONDS)
 
 
 def package_compose(repository: str | Path, target: str | Path, options: ComposeOptions) -> Deployed:

@@ -26,6 +26,8 @@ from jr_onnx.errors import InputError, IntegrityError, OutputError, RefusalError
 
 GPU_RESOURCE = "nvidia.com/gpu"
 SERVER_UID = 1000
+MOST_SECONDS = 86_400
+MOST_COPIES = 1024
 """The user `triton-server` of NVIDIA's image."""
 
 _CPUS = re.compile(r"[1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*|[1-9][0-9]*m")

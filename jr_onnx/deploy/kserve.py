@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from jr_onnx.deploy.deployment import (
     GPU_RESOURCE,
+    MOST_COPIES,
+    MOST_SECONDS,
     SERVER_UID,
     Deployed,
     Resources,
@@ -26,7 +28,7 @@ from jr_onnx.deploy.deployment import (
     write_deployment,
 )
 from jr_onnx.deploy.releases import DEFAULT_RELEASE, image
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, require_number
 
 MOUNT_PATH = "/mnt/models"
 HTTP_PORT = 8080
@@ -57,8 +59,8 @@ class Scaling:
             raise InputError(
                 f"the replicas are {self.minimum} to {self.maximum}, expected 0 or more, and at most 1 or more"
             )
-        if self.concurrency < 1:
-            raise InputError(f"the target concurrency is {self.concurrency}, expected 1 or more")
+        require_number("the largest number of replicas", self.maximum, 1, MOST_COPIES)
+        require_number("the target concurrency", self.concurrency, 1, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,9 @@ class KServeOptions:
         for what, name in (("namespace", self.namespace), ("service account", self.service_account)):
             if name is not None:
                 _check_name(name, what)
-        if self.gpus is not None and self.gpus < 0:
-            raise InputError(f"the number of GPUs is {self.gpus}, expected 0 or more")
-        if self.load_seconds < 1:
-            raise InputError(f"the loading time is {self.load_seconds} s, expected 1 or more")
+        if self.gpus is not None:
+            require_number("the number of GPUs", self.gpus, 0, MOST_COPIES)
+        require_number("the loading time in seconds", self.load_seconds, 1, MOST_SECONDS)
 
 
 def package_kserve(repository: str | Path, target: str | Path, options: KServeOptions) -> Deployed:

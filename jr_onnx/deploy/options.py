@@ -9,12 +9,13 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from jr_onnx.deploy.releases import DEFAULT_RELEASE, find_release
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, require_number
 
 Device = Literal["cpu", "gpu"]
 Accelerator = Literal["cuda", "tensorrt"]
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_LARGEST_VERSION = 2**31 - 1
+_LARGEST_INT32 = 2**31 - 1  # the widest that Triton's configuration holds everywhere
+_MOST_COPIES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,10 @@ class Batching:
 
     def __post_init__(self) -> None:
         """Refuse sizes and delays that Triton would refuse."""
-        if self.max_size is not None and self.max_size < 0:
-            raise InputError(f"the largest batch is {self.max_size}, expected 0 (none) or more")
-        if self.delay_us < 0:
-            raise InputError(f"the batching delay is {self.delay_us} microseconds, expected 0 or more")
-        if any(size < 1 for size in self.preferred):
-            raise InputError(f"the preferred batch sizes are {list(self.preferred)}, expected 1 or more")
+        require_number("the largest batch", self.max_size or 0, 0, _LARGEST_INT32)
+        require_number("the batching delay in microseconds", self.delay_us, 0, _LARGEST_INT32)
+        for size in self.preferred:
+            require_number("a preferred batch size", size, 1, _LARGEST_INT32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +63,15 @@ class Placement:
 
     def __post_init__(self) -> None:
         """Refuse GPU wishes on a CPU, and counts that are none."""
-        if self.instances < 1:
-            raise InputError(f"the number of instances is {self.instances}, expected 1 or more")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"the number of threads is {self.threads}, expected 1 or more")
+        require_number("the number of instances", self.instances, 1, _MOST_COPIES)
+        if self.threads is not None:
+            require_number("the number of threads", self.threads, 1, _MOST_COPIES)
         if self.device == "cpu" and (self.gpus or self.accelerator):
             what = f"the accelerator {self.accelerator!r} was" if self.accelerator else f"GPUs {list(self.gpus)} were"
             raise InputError(f"{what} asked for a model on the CPU", hint="Add --device gpu")
         if self.precision != "FP32" and self.accelerator != "tensorrt":
             raise InputError(f"precision {self.precision} needs TensorRT", hint="Add --accelerator tensorrt")
-        if len(set(self.gpus)) != len(self.gpus) or any(gpu < 0 for gpu in self.gpus):
+        if len(set(self.gpus)) != len(self.gpus) or any(not 0 <= gpu < _MOST_COPIES for gpu in self.gpus):
             raise InputError(f"the GPUs are {list(self.gpus)}, expected different numbers from 0")
 
 
@@ -151,8 +149,7 @@ class TritonOptions:
     def __post_init__(self) -> None:
         """Refuse names and versions that are no folder names of a Triton repository."""
         check_model_name(self.name)
-        if not 1 <= self.version <= _LARGEST_VERSION:
-            raise InputError(f"the version is {self.version}, expected 1 to {_LARGEST_VERSION}")
+        require_number("the version", self.version, 1, _LARGEST_INT32)
         if self.labels_output is not None and self.labels is None:
             raise InputError("an output for labels was named, but no labels", hint="Add --labels FILE")
         find_release(self.release)

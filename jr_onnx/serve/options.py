@@ -6,10 +6,42 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, require_number
 
 MEBIBYTE = 1 << 20
 DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
+_DAY_S = 86_400.0
+# gRPC counts the bytes of a message in 32 bits, with a sign.
+_LARGEST_BODY = 2047 * MEBIBYTE
+# What each number is called, the least and the most of it; every number of `Limits` and `Running` stands here.
+_LIMIT_RANGES: dict[str, tuple[str, float, float]] = {
+    "body_bytes": ("the largest request body in bytes", 1, _LARGEST_BODY),
+    "json_bytes": ("the largest JSON in bytes", 1, _LARGEST_BODY),
+    "total_bytes": ("the bytes of all request bodies together", 1, 1 << 50),
+    "rows": ("the largest number of rows of a request", 1, 1 << 24),
+    "queue": ("the number of requests that may wait for a model", 1, 1_000_000),
+    "timeout_s": ("the time for a request in seconds", 0.001, _DAY_S),
+    "drain_s": ("the time to drain in seconds", 0.0, _DAY_S),
+    "drain_delay_s": ("the delay before draining in seconds", 0.0, _DAY_S),
+}
+_RUNNING_RANGES: dict[str, tuple[str, float, float]] = {
+    "max_batch": ("the largest batch", 0, 1 << 16),
+    "delay_us": ("the batching delay in microseconds", 0, 10_000_000),
+    "instances": ("the number of runs of a model at a time", 1, 1024),
+    "threads": ("the number of threads of a run", 1, 1024),
+}
+
+
+def _require_ranges(options: object, ranges: dict[str, tuple[str, float, float]]) -> None:
+    """Refuse numbers outside their ranges; None stands for a default.
+
+    Raises:
+        InputError: One is.
+    """
+    for name, (what, low, high) in ranges.items():
+        value = getattr(options, name)
+        if value is not None:
+            require_number(what, value, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +110,8 @@ class Limits:
     drain_delay_s: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse limits that let nothing through."""
-        for name in ("body_bytes", "json_bytes", "total_bytes", "rows", "queue", "timeout_s"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"{name} is {getattr(self, name)}, expected more than 0")
-        if self.drain_s < 0 or self.drain_delay_s < 0:
-            raise InputError("the time to drain is negative, expected 0 seconds or more")
+        """Refuse limits that let nothing through, or are none."""
+        _require_ranges(self, _LIMIT_RANGES)
         if self.total_bytes < self.body_bytes:
             raise InputError(
                 f"all bodies together may have {self.total_bytes} bytes, expected the {self.body_bytes} of one or more"
@@ -116,12 +144,9 @@ class Running:
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense."""
-        if self.max_batch < 0 or self.delay_us < 0:
-            raise InputError("the largest batch and the batching delay are expected to be 0 or more")
+        _require_ranges(self, _RUNNING_RANGES)
         if self.join_rows and self.max_batch <= 1:
             raise InputError(f"requests were to be joined, but the largest batch is {self.max_batch}")
-        if self.instances < 1 or (self.threads is not None and self.threads < 1):
-            raise InputError("instances and threads are expected to be 1 or more")
         if not self.providers:
             raise InputError("no execution provider was given, expected at least one")
 
