@@ -150,6 +150,12 @@ Api make_api() {
     *out = found->second;
     return nullptr;
   };
+  api.KernelInfoGetAttribute_int64 = [](const KernelInfo* info, const char* name, std::int64_t* out) -> Status* {
+    const auto found = info->attributes.find(name);
+    if (found == info->attributes.end()) return new Status{"no such attribute"};
+    *out = static_cast<std::int64_t>(found->second);
+    return nullptr;
+  };
   api.KernelInfo_GetInputCount = [](const KernelInfo* info, std::size_t* out) {
     *out = info->inputs.size();
     return step();
@@ -373,6 +379,40 @@ void check_draws(const SessionOptions& options, const Api& api) {
   draw.KernelDestroy(kernel);
 }
 
+// bias and residual, channels first and last, and shapes that do not fit.
+void check_bias(const SessionOptions& options, const Api& api) {
+  const CustomOp& op = find(options, "BiasJumpRelu", kFloat);
+  std::string wrong;
+  std::vector<float> x{1, 2, 3, 4, 5, 6}, bias{-1, -3}, residual{0, 0, 0, 0, 0, 10}, y(6);
+  const Value residual_value{{3, 2}, residual.data()};
+  const Value bias_value{{2}, bias.data()};
+  for (const std::int64_t axis : {0, 1, -1}) {
+    const std::vector<std::int64_t> dims = axis == 0 ? std::vector<std::int64_t>{2, 3} : std::vector<std::int64_t>{3, 2};
+    const Value input{dims, x.data()};
+    Value output{dims, y.data()};
+    void* kernel = create(op, api, {{{"kappa", 1.0f}, {"axis", static_cast<float>(axis)}}, {"x", "b", ""}, "a"}, &wrong);
+    KernelContext context{{&input, &bias_value, nullptr}, &output, {}};
+    CHECK(take(op.KernelComputeV2(kernel, &context)).empty() && context.asked == dims);
+    CHECK(y == (axis == 0 ? std::vector<float>{0, 0, 2, 0, 2, 3} : std::vector<float>{0, 0, 2, 0, 4, 3}));
+    op.KernelDestroy(kernel);
+  }
+  const Value input{{3, 2}, x.data()};
+  Value output{{3, 2}, y.data()};
+  void* kernel = create(op, api, {{{"kappa", 1.0f}, {"cap", 5.0f}}, {"x", "b", "r"}, "a"}, &wrong);
+  KernelContext context{{&input, &bias_value, &residual_value}, &output, {}};
+  CHECK(take(op.KernelComputeV2(kernel, &context)).empty() && y == (std::vector<float>{0, 0, 2, 0, 4, 5}));
+  for (int at = 0; at < 11; ++at) {  // three inputs, their shapes and data, the output and its data
+    calls_until_failure = at;
+    CHECK(!take(op.KernelComputeV2(kernel, &context)).empty());
+    calls_until_failure = -1;
+  }
+  KernelContext swapped{{&input, &residual_value, &residual_value}, &output, {}};
+  CHECK(take(op.KernelComputeV2(kernel, &swapped)).find("the bias has the shape (3, 2)") != std::string::npos);
+  KernelContext wide{{&input, &bias_value, &bias_value}, &output, {}};
+  CHECK(take(op.KernelComputeV2(kernel, &wide)).find("the residual has the shape (2)") != std::string::npos);
+  op.KernelDestroy(kernel);
+}
+
 void check_bad_attributes(const SessionOptions& options, const Api& api) {
   const CustomOp& op = find(options, "JumpRelu", kFloat16);
   std::string wrong;
@@ -388,11 +428,11 @@ void check_bad_attributes(const SessionOptions& options, const Api& api) {
 }
 
 void check_registration() {
-  for (int at = 0; at < 7; ++at) {  // the domain, its five operators, the session options
+  for (int at = 0; at < 11; ++at) {  // the domain, its nine operators, the session options
     SessionOptions options;
     calls_until_failure = at;
     CHECK(!take(RegisterCustomOps(&options, &kNewBase)).empty());
-    CHECK(options.domains.empty() || at == 6);
+    CHECK(options.domains.empty() || at == 10);
     calls_until_failure = -1;
   }
   SessionOptions options;
@@ -408,13 +448,14 @@ int main() {
     SessionOptions first;
     SessionOptions second;
     CHECK(RegisterCustomOps(&first, base) == nullptr && RegisterCustomOps(&second, base) == nullptr);
-    CHECK(first.domains == second.domains && first.domains.size() == 1 && first.domains[0]->ops.size() == 5);
+    CHECK(first.domains == second.domains && first.domains.size() == 1 && first.domains[0]->ops.size() == 9);
     check_lengths(first, api);
     check_rank_zero_and_types(first, api);
     check_kappa_input(first, api);
     check_failures(first, api);
     check_shapes(first);
     check_draws(first, api);
+    check_bias(first, api);
     check_bad_attributes(first, api);
   }
   std::puts("clean");
