@@ -66,7 +66,10 @@ _ROWS_SHOWN = 12
     help="Where the model will run; auto chooses the lowering for it.",
 )
 @click.option(
-    "--opset", type=int, metavar="N", help="Convert the model to this opset first, and list what that changed."
+    "--opset",
+    type=int,
+    metavar="N",
+    help="Convert the model to this opset first, list what that changed, and prove that it computes the same.",
 )
 @click.option(
     "--demote-initializer-inputs",
@@ -99,6 +102,7 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
     from jr_onnx.rewrite import Options, retrofit
     from jr_onnx.rewrite.differences import text_diff
     from jr_onnx.rewrite.retrofit import choose_output, write
+    from jr_onnx.verify import prove_conversion
 
     options = Options(
         plan=_plan(given),
@@ -107,6 +111,7 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
         include=given["include"],
         exclude=given["exclude"],
         opset=given["opset"],
+        prove=prove_conversion,
         demote_initializer_inputs=given["demote_initializer_inputs"],
         replace=given["replace"],
         hash_data=given["hash_data"],
@@ -171,6 +176,8 @@ def _show(result: RewriteResult, plan: KappaPlan) -> None:
     tell(f"{counted(len(result.sites), 'site')} rewritten{skipped}{refused}{where}")
     for change in result.changes:
         tell(f"also changed: {change}")
+    if result.proof is not None:
+        tell(f"the conversion is {result.proof}")
     if result.external_data != "none":
         tell(f"external data: {result.external_data}")
     if result.checker_problem is not None:

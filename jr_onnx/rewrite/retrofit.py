@@ -21,7 +21,7 @@ from jr_onnx.records import Record
 from jr_onnx.rewrite import contract
 from jr_onnx.rewrite.agreement import take_back
 from jr_onnx.rewrite.apply import Edit, Wish, apply
-from jr_onnx.rewrite.convert import convert
+from jr_onnx.rewrite.convert import Prover, convert
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.rewrite.scopes import main_scope
 from jr_onnx.rewrite.selection import Selection, select
@@ -61,6 +61,7 @@ class RewriteResult(Record):
         output: Path of the written file, None for protos and dry runs.
         external_data: How external data came to the output: none, reference, reflink, copy or hardlink.
         checker_problem: What onnx.checker has against the source and the result alike, None if nothing.
+        proof: How it was proved that a conversion to another opset computes the same, None without a conversion.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.rewrite_result/1"
@@ -73,6 +74,7 @@ class RewriteResult(Record):
     output: str | None = None
     external_data: str = "none"
     checker_problem: str | None = None
+    proof: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Options:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     opset: int | None = None
+    prove: Prover | None = None
     demote_initializer_inputs: bool = False
     replace: bool = False
     hash_data: bool = False
@@ -131,7 +134,8 @@ def rewrite(
         external_data: For a path: how external data comes to another folder: auto (reflink, else copy), copy,
             hardlink or reference.
         **options: lowering ("auto", "where", "thresholded", "custom"), target ("portable", "cpu", "cuda"),
-            include and exclude (site ids, or regular expressions that are searched in them), opset (convert first),
+            include and exclude (site ids, or regular expressions that are searched in them), opset (convert first)
+            with prove (what proves the conversion: `jr_onnx.verify.prove_conversion`),
             demote_initializer_inputs, replace (retrofit a retrofit anew), hash_data, timestamp.
 
     Returns:
@@ -201,7 +205,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     )
     result = RewriteResult(
         rows, skipped, table.refusals, (*base.conversion, *edit.changes), tuple(_warnings(options, edit)),
-        base.source_sha256, checker_problem=verdict.problem,
+        base.source_sha256, checker_problem=verdict.problem, proof=base.proof,
     )  # fmt: skip
     return Retrofit(original, model, result)
 
@@ -295,6 +299,7 @@ class _Base:
     source_sha256: str
     converted_from: int | None = None
     conversion: tuple[str, ...] = ()
+    proof: str | None = None
 
 
 def _base(source: ModelFile, options: Options) -> _Base:
@@ -322,8 +327,17 @@ def _base(source: ModelFile, options: Options) -> _Base:
     converted, lines = convert(base.model, options.opset)
     if not lines:
         return base
+    if options.prove is None:
+        raise RefusalError(
+            f"a conversion to opset {options.opset} has to be proved by running both models, and prove= is missing",
+            hint="Give prove=jr_onnx.verify.prove_conversion with opset=",
+        )
     return dataclasses.replace(
-        base, model=converted, converted_from=base.converted_from or before, conversion=tuple(lines)
+        base,
+        model=converted,
+        converted_from=base.converted_from or before,
+        conversion=tuple(lines),
+        proof=options.prove(base.model, converted),
     )
 
 

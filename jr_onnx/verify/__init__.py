@@ -1,6 +1,7 @@
 """Prove that a retrofit computes what it should; needs onnxruntime, onnx and NumPy, never torch."""
 
 from jr_onnx._callable import make_callable
+from jr_onnx.verify.conversion import prove_conversion
 from jr_onnx.verify.flips import FLIP_LIMIT, FlipTally, NearJump, RunVerdict, SiteTrace, control_noise, judge
 from jr_onnx.verify.inputs import InputsError, InputWish
 from jr_onnx.verify.report import Check, Failure, VerifyReport
@@ -21,6 +22,7 @@ __all__ = [
     "VerifyReport",
     "control_noise",
     "judge",
+    "prove_conversion",
     "rounding_bound",
     "verify",
 ]

@@ -11,7 +11,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 from jr_onnx.errors import InputError
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import rewrite
-from jr_onnx.verify import InputsError, InputWish, VerifyReport, verify
+from jr_onnx.verify import InputsError, InputWish, VerifyReport, prove_conversion, verify
 from tests.verify.nets import half_network, image_network, network, save
 
 KAPPA = 0.06
@@ -125,7 +125,7 @@ def test_without_the_original_its_digest_speaks(tmp_path: Path) -> None:
 
 def test_a_converted_model_is_compared_with_the_converted_original(tmp_path: Path) -> None:
     source = save(network(opset=11), tmp_path)
-    path, _ = rewrite(source, KAPPA, opset=17)
+    path, _ = rewrite(source, KAPPA, opset=17, prove=prove_conversion)
     assert verify(path, original=source, samples=1)
     alone = verify(path, samples=1)
     assert alone

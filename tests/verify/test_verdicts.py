@@ -15,7 +15,7 @@ from jr_onnx import provenance
 from jr_onnx.cli.app import run
 from jr_onnx.errors import ModelError
 from jr_onnx.rewrite import rewrite
-from jr_onnx.verify import VerifyReport, verify
+from jr_onnx.verify import VerifyReport, prove_conversion, verify
 from tests.verify.nets import network, save
 
 KAPPA = 0.06
@@ -161,7 +161,7 @@ def test_a_model_that_draws_random_numbers_is_verified_at_its_sites_in_place(tmp
 
 def test_a_conversion_that_computes_something_else_fails(tmp_path: Path) -> None:
     source = save(network(opset=13), tmp_path)
-    path, _ = rewrite(source, KAPPA, opset=18)
+    path, _ = rewrite(source, KAPPA, opset=18, prove=prove_conversion)
     report = verify(path, original=source, samples=2)
     assert report, report.failures
     assert [check.verdict for check in report.checks if check.what == "conversion"] == ["passed"]
