@@ -129,7 +129,7 @@ def prepare(
     record = provenance.read(source.proto)
     plan = _plan(kappa, record, model)
     if record is not None:
-        take_back(source.proto, str(model), source.payloads)
+        take_back(source.proto, str(model), source.payloads, source.folder)
     outside = source.folder if _has_external_data(source) else None
     original = _write(folder / "original.onnx", source.proto, source.payloads)
     variants = [Variant("original", "onnxruntime", original, outside)]

@@ -114,7 +114,7 @@ def read_model(path: Path, *, named: Path | None = None) -> ModelFacts:
         draws_in_op=any(_draws(node) for node in nodes),
         provenance=provenance.read(model),
         is_host_bound=any(node.domain == _BLOCKED_LAYOUT for node in everything) or is_optimised(model),
-        mismatch=examine(model, source.payloads).reason,
+        mismatch=examine(model, source.payloads, source.folder).reason,
         rows=prove_rows(model),
     )
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, cast, get_args
 
 import onnx
@@ -93,7 +94,7 @@ class Agreement:
         return f"{f'site {first.site}: ' if first.site else ''}{first.message}{more}"
 
 
-def examine(model: onnx.ModelProto, payloads: Payloads | None = None) -> Agreement:
+def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Path | None = None) -> Agreement:
     """Compare a model's graph with its provenance.
 
     A model without provenance agrees, unless it brings a body of jr_onnx::JumpRelu or jr_onnx::DrawKappa that is none
@@ -103,6 +104,7 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None) -> Agreeme
     Args:
         model: The model, which stays as it is.
         payloads: What the tokens in it stand for; None for a model that holds its weights.
+        folder: The folder that external data is relative to, or None.
 
     Raises:
         ModelError: The provenance cannot be understood, or the model is nested too deeply or holds names that are no
@@ -118,7 +120,7 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None) -> Agreeme
         original = _copy(light)
         try:
             undo(original)
-            edit, again = _redo(original, record)
+            edit, again = _redo(original, record, folder)
             found = [*_in_records(record, edit), *_in_graph(light, again, record)]
             found = found or [*_unrecorded(original, held, record), *foreign]
         except JrError as error:
@@ -129,32 +131,37 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None) -> Agreeme
     return Agreement(record, None if found else original, held, tuple(found), bool(foreign))
 
 
-def require_agreement(model: onnx.ModelProto, what: str, payloads: Payloads | None = None) -> Agreement:
+def require_agreement(
+    model: onnx.ModelProto, what: str, payloads: Payloads | None = None, folder: Path | None = None
+) -> Agreement:
     """Compare a model's graph with its provenance and refuse one that does not agree; see `examine`.
 
     Args:
         model: The model.
         what: What to call it.
         payloads: What the tokens in it stand for.
+        folder: The folder that external data is relative to, or None.
 
     Raises:
         ModelError: See `examine`.
         RefusalError: The graph does not compute what the provenance says.
     """
-    found = examine(model, payloads)
+    found = examine(model, payloads, folder)
     if not found:
         raise disagreement(what, found.reason)
     return found
 
 
-def take_back(model: onnx.ModelProto, what: str, payloads: Payloads | None = None) -> Provenance:
+def take_back(
+    model: onnx.ModelProto, what: str, payloads: Payloads | None = None, folder: Path | None = None
+) -> Provenance:
     """Put the original back, in place, after a proof that it is the one the graph was made from; return the provenance.
 
     Raises:
         ModelError: The model is no retrofit, was optimised, or was changed so that a site is not where it was.
         RefusalError: The graph does not compute what the provenance says.
     """
-    found = examine(model, payloads)
+    found = examine(model, payloads, folder)
     record = undo(model)  # says by itself what is missing
     if not found:
         raise disagreement(what, found.reason)
@@ -192,7 +199,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _redo(original: onnx.ModelProto, record: Provenance) -> tuple[Edit, onnx.ModelProto]:
+def _redo(original: onnx.ModelProto, record: Provenance, folder: Path | None) -> tuple[Edit, onnx.ModelProto]:
     """Rewrite the restored original as the provenance says.
 
     Raises:
@@ -221,7 +228,7 @@ def _redo(original: onnx.ModelProto, record: Provenance) -> tuple[Edit, onnx.Mod
         return chosen
 
     again = _copy(original)
-    return apply(again, recorded, wish), again
+    return apply(again, recorded, wish, folder), again
 
 
 def _in_records(record: Provenance, edit: Edit) -> Iterator[Mismatch]:

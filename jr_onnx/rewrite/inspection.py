@@ -75,10 +75,10 @@ def inspect(file: ModelFile) -> tuple[SiteTable, InspectedRetrofit | None]:
     Raises:
         ModelError: The file is no usable model, or its provenance cannot be understood.
     """
-    found = examine(file.proto, file.payloads)
+    found = examine(file.proto, file.payloads, file.folder)
     record = found.record
     if record is None:
-        return find_sites(file.proto), None
+        return find_sites(file.proto, file.folder), None
     sites = tuple(
         InspectedSite(
             site.id, site.form, site.dtype, site.kappa if record.plan.random is None else None, _range(record.plan),
@@ -91,11 +91,11 @@ def inspect(file: ModelFile) -> tuple[SiteTable, InspectedRetrofit | None]:
         record.source_name, record.target, _draws(record), optimised, sites, found.mismatches
     )  # fmt: skip
     if found.original is None:
-        table = find_sites(file.proto)
+        table = find_sites(file.proto, file.folder)
         own = f"{OP_DOMAIN}::{OP_TYPE}"
         return replace(table, others=tuple(item for item in table.others if item.op_type != own)), retrofit
     # Of the original, in which the retrofitted sites are the ReLUs they were: what is left stands beside them.
-    table = find_sites(found.original)
+    table = find_sites(found.original, file.folder)
     ids = {site.id for site in record.sites}
     return replace(table, sites=tuple(site for site in table.sites if site.id not in ids)), retrofit
 

@@ -233,13 +233,20 @@ def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: boo
     return dataclasses.replace(done.result, output=str(path), external_data=how, warnings=warnings)
 
 
-def restore(model: str | Path | onnx.ModelProto, output: str | Path | None = None, *, force: bool = False) -> Any:
+def restore(
+    model: str | Path | onnx.ModelProto,
+    output: str | Path | None = None,
+    *,
+    force: bool = False,
+    folder: Path | None = None,
+) -> Any:
     """Give the original of a retrofit back, bit for bit in everything but the provenance.
 
     Args:
         model: A path or a ModelProto; the input itself is not changed.
         output: For a path: where to write; by default `<name>.restored.onnx` beside it.
         force: Replace an existing output.
+        folder: For a ModelProto: the folder that its external data is relative to.
 
     Returns:
         A ModelProto for a ModelProto, the written path for a path.
@@ -254,12 +261,12 @@ def restore(model: str | Path | onnx.ModelProto, output: str | Path | None = Non
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         with readable("the model"):
-            take_back(copy, "the model")
+            take_back(copy, "the model", folder=folder)
         return copy
     source = load(model)
     path = choose_output(source, output, force=force, suffix=".restored.onnx")
     with readable(str(source.path)):
-        record = take_back(source.proto, str(source.path), source.payloads)
+        record = take_back(source.proto, str(source.path), source.payloads, source.folder)
     if source.folder is not None:
         carry(record.external_data, source.folder, path, "auto", force=force)
     save(source.proto, source.payloads, path)
@@ -313,7 +320,7 @@ def _base(source: ModelFile, options: Options) -> _Base:
             )
         original = onnx.ModelProto()
         original.CopyFrom(source.proto)
-        record = take_back(original, source.name or "the model", source.payloads)
+        record = take_back(original, source.name or "the model", source.payloads, source.folder)
         # The retrofit of a retrofit is one of the original: it says so, and has the bytes of one.
         base = _Base(
             dataclasses.replace(source, proto=original),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -66,15 +67,20 @@ class Found:
     fused: bool
 
 
-def plant(model: onnx.ModelProto, sites: Sequence[SiteRecord]) -> Markers:
+def plant(model: onnx.ModelProto, sites: Sequence[SiteRecord], folder: Path | None = None) -> Markers:
     """Put a marker at every site of a restored model, in place.
+
+    Args:
+        model: The model.
+        sites: Its sites.
+        folder: The folder that external data is relative to, or None.
 
     Raises:
         NotFollowedError: A site cannot carry a marker.
     """
     markers = Markers(_free_sentinel(model))
     calls = _calls(model)
-    operands = _operands(model, sites)
+    operands = _operands(model, sites, folder)
     scopes = scopes_by_path(model)
     by_scope: dict[str, dict[str, float]] = {}
     for number, site in enumerate(sites):
@@ -193,7 +199,7 @@ def _betas(scope: Scope) -> Iterator[float]:
                 yield from (float(value) for value in attribute.floats)
 
 
-def _operands(model: onnx.ModelProto, sites: Sequence[SiteRecord]) -> dict[str, str]:
+def _operands(model: onnx.ModelProto, sites: Sequence[SiteRecord], folder: Path | None) -> dict[str, str]:
     """Return the operands of the sites where it is not simply the first input: Max(0, z), Where(z > 0, z, 0), ...
 
     Raises:
@@ -202,7 +208,7 @@ def _operands(model: onnx.ModelProto, sites: Sequence[SiteRecord]) -> dict[str, 
     wanted = {site.id for site in sites if site.form not in (*_FUSED_FORMS, *_FIRST_INPUT)}
     if not wanted:
         return {}
-    operands = {item.site.id: item.match.operand for item in locate(model).located if item.site.id in wanted}
+    operands = {item.site.id: item.match.operand for item in locate(model, folder).located if item.site.id in wanted}
     lost = sorted(wanted - set(operands))
     if lost:
         raise NotFollowedError(f"the operand of site {lost[0]} is not found in the restored model")

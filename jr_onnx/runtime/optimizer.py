@@ -79,7 +79,7 @@ def optimise(
     about = _about(proto)
     source = kappa_source(proto, record, has_library=has_library)
     proto.CopyFrom(agreement.original)
-    markers = plant(proto, record.sites)
+    markers = plant(proto, record.sites, skeleton.folder)
     optimised, files = _run_optimiser(feed_of(skeleton), options, arguments)
     found = harvest(optimised, markers)
     write_jumps(optimised, found, source)

@@ -118,7 +118,7 @@ def optimize(
         skeleton = _complain(path)
     if read_mark(skeleton.proto) is not None:
         raise RefusalError(f"{path} is optimised already", hint="Optimise the retrofit itself")
-    agreement = require_agreement(skeleton.proto, str(path), skeleton.payloads)
+    agreement = require_agreement(skeleton.proto, str(path), skeleton.payloads, skeleton.folder)
     if agreement.record is None:
         raise ModelError(f"{path} is no retrofit, so there are no jumps to place", hint="Run jr-onnx rewrite first")
     if use_library:

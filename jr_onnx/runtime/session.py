@@ -140,7 +140,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             self.retrofit = RetrofitInfo("none")
             super().__init__(source, options, providers, provider_options, **arguments)
             return
-        agreement = examine(skeleton.proto, skeleton.payloads)
+        agreement = examine(skeleton.proto, skeleton.payloads, skeleton.folder)
         opening = Opening(
             skeleton, agreement, options, providers, arguments, self._way, wants_library=self._wants_library
         )

@@ -76,7 +76,7 @@ def read(model: str | Path | onnx.ModelProto, values: Mapping[str, float] | None
     if not proto.graph.node:
         raise ModelError("the model has no nodes")
     record = provenance.read(proto)
-    original = restore(proto) if record is not None else proto
+    original = restore(proto, folder=Path(base_dir) if base_dir else None) if record is not None else proto
     return Source(with_values(original, values or {}), record, base_dir)
 
 

@@ -151,7 +151,7 @@ def _plan_check(record: Provenance, failures: list[Failure]) -> Check:
 
 def _graph_failures(source: ModelFile) -> list[Failure]:
     """Return where the graph is not what the provenance says it is."""
-    found = examine(source.proto, source.payloads).mismatches
+    found = examine(source.proto, source.payloads, source.folder).mismatches
     return [Failure("provenance", item.site, "", "", "", item.message) for item in found]
 
 

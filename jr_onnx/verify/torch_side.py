@@ -107,7 +107,7 @@ def verify_torch(
         )
     chosen = logit_candidates(source.model, output)[0]
     module = load_network(network, None if weights is None else Path(weights))
-    ids = [site.id for site in find_sites(source.model).sites]
+    ids = [site.id for site in find_sites(source.model, Path(source.base_dir) if source.base_dir else None).sites]
     calls = TorchNetwork(module, ()).calls(data[:1])
     retrofits, notes = _retrofits(source, model, kappa, lowerings)
     names = _names_of_calls(ids, calls, [record for *_, record in retrofits])

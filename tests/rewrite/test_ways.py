@@ -127,6 +127,13 @@ def test_a_stored_zero_is_read_wherever_it_lies(
     from jr_onnx.verify import verify
 
     assert verify(output, original=path, samples=1)
+    back = onnx.load(restore(output, tmp_path / "back.onnx"), load_external_data=False)
+    assert back == onnx.load(path, load_external_data=False)
+    from jr_onnx import InferenceSession
+
+    session = InferenceSession(output)
+    assert not session.retrofit.mismatch
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], jump(x, KAPPA))
     if external:  # in memory, without the file's folder, it is named
         (refusal,) = find_sites(onnx.load(path, load_external_data=False)).refusals
         assert "lies in external data, which is not at hand" in refusal.reason
