@@ -208,7 +208,6 @@ def with_output(model: onnx.ModelProto, name: str) -> bytes:
     return bytes(copy.SerializeToString())
 
 
-@pytest.mark.parametrize("value", ["z3"])
 def test_one_quantisation_step_is_explained_and_named(effects: tuple[StepEffects, Path]) -> None:
     steps, path = effects
     sample = {"x": images(1, 3)}
