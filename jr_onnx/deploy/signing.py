@@ -15,8 +15,17 @@ from typing import Any
 
 from jr_onnx.errors import InputError, IntegrityError, one_line, require
 
-_KEY_HINT = "Make a pair with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem, then openssl ec -pubout"
+_KEY_HINT = (
+    "Make a pair with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem, then "
+    "openssl ec -in key.pem -pubout -out public.pem"
+)
 _LONGEST_REASON = 200
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+_FOREIGN = (
+    (b"BEGIN OPENSSH PRIVATE KEY", "it is a key in OpenSSH's own format"),
+    (b"BEGIN CERTIFICATE", "it is a certificate"),
+    (b"ENCRYPTED", "it is encrypted"),
+)
 
 
 def check_private_key(key: Path) -> None:
@@ -33,7 +42,8 @@ def check_private_key(key: Path) -> None:
         raise InputError(f"cannot read the key {key}: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the key {key} cannot sign: {error}; expected an unencrypted elliptic curve key in PEM",
+            f"the key {key} cannot sign: {_problem(key, error, private=True)}; expected an unencrypted private key on an "
+            "elliptic curve (P-256, P-384 or P-521) in PEM",
             hint=_KEY_HINT,
         ) from None
 
@@ -74,7 +84,8 @@ def check_signature(manifest: Path, signature: Path, key: Path) -> None:
         raise InputError(f"cannot read the key {key}: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the key {key} cannot check a signature: {error}; expected a public elliptic curve key in PEM",
+            f"the key {key} cannot check a signature: {_problem(key, error, private=False)}; expected a public key on an "
+            "elliptic curve (P-256, P-384 or P-521) in PEM",
             hint=_KEY_HINT,
         ) from None
     if signature.is_symlink() or not signature.is_file():
@@ -86,6 +97,29 @@ def check_signature(manifest: Path, signature: Path, key: Path) -> None:
     except Exception as error:  # noqa: BLE001 - a forged bundle makes the library fail in any way it likes
         reason = one_line(error, _LONGEST_REASON)
         raise IntegrityError(f"the signature of {manifest} does not hold for the key {key.name}: {reason}") from None
+
+
+def _problem(key: Path, error: Exception, *, private: bool) -> str:
+    """Say what is wrong with a key; the library below fails over RSA keys with words about attributes."""
+    content = key.read_bytes()
+    for mark, what in _FOREIGN:
+        if mark in content:
+            return what
+    if (b"PRIVATE KEY-----" in content) != private:
+        return f"it is a {'public' if private else 'private'} key"
+    serialization: Any = require("cryptography.hazmat.primitives.serialization", "serve")
+    try:
+        if private:
+            found = serialization.load_pem_private_key(content, None)
+        else:
+            found = serialization.load_pem_public_key(content)
+    except Exception:  # noqa: BLE001 - what cannot be read is told below
+        return "it holds no key in PEM that can be read"
+    curve = getattr(found, "curve", None)
+    if curve is not None:
+        return f"it lies on the curve {curve.name}" if curve.name not in _CURVES else one_line(error, _LONGEST_REASON)
+    kind = type(found).__name__.strip("_").removesuffix("PrivateKey").removesuffix("PublicKey")
+    return f"it is an {kind} key" if kind[0] in "AERX" else f"it is a {kind} key"
 
 
 def _library(part: str) -> Any:
