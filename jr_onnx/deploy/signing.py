@@ -42,8 +42,8 @@ def check_private_key(key: Path) -> None:
         raise InputError(f"cannot read the key {key}: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the key {key} cannot sign: {_problem(key, error, private=True)}; expected an unencrypted private key on an "
-            "elliptic curve (P-256, P-384 or P-521) in PEM",
+            f"the key {key} cannot sign: {_problem(key, error, private=True)}; expected an unencrypted private key "
+            "on an elliptic curve (P-256, P-384 or P-521) in PEM",
             hint=_KEY_HINT,
         ) from None
 
@@ -84,8 +84,8 @@ def check_signature(manifest: Path, signature: Path, key: Path) -> None:
         raise InputError(f"cannot read the key {key}: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"the key {key} cannot check a signature: {_problem(key, error, private=False)}; expected a public key on an "
-            "elliptic curve (P-256, P-384 or P-521) in PEM",
+            f"the key {key} cannot check a signature: {_problem(key, error, private=False)}; expected a public key "
+            "on an elliptic curve (P-256, P-384 or P-521) in PEM",
             hint=_KEY_HINT,
         ) from None
     if signature.is_symlink() or not signature.is_file():

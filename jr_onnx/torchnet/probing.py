@@ -71,7 +71,7 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
         raise ModelError(
             f"the output {name!r} has the shape {list(logits.shape)} for {batch} sample(s), expected "
             "(samples, classes)",
-            hint="Choose another with output=...",
+            hint="Choose another output (--output NAME, in Python output=NAME)",
         )
     classes, differentiable, reference = logits.numel() // batch, logits.requires_grad, logits.detach()
     del values, logits

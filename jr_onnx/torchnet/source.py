@@ -164,6 +164,23 @@ def _merged(declared: Sequence[int | None], given: Sequence[int | None]) -> tupl
     return tuple(one if other is None else other for one, other in zip(declared, given, strict=True))
 
 
+def refuse_maps(names: Sequence[str]) -> None:
+    """Refuse scores that come as a sequence of maps from class to probability, as scikit-learn's converters write them.
+
+    Args:
+        names: The outputs of that kind.
+
+    Raises:
+        ModelError: There is one.
+    """
+    if names:
+        raise ModelError(
+            f"the output {names[0]!r} is a sequence of maps from class to probability (ZipMap), expected a matrix "
+            "(samples, classes)",
+            hint="Convert the model again with plain tensors (skl2onnx: options={'zipmap': False})",
+        )
+
+
 def logit_candidates(model: onnx.ModelProto, output: str | None) -> list[str]:
     """Return the names of values that may be the logits, the likeliest first.
 
@@ -187,6 +204,7 @@ def logit_candidates(model: onnx.ModelProto, output: str | None) -> list[str]:
         if value.type.HasField("tensor_type") and value.type.tensor_type.elem_type in (0, *FLOATS)
     ]
     if not floating:
+        refuse_maps([value.name for value in model.graph.output if value.type.HasField("sequence_type")])
         raise ModelError("the model has no output of a floating type, so there are no logits to attack")
 
     def unlikely(value: onnx.ValueInfoProto) -> int:

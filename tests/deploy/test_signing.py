@@ -12,6 +12,7 @@ import pytest
 
 from jr_onnx.deploy import TritonOptions, package_triton, verify
 from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME
+from jr_onnx.deploy.signing import check_private_key
 from jr_onnx.errors import InputError, IntegrityError, MissingExtraError
 from tests.deploy.builders import make_keys
 
@@ -132,6 +133,31 @@ def test_a_key_that_cannot_sign_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=r"cannot sign|cannot read the key"):
         package_triton(model, tmp_path / "repository", TritonOptions(name="net", sign_key=key))
     assert not (tmp_path / "repository").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        ("genrsa -out {key} 2048", "it is an RSA key"),
+        ("genpkey -algorithm ed25519 -out {key}", "it is an Ed25519 key"),
+        ("ecparam -name secp256k1 -genkey -noout -out {key}", "it lies on the curve secp256k1"),
+        ("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -aes256 -pass pass:x -out {key}", "it is encrypted"),
+    ],
+)
+def test_a_key_of_another_kind_is_called_by_its_name(tmp_path: Path, make: str, what: str) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the keys, is not installed")
+    key = tmp_path / "key.pem"
+    subprocess.run(["openssl", *make.format(key=key).split()], check=True, capture_output=True)
+    with pytest.raises(InputError, match=f"cannot sign: {what}; expected .* elliptic curve .P-256, P-384 or P-521"):
+        check_private_key(key)
+
+
+def test_the_wrong_half_of_a_pair_is_named(key_pair: tuple[Path, Path], signed: Path) -> None:
+    with pytest.raises(InputError, match="cannot sign: it is a public key"):
+        check_private_key(key_pair[1])
+    with pytest.raises(InputError, match="cannot check a signature: it is a private key"):
+        verify(signed, key_pair[0])
 
 
 def test_a_private_key_cannot_stand_in_for_the_public_one(signed: Path, key_pair: tuple[Path, Path]) -> None:

@@ -17,6 +17,7 @@ from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing
 from jr_onnx.errors import InputError, JrError, ModelError, one_line, require
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.torchnet.module import OnnxModule
+from jr_onnx.torchnet.source import refuse_maps
 
 SERVED_DRAWS = 32
 """Runs of a random model whose majority is its answer."""
@@ -71,7 +72,8 @@ def open_session(path: Path) -> Any:
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
         raise ModelError(
             f"ONNX Runtime cannot open {path.name} on the CPU, where images are judged: {one_line(error)}",
-            hint="Export the model in float32",
+            # It has no kernel for the types of a node: those of float32 are the most complete.
+            hint="Export the model in float32" if "NOT_IMPLEMENTED" in str(error) else "",
         ) from None
 
 
@@ -171,6 +173,7 @@ class ServedModel:
                 return str(output.name)
         if not outputs:
             raise InputError(f"{self.path.name} has no output")
+        refuse_maps([str(output.name) for output in outputs if output.type.startswith("seq(")])
         return str(outputs[0].name)
 
 

@@ -327,6 +327,24 @@ def test_a_file_that_onnx_runtime_cannot_open_is_named(tmp_path: Path) -> None:
         prepare(small.request(tmp_path, model=saved(tmp_path, model)))
 
 
+@pytest.mark.parametrize("black_box", [False, True])
+def test_scores_in_maps_are_refused_with_the_way_out(tmp_path: Path, black_box: bool) -> None:
+    after = (
+        helper.make_node("ArgMax", ["z"], ["label"], axis=1, keepdims=0),
+        helper.make_node("Softmax", ["z"], ["p"]),
+        helper.make_node("ZipMap", ["p"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]),
+    )
+    model = small.network(after=after)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    maps = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]))
+    model.graph.output.append(helper.make_value_info("y", helper.make_sequence_type_proto(maps)))
+    wanted = small.request(tmp_path, model=saved(tmp_path, model), black_box=black_box)
+    with pytest.raises(ModelError, match=r"'y' is a sequence of maps .*\(ZipMap\).* options=.'zipmap': False"):
+        prepare(wanted)
+
+
 def test_a_float64_network_is_attacked(tmp_path: Path) -> None:
     model = small.network()
     for tensor in model.graph.initializer:
