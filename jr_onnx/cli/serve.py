@@ -24,7 +24,9 @@ _MEBIBYTE = 1 << 20
 @click.option("--key", type=_PATH, help="Public key (PEM); every package must be signed with it.")
 @click.option("--all-versions", is_flag=True, help="Serve all versions of a packaged model, not only the latest.")
 @click.option(
-    "--model-control/--no-model-control", default=True, show_default=True, help="Clients may load and unload models."
+    "--model-control/--no-model-control",
+    default=None,
+    help="Clients may load and unload models. Default: only where --host is this machine alone.",
 )
 @click.option("--expose-kappa", is_flag=True, help="Clients see the kappa input and may set it.")
 @click.option("--reject-non-finite", is_flag=True, help="Refuse NaN and infinities in inputs.")
@@ -37,7 +39,7 @@ _MEBIBYTE = 1 << 20
     "--provider", multiple=True, metavar="NAME", help="ONNX Runtime's provider, repeatable. Default: the CPU's."
 )
 @click.option("--max-body-mib", type=int, default=64, show_default=True, help="Largest request body.")
-@click.option("--max-json-mib", type=int, default=16, show_default=True, help="Largest JSON in a request body.")
+@click.option("--max-json-mib", type=int, default=8, show_default=True, help="Largest JSON in a request body.")
 @click.option("--max-total-mib", type=int, default=1024, show_default=True, help="All request bodies together.")
 @click.option("--max-rows", type=int, default=256, show_default=True, help="Largest batch of one request.")
 @click.option("--max-queue", type=int, default=512, show_default=True, help="Waiting requests per model.")
@@ -57,7 +59,7 @@ def command(
     token_file: Path | None,
     key: Path | None,
     all_versions: bool,
-    model_control: bool,
+    model_control: bool | None,
     expose_kappa: bool,
     reject_non_finite: bool,
     max_batch: int,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-
-import numpy as np
 
 from jr_onnx.serve.call import LARGEST_ID, Call, Face, client_timeout, refuse_parameters, take
 from jr_onnx.serve.faults import BadRequestError, quoted
@@ -93,15 +92,15 @@ def _typed(spec: TensorSpec, shape: tuple[int, ...], contents: Any) -> Array:
     found = [descriptor.name for descriptor, _ in contents.ListFields()]
     if found != [wanted]:
         raise BadRequestError(f"input {spec.name!r} has {', '.join(found) or 'no data'}, expected {wanted}")
-    values = list(getattr(contents, wanted))
-    if spec.is_bytes:
-        try:
-            values = [value.decode() for value in values]
-        except UnicodeDecodeError:
-            raise BadRequestError(f"input {spec.name!r} holds a string that is not UTF-8") from None
-    if wanted == "fp32_contents" and len(values) == int(np.prod(shape)):
-        return np.array(values, dtype=np.float32).reshape(shape)  # exact; infinities and NaN included
-    return from_numbers(spec, shape, values)
+    values = getattr(contents, wanted)
+    if not spec.is_bytes:
+        return from_numbers(spec, shape, values)
+    if len(values) != math.prod(shape):
+        raise BadRequestError(f"input {spec.name!r} has {len(values)} strings, expected {math.prod(shape)}")
+    try:
+        return from_numbers(spec, shape, [value.decode() for value in values])
+    except UnicodeDecodeError:
+        raise BadRequestError(f"input {spec.name!r} holds a string that is not UTF-8") from None
 
 
 def _wanted(face: Face, request: Any) -> dict[str, bool]:

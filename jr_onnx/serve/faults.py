@@ -42,6 +42,12 @@ class MethodError(InputError):
     http_status = 405
 
 
+class LoadError(JrError):
+    """The model's file or package is not one that can be served."""
+
+    http_status = 409
+
+
 class SlowBodyError(InputError):
     """The body did not arrive in time."""
 
@@ -141,6 +147,7 @@ GRPC_CODES: Final[dict[int, str]] = {
     404: "NOT_FOUND",
     405: "UNIMPLEMENTED",
     408: "DEADLINE_EXCEEDED",
+    409: "FAILED_PRECONDITION",
     413: "RESOURCE_EXHAUSTED",
     415: "INVALID_ARGUMENT",
     500: "INTERNAL",

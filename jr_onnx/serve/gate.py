@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jr_onnx.errors import InputError
-from jr_onnx.serve.faults import OverloadedError, UnauthorizedError
+from jr_onnx.serve.faults import EncodingError, ForbiddenError, OverloadedError, UnauthorizedError, quoted
 
 _SCHEME = b"bearer "
 _SHORTEST_TOKEN = 8
@@ -62,6 +63,41 @@ class Gate:
         # Digests have one length, so the comparison's time tells nothing, not even how long the token is.
         if not hmac.compare_digest(_digest(authorization[len(_SCHEME) :].strip()), self._digest):
             raise UnauthorizedError("the token is not the one of this server")
+
+
+def expect_same_origin(headers: Mapping[bytes, bytes], *, is_loopback: bool) -> None:
+    """Refuse a request that changes something if a page of another site may have sent it.
+
+    A browser lets any page post text and forms anywhere, but it says where they come from, and lets none post JSON.
+    A name that points to this machine for a moment does not make a page one of this machine's.
+
+    Args:
+        headers: The request's headers by name in lower case.
+        is_loopback: Only this machine can reach the server, under its own names.
+
+    Raises:
+        EncodingError: The content is something else than JSON.
+        ForbiddenError: The request comes from another site, or was sent to another name.
+    """
+    kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise EncodingError(f"the content-type is {quoted(kind.decode('latin-1'))}, expected application/json")
+    host = headers.get(b"host", b"").strip().lower()
+    if is_loopback and not _is_own_name(host):
+        raise ForbiddenError(f"the request was sent to {quoted(host.decode('latin-1'))}, expected a name of loopback")
+    origin = headers.get(b"origin")
+    site = headers.get(b"sec-fetch-site", b"none").strip().lower()
+    if site not in (b"none", b"same-origin") or (origin is not None and origin.lower().partition(b"://")[2] != host):
+        raise ForbiddenError("the request comes from a page of another site")
+
+
+def _is_own_name(host: bytes) -> bool:
+    name = host.decode("latin-1")
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 class Budget:

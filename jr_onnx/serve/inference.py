@@ -66,6 +66,7 @@ class Inference:
         try:
             with model.in_use():
                 call = decode(model.face) if worker is None else await worker(decode, model.face)
+                _fit(holding, call)
                 call.holding, handed_on = holding, True
                 outputs = await model.answer(call, seconds - (time.perf_counter() - started))
                 size = sum(array.nbytes for array in outputs.values())
@@ -82,3 +83,9 @@ class Inference:
             if not handed_on:
                 holding.release()
             model.metrics.count(self._transport, status, time.perf_counter() - started)
+
+
+def _fit(holding: Holding, call: Call) -> None:
+    """Give back what only reading the request took."""
+    if not any(array.dtype.hasobject for array in call.inputs.values()):
+        holding.shrink(max(0, holding.size - sum(array.nbytes for array in call.inputs.values())))

@@ -101,7 +101,7 @@ class Limits:
     """
 
     body_bytes: int = 64 * MEBIBYTE
-    json_bytes: int = 16 * MEBIBYTE
+    json_bytes: int = 8 * MEBIBYTE
     total_bytes: int = 1024 * MEBIBYTE
     rows: int = 256
     queue: int = 512
@@ -162,7 +162,7 @@ class ServeOptions:
         running: How models run.
         key: Public key (PEM) that every package of a repository must be signed for.
         all_versions: Serve all versions of a model in a repository instead of the latest.
-        model_control: Clients may load and unload models.
+        model_control: Clients may load and unload models; None lets them where only this machine can reach the server.
     """
 
     models: tuple[str, ...]
@@ -171,7 +171,12 @@ class ServeOptions:
     running: Running = field(default_factory=Running)
     key: Path | None = None
     all_versions: bool = False
-    model_control: bool = True
+    model_control: bool | None = None
+
+    @property
+    def lets_clients_load(self) -> bool:
+        """Whether clients may load and unload models."""
+        return self.address.is_loopback if self.model_control is None else self.model_control
 
     def __post_init__(self) -> None:
         """Refuse to serve nothing."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from jr_onnx.errors import IntegrityError, JrError
 from jr_onnx.serve.catalogue import Catalogue, Entry
-from jr_onnx.serve.faults import ForbiddenError, UnknownError, quoted
+from jr_onnx.serve.faults import ForbiddenError, LoadError, UnknownError, log_failure, quoted
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
 from jr_onnx.serve.options import Limits, Running
@@ -67,10 +68,10 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
 
         Raises:
             UnknownError: There is no such model.
-            JrError: It cannot be opened, or its package does not match its manifest.
+            LoadError: It cannot be opened, or its package does not match its manifest; the log says why.
         """
         async with self._loading:
-            models = await asyncio.to_thread(self._open_model, name)
+            models = await asyncio.to_thread(self._open_for_client, name)
             old = list(self._versions.get(name, {}).values())
             self._install(name, models)
         await _finish(old)
@@ -86,6 +87,17 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
         old = list(self._versions.pop(name).values())
         self.models.pop(name, None)
         await _finish(old)
+
+    def _open_for_client(self, name: str) -> list[ServedModel]:
+        """Open a model as a client wants; what is wrong with a file, and where it lies, is for the operator to know."""
+        try:
+            return self._open_model(name)
+        except UnknownError:
+            raise
+        except (JrError, OSError) as error:
+            log_failure(f"model {quoted(name)} cannot be loaded: {error}")
+            why = "does not match its manifest" if isinstance(error, IntegrityError) else "is not usable"
+            raise LoadError(f"the package or file of model {quoted(name)} {why}", hint="See the server's log") from None
 
     def _open_model(self, name: str) -> list[ServedModel]:
         entries = self._catalogue.find(name)
@@ -143,7 +155,7 @@ class RepositoryExtension(_extension.ModelRepositoryExtension):  # type: ignore[
 
     def _refuse_unless_allowed(self) -> None:
         if not self._allowed:
-            raise ForbiddenError("this server was started with --no-model-control: models stay as they are")
+            raise ForbiddenError("models of this server stay as they are", hint="Start it with --model-control")
 
 
 async def _finish(models: list[ServedModel]) -> None:

@@ -1,4 +1,4 @@
-"""The REST side of the Open Inference Protocol v2 as one ASGI application.
+"""The REST side of the Open Inference Protocol v2 as one application.
 
     GET  /v2   /v2/health/live   /v2/health/ready   /metrics
     GET  /v2/models   /v2/models/NAME[/versions/V]   .../ready
@@ -10,33 +10,46 @@ Every error has the protocol's form, `{"error": "..."}`.
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 import orjson
 from prometheus_client import REGISTRY, exposition
 
 from jr_onnx.errors import JrError
-from jr_onnx.serve.body import Body, Disconnected, Receive
-from jr_onnx.serve.codec_rest import decode, encode, json_length
+from jr_onnx.serve.call import Call, Face
+from jr_onnx.serve.codec_rest import decode, encode, json_length, weight
+from jr_onnx.serve.connections import CONNECTIONS
 from jr_onnx.serve.dataplane import DataPlane
-from jr_onnx.serve.faults import BadRequestError, InternalError, MethodError, NotReadyError, UnknownError, quoted
-from jr_onnx.serve.gate import Budget, Gate
+from jr_onnx.serve.faults import (
+    BadRequestError,
+    EncodingError,
+    MethodError,
+    NotReadyError,
+    OverloadedError,
+    UnauthorizedError,
+    UnknownError,
+    quoted,
+    reported,
+)
+from jr_onnx.serve.gate import Budget, Gate, expect_same_origin
+from jr_onnx.serve.http1 import Request, Response
+from jr_onnx.serve.inference import Inference
 from jr_onnx.serve.metrics import count_unknown
 from jr_onnx.serve.options import Limits
 from jr_onnx.serve.repository import RepositoryExtension
+from jr_onnx.serve.tensors import Array
+from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, copying, parsing
 
-Scope = dict[str, Any]
-Send = Callable[[Any], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-_JSON = (b"content-type", b"application/json")
-_BINARY = (b"content-type", b"application/octet-stream")
-_CLOSE = (b"connection", b"close")
-_LENGTH = b"inference-header-content-length"
-_OPEN_PATHS = ("/", "/v2/health/live", "/v2/health/ready")
-_LOG = logging.getLogger("jr_onnx.serve")
+_TRANSPORT: Final = "rest"
+_JSON: Final = (b"content-type", b"application/json")
+_BINARY: Final = (b"content-type", b"application/octet-stream")
+_LENGTH: Final = b"inference-header-content-length"
+_OPEN_PATHS: Final = ("/", "/v2/health/live", "/v2/health/ready")
+_SMALL_BODY: Final = 64 * 1024  # of requests that bring no tensors
+_INSIDE: Final = CONNECTIONS * 3 // 4
+"""How many requests may be answered at a time, so that connections remain for those that are turned away."""
 
 
 class RestApp:
@@ -47,86 +60,121 @@ class RestApp:
         extension: Loading and unloading.
         gate: Who may ask.
         limits: How much.
-        budget: Bytes of all bodies together.
+        budget: Bytes of all requests together.
+        is_loopback: Only this machine can reach the server.
+
+    Attributes:
+        accepted: How many requests were admitted or refused with a status.
+        answered: How many of them were answered.
+        timeout_s: How long a request may take.
     """
 
     def __init__(
-        self, dataplane: DataPlane, extension: RepositoryExtension, gate: Gate, limits: Limits, budget: Budget
+        self,
+        dataplane: DataPlane,
+        extension: RepositoryExtension,
+        gate: Gate,
+        limits: Limits,
+        budget: Budget,
+        *,
+        is_loopback: bool = False,
     ) -> None:
         self._dataplane = dataplane
         self._extension = extension
         self._gate = gate
         self._limits = limits
         self._budget = budget
+        self._is_loopback = is_loopback
+        self._inference = Inference(dataplane, _TRANSPORT)
+        self._inside = 0
         self.accepted = 0
         self.answered = 0
+        self.timeout_s = limits.timeout_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        started = time.perf_counter()
-        self.accepted += 1
-        headers = dict(scope["headers"])
-        parts = scope["path"].split("/")
-        try:
-            if scope["path"] not in _OPEN_PATHS:
-                self._gate.check(headers.get(b"authorization"))
-            if parts[-1] == "infer" and parts[:3] == ["", "v2", "models"]:
-                status, answer, body = await self._infer(scope, headers, parts[3:-1], receive, started)
-            else:
-                status, answer, body = await self._other(scope, parts[1:], headers, receive)
-        except Disconnected:
-            self.answered += 1
-            return
-        except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer in the protocol's form
-            status, answer, body = failure(error)
-        answer.append((b"content-length", b"%d" % len(body)))
-        if self._dataplane.draining or status in (408, 413):
-            answer.append(_CLOSE)
-        await send({"type": "http.response.start", "status": status, "headers": answer})
-        await send({"type": "http.response.body", "body": body})
-        self.answered += 1
+    @property
+    def is_draining(self) -> bool:
+        """Whether connections are to be closed after their answers."""
+        return self._dataplane.draining
 
-    async def _infer(
-        self, scope: Scope, headers: dict[bytes, bytes], parts: list[str], receive: Receive, started: float
-    ) -> tuple[int, Headers, bytes]:
-        transport = "rest"
+    def admit(self, request: Request) -> int:
+        """Return how long the body of a request may be, of which only the head is there.
+
+        Raises:
+            JrError: The request may not be asked, or cannot be answered whatever its body says.
+        """
+        if request.path not in _OPEN_PATHS:
+            self._gate.check(request.headers.get(b"authorization"))
+        encoding = request.headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding not in (b"identity", b""):
+            raise EncodingError(f"the body is encoded as {quoted(encoding.decode('latin-1'))}, expected it plain")
+        parts = request.path.split("/")
+        if not _is_inference(parts):
+            return _SMALL_BODY
         try:
-            _expect_method(scope, "POST")
-            name, version = _model(parts)
-            model = self._dataplane.find(name, version)
+            _expect_method(request, "POST")
+            self._dataplane.find(*_model(parts[3:-1]))
         except JrError as error:
-            count_unknown(transport, error.http_status)
+            count_unknown(_TRANSPORT, error.http_status)
             raise
-        try:
-            with Body(headers, self._limits, self._budget) as body:
-                data = await body.read(receive)
-                started = time.perf_counter()
-                call = decode(model.face, data, json_length(headers.get(_LENGTH), len(data), self._limits.json_bytes))
-                del data
-                outputs = await model.answer(call, self._limits.timeout_s)
-                answer, size = encode(model.face, call, outputs)
-        except Disconnected:
-            raise
-        except Exception as error:
-            status = error.http_status if isinstance(error, JrError) else InternalError.http_status
-            model.metrics.count(transport, status, time.perf_counter() - started)
-            raise
-        model.metrics.count(transport, 200, time.perf_counter() - started)
-        if size is None:
-            return 200, [_JSON], answer
-        return 200, [_BINARY, (_LENGTH, b"%d" % size)], answer
+        return self._limits.body_bytes
 
-    async def _other(
-        self, scope: Scope, parts: list[str], headers: dict[bytes, bytes], receive: Receive
-    ) -> tuple[int, Headers, bytes]:
+    async def answer(self, request: Request) -> Response:
+        """Answer a request that is whole."""
+        self.accepted += 1
+        parts = request.path.split("/")
+        try:
+            if _is_inference(parts):
+                return await self._infer(request, parts[3:-1])
+            return await self._other(request, parts[1:])
+        except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer in the protocol's form
+            return failure(error)
+        finally:
+            self.answered += 1
+
+    def failure(self, error: Exception) -> Response:
+        """Return the answer to a request that is refused before it is whole."""
+        self.accepted += 1
+        self.answered += 1
+        return failure(error)
+
+    async def _infer(self, request: Request, parts: list[str]) -> Response:
+        if self._inside >= _INSIDE:
+            raise OverloadedError(f"{self._inside} requests are being answered already", hint="Ask again later")
+        self._inside += 1
+        try:
+            name, version = _model(parts)
+            seconds = request.deadline - asyncio.get_running_loop().time()
+            received = [request.body]
+            request.body = bytearray()
+            length = len(received[0])
+            size = json_length(request.headers.get(_LENGTH), length, self._limits.json_bytes)
+            worker: Callable[..., Awaitable[Any]] | None = copying if length > LARGE_BYTES else None
+            if size > LARGE_TEXT_BYTES:
+                worker = parsing
+                is_long = size > LARGE_BYTES
+                extra = await parsing(weight, received[0], size) if is_long else weight(received[0], size)
+                request.holding.grow(extra)
+            return await self._inference.answer(
+                name,
+                version,
+                lambda face: decode(face, received.pop(), size),
+                _response,
+                request.take_holding(self._budget),
+                seconds,
+                worker,
+            )
+        finally:
+            self._inside -= 1
+
+    async def _other(self, request: Request, parts: list[str]) -> Response:
         if parts[:2] == ["v2", "repository"]:
-            return await self._repository(scope, parts[2:], headers, receive)
-        _expect_known(parts, scope["path"])
-        _expect_method(scope, "GET")
+            return await self._repository(request, parts[2:])
+        _expect_known(parts, request.path)
+        _expect_method(request, "GET")
         if parts == ["metrics"]:
-            accept = headers.get(b"accept", b"").decode("latin-1")
+            accept = request.headers.get(b"accept", b"").decode("latin-1")
             encoder, content_type = exposition.choose_encoder(accept)
-            return 200, [(b"content-type", content_type.encode())], encoder(REGISTRY)
+            return Response(200, [(b"content-type", content_type.encode())], encoder(REGISTRY))
         if parts in ([""], ["v2", "health", "live"]):
             return _json({"live": True})
         if parts == ["v2", "health", "ready"]:
@@ -145,16 +193,14 @@ class RestApp:
             raise NotReadyError(f"model {quoted(name)} is not ready")
         return _json({"name": name, "ready": True})
 
-    async def _repository(
-        self, scope: Scope, parts: list[str], headers: dict[bytes, bytes], receive: Receive
-    ) -> tuple[int, Headers, bytes]:
+    async def _repository(self, request: Request, parts: list[str]) -> Response:
         action = parts[-1] if len(parts) == 3 and parts[0] == "models" else ""
         if parts != ["index"] and action not in ("load", "unload"):
-            raise UnknownError(f"there is no {quoted(scope['path'])}")
-        _expect_method(scope, "POST")
-        with Body(headers, self._limits, self._budget) as body:
-            data = await body.read(receive)
-        wish = _object(data)
+            raise UnknownError(f"there is no {quoted(request.path)}")
+        _expect_method(request, "POST")
+        if action:
+            expect_same_origin(request.headers, is_loopback=self._is_loopback)
+        wish = _object(request.body)
         if parts == ["index"]:
             rows = await self._extension.index(filter_ready=wish.get("ready") is True)
             return _json(rows)
@@ -167,24 +213,33 @@ class RestApp:
         return _json({"name": parts[1], action: True})
 
 
-def failure(error: Exception) -> tuple[int, Headers, bytes]:
-    """Return the answer that an error gives; what is nobody's fault but ours goes to the log, not to the client."""
-    known = error if isinstance(error, JrError) else InternalError("internal error", hint="See the server's log")
-    if known.http_status == InternalError.http_status:
-        _LOG.error("a request failed", exc_info=error)
+def failure(error: Exception) -> Response:
+    """Return the answer that an error gives."""
+    known = reported(error, _TRANSPORT)
     headers = [_JSON]
-    if known.http_status == 401:
+    if known.http_status == UnauthorizedError.http_status:
         headers.append((b"www-authenticate", b"Bearer"))
-    if known.http_status == 503:
+    if known.http_status == OverloadedError.http_status:
         headers.append((b"retry-after", b"1"))
-    return known.http_status, headers, orjson.dumps({"error": str(known)})
+    return Response(known.http_status, headers, orjson.dumps({"error": str(known)}))
 
 
-def _json(value: object) -> tuple[int, Headers, bytes]:
-    return 200, [_JSON], orjson.dumps(value)
+def _response(face: Face, call: Call, outputs: Mapping[str, Array]) -> Response:
+    body, size = encode(face, call, outputs)
+    if size is None:
+        return Response(200, [_JSON], body)
+    return Response(200, [_BINARY, (_LENGTH, b"%d" % size)], body)
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _json(value: object) -> Response:
+    return Response(200, [_JSON], orjson.dumps(value))
+
+
+def _is_inference(parts: list[str]) -> bool:
+    return parts[-1] == "infer" and parts[:3] == ["", "v2", "models"]
+
+
+def _object(data: bytearray) -> dict[str, Any]:
     if not data.strip():
         return {}
     try:
@@ -211,6 +266,6 @@ def _expect_known(parts: list[str], path: str) -> None:
         raise UnknownError(f"there is no {quoted(path)}")
 
 
-def _expect_method(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise MethodError(f"{quoted(scope['path'])} is asked with {method}, not {quoted(scope['method'])}")
+def _expect_method(request: Request, method: str) -> None:
+    if request.method != method:
+        raise MethodError(f"{quoted(request.path)} is asked with {method}, not {quoted(request.method)}")

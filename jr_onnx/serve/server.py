@@ -11,21 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 from jr_onnx.serve.catalogue import Catalogue
-from jr_onnx.serve.connections import ConnectionTable
+from jr_onnx.serve.connections import ConnectionTable, Listener
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.gate import Budget, Gate
 from jr_onnx.serve.grpc_methods import InferenceService
 from jr_onnx.serve.grpc_server import GrpcServer
+from jr_onnx.serve.http1 import Http1Connection
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
 from jr_onnx.serve.options import Address, ServeOptions
 from jr_onnx.serve.repository import Registry, RepositoryExtension
 from jr_onnx.serve.rest import RestApp
-from jr_onnx.serve.rest_server import RestServer
 
 _model_server: Any = kserve_module("kserve.model_server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_POLL_S = 0.01
 _SIGNAL_EXIT = 128  # added to the signal's number, as shells do
 _SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another wants it; Python's 5 ms would be added to a run's time."""
@@ -57,20 +56,21 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
             ssl_keyfile=None,
         )
         self.dataplane = DataPlane(self._registry)
-        self.model_repository_extension = RepositoryExtension(self._registry, allowed=options.model_control)
-        shared = (
+        self.model_repository_extension = RepositoryExtension(self._registry, allowed=options.lets_clients_load)
+        self._budget = Budget(options.limits.total_bytes)
+        self._app = RestApp(
             self.dataplane,
             self.model_repository_extension,
             gate,
             options.limits,
-            Budget(options.limits.total_bytes),
+            self._budget,
+            is_loopback=options.address.is_loopback,
         )
-        self._app = RestApp(*shared)
         self._table = ConnectionTable()
         self._grpc: GrpcServer | None = None
         if options.address.grpc_port is not None:
             service = InferenceService(self.dataplane, self.model_repository_extension, options.limits)
-            self._grpc = GrpcServer(options.address, service.methods(), gate, options.limits, shared[-1], self._table)
+            self._grpc = GrpcServer(options.address, service.methods(), gate, options.limits, self._budget, self._table)
         self._stopping: asyncio.Task[None] | None = None
 
     def start(self, models: list[Any] | None = None) -> None:
@@ -90,21 +90,16 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        self._rest = RestServer(
-            self._app, self.dataplane, self.model_repository_extension, self._options.address, self._options.limits
-        )
+        address = self._options.address
+        self._rest = Listener(address, address.http_port, "HTTP", "http/1.1", self._connection, self._table)
         sweeping = asyncio.create_task(self._table.sweep())
         grpc_port = await self._grpc.open() if self._grpc is not None else None
-        serving = asyncio.create_task(self._rest.start())
+        self._rest.open()
+        self._stopped = asyncio.Event()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.stop, number)
-        while not self._rest.started and not serving.done():
-            await asyncio.sleep(_POLL_S)
-        if self._rest.started:
-            self._say(_ready_line(self._options.address, self._rest.port, grpc_port))
-        await serving
-        if self._stopping is not None:
-            await self._stopping
+        self._say(_ready_line(address, self._rest.port, grpc_port))
+        await self._stopped.wait()
         sweeping.cancel()
         for model in self._registry.all():
             model.stop()
@@ -125,10 +120,14 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         """Say "not ready" first, so that balancers look elsewhere; then close the doors and finish."""
         self.dataplane.draining = True
         await asyncio.sleep(self._options.limits.drain_delay_s)
-        self._rest.stop()
+        await self._rest.close()
         if self._grpc is not None:
             await self._grpc.close()
         await self._table.drain(self._options.limits.drain_s)
+        self._stopped.set()
+
+    def _connection(self) -> Http1Connection:
+        return Http1Connection(self._app, self._table, self._budget)
 
     def _accepted(self) -> int:
         return self._app.accepted + (self._grpc.accepted if self._grpc is not None else 0)

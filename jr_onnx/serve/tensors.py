@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +35,20 @@ _DATATYPES: Final[dict[int, tuple[str, str]]] = {
     onnx.TensorProto.DOUBLE: ("FP64", "float64"),
     onnx.TensorProto.STRING: (BYTES, "object"),
 }
+
+_ELEMENTS: Final[dict[str, set[type]]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str}}
+"""Python types of the elements that an array of a kind is made of; True is no number."""
+
+_JSON_NAMES: Final = {
+    str: "a string",
+    bool: "a boolean",
+    float: "a fraction",
+    int: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+_PIECE: Final = 8192  # elements that are converted at a time: a fraction of a millisecond
 
 Array = NDArray[Any]
 
@@ -142,47 +157,83 @@ def to_raw(spec: TensorSpec, array: Array) -> bytes:
 def from_numbers(spec: TensorSpec, shape: tuple[int, ...], data: object) -> Array:
     """Return the tensor of a client's JSON list or protobuf field, flat or nested as the shape says.
 
+    Counts and types are checked before anything is converted, and elements are converted a few thousand at a time: no
+    element makes another take more memory, and other threads come to their turn in between.
+
+    Args:
+        spec: What the model takes.
+        shape: The shape that the client says.
+        data: A list, or a repeated field of protobuf.
+
     Raises:
         BadRequestError: There are more or fewer elements than the shape needs, or one of another type or range.
     """
-    if not isinstance(data, list):
+    if isinstance(data, str) or not isinstance(data, Sequence):
         raise BadRequestError(f"the data of input {spec.name!r} is {quoted(data)}, expected a list")
-    try:
-        # NumPy makes float64 of a list of integers below and above 2^63, which loses digits.
-        array: Array = np.array(data, dtype=object if spec.is_bytes or spec.datatype == "UINT64" else None)
-    except (ValueError, OverflowError, RecursionError):
-        raise BadRequestError(f"the data of input {spec.name!r} is nested unevenly or holds no numbers") from None
-    if array.size != math.prod(shape) or (array.ndim > 1 and array.shape != shape):
-        raise BadRequestError(
-            f"input {spec.name!r} has data of shape {quoted(list(array.shape))}, expected {quoted(list(shape))} or a "
-            f"flat list of {math.prod(shape)} elements"
-        )
-    return _converted(spec, array).reshape(shape)
+    elements = _flat(spec, shape, data)
+    result = np.empty(len(elements), dtype=spec.dtype)
+    for start in range(0, len(elements), _PIECE):
+        piece = elements[start : start + _PIECE]
+        result[start : start + _PIECE] = _converted(spec, piece)
+    return result.reshape(shape)
 
 
-def _converted(spec: TensorSpec, array: Array) -> Array:
-    if spec.is_bytes:
-        if not all(isinstance(element, str) for element in array.ravel()):
-            raise BadRequestError(f"the data of input {spec.name!r} holds something else than strings")
-        return array
-    if array.dtype.kind == "O" and all(type(element) is int for element in array.ravel()):
-        bounds = np.iinfo(np.uint64)
-        if array.size and (array.min() < bounds.min or array.max() > bounds.max):
-            raise BadRequestError(f"the data of input {spec.name!r} holds numbers out of the range of {spec.datatype}")
-        array = array.astype(np.uint64)
-    wanted = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[spec.dtype.kind]
-    if array.dtype.kind not in wanted:
-        raise BadRequestError(f"the data of input {spec.name!r} holds {array.dtype.name}, expected {spec.datatype}")
-    if spec.dtype.kind in "iu":
-        bounds = np.iinfo(spec.dtype)
-        if array.size and (int(array.min()) < bounds.min or int(array.max()) > bounds.max):
-            raise BadRequestError(f"the data of input {spec.name!r} holds numbers out of the range of {spec.datatype}")
-        return array.astype(spec.dtype)
-    with np.errstate(over="ignore"):
-        result = array.astype(spec.dtype)
-    if spec.dtype.kind == "f" and not np.isfinite(result).all() and np.isfinite(array).all():
-        raise BadRequestError(f"the data of input {spec.name!r} holds numbers beyond the range of {spec.datatype}")
+def _flat(spec: TensorSpec, shape: tuple[int, ...], data: Sequence[Any]) -> Sequence[Any]:
+    """Return the elements in row-major order, as many as the shape says."""
+    count = math.prod(shape)
+    if len(data) == count and (not count or not isinstance(data[0], list)):
+        return data
+    level = data
+    for axis, size in enumerate(shape):
+        if axis:
+            level = _inner(spec, level, size)
+        elif len(level) != size or (len(shape) == 1 and isinstance(level[0], list)):
+            raise BadRequestError(
+                f"the data of input {spec.name!r} has {len(level)} elements, expected {quoted(list(shape))} nested or "
+                f"a flat list of {count}"
+            )
+    if len(level) != count:
+        raise BadRequestError(f"the data of input {spec.name!r} has {len(level)} elements, expected {count}")
+    return level
+
+
+def _inner(spec: TensorSpec, level: Sequence[Any], size: int) -> list[Any]:
+    """Return the elements of the lists on a level, each of which must have as many as the shape says."""
+    result: list[Any] = []
+    for start in range(0, len(level), _PIECE):
+        piece = level[start : start + _PIECE]
+        if any(kind is not list for kind in set(map(type, piece))) or any(length != size for length in map(len, piece)):
+            raise BadRequestError(
+                f"the data of input {spec.name!r} is nested unevenly, expected lists of {size} elements on this level"
+            )
+        result += chain.from_iterable(piece)
     return result
+
+
+def _converted(spec: TensorSpec, elements: Sequence[Any]) -> Any:
+    """Return a few elements as the model takes them."""
+    found = set(map(type, elements))
+    wrong = found - _ELEMENTS[spec.dtype.kind]
+    if wrong:
+        names = ", ".join(sorted(_JSON_NAMES.get(kind, kind.__name__) for kind in wrong))
+        raise BadRequestError(f"the data of input {spec.name!r} holds {names}, expected {spec.datatype}")
+    if spec.is_bytes or spec.dtype.kind == "b":
+        return elements
+    if spec.dtype.kind == "f":
+        exact = np.array(elements, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            result = exact.astype(spec.dtype)
+        if (np.isinf(result) & np.isfinite(exact)).any():
+            raise BadRequestError(f"the data of input {spec.name!r} holds numbers beyond the range of {spec.datatype}")
+        return result
+    bounds = np.iinfo(spec.dtype)
+    try:
+        whole = np.array(elements, dtype=np.uint64 if spec.dtype == np.uint64 else np.int64)
+    except OverflowError:
+        whole = None
+    if whole is None or (whole.size and (int(whole.min()) < bounds.min or int(whole.max()) > bounds.max)):
+        raise BadRequestError(f"the data of input {spec.name!r} holds numbers out of the range of {spec.datatype}")
+    return whole
 
 
 def _strings_from_raw(spec: TensorSpec, shape: tuple[int, ...], data: bytes) -> Array:

@@ -87,7 +87,7 @@ def test_models_stay_as_they_are_without_model_control(guarded: ServerProcess, t
     client = Rest(guarded.http_port, TOKEN, trust)
     for action in ("load", "unload"):
         answer = client.ask("POST", f"/v2/repository/models/fixed/{action}")
-        assert (answer.status, "--no-model-control" in answer.error) == (403, True)
+        assert (answer.status, "--model-control" in answer.error) == (403, True)
     assert client.infer("fixed", GOOD).status == 200
     client.close()
 

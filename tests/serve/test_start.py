@@ -81,7 +81,9 @@ def test_versions_are_served_and_a_package_is_verified_again_on_load(repository:
         path = repository / "net" / "2" / "model.onnx"
         path.write_bytes(path.read_bytes() + b"\0")
         answer = client.ask("POST", "/v2/repository/models/net/load")
-        assert (answer.status, "does not match its manifest" in answer.error) == (500, True)
+        assert (answer.status, "does not match its manifest" in answer.error) == (409, True)
+        assert str(repository) not in answer.error, "where files lie is for the operator to know"
+        assert str(repository) in server.log
         assert client.infer("net", GOOD).status == 200, "the loaded model stays"
         client.close()
 

@@ -1,0 +1,531 @@
+"""HTTP/1.1 connections, with the `httptools` parser and every buffer in our own hands.
+
+The parser is given a head up to its end, a body up to its announced end, and chunks in small pieces, so that it never
+sees the request behind the one that is being answered: that one waits, counted like everything that has arrived. A
+request is admitted after its head, before a byte of its body is kept. What goes out is handed to the transport only as
+far as the client reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+from urllib.parse import unquote
+
+from jr_onnx.errors import JrError, require
+from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, ConnectionTable
+from jr_onnx.serve.faults import BadRequestError, OverloadedError, SlowBodyError, TooLargeError
+from jr_onnx.serve.gate import Budget, Holding
+
+_httptools: Any = require("httptools", "serve")
+
+HEAD_BYTES: Final = 64 * 1024
+"""How long the head of a request may be; and what is neither head nor body in one go: chunk sizes and trailers."""
+
+KEEP_ALIVE_S: Final = 65.0
+"""How long a connection may wait for its next request."""
+
+_FIELDS: Final = 256  # in a head
+_CHUNKED_BYTES: Final = 4096  # of a chunked body that the parser is given at a time
+_PIECE_BYTES: Final = 128 * 1024  # of an answer that is handed to the transport at a time
+_TURNS: Final = 64  # pieces that the parser is given before the event loop turns to others
+_DISCARD_BYTES: Final = 256 << 20  # of a body that was refused: most clients read no answer before they have sent it
+_DISCARD_S: Final = 10.0
+_CLOSING_S: Final = 10.0
+_STALLED_S: Final = 2.0  # without reading its answer
+_HEAD_END: Final = b"\r\n\r\n"
+_CLOSE_AFTER: Final = frozenset({400, 408, 413})
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(eq=False)
+class Request:
+    """A request, whose body may still be on its way.
+
+    Attributes:
+        method: Its method.
+        path: The path, without escapes.
+        headers: Headers by name in lower case; the last of a name.
+        started: When its first byte came, by the event loop's clock.
+        deadline: When its answer must be ready.
+        holding: Its bytes in the budget.
+        body: What has come of its body.
+        largest: How long the body may be.
+    """
+
+    started: float
+    deadline: float
+    holding: Holding
+    method: str = ""
+    path: str = ""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+    largest: int = 0
+    keeps_alive: bool = True
+
+    def take_holding(self, budget: Budget) -> Holding:
+        """Return the request's bytes in the budget, which the caller releases when it lets go of them."""
+        holding, self.holding = self.holding, budget.settled()
+        return holding
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer.
+
+    Attributes:
+        status: Its status.
+        headers: Its headers, without those that every answer has.
+        body: Its body.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Application(Protocol):
+    """What answers requests."""
+
+    timeout_s: float
+
+    def admit(self, request: Request) -> int:
+        """Return how long the body of a request may be, of which only the head is there, or raise what is wrong."""
+
+    def answer(self, request: Request) -> Awaitable[Response]:
+        """Answer a request that is whole; raises nothing."""
+
+    def failure(self, error: Exception) -> Response:
+        """Return the answer to a request that is refused."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether connections are to be closed after their answers."""
+
+
+class Http1Connection(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        application: Answers.
+        table: Where connections are counted.
+        budget: Bytes of all requests together.
+    """
+
+    def __init__(self, application: Application, table: ConnectionTable, budget: Budget) -> None:
+        self._application = application
+        self._table = table
+        self._budget = budget
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._parser = _httptools.HttpRequestParser(self)
+        self._request: Request | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._rest = bytearray()  # received behind the request that is being answered, or not yet looked at
+        self._resting = budget.arriving(self.abort)
+        self._going_on = False
+        self._in_head = True
+        self._tail = b""  # the last bytes of the head so far, in which its end may have begun
+        self._head_bytes = 0
+        self._fields = 0
+        self._url = b""
+        self._left = 0  # of a body of announced length
+        self._is_chunked = False
+        self._between = 0  # bytes since the last byte of a chunked body
+        self._is_whole = False
+        self._refused = 0.0  # when the request was refused while its body was still coming
+        self._discarded = 0
+        self._outgoing = memoryview(b"")
+        self._leaving = budget.settled()
+        self._paused = False
+        self._closes = False
+        self._closing_since = 0.0
+        self._write_by = 0.0
+        self._since = self.quiet_since = self._loop.time()
+
+    # asyncio's protocol
+
+    def connection_made(self, transport: Any) -> None:
+        """Wait for a request."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=1, low=0)  # paused means: something has not been taken yet
+        self._table.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of everything."""
+        del exc
+        self._table.remove(self)
+        self._closing_since = self._closing_since or self._loop.time()
+        self._rest.clear()
+        self._resting.release()
+        self._outgoing = memoryview(b"")
+        self._leaving.release()
+        if self._task is not None:
+            self._task.cancel()
+        elif self._request is not None:
+            self._request.holding.release()
+            self._request = None
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The client has read all there was."""
+        self._paused = False
+        if self._write_by:
+            self._write()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the client sent."""
+        if self._closing_since:
+            return
+        self.quiet_since = self._loop.time()
+        if not self._rest and not self._is_whole and not self._going_on:
+            done = self._take_in(data)
+            if done == len(data) or self._closing_since:
+                return
+            data = data[done:]
+        self._rest += data
+        self._transport.pause_reading()
+        try:
+            self._resting.grow(len(data))
+        except OverloadedError:
+            self.abort()
+            return
+        self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        if self._rest and not self._going_on and not self._is_whole:
+            self._going_on = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Take in what has been waiting."""
+        self._going_on = False
+        if self._closing_since or self._is_whole or not self._rest:
+            return
+        done = self._take_in(bytes(self._rest))
+        if self._closing_since:
+            return
+        del self._rest[:done]
+        self._resting.shrink(done)
+        if self._rest:
+            self._go_on_soon()
+        else:
+            self._transport.resume_reading()
+
+    def _take_in(self, data: bytes) -> int:
+        """Give the parser what belongs to one request, a turn's worth at most, and return how much that was."""
+        position = turns = 0
+        while position < len(data) and not self._is_whole and not self._closing_since and turns < _TURNS:
+            end = self._next(data, position)
+            piece = data[position:end]
+            position = end
+            turns += 1
+            try:
+                self._count(piece)
+                self._parser.feed_data(piece)
+            except JrError as error:
+                self._refuse(error)
+            except _httptools.HttpParserUpgrade:
+                self._closes = True
+            except _httptools.HttpParserError:
+                self._break(BadRequestError("this is no HTTP request"))
+        return position
+
+    def _next(self, data: bytes, position: int) -> int:
+        """Return the end of the next piece: of the head, of the body, or of a little where neither is known."""
+        if self._left:
+            return min(len(data), position + self._left)
+        # A head ends with an empty line, and so does a chunked body, whose data may hold empty lines as well.
+        limit = min(len(data), position + (HEAD_BYTES if self._in_head else _CHUNKED_BYTES))
+        overlap = len(self._tail)
+        found = (self._tail + data[position : position + 3]).find(_HEAD_END) - overlap if overlap else -1
+        if found + len(_HEAD_END) > 0 and found >= -overlap:
+            end = position + found + len(_HEAD_END)
+        else:
+            found = data.find(_HEAD_END, position, limit)
+            end = found + len(_HEAD_END) if found >= 0 else limit
+        self._tail = (self._tail + data[max(position, end - 3) : end])[-3:]
+        return end
+
+    def _count(self, piece: bytes) -> None:
+        """Count a piece before the parser keeps any of it.
+
+        Raises:
+            BadRequestError: The head, or what lies between the bytes of a body, does not end.
+            OverloadedError: There is no memory left for it.
+        """
+        if self._in_head:
+            if self._request is None:
+                now = self._loop.time()
+                holding = self._budget.arriving(self._give_way)
+                self._request = Request(now, now + self._application.timeout_s, holding)
+            self._head_bytes += len(piece)
+            if self._head_bytes > HEAD_BYTES:
+                self._break(BadRequestError("the head of the request is too long"))
+                return
+            self._request.holding.grow(len(piece))
+        elif self._left:
+            self._left -= len(piece)
+        else:
+            self._between += len(piece)
+            if self._between > HEAD_BYTES:
+                self._break(BadRequestError("the chunks or trailers of the request are too long"))
+
+    # the parser's callbacks
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers are dropped."""
+        if self._request is None or not self._in_head:
+            return
+        self._fields += 1
+        if self._fields <= _FIELDS:
+            self._request.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Admit the request, or refuse it before its body comes."""
+        request = self._request
+        if request is None or self._closing_since:
+            return
+        self._in_head = False
+        self._tail = b""
+        request.method = self._parser.get_method().decode("latin-1")
+        request.keeps_alive = self._parser.get_http_version() != "1.0" and self._parser.should_keep_alive()
+        self._is_chunked = b"transfer-encoding" in request.headers
+        announced = 0
+        try:
+            _check_fields(self._fields)
+            request.path = _path(self._url)
+            announced = 0 if self._is_chunked else _length(request.headers.get(b"content-length", b"0"))
+            request.largest = self._application.admit(request)
+            _check_size(announced, request.largest)
+        except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
+            self._left = announced
+            self._refuse(error)
+            return
+        self._left = announced
+        if (self._left or self._is_chunked) and request.headers.get(b"expect", b"").lower() == b"100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body, or drop it if the request was refused."""
+        self._between = 0
+        request = self._request
+        if request is None or self._refused:
+            self._discarded += len(data)
+            return
+        try:
+            _check_size(len(request.body) + len(data), request.largest)
+            request.holding.grow(len(data))
+        except JrError as error:
+            self._refuse(error)
+            return
+        request.body += data
+
+    def on_message_complete(self) -> None:
+        """The request is whole: answer it."""
+        self._is_whole = True
+        request = self._request
+        if request is None or self._closing_since:
+            return
+        if self._refused:
+            self._finish_if_sent()
+            return
+        request.holding.settle()
+        self._task = self._loop.create_task(self._answer(request))
+
+    # answering
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            response = await self._application.answer(request)
+        except asyncio.CancelledError:
+            request.holding.release()  # the client has gone
+            return
+        self._task = None
+        request.body = bytearray()
+        request.holding.release()
+        self._respond(request, response)
+
+    def _give_way(self) -> None:
+        self._refuse(OverloadedError("others need the memory that this request holds", hint="Ask again later"))
+
+    def _refuse(self, error: Exception) -> None:
+        """Answer at once, and drop what still comes of the request."""
+        if self._refused or self._closing_since:
+            return
+        request = self._request
+        if request is None or self._in_head:
+            self._break(error)
+            return
+        self._refused = self._loop.time()
+        request.body = bytearray()
+        request.holding.release()
+        response = self._application.failure(error)
+        if response.status in _CLOSE_AFTER or b"expect" in request.headers:
+            request.keeps_alive = False
+        self._respond(request, response)
+
+    def _break(self, error: Exception) -> None:
+        """Answer what is no request, and close."""
+        if self._closing_since:
+            return
+        request, self._request = self._request, None
+        if request is not None:
+            request.holding.release()
+        if not self._refused:
+            response = self._application.failure(error)
+            self._transport.write(_head(response, close=True) + response.body)
+        self._close()
+
+    def _respond(self, request: Request, response: Response) -> None:
+        if self._closing_since:
+            return
+        if self._application.is_draining or response.status in (408, 413):
+            request.keeps_alive = False
+        self._closes = self._closes or not request.keeps_alive
+        head = _head(response, close=self._closes)
+        body = b"" if request.method == "HEAD" else response.body
+        try:
+            self._leaving.grow(len(body))
+        except OverloadedError as error:
+            response = self._application.failure(error)
+            head, body = _head(response, close=self._closes), response.body
+        self._write_by = self._loop.time() + self._application.timeout_s
+        if len(body) <= _PIECE_BYTES:
+            self._outgoing = memoryview(head + body)
+        else:
+            self._outgoing = memoryview(body)
+            self._transport.write(head)
+        self._write()
+
+    def _write(self) -> None:
+        while self._outgoing and not self._paused:
+            piece = self._outgoing[:_PIECE_BYTES]
+            self._outgoing = self._outgoing[len(piece) :]
+            self.quiet_since = self._loop.time()
+            self._transport.write(piece)
+        if not self._outgoing and not self._paused:
+            self._finish_if_sent()
+
+    def _finish_if_sent(self) -> None:
+        """Turn to the next request once the answer is out and the rest of its request has come."""
+        if self._outgoing or self._paused or not self._write_by:
+            return
+        self._leaving.release()
+        expects = self._request is not None and b"expect" in self._request.headers
+        if self._refused and not self._is_whole and not expects:
+            return  # the client still sends; `sweep` and the parser see to it that this ends
+        if self._closes:
+            self._close()
+            return
+        self._write_by = self._refused = 0.0
+        self._request = None
+        self._in_head, self._is_whole, self._is_chunked = True, False, False
+        self._tail = self._url = b""
+        self._head_bytes = self._fields = self._left = self._between = self._discarded = 0
+        if self._rest:
+            self._go_on_soon()
+
+    # the table of connections
+
+    def is_expendable(self) -> bool:
+        """Whether no accepted request depends on it."""
+        stalls = self._loop.time() - self.quiet_since > _STALLED_S
+        return self._task is None and (not self._write_by or bool(self._refused) or stalls)
+
+    def sweep(self, now: float) -> None:
+        """Look at the clocks: a head, a body, an answer, a connection without a request."""
+        request = self._request
+        if self._closing_since:
+            if now - self._closing_since > _CLOSING_S:
+                self.abort()
+        elif self._write_by and now > self._write_by:
+            self.abort()
+        elif self._refused:
+            if now - self._refused > _DISCARD_S or self._discarded > _DISCARD_BYTES:
+                self._close()
+        elif request is None:
+            patience = KEEP_ALIVE_S if self._since < self.quiet_since else HEAD_SECONDS
+            if now - self.quiet_since > patience or now - self._since > AGE_SECONDS:
+                self._close()
+        elif not self._is_whole:
+            if self._in_head and now - request.started > HEAD_SECONDS:
+                self._close()
+            elif now > request.deadline:
+                self._refuse(SlowBodyError(f"the body did not arrive within {self._application.timeout_s:g} s"))
+
+    def drain(self) -> None:
+        """Accept nothing more, and close after the answer."""
+        self._closes = True
+        if self._request is None and not self._rest:
+            self._close()
+
+    def _close(self) -> None:
+        self._closing_since = self._loop.time()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._closing_since = self._closing_since or self._loop.time()
+        self._transport.abort()
+
+
+def _path(url: bytes) -> str:
+    try:
+        path = _httptools.parse_url(url).path
+    except _httptools.HttpParserError:
+        path = None
+    if path is None:
+        raise BadRequestError("the target of the request is no path")
+    text: str = path.decode("latin-1")
+    return unquote(text) if "%" in text else text
+
+
+def _check_fields(count: int) -> None:
+    if count > _FIELDS:
+        raise BadRequestError(f"the request has {count} headers, expected at most {_FIELDS}")
+
+
+def _check_size(size: int, largest: int) -> None:
+    if size > largest:
+        raise TooLargeError(f"the body has {size} bytes or more, expected at most {largest}")
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 19:
+        raise BadRequestError("the content-length is no number")
+    return int(value)
+
+
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> bytes:
+    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+
+
+def _head(response: Response, *, close: bool) -> bytes:
+    lines = [_status_line(response.status), _date(int(time.time()))]
+    lines += [b"%b: %b\r\n" % pair for pair in response.headers]
+    lines.append(b"content-length: %d\r\n" % len(response.body))
+    if close:
+        lines.append(b"connection: close\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
