@@ -371,7 +371,8 @@ def _own(
 ) -> Callable[[Tensor], Tensor]:
     """Return a model whose settings may be changed without anybody noticing; it shares the weights where it can."""
     if hasattr(model, "clone") and isinstance(model, nn.Module):
-        twin: nn.Module = model.clone()
+        clone: Any = model.clone
+        twin: nn.Module = clone()
         return twin if device is None else twin.to(device)
     if not isinstance(model, nn.Module):
         return model

@@ -12,6 +12,7 @@ from jr_onnx.cli.options import (
     data_option,
     device_option,
     eps_option,
+    logits_option,
     model_argument,
     norm_option,
     output_folder,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 )
 @preprocess_option
 @value_option
+@logits_option
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "train"]),
@@ -118,7 +120,8 @@ if TYPE_CHECKING:
 def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     """Attack MODEL and its retrofit with the same suite, and say what the results are worth.
 
-    MODEL is an original (give --kappa, --kappa-map or --random) or a retrofit. Every adversarial example is run again
+    MODEL is an original (give --kappa, --kappa-map or --random) or a retrofit; any other classifier is attacked alone.
+    Every adversarial example is run again
     through ONNX Runtime on the file that would be served, and the figures are that file's. A verdict says whether
     gradients were masked.
     """
@@ -213,6 +216,7 @@ def _request(given: dict[str, Any]) -> Request:
         keep=given["save_adversarial"],
         black_box=given["black_box"],
         values=parse_values(given["values"]),
+        logits=given["logits"],
     )
 
 

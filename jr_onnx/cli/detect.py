@@ -12,6 +12,7 @@ from jr_onnx.cli.options import (
     data_option,
     device_option,
     eps_option_of,
+    logits_option,
     model_argument,
     norm_option,
     preprocess_option,
@@ -19,7 +20,7 @@ from jr_onnx.cli.options import (
     seed_option,
     value_option,
 )
-from jr_onnx.cli.output import json_option, print_json, print_table
+from jr_onnx.cli.output import json_option, print_json, print_table, say
 
 
 @click.command("detect")
@@ -31,6 +32,7 @@ from jr_onnx.cli.output import json_option, print_json, print_table
 @click.option("--steps", type=click.IntRange(min=1), default=40, show_default=True, help="Steps of the attack.")
 @preprocess_option
 @value_option
+@logits_option
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most this many images.")
 @click.option("--neighbours", type=click.IntRange(min=2), default=20, show_default=True, help="k of the LID.")
 @click.option("--reference", type=click.IntRange(min=2), default=100, show_default=True, help="Reference images.")
@@ -64,10 +66,13 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
         seed=given["seed"],
         device=given["device"],
         values=parse_values(given["values"]),
+        logits=given["logits"],
         data=data,
     )
     with progress("detecting") as notify:
         result = detect(request, notify)
+    for note in result.notes:
+        say(f"note: {note}")
     if as_json:
         print_json(result)
         return
@@ -85,5 +90,6 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
             )
             for item in result.models
         ],
-        title=f"adversarial ({result.attack}) against clean and noisy; the attack does not know of the detector",
+        title=f"adversarial ({result.attack}) against clean and noisy; the attack does not know of the detector; "
+        f"logits: {result.logits}",
     )

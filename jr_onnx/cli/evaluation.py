@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jr_onnx.cli.output import print_table, say
+from jr_onnx.cli.output import print_table, say, tell
 
 if TYPE_CHECKING:
     from jr_onnx.evaluation.summary import EntryFigures, Evaluation, ModelFigures, Share
@@ -18,6 +18,8 @@ _SUSPICIOUS = 0.5
 
 def show(evaluation: Evaluation) -> None:
     """Print an evaluation."""
+    if evaluation.run.logits:
+        tell(f"logits: {evaluation.run.logits}\n")
     for figures in evaluation.models:
         _show_model(figures)
     _show_worst(evaluation)

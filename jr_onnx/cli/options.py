@@ -152,6 +152,12 @@ value_option = click.option(
     metavar="NAME=NUMBER",
     help="Fill an input beside the images (keep_prob, is_training) with a number, true or false. Repeatable.",
 )
+logits_option = click.option(
+    "--logits",
+    default="",
+    metavar="NAME",
+    help="The output, or value inside the graph, that holds the scores.  [default: the one that fits the labels]",
+)
 shape_option = click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
 sign_option = click.option("--sign", "key", type=PATH, help="Private key (PEM) that signs the package.")

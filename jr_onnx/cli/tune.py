@@ -14,6 +14,7 @@ from jr_onnx.cli.options import (
     data_option,
     device_option,
     eps_option,
+    logits_option,
     model_argument,
     norm_option,
     preprocess_option,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Steps per adaptive attack.")
 @preprocess_option
 @value_option
+@logits_option
 @click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True, help="Images to attack.")
 @seed_option
 @device_option
@@ -92,9 +94,12 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
         rounds=given["rounds"],
         device=given["device"],
         values=parse_values(given["values"]),
+        logits=given["logits"],
     )
     with progress("tuning") as notify:
         result = tune(request, notify)
+    for note in result.notes:
+        say(f"note: {note}")
     if as_json:
         print_json(result)
     else:
@@ -163,7 +168,8 @@ def _show(result: TuneResult) -> None:
             )
             for place, point in enumerate(result.points)
         ],
-        title=f"{result.model} on {result.data}: {result.measure}, {result.attacked} of {result.samples} images",
+        title=f"{result.model} on {result.data}: {result.measure}, {result.attacked} of {result.samples} images; "
+        f"logits: {result.logits}",
     )
     chosen = result.points[result.recommended]
     if chosen.kappa is None:

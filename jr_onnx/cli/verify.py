@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jr_onnx.cli.options import model_argument, preprocess_option, seed_option, shape_option, value_option
+from jr_onnx.cli.options import (
+    logits_option,
+    model_argument,
+    preprocess_option,
+    seed_option,
+    shape_option,
+    value_option,
+)
 from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -52,6 +59,7 @@ _HINT = {
     metavar="MODULE:FACTORY",
     help="Compare with this torch network too, the one MODEL was exported from; its ReLUs become JumpReLU.",
 )
+@logits_option
 @click.option("--weights", type=click.Path(path_type=Path), help="State dict for --torch, read with weights_only.")
 @json_option
 def command(
@@ -77,12 +85,14 @@ def command(
 
     if given["weights"] is not None and given["network"] is None:
         raise InputError("--weights goes with --torch MODULE:FACTORY, which is missing")
+    if given["logits"] and given["network"] is None:
+        raise InputError("--logits goes with --torch MODULE:FACTORY, which is missing")
     shapes, values = parse_shapes(given["shape"]), parse_values(given["values"])
     wish = InputWish(shapes, values, given["batch"], given["data"], given["preprocess"], given["seed"])
     report = verify(
         model, kappa, original=original, samples=samples, reference_samples=reference_samples, wish=wish
     )  # fmt: skip
-    network = _verify_torch(model, kappa, wish, given["network"], given["weights"]) if given["network"] else None
+    network = _verify_torch(model, kappa, wish, given) if given["network"] else None
     if as_json:
         if network is None:
             print_json(report)
@@ -106,7 +116,7 @@ def command(
         raise VerificationError(f"{model} and the torch network disagree on {worst}")
 
 
-def _verify_torch(model: Path, kappa: float | None, wish: InputWish, network: str, weights: Path | None) -> TorchReport:
+def _verify_torch(model: Path, kappa: float | None, wish: InputWish, given: dict[str, Any]) -> TorchReport:
     from jr_onnx.errors import require
 
     require("torch", "attack")
@@ -115,7 +125,16 @@ def _verify_torch(model: Path, kappa: float | None, wish: InputWish, network: st
     from jr_onnx.verify.torch_side import verify_torch
 
     images = batch_of_images(load(model).proto, wish)
-    return verify_torch(network, weights, model, images, kappa=kappa, seed=wish.seed, raise_on_failure=False)
+    return verify_torch(
+        given["network"],
+        given["weights"],
+        model,
+        images,
+        kappa=kappa,
+        output=given["logits"] or None,
+        seed=wish.seed,
+        raise_on_failure=False,
+    )
 
 
 def _headline(report: VerifyReport) -> str:

@@ -26,13 +26,13 @@ from jr_onnx import provenance
 from jr_onnx.attack.apgd import APGD
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import torch_target
-from jr_onnx.attack.suite.setup import device_of, trusted_module
+from jr_onnx.attack.suite.opening import Opening, device_of
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.detect.lid import LidFeatures
 from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.statistics import area_interval
 from jr_onnx.evaluation.store import host, versions
-from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT
+from jr_onnx.evaluation.summary import MODEL, ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import Record
@@ -50,7 +50,7 @@ class DetectRequest:
 
     Attributes:
         model: An original (with `plan`) or a retrofit.
-        plan: kappa for an original.
+        plan: kappa for an original; None to look at the model alone.
         data: Labelled images.
         norm: Norm of the attack's budget.
         eps: Budget, in pixel scale.
@@ -60,6 +60,7 @@ class DetectRequest:
         reference: How many images, from the front, the LID refers to.
         seed: Of all random numbers.
         device: Where torch computes.
+        logits: The value that holds the scores; "" to find it by the labels.
         values: The numbers that fill the model's further inputs, by name.
     """
 
@@ -74,6 +75,7 @@ class DetectRequest:
     reference: int = 100
     seed: int = 0
     device: str = "auto"
+    logits: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -82,7 +84,7 @@ class DetectFigures(Record):
     """The detector on one model.
 
     Attributes:
-        model: original or retrofit.
+        model: original or retrofit; "model" where it is alone.
         auc: Area under the ROC curve on the test side, adversarial against clean and noisy.
         low: Lower end of its 95 % interval.
         high: Upper end.
@@ -107,7 +109,12 @@ class DetectFigures(Record):
 
 @dataclass(frozen=True, slots=True)
 class DetectResult(Record):
-    """The detector on both models."""
+    """The detector on the models.
+
+    Attributes:
+        logits: Which value was taken for the logits, in words.
+        notes: What the reader should know.
+    """
 
     SCHEMA: ClassVar[str] = "jr_onnx.detect/1"
     models: tuple[DetectFigures, ...]
@@ -119,13 +126,15 @@ class DetectResult(Record):
     seed: int
     versions: dict[str, str]
     host: str
+    logits: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def detect(request: DetectRequest, notify: Callable[[int, int, str], None] | None = None) -> DetectResult:
     """Fit and test the detector on the original and on the retrofit.
 
     Raises:
-        InputError: Too few images are left, or kappa is missing.
+        InputError: Too few images are left.
         MissingExtraError: scikit-learn is not installed.
     """
     require("sklearn", "attack")
@@ -136,12 +145,20 @@ def detect(request: DetectRequest, notify: Callable[[int, int, str], None] | Non
             hint="Use more images (--limit), or fewer for reference (--reference)",
         )
     attack = APGD(norm=request.norm, eps=request.eps, steps=request.steps, seed=request.seed, backward="smooth:5")
+    opening = Opening(
+        data=request.data,
+        preprocessing=request.preprocessing,
+        device=device_of(request.device),
+        values=request.values,
+        logits=request.logits,
+    )
     found = []
     with tempfile.TemporaryDirectory(prefix="jr-onnx-detect-") as folder:
-        for number, (label, path) in enumerate(_files(request, Path(folder)), 1):
-            found.append(_figures(request, attack, label, path))
+        files = _files(request, Path(folder))
+        for number, (label, path) in enumerate(files, 1):
+            found.append(_figures(request, attack, label, path, opening))
             if notify is not None:
-                notify(number, 2, label)
+                notify(number, len(files), label)
     return DetectResult(
         tuple(found),
         request.data.name,
@@ -152,6 +169,8 @@ def detect(request: DetectRequest, notify: Callable[[int, int, str], None] | Non
         request.seed,
         versions(),
         host(),
+        opening.described,
+        tuple(dict.fromkeys(opening.notes)),
     )
 
 
@@ -164,13 +183,13 @@ def _files(request: DetectRequest, folder: Path) -> list[tuple[str, Path]]:
             (RETROFIT, request.model),
         ]
     if request.plan is None:
-        raise InputError(f"{request.model.name} is no retrofit, so a kappa is needed", hint="Give --kappa")
+        return [(MODEL, request.model)]
     path, _ = rewrite(request.model, request.plan, output=folder / "retrofit.onnx", force=True)
     return [(ORIGINAL, request.model), (RETROFIT, Path(path))]
 
 
-def _figures(request: DetectRequest, attack: APGD, label: str, path: Path) -> DetectFigures:
-    net = trusted_module(path, device_of(request.device), request.preprocessing, request.data, request.values)
+def _figures(request: DetectRequest, attack: APGD, label: str, path: Path, opening: Opening) -> DetectFigures:
+    _, net = opening.open_in_torch(path)
     target = torch_target(net, request.preprocessing, None)
     images, labels = request.data.images, request.data.labels
     features = LidFeatures(target, images[: request.reference], neighbours=request.neighbours)

@@ -37,7 +37,7 @@ _ADVERSARIAL = "adversarial"
 
 @dataclass(frozen=True, slots=True)
 class RunRecord(Record):
-    """What is being run; two folders belong to one run when all but `host` and `versions` agree.
+    """What is being run; two folders belong to one run when all but `host`, `versions`, `device` and `notes` agree.
 
     Attributes:
         suite: Name of the suite.
@@ -56,6 +56,8 @@ class RunRecord(Record):
         versions: Package -> version.
         host: Machine and processor.
         device: Where torch computed.
+        logits: Which value was taken for the logits, in words.
+        notes: What the reader of the results should know.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.attack_run/1"
@@ -75,11 +77,13 @@ class RunRecord(Record):
     versions: dict[str, str]
     host: str
     device: str
+    logits: str = ""
+    notes: tuple[str, ...] = ()
 
     def same_run(self, other: RunRecord) -> str | None:
         """Return the name of the first field that makes this another run, None where it is the same."""
         for field in dataclasses.fields(self):
-            if field.name in ("versions", "host", "device"):
+            if field.name in ("versions", "host", "device", "notes"):
                 continue
             if getattr(self, field.name) != getattr(other, field.name):
                 return field.name

@@ -24,7 +24,8 @@ from jr_onnx.evaluation.statistics import mcnemar, paired_difference, wilson
 from jr_onnx.evaluation.store import RunRecord
 from jr_onnx.records import Record
 
-ORIGINAL, RETROFIT = "original", "retrofit"
+ORIGINAL, RETROFIT, MODEL = "original", "retrofit", "model"
+"""Labels: the two models that are compared, or the only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> E
         models.append(ModelFigures(label, _share(clean[label]), figures, worst, minimal_figures(found), judge(found)))
     samples = len(next(iter(clean.values())))
     pair = [list(outcomes[label].values()) for label in (RETROFIT, ORIGINAL) if label in outcomes]
-    minimal = compare_minimal(*pair) if len(pair) == len(run.models) else ()
+    minimal = compare_minimal(*pair) if len(pair) == 2 else ()
     return Evaluation(run, tuple(models), _comparisons(clean, groups), minimal, samples, samples == run.samples)
 
 

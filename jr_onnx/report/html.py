@@ -55,6 +55,7 @@ def page(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) 
             evaluation=evaluation,
             run=run,
             kappa=_range(kappas),
+            alone=evaluation.models[0].model if len(evaluation.models) == 1 else None,
             preprocessing=_flat(run.preprocessing),
             summary=summary(evaluation),
             worst=worst_rows(evaluation),

@@ -89,11 +89,11 @@ class Builder:
         self._functions = {function_key(top.function): top for top in self._tops if top.function is not None}
         self._cache: dict[str, Tensor] = {}
 
-    def compile(self, name: str, lead: int | None = None) -> Compiled:
-        """Compile what one value of the main graph needs.
+    def compile(self, *wanted: str, lead: int | None = None) -> Compiled:
+        """Compile what some values of the main graph need.
 
         Args:
-            name: The value.
+            wanted: The values.
             lead: The exported batch size that constant shapes begin with, where they are to follow the batch.
 
         Raises:
@@ -105,13 +105,14 @@ class Builder:
             compiler.float_type = self.entry.element_type
         place = compiler.new_place()
         env = {self.entry.name: Ref(place, "device", self.entry.element_type)}
-        steps, results = compiler.graph(self._tops[0], env, [name])
+        steps, results = compiler.graph(self._tops[0], env, wanted)
         if compiler.unsupported:
             raise _unsupported(compiler)
-        if results[0].kind != "device":
-            raise ModelError(f"the value {name!r} does not depend on the input {self.entry.name!r}")
+        for name, result in zip(wanted, results, strict=True):
+            if result.kind != "device":
+                raise ModelError(f"the value {name!r} does not depend on the input {self.entry.name!r}")
         names = {ref.place: known for known, ref in env.items()}
-        program = Program(steps, (results[0].place,))
+        program = Program(steps, tuple(result.place for result in results))
         return Compiled(program, compiler, place, self._float_type(compiler), names, self._sites)
 
     def _float_type(self, compiler: Compiler) -> torch.dtype:

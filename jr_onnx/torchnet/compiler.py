@@ -204,7 +204,16 @@ class Compiler:
                 frame.env[name] = Ref(self.new_place(), "device")
             return
         present = [ref for ref in inputs if ref is not None]
-        step = OpStep(frame.label(proto), str(proto.op_type), (), (), function=function)
+        step = OpStep(
+            frame.label(proto),
+            str(proto.op_type),
+            (),
+            (),
+            function=function,
+            domain=domain,
+            opset=version,
+            attributes=node.attributes,
+        )
         if all(ref.kind == "const" for ref in present):
             if self._fold(step, inputs, proto, frame.env, node):
                 return

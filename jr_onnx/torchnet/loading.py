@@ -12,7 +12,7 @@ from jr_onnx.errors import InputError, JrError, ModelError, UnsupportedOpsError
 from jr_onnx.torchnet.building import Builder
 from jr_onnx.torchnet.dtypes import FLOATS, Precision
 from jr_onnx.torchnet.module import Blueprint, OnnxModule
-from jr_onnx.torchnet.probing import Findings, LogitsFrom, explore
+from jr_onnx.torchnet.probing import Findings, LogitsFrom, explore, logits_places
 from jr_onnx.torchnet.program import mark_overwritable, prune
 from jr_onnx.torchnet.source import image_input, logit_candidates, read
 
@@ -37,7 +37,8 @@ def load(
         device: Where to compute.
         dtype: Floating type of the whole computation; None for the model's own types.
         output: Which output, or value of the main graph, holds the logits; None for the first floating matrix.
-        logits_from: Take the logits before a final Softmax or LogSoftmax, or the output as it is.
+        logits_from: Take the logits before a softmax, a scale and whatever else at the end keeps the order of classes
+            (see `tails`), or the output as it is.
         input_shape: The input's shape where the model does not declare it; None for a free axis.
         values: The number that fills each input beside the images, by name.
 
@@ -67,6 +68,27 @@ def load(
     raise next((error for error in errors if isinstance(error, UnsupportedOpsError)), errors[0])
 
 
+def same_logits(
+    model: str | Path | onnx.ModelProto,
+    names: Sequence[str],
+    *,
+    input_shape: Sequence[int | None] | None = None,
+    values: Mapping[str, float] | None = None,
+) -> dict[str, int]:
+    """Tell which outputs come from the same logits, as logits and their softmax do: name -> number of its group.
+
+    Raises:
+        UnsupportedOpsError: The model has operators that cannot be evaluated.
+        ModelError: An output is no matrix, or the graph cannot be evaluated.
+    """
+    source = read(model, values)
+    builder = Builder(source, image_input(source.model, input_shape), Precision(None))
+    compiled = builder.compile(*names)
+    places = logits_places(builder, compiled)
+    order = list(dict.fromkeys(places))
+    return {name: order.index(place) for name, place in zip(names, places, strict=True)}
+
+
 def _assemble(builder: Builder, findings: Findings, name: str, values: dict[str, float]) -> OnnxModule:
     compiled = findings.compiled
     compiler = compiled.compiler
@@ -85,7 +107,9 @@ def _assemble(builder: Builder, findings: Findings, name: str, values: dict[str,
         input_shape=(None, *builder.entry.shape[1:]),
         output_name=name,
         logits_name=compiled.names.get(compiled.result, ""),
-        softmax=findings.softmax,
+        tail=findings.tail.ops,
+        single=findings.single,
+        threshold=findings.tail.threshold,
         num_classes=findings.num_classes,
         static_batch=findings.static_batch,
         mappable=findings.mappable,

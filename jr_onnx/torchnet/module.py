@@ -34,10 +34,12 @@ class Blueprint:
         input_name: Name of the input.
         input_shape: Its shape; None for a free axis, the batch axis included.
         output_name: Name of the output (or chosen value) that the logits belong to.
-        logits_name: Name of the main graph's value that the logits are: the output itself or what goes into its
-            softmax; "" where that lies inside a function.
-        softmax: Softmax or LogSoftmax where the logits are what goes into it, else "".
-        num_classes: How many logits there are.
+        logits_name: Name of the main graph's value that the logits are: the output itself or what its end begins
+            with; "" where that lies inside a function.
+        tail: The operators between the logits and the output, in the order of the graph.
+        single: Whether the model gives one score; its logits are then (0, score), of two classes.
+        threshold: For one score: the output above which the answer is class 1, where the graph tells.
+        num_classes: How many classes there are.
         static_batch: The only batch size the graph can run with; other sizes are cut into such pieces. None: any.
         mappable: Whether the pieces can be run at once by `torch.vmap`.
         notes: What a reader of results should know about the conversion.
@@ -56,7 +58,9 @@ class Blueprint:
     input_shape: tuple[int | None, ...]
     output_name: str
     logits_name: str
-    softmax: str
+    tail: tuple[str, ...]
+    single: bool
+    threshold: float | None
     num_classes: int
     static_batch: int | None
     mappable: bool
@@ -112,6 +116,7 @@ class OnnxModule(nn.Module):
         self._random: RandomKappa | None = None
         self._generator: torch.Generator | None = None
         self._observer: Observer | None = None
+        self._offset = 0.0
         self._template: Values = []
         self._refresh()
         self.eval()
@@ -147,14 +152,28 @@ class OnnxModule(nn.Module):
         return self._blueprint.logits_name
 
     @property
-    def softmax(self) -> str:
-        """Softmax or LogSoftmax where the output is that of the logits, else ""."""
-        return self._blueprint.softmax
+    def tail(self) -> tuple[str, ...]:
+        """The operators between the logits and the output; they keep the order of the classes."""
+        return self._blueprint.tail
 
     @property
     def num_classes(self) -> int:
-        """How many logits there are."""
+        """How many classes there are."""
         return self._blueprint.num_classes
+
+    @property
+    def single(self) -> bool:
+        """Whether the model gives one score, so that its logits are (0, score)."""
+        return self._blueprint.single
+
+    @property
+    def threshold(self) -> float | None:
+        """For one score: the output above which the answer is class 1; None where the graph does not tell."""
+        return self._blueprint.threshold
+
+    def set_offset(self, offset: float) -> None:
+        """Say which score parts the two classes of a model of one score that has no sigmoid; 0 by default."""
+        self._offset = offset
 
     @property
     def static_batch(self) -> int | None:
@@ -308,7 +327,7 @@ class OnnxModule(nn.Module):
         constants = {place: self._template[place] for place in self._device_places}
         twin = OnnxModule(self._blueprint, constants).to(self._device)
         twin._states = [SiteState(state.kappa, state.backward) for state in self._states]
-        twin._random, twin._generator = self._random, self._generator
+        twin._random, twin._generator, twin._offset = self._random, self._generator, self._offset
         return twin
 
     def forward(self, x: Tensor) -> Tensor:
@@ -324,6 +343,14 @@ class OnnxModule(nn.Module):
             DataError: The shape does not fit the model's input.
             ModelError: A node cannot be evaluated for this input.
         """
+        found = self.scores(x)
+        if not self._blueprint.single:
+            return found
+        # The softmax of (0, z) is the sigmoid of z.
+        return torch.cat([torch.zeros_like(found), found - self._offset], dim=1)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Return the logits as the model has them: `forward`, but for a model of one score (N, 1)."""
         self._check_shape(x)
         x = x.to(self._blueprint.dtype)
         context = Context(self._device, self._draw(), self._states, self._ids, self._observer)
@@ -348,7 +375,7 @@ class OnnxModule(nn.Module):
         elif count:
             logits = torch.stack([self._run(piece, context) for piece in pieces])
         else:
-            logits = x.new_zeros((0, size, self.num_classes))
+            logits = x.new_zeros((0, size, 1 if self.single else self.num_classes))
         return logits.flatten(0, 1)[:count]
 
     def _run(self, x: Tensor, context: Context) -> Tensor:

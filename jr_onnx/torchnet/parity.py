@@ -83,7 +83,9 @@ def check_parity(
         raise DataError("parity needs at least one input, found none")
     source = read(model)
     plain, exact = (_again(net, model, dtype) for dtype in (net.dtype_override, torch.float64))
-    pair = Pair(_Net(net.clone()), _Net(plain), _Net(exact), batch)
+    # Logits inside a function have no name to ask ONNX Runtime for: the output is compared, by the same program.
+    own = net.clone() if net.logits_name else plain.clone()
+    pair = Pair(_Net(own), _Net(plain), _Net(exact), batch)
     pair.set_kappas(dict.fromkeys(net.sites, 0.0))
     output = net.logits_name or net.output_name
     comparisons = [
@@ -114,8 +116,8 @@ def _again(net: OnnxModule, model: str | Path | onnx.ModelProto, dtype: torch.dt
         model,
         device=net.device,
         dtype=dtype,
-        output=net.output_name,
-        logits_from="pre_softmax" if net.softmax else "output",
+        output=net.logits_name or net.output_name,
+        logits_from="output",
         input_shape=net.input_shape,
         values=net.values,
     )
@@ -158,10 +160,7 @@ class _Net:
     def logits(self, part: Tensor) -> Array:
         """See `Evaluated`."""
         with torch.no_grad():
-            logits = self._net(part.to(self._net.device)).double()
-            if self._net.softmax and not self._net.logits_name:
-                logits = logits.softmax(1) if self._net.softmax == "Softmax" else logits.log_softmax(1)
-            result: Array = logits.cpu().numpy()
+            result: Array = self._net.scores(part.to(self._net.device)).double().cpu().numpy()
         return result
 
     def site_inputs(self, part: Tensor) -> dict[str, list[Tensor]]:

@@ -13,14 +13,14 @@ from torch import Tensor
 from jr_onnx.errors import ModelError
 from jr_onnx.torchnet.building import Builder, Compiled
 from jr_onnx.torchnet.dtypes import FLOATS, name_of
-from jr_onnx.torchnet.program import OpStep, Program, Values
+from jr_onnx.torchnet.program import Values
+from jr_onnx.torchnet.tails import Tail, find_tail, is_matrix
 
 LogitsFrom = Literal["pre_softmax", "output"]
 
 _SPATIAL_GUESSES = (32, 28, 64, 224, 299, 8)
-_PASSED_ON = ("Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Cast")
 _SOFTMAXES = ("Softmax", "LogSoftmax")
-_MATRIX = 2
+_SQUASHING = (*_SOFTMAXES, "Sigmoid", "Tanh")
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Findings:
 
     Attributes:
         compiled: The compilation to use; its result are the logits.
-        softmax: Softmax or LogSoftmax where the logits are what goes into it, else "".
-        num_classes: How many logits there are.
+        tail: Where the logits are, and the operators behind them.
+        single: Whether the model gives one score, which is that of class 1 against class 0.
+        num_classes: How many classes there are.
         static_batch: The only batch size the graph can run with, None where any will do.
         mappable: Whether several such batches can be run at once by `torch.vmap`.
         differentiable: Whether a gradient path leads from the logits to the input.
@@ -38,7 +39,8 @@ class Findings:
     """
 
     compiled: Compiled
-    softmax: str
+    tail: Tail
+    single: bool
     num_classes: int
     static_batch: int | None
     mappable: bool
@@ -57,25 +59,27 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
     compiled = builder.compile(name)
     inputs, values = _first_run(builder, compiled)
     batch = inputs[0].shape[0]
-    softmax = _final_softmax(compiled.program)
-    if softmax is not None and logits_from == "output":
-        notes.append(f"the output {name!r} is a softmax, whose gradients vanish where the model is sure")
-        softmax = None
-    if softmax is not None and _same_matrix(values[softmax.inputs[0]], values[compiled.result], batch):
-        notes.append(f"logits are taken before the final softmax of {name!r}")
-        compiled = compiled.ending_at(softmax.inputs[0])
-    else:
-        softmax = None
-    logits: Tensor = values[compiled.result]
-    if not _matrix(logits, batch):
+    scores: Tensor = values[compiled.result]
+    if not is_matrix(scores, batch):
         raise ModelError(
-            f"the output {name!r} has the shape {list(logits.shape)} for {batch} sample(s), expected "
+            f"the output {name!r} has the shape {list(scores.shape)} for {batch} sample(s), expected "
             "(samples, classes)",
-            hint="Choose another output (--output NAME, in Python output=NAME)",
+            hint="Name the value that holds the logits (--logits NAME, in Python output=NAME)",
         )
-    classes, differentiable, reference = logits.numel() // batch, logits.requires_grad, logits.detach()
-    del values, logits
-    compiled, static_batch = _batch_mode(builder, compiled, name, softmax is not None, inputs, reference)
+    tail = find_tail(compiled, values, batch)
+    if tail.ops and logits_from == "output":
+        if any(op in _SQUASHING for op in tail.ops):
+            last = next(op for op in reversed(tail.ops) if op in _SQUASHING)
+            notes.append(f"the output {name!r} comes from a {last}, whose gradients vanish where the model is sure")
+        tail = Tail(compiled.result)
+    elif tail.ops:
+        notes.append(f"logits are taken before the final {_listed(tail.ops)} of {name!r}")
+    if tail.place != compiled.result:
+        compiled = compiled.ending_at(tail.place)
+    logits: Tensor = values[compiled.result]
+    columns, differentiable, reference = logits.numel() // batch, logits.requires_grad, logits.detach()
+    del values, scores, logits
+    compiled, static_batch = _batch_mode(builder, compiled, name, logits_from, inputs, reference)
     mappable = static_batch is not None and _mappable(compiled, inputs, reference)
     if static_batch is not None:
         how = "mapped over pieces of that size" if mappable else "cut into pieces of that size, one after the other"
@@ -85,9 +89,24 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
         notes.append(f"the input is of type {kind}; it is evaluated on floating values, so that there is a gradient")
     if not differentiable:
         notes.append("no gradient leads from the logits to the input (it is rounded or used as an index)")
-    return Findings(
-        compiled, softmax.op_type if softmax else "", classes, static_batch, mappable, differentiable, tuple(notes)
-    )
+    return Findings(compiled, tail, columns == 1, max(2, columns), static_batch, mappable, differentiable, tuple(notes))
+
+
+def logits_places(builder: Builder, compiled: Compiled) -> list[int]:
+    """Return for every result of a compilation the place of the logits that it comes from.
+
+    Raises:
+        ModelError: The graph cannot be evaluated.
+    """
+    inputs, values = _first_run(builder, compiled)
+    results = [compiled.ending_at(place) for place in compiled.program.results]
+    return [find_tail(one, values, inputs[0].shape[0]).place for one in results]
+
+
+def _listed(ops: tuple[str, ...]) -> str:
+    """Return "softmax", or "Mul, softmax and Mul", in the order of the graph."""
+    words = ["softmax" if op == "Softmax" else op for op in ops]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _first_run(builder: Builder, compiled: Compiled) -> tuple[tuple[Tensor, Tensor], Values]:
@@ -111,40 +130,11 @@ def _first_run(builder: Builder, compiled: Compiled) -> tuple[tuple[Tensor, Tens
     raise last if last is not None else ModelError("the model has no input")
 
 
-def _matrix(result: Tensor, batch: int) -> bool:
-    """Tell whether a result is (batch, classes), axes of length one aside."""
-    return (
-        result.is_floating_point()
-        and result.dim() >= _MATRIX
-        and result.shape[0] == batch
-        and sum(size > 1 for size in result.shape[1:]) <= 1
-    )
-
-
-def _same_matrix(before: Tensor, after: Tensor, batch: int) -> bool:
-    return _matrix(before, batch) and before.numel() == after.numel()
-
-
-def _final_softmax(program: Program) -> OpStep | None:
-    """Return the softmax that the result comes from, None where there is none."""
-    producers = {place: step for step in program.steps for place in step.outputs}
-    place = program.results[0]
-    while True:
-        step = producers.get(place)
-        if not isinstance(step, OpStep):
-            return None
-        if step.op_type in _SOFTMAXES:
-            return step
-        if step.op_type not in _PASSED_ON:
-            return None
-        place = step.inputs[0]
-
-
 def _batch_mode(
     builder: Builder,
     compiled: Compiled,
     name: str,
-    before_softmax: bool,
+    logits_from: LogitsFrom,
     inputs: tuple[Tensor, Tensor],
     first: Tensor,
 ) -> tuple[Compiled, int | None]:
@@ -154,7 +144,7 @@ def _batch_mode(
         builder: Compiles again.
         compiled: The compilation as the file stands.
         name: The output.
-        before_softmax: Whether the logits are what goes into the output's softmax.
+        logits_from: Whether to look for logits before the output.
         inputs: Two inputs of the declared batch size.
         first: The logits of the first.
 
@@ -168,10 +158,12 @@ def _batch_mode(
     if _same(_logits(compiled, torch.cat(inputs)), expected):
         return compiled, None
     size = inputs[0].shape[0]
-    rewritten = builder.compile(name, size)
-    softmax = _final_softmax(rewritten.program) if before_softmax else None
-    if softmax is not None:
-        rewritten = rewritten.ending_at(softmax.inputs[0])
+    rewritten = builder.compile(name, lead=size)
+    if logits_from != "output":
+        try:
+            rewritten = rewritten.ending_at(find_tail(rewritten, rewritten.trial(inputs[0]), size).place)
+        except ModelError:
+            return compiled, size
     if _same(_logits(rewritten, torch.cat(inputs)), expected):
         return rewritten, None
     return compiled, size

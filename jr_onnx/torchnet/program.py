@@ -7,7 +7,7 @@ weights and no site states: those come with the list and the context, so that se
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,9 +88,19 @@ class Step:
 
 @dataclass(slots=True)
 class OpStep(Step):
-    """One operator."""
+    """One operator.
+
+    Attributes:
+        function: Computes the outputs.
+        domain: The operator's domain, "" for the standard one.
+        opset: Version of that domain.
+        attributes: The node's attributes.
+    """
 
     function: Function = lambda *_: None
+    domain: str = ""
+    opset: int = 0
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, values: Values, context: Context) -> None:
         """See `Step.run`."""

@@ -39,7 +39,7 @@ class Reference:
         options.log_severity_level = 4
         self._output = output
         try:
-            content = _exposing(model, output)
+            content = exposing(model, output)
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
             raise ModelError(f"ONNX Runtime refuses the model: {one_line(error)}") from None
@@ -66,7 +66,7 @@ class Reference:
         return np.concatenate(results) if results else np.zeros((0, 0), dtype=np.float32)
 
 
-def _exposing(model: str | Path | onnx.ModelProto, output: str) -> str | bytes:
+def exposing(model: str | Path | onnx.ModelProto, output: str) -> str | bytes:
     """Return a path or the bytes of a model one of whose outputs is the wanted value."""
     if isinstance(model, onnx.ModelProto):
         proto = model

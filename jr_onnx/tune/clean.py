@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.suite.contender import further_inputs, open_session
+from jr_onnx.attack.suite.served import Head, further_inputs, open_session
 from jr_onnx.data import ImageData, InputAdapter, Preprocessing
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
+from jr_onnx.modelfile import load as load_file
 from jr_onnx.rewrite import rewrite
+from jr_onnx.torchnet.runtime import exposing
 
 Bools = npt.NDArray[np.bool_]
 
@@ -27,7 +29,7 @@ class CleanAccuracy:
         data: ImageData,
         preprocessing: Preprocessing,
         *,
-        output: str,
+        head: Head,
         batch: int = 256,
         values: Mapping[str, float] | None = None,
     ) -> None:
@@ -38,7 +40,7 @@ class CleanAccuracy:
             folder: Where to write.
             data: The samples.
             preprocessing: What the model expects of pixels.
-            output: The output that holds the scores.
+            head: Where the answer is.
             batch: Samples at a time, where the model leaves that free.
             values: The numbers that fill the model's further inputs.
         """
@@ -49,7 +51,8 @@ class CleanAccuracy:
             output=path,
             force=True,
         )
-        self._session = open_session(path)
+        given = {value.name for value in load_file(path).proto.graph.output}
+        self._session = open_session(path, None if head.output in given else exposing(path, head.output))
         self._further = further_inputs(self._session, values or {}, (DEFAULT_INPUT_NAME,))
         self._adapter = InputAdapter(self._further.image, data.shape, preprocessing)
         self._name = self._further.image.name
@@ -58,7 +61,7 @@ class CleanAccuracy:
         }
         kinds = {"tensor(double)": np.float64, "tensor(float16)": np.float16}
         self._kappa_type = kinds.get(declared[DEFAULT_INPUT_NAME].type, np.float32)
-        self._output, self._data = output, data
+        self._head, self._data = head, data
         self._batch = self._adapter.fixed_batch or batch
 
     def right(self, kappa: float) -> Bools:
@@ -70,9 +73,8 @@ class CleanAccuracy:
             if self._adapter.fixed_batch is not None and count < self._batch:
                 images = np.concatenate([images, np.repeat(images[-1:], self._batch - count, axis=0)])
             feeds = {self._name: self._adapter.to_model(images), **self._further.feed(len(images))}
-            (scores,) = self._session.run([self._output], {**feeds, DEFAULT_INPUT_NAME: feed})
-            scores = np.asarray(scores).reshape(len(images), -1)[:count]
-            parts.append(predictions(scores) == labels)
+            (scores,) = self._session.run([self._head.output], {**feeds, DEFAULT_INPUT_NAME: feed})
+            parts.append(predictions(self._head.scores(scores)[:count]) == labels)
         result: Bools = np.concatenate(parts)
         return result
 

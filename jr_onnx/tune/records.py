@@ -54,6 +54,8 @@ class TuneResult(Record):
         points: The trade-off, kappa 0 first; a per-site search adds a point at the end.
         recommended: Position of the recommended point.
         reason: Why this one.
+        logits: Which value was taken for the logits, in words.
+        notes: What the reader should know.
         seed: Of all random numbers.
         versions: Package -> version.
         host: Machine.
@@ -74,3 +76,5 @@ class TuneResult(Record):
     seed: int
     versions: dict[str, str]
     host: str
+    logits: str = ""
+    notes: tuple[str, ...] = ()

@@ -14,10 +14,11 @@ import torch
 
 from jr_onnx import provenance
 from jr_onnx.attack.suite.contender import torch_target
-from jr_onnx.attack.suite.setup import device_of, trusted_module
+from jr_onnx.attack.suite.opening import Opening, device_of
 from jr_onnx.attack.target import TorchTarget
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError
+from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import binomial_tail, paired_difference
 from jr_onnx.evaluation.store import host, versions
 from jr_onnx.modelfile import load as load_file
@@ -55,6 +56,7 @@ class TuneRequest:
         per_site: Search site by site too.
         rounds: How often that goes over all sites at most; it ends when a round changes nothing.
         device: Where torch computes: auto, cpu, cuda.
+        logits: The value that holds the scores; "" to find it by the labels.
         values: The numbers that fill the model's further inputs, by name.
     """
 
@@ -68,6 +70,7 @@ class TuneRequest:
     per_site: bool = False
     rounds: int = 3
     device: str = "auto"
+    logits: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,6 +117,8 @@ def tune(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
         points=tuple(points),
         recommended=best,
         reason=reason,
+        logits=search.logits,
+        notes=tuple(dict.fromkeys(search.notes)),
         seed=request.objective.seed,
         versions=versions(),
         host=host(),
@@ -160,17 +165,26 @@ class _Search:
 
     def __init__(self, request: TuneRequest, model: Path, folder: Path, notify: Notify) -> None:
         self.request, self.notify = request, notify
-        self.net = trusted_module(model, device_of(request.device), request.preprocessing, request.data, request.values)
-        self.sites = list(self.net.sites)
+        opening = Opening(
+            data=request.data,
+            preprocessing=request.preprocessing,
+            device=device_of(request.device),
+            values=request.values,
+            logits=request.logits,
+            batch=request.objective.batch,
+        )
+        served, net = opening.open_in_torch(model)
+        self.logits, self.notes = opening.described, opening.notes
+        self.sites = list(net.sites)
         if not self.sites:
             raise InputError(f"{request.model.name} has no site, so there is no kappa to choose")
-        self.target: TorchTarget = torch_target(self.net, request.preprocessing, None)
+        self.target: TorchTarget = torch_target(net, request.preprocessing, None)
         self.clean = CleanAccuracy(
             model,
             folder,
             request.data,
             request.preprocessing,
-            output=self.net.output_name,
+            head=served.head,
             batch=request.objective.batch,
             values=request.values,
         )
@@ -252,7 +266,7 @@ class _Search:
         with torch.no_grad():
             for images, labels in self.request.data.batches(self.request.objective.batch):
                 logits = target.logits(torch.from_numpy(images).to(target.device))
-                right += int((logits.argmax(1).cpu().numpy() == labels).sum())
+                right += int((predictions(logits.cpu().numpy()) == labels).sum())
         return right / len(self.request.data)
 
 

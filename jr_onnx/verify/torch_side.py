@@ -87,7 +87,7 @@ def verify_torch(
         inputs: Real inputs, (N, ...); None for random ones.
         kappa: Retrofit an original export in memory with this kappa and verify that; None to stay at kappa 0.
         lowerings: The lowerings to do that with.
-        output: Which output of the model the network's is; None for the first floating matrix.
+        output: Which output of the model the network's is; None for the one of its shape.
         seed: Of the random inputs.
         raise_on_failure: Raise instead of returning a failed report.
 
@@ -105,11 +105,11 @@ def verify_torch(
         raise InputError(
             "the model is a retrofit and brings its own kappas", hint="Give the original export, or no kappa"
         )
-    chosen = logit_candidates(source.model, output)[0]
     module = load_network(network, None if weights is None else Path(weights))
     ids = [site.id for site in find_sites(source.model, Path(source.base_dir) if source.base_dir else None).sites]
     calls = TorchNetwork(module, ()).calls(data[:1])
     retrofits, notes = _retrofits(source, model, kappa, lowerings)
+    chosen = _output_of(source, model, TorchNetwork(module, ()), data[:2], output)
     names = _names_of_calls(ids, calls, [record for *_, record in retrofits])
     own = TorchNetwork(module, names)
     pair = Pair(own, own, TorchNetwork(module, names, torch.float64), _BATCH)
@@ -131,6 +131,27 @@ def verify_torch(
     if raise_on_failure and not report.passed:
         _raise(report)
     return report
+
+
+def _output_of(
+    source: Source, model: str | Path | onnx.ModelProto, network: TorchNetwork, data: Tensor, output: str | None
+) -> str:
+    """Return the output that the network's result is compared with: the only one of its shape.
+
+    Raises:
+        InputError: Several have it.
+    """
+    names = logit_candidates(source.model, output)
+    if len(names) == 1:
+        return names[0]
+    wanted, original = network.logits(data).shape, original_of(source, model)
+    fitting = [name for name in names if Reference(original, name)(data.cpu().numpy()).shape == wanted]
+    if len(fitting) > 1:
+        raise InputError(
+            f"the outputs {', '.join(map(repr, fitting))} have the shape {list(wanted)} of the network's result",
+            hint="Name the one to compare with (--logits)",
+        )
+    return fitting[0] if fitting else names[0]
 
 
 def _names_of_calls(ids: list[str], calls: int, records: Sequence[Provenance]) -> list[str]:

@@ -215,9 +215,9 @@ def test_detect_prints_both_models(jr: Run, files: tuple[Path, Path], tmp_path: 
     assert found.exit_code == 0, found.err
     assert [line.split()[0] for line in found.out.splitlines()[-2:]] == ["original", "retrofit"]
     assert "does not know of the detector" in " ".join(found.out.split())
-    missing = jr(*words)
-    assert missing.exit_code != 0
-    assert "a kappa is needed" in missing.err
+    alone = jr(*words, "--neighbours", "5", "--reference", "30")
+    assert alone.exit_code == 0, alone.err
+    assert alone.out.splitlines()[-1].split()[:2] == ["model", found.out.splitlines()[-2].split()[1]]
 
 
 def test_data_that_do_not_fit_the_model_are_noticed(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:

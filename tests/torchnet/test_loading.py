@@ -116,7 +116,7 @@ def test_samples_that_see_each_other_are_never_batched() -> None:
 def test_logits_are_taken_before_a_final_softmax() -> None:
     model = convolutional([0, -1], batch="N", softmax=True)
     net = load(model)
-    assert (net.output_name, net.logits_name, net.softmax) == ("probabilities", "scores", "Softmax")
+    assert (net.output_name, net.logits_name, net.tail) == ("probabilities", "scores", ("Softmax",))
     assert any("before the final softmax" in note for note in net.notes)
     whole = load(model, logits_from="output")
     assert any("gradients vanish" in note for note in whole.notes)

@@ -220,7 +220,7 @@ def test_empty_batch_gives_no_logits(net: OnnxModule) -> None:
 def test_what_the_module_tells(net: OnnxModule) -> None:
     assert net.input_names == ("x",)
     assert net.input_shape == (None, 6)
-    assert (net.output_name, net.logits_name, net.softmax) == ("logits", "logits", "")
+    assert (net.output_name, net.logits_name, net.tail) == ("logits", "logits", ())
     assert net.num_classes == 3
     assert net.static_batch is None
     assert net.notes == ()

@@ -54,7 +54,7 @@ def test_clean_accuracies_are_numpys_through_one_session(model: Path) -> None:
 
     with mock.patch("jr_onnx.runtime.session.InferenceSession", wraps=InferenceSession) as opened:
         result = tune(request(model))
-    assert opened.call_count == 1
+    assert opened.call_count == 2, "the model, and the file with the kappa input"
     assert [point.kappa for point in result.points] == [0.0, 0.2, 0.6]
     assert [point.clean for point in result.points] == pytest.approx([accuracy(kappa) for kappa in (0.0, 0.2, 0.6)])
     assert result.points[0].gain == 0

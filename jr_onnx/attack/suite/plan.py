@@ -99,7 +99,8 @@ class SuiteOptions:
         norm: linf, l2 or l1: the norm of the budget.
         eps: Budget, in pixel scale.
         seed: Of all random numbers.
-        random: Whether the attacked model draws kappa.
+        random: Whether an attacked model draws random numbers.
+        jumps: Whether an attacked model has jumps; without, surrogates and transfer are the exact attacks again.
         transfer_from: Further source kappas for transfer (paper, figure 7).
         paper: The authors' numbers.
         classes: How many classes the model has.
@@ -112,6 +113,7 @@ class SuiteOptions:
     transfer_from: tuple[float, ...] = ()
     paper: PaperSettings = PaperSettings()
     classes: int = 10
+    jumps: bool = True
 
 
 def suite(name: SuiteName, options: SuiteOptions, *, gradients: bool = True) -> list[Entry]:
@@ -128,6 +130,8 @@ def suite(name: SuiteName, options: SuiteOptions, *, gradients: bool = True) -> 
     if name in ("adaptive", "full"):
         entries += adaptive_entries(options, thorough=name == "full")
     entries += transfer_entries(options)
+    if not options.jumps:
+        entries = [entry for entry in entries if entry.view in ("exact", "black_box")]
     if not gradients:
         entries = [entry for entry in entries if entry.view == "black_box"] or list(_black_box(options, 1000))
     return [_averaged(entry) for entry in entries] + _single_draws(entries) if options.random else entries

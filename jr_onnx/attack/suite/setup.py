@@ -12,31 +12,24 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from jr_onnx import provenance
 from jr_onnx.attack.inputs import require_classes
 from jr_onnx.attack.norms import Norm
-from jr_onnx.attack.suite.contender import Contender, ServedModel, torch_target
+from jr_onnx.attack.suite.contender import Contender, torch_target
+from jr_onnx.attack.suite.opening import Opening, device_of
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
 from jr_onnx.attack.suite.run import BLOCK, Shard, Work
-from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, Preprocessing
-from jr_onnx.errors import InputError, OutputError, UnsupportedOpsError
+from jr_onnx.data import ImageData, Preprocessing
+from jr_onnx.errors import InputError, OutputError
 from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
-from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT
+from jr_onnx.evaluation.summary import MODEL, ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import dumps
 from jr_onnx.rewrite import restore, rewrite
-from jr_onnx.torchnet import load as load_torch
-from jr_onnx.torchnet.module import OnnxModule
-from jr_onnx.torchnet.parity import check_parity
-from jr_onnx.torchnet.source import read as read_source
-from jr_onnx.torchnet.source import required_inputs
-
-PARITY_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -44,8 +37,8 @@ class Request:
     """What the caller wants.
 
     Attributes:
-        model: An original (with `plan`) or a retrofit.
-        plan: kappa for an original.
+        model: A model (with `plan`, to be compared with its retrofit) or a retrofit.
+        plan: kappa for an original; None to attack the model alone.
         data: Labelled images.
         suite: Which attacks.
         norm: Norm of the budget.
@@ -62,6 +55,7 @@ class Request:
         block: Samples in a unit of work, the step in which a run can be resumed and cut into shards.
         black_box: Only attacks that need ONNX Runtime alone.
         values: The numbers that fill the model's further inputs, by name.
+        logits: The value that holds the scores; "" to find it by the labels.
     """
 
     model: Path
@@ -82,6 +76,7 @@ class Request:
     block: int = BLOCK
     black_box: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
+    logits: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,43 +101,46 @@ def prepare(request: Request) -> Prepared:
         InputError: Model, data and options do not fit together.
         VerificationError: A torch module does not compute what ONNX Runtime computes.
     """
-    original, retrofit = _files(request)
-    record = provenance.read(load_file(retrofit).proto)
-    if record is None:
-        raise InputError(f"{retrofit} is no retrofit of jr-onnx", hint="Give the original model and --kappa")
-    kappas = {site.id: site.kappa for site in record.sites}
-    random = record.plan.random is not None
-    notes: list[str] = []
+    files = _files(request)
+    found_in = provenance.read(load_file(files[RETROFIT]).proto) if RETROFIT in files else None
+    kappas = {site.id: site.kappa for site in found_in.sites} if found_in is not None else {}
+    random = found_in is not None and found_in.plan.random is not None
     device = device_of(request.device)
-    shape = request.data.shape
+    opening = Opening(
+        data=request.data,
+        preprocessing=request.preprocessing,
+        device=device,
+        values=request.values,
+        logits=request.logits,
+        batch=request.batch,
+        black_box=request.black_box,
+    )
+    notes = opening.notes
     contenders = []
-    for label, path in ((ORIGINAL, original), (RETROFIT, retrofit)):
-        served = ServedModel(
-            path,
-            request.preprocessing,
-            shape,
-            random=random and label == RETROFIT,
-            batch=request.batch,
-            values=request.values,
-        )  # first: it says what is wrong with images that do not fit
-        net = _module(path, device, request, notes)
-        if net is not None:
-            served.choose_output(net.output_name)
+    for label, path in files.items():
+        served, net = opening.open(path, random=random and label == RETROFIT)
         target = torch_target(net, request.preprocessing, None) if net is not None else None
-        contenders.append(Contender(label, served, target, kappas, load_file(path).sha256))
+        own = kappas if label != MODEL or net is None else {name: site.kappa for name, site in net.jumps.items()}
+        contenders.append(Contender(label, served, target, own, load_file(path).sha256))
     entries = _entries(request, contenders, random=random)
     _check_shard(request)
-    if not kappas:
+    if MODEL in files:
+        notes.append(f"no kappa is given, so {request.model.name} itself is attacked, not a retrofit of it")
+    elif not kappas:
         notes.append("the retrofit has no site, so both models are the same network")
     work = Work(
         entries, contenders, request.data.images, request.data.labels, request.batch, request.shard, request.keep,
         request.block,
     )  # fmt: skip
-    return Prepared(work, _run_record(request, entries, contenders, kappas, device), tuple(dict.fromkeys(notes)))
+    found = tuple(dict.fromkeys(notes))
+    record = _run_record(request, entries, contenders, kappas, device)
+    return Prepared(work, replace(record, logits=opening.described, notes=found), found)
 
 
-def _files(request: Request) -> tuple[Path, Path]:
+def _files(request: Request) -> dict[str, Path]:
     """Return the original and the retrofit; the one that is missing is made in the output folder.
+
+    Without a kappa there is nothing to compare with: the model is alone.
 
     It is made beside its place first: a folder that holds another run must not lose the model that run was about.
     """
@@ -153,14 +151,13 @@ def _files(request: Request) -> tuple[Path, Path]:
             hint="Leave --kappa out, or give the original",
         )
     plan = request.plan
-    if not is_retrofit and plan is None:
-        raise InputError(
-            f"{request.model.name} is no retrofit, so a kappa is needed", hint="Give --kappa, --kappa-map or --random"
-        )
     try:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make {request.out}: {error.strerror}", hint="Choose another --out") from None
+    if not is_retrofit and plan is None:
+        Store(request.out).refuse_other_models({MODEL: load_file(request.model).sha256})
+        return {MODEL: request.model}
     made = request.out / ("original.onnx" if is_retrofit else "retrofit.jr.onnx")
     with tempfile.TemporaryDirectory(dir=request.out, prefix=".making-") as folder:
         trial = Path(folder) / made.name
@@ -173,60 +170,13 @@ def _files(request: Request) -> tuple[Path, Path]:
         Store(request.out).refuse_other_models(digests)
         for path in Path(folder).iterdir():
             path.replace(request.out / path.name)
-    return (made, request.model) if is_retrofit else (request.model, made)
-
-
-def _module(path: Path, device: torch.device, request: Request, notes: list[str]) -> OnnxModule | None:
-    if request.black_box:
-        return None
-    try:
-        net = trusted_module(path, device, request.preprocessing, request.data, request.values)
-    except UnsupportedOpsError as error:
-        notes.append(f"{error.message}; only black-box attacks are run")
-        return None
-    notes.extend(net.notes)
-    return net
-
-
-def trusted_module(
-    path: Path,
-    device: torch.device,
-    preprocessing: Preprocessing,
-    data: ImageData,
-    values: Mapping[str, float] | None = None,
-) -> OnnxModule:
-    """Return a model file as a torch module that is proved to compute what ONNX Runtime computes on real images.
-
-    Args:
-        path: The file.
-        device: Where to compute.
-        preprocessing: What the model expects of pixels.
-        data: The images, whose sizes the free axes of the model's input get.
-        values: The numbers that fill the model's further inputs.
-
-    Raises:
-        InputError: A further input has no value.
-        DataError: The images do not fit the model's input.
-        UnsupportedOpsError: The model has operators that torch cannot evaluate; the error lists all of them.
-        VerificationError: The module computes something else.
-    """
-    original = read_source(path).model  # a retrofit may have an input more, for its kappa
-    entry = FurtherInputs(required_inputs(original), values or {}).image
-    batch, *axes = entry.shape or (None,)
-    free = entry if entry.shape is None else replace(entry, shape=(None, *axes))
-    adapter = InputAdapter(free, data.shape, preprocessing)
-    shape = (batch if isinstance(batch, int) else None, *adapter.sample_shape)
-    net = load_torch(path, device=device, input_shape=shape, values=values)
-    sample = adapter.to_model(data.images[:PARITY_SAMPLES])
-    check_parity(net, path, sample)
-    return net
+    original, retrofit = (made, request.model) if is_retrofit else (request.model, made)
+    return {ORIGINAL: original, RETROFIT: retrofit}
 
 
 def _entries(request: Request, contenders: list[Contender], *, random: bool) -> list[Entry]:
     gradients = all(item.target is not None for item in contenders)
-    target = contenders[0].target
-    network: Any = target.model if target is not None else None  # `Shaped`, which passes the module's names on
-    classes = network.num_classes if network is not None else len(request.data.class_names)
+    classes = contenders[0].served.logits(request.data.images[:1]).shape[1]
     require_classes(classes)
     options = SuiteOptions(
         request.norm,
@@ -236,6 +186,7 @@ def _entries(request: Request, contenders: list[Contender], *, random: bool) -> 
         transfer_from=request.transfer_from,
         paper=request.paper,
         classes=classes,
+        jumps=contenders[0].label != MODEL or bool(contenders[0].sources),
     )
     entries = suite(request.suite, options, gradients=gradients)
     if not entries:
@@ -254,19 +205,6 @@ def _check_shard(request: Request) -> None:
             f"{blocks} block{'s' if blocks > 1 else ''} of {request.block}",
             hint="Use fewer shards",
         )
-
-
-def device_of(wish: str) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda".
-
-    Raises:
-        InputError: There is no such device.
-    """
-    if wish == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda was asked for, and torch sees no GPU", hint="Use --device cpu")
-    return torch.device(wish)
 
 
 def _run_record(

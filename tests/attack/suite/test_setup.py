@@ -52,9 +52,8 @@ def test_a_retrofit_is_evaluated_against_its_restored_original(tmp_path: Path, p
     assert (wanted.out / "original.onnx").read_bytes() == (tmp_path / "small.onnx").read_bytes()
 
 
-def test_kappa_must_be_given_once(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"small\.onnx is no retrofit, so a kappa is needed"):
-        prepare(small.request(tmp_path, plan=None))
+def test_a_retrofit_has_its_kappa(tmp_path: Path) -> None:
+    small.request(tmp_path)
     rewrite(tmp_path / "small.onnx", 0.3, output=tmp_path / "small.jr.onnx")
     with pytest.raises(InputError, match=r"is a retrofit, so its kappa is given"):
         prepare(small.request(tmp_path, model=tmp_path / "small.jr.onnx"))
@@ -304,12 +303,12 @@ def test_bytes_are_attacked_as_bytes(tmp_path: Path) -> None:
     assert evaluation.models[0].clean.count == 6  # every fourth label is wrong on purpose
 
 
-def test_one_logit_is_no_classifier(tmp_path: Path) -> None:
+def test_one_score_does_not_tell_three_classes_apart(tmp_path: Path) -> None:
     pick = helper.make_node("Slice", ["z", "start", "end", "axis"], ["y"])
     model = small.network(after=(pick,), outputs=("N", 1))
     for name, value in (("start", 0), ("end", 1), ("axis", 1)):
         model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
-    with pytest.raises(InputError, match="the model has 1 logit, expected one for each of two or more classes"):
+    with pytest.raises(InputError, match="the largest label is 2, and 'y' has one score, which tells two classes"):
         prepare(small.request(tmp_path, model=saved(tmp_path, model)))
 
 

@@ -1,0 +1,184 @@
+"""A model as it will be served: the file in ONNX Runtime, from pixels to scores and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.attack.target import ArrayTarget
+from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing
+from jr_onnx.errors import JrError, ModelError, one_line, require
+from jr_onnx.evaluation.scores import predictions
+from jr_onnx.torchnet.runtime import exposing
+from jr_onnx.torchnet.source import refuse_maps
+
+Array = npt.NDArray[Any]
+_FLOATING = ("tensor(float)", "tensor(double)", "tensor(float16)")
+SERVED_DRAWS = 32
+"""Runs of a random model whose majority is its answer."""
+
+
+def open_session(path: Path, content: str | bytes | None = None) -> Any:
+    """Open a file in `jr_onnx.InferenceSession` on the CPU, without warnings of a kappa input that can be overridden.
+
+    Args:
+        path: The file.
+        content: What to open in its place.
+
+    Raises:
+        ModelError: ONNX Runtime cannot open the file.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    onnxruntime: Any = require("onnxruntime", "cpu")
+    from jr_onnx.runtime.session import InferenceSession
+
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 3
+    try:
+        return InferenceSession(str(path) if content is None else content, quiet, providers=["CPUExecutionProvider"])
+    except JrError:
+        raise
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
+        raise ModelError(
+            f"ONNX Runtime cannot open {path.name} on the CPU, where images are judged: {one_line(error)}",
+            # It has no kernel for the types of a node: those of float32 are the most complete.
+            hint="Export the model in float32" if "NOT_IMPLEMENTED" in str(error) else "",
+        ) from None
+
+
+def further_inputs(session: Any, values: Mapping[str, float], skip: Collection[str] = ()) -> FurtherInputs:
+    """Return what a session has to be fed beside its images.
+
+    Args:
+        session: From `open_session`.
+        values: Input name -> the number that fills it.
+        skip: Inputs that are fed otherwise.
+
+    Raises:
+        InputError: A value names no input, or an input has no value.
+    """
+    inputs = [ModelInput.of_session(item) for item in session.get_inputs() if item.name not in skip]
+    return FurtherInputs(inputs, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a model's answer is.
+
+    Attributes:
+        output: The output that is read; "" for the first matrix.
+        threshold: For one score per sample: above it the answer is class 1. None for a score per class.
+    """
+
+    output: str = ""
+    threshold: float | None = None
+
+    def scores(self, found: Array) -> npt.NDArray[np.float32]:
+        """Return what the output gave (N, ...) as scores of classes (N, K)."""
+        rows: npt.NDArray[np.float32] = np.asarray(found, dtype=np.float32).reshape(len(found), -1)
+        if self.threshold is None:
+            return rows
+        return np.concatenate([np.zeros_like(rows), rows - np.float32(self.threshold)], axis=1)
+
+
+class ServedModel:
+    """A model file in ONNX Runtime, fed with pixels.
+
+    Attributes:
+        path: The file.
+        random: Whether two runs may differ, so that answers are majorities.
+        head: Where the answer is.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        preprocessing: Preprocessing,
+        image_shape: tuple[int, int, int],
+        *,
+        random: bool = False,
+        batch: int = 256,
+        values: Mapping[str, float] | None = None,
+        expose: str = "",
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: The file.
+            preprocessing: What it expects of pixels.
+            image_shape: (C, H, W).
+            random: Whether two runs may differ.
+            batch: Images at a time, where the file leaves that free.
+            values: The numbers that fill the file's further inputs.
+            expose: A value inside the graph to have as a further output; the file is then a copy in memory.
+
+        Raises:
+            DataError: The images do not fit the model's input.
+            InputError: A further input has no value.
+            ModelError: ONNX Runtime cannot open the file.
+            MissingExtraError: ONNX Runtime is not installed.
+        """
+        self.path = path
+        self.random = random
+        self._session = open_session(path, exposing(path, expose) if expose else None)
+        self._further = further_inputs(self._session, values or {})
+        self._adapter = InputAdapter(self._further.image, image_shape, preprocessing)
+        self._name = self._further.image.name
+        self._batch = self._adapter.fixed_batch or batch
+        self.head = Head(self.outputs[0])
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs that are tensors of a floating type.
+
+        Raises:
+            ModelError: There is none.
+        """
+        given = self._session.get_outputs()
+        found = tuple(str(item.name) for item in given if item.type in _FLOATING)
+        if not found:
+            refuse_maps([str(item.name) for item in given if item.type.startswith("seq(")])
+            kinds = ", ".join(f"{item.name!r} ({item.type})" for item in given)
+            raise ModelError(
+                f"no output of {self.path.name} holds scores, which are floating numbers: {kinds}",
+                hint="Name the value that holds the logits (--logits)",
+            )
+        return found
+
+    def logits(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Evaluate pixels (N, C, H, W) to scores (N, K)."""
+        (found,) = self.run(pixels, [self.head.output])
+        return self.head.scores(found)
+
+    def run(self, pixels: npt.NDArray[np.float32], outputs: Sequence[str]) -> list[Array]:
+        """Return outputs for pixels (N, C, H, W), each (N, ...); the last piece of a fixed batch is padded."""
+        parts: list[list[Array]] = [[] for _ in outputs]
+        for start in range(0, len(pixels), self._batch):
+            piece = pixels[start : start + self._batch]
+            count = len(piece)
+            if self._adapter.fixed_batch is not None and count < self._batch:
+                piece = np.concatenate([piece, np.repeat(piece[-1:], self._batch - count, axis=0)])
+            feeds = {self._name: self._adapter.to_model(piece), **self._further.feed(len(piece))}
+            for column, found in zip(parts, self._session.run(list(outputs), feeds), strict=True):
+                value = np.asarray(found)
+                # A value without the batch's axis is no matrix of scores, whoever asks for it.
+                column.append(value[:count] if value.ndim and len(value) == len(piece) else value[None][:0])
+        return [np.concatenate(column) if column else np.zeros((0, 1), dtype=np.float32) for column in parts]
+
+    def misclassifies(self, pixels: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell which images (N,) the served model gets wrong; no answer is a wrong one."""
+        wrong = np.zeros(len(pixels), dtype=np.float64)
+        runs = SERVED_DRAWS if self.random else 1
+        for _ in range(runs):
+            wrong += (predictions(self.logits(pixels)) != labels) / runs
+        result: npt.NDArray[np.bool_] = wrong >= 0.5
+        return result
+
+    def target(self) -> ArrayTarget:
+        """Return the file as a black-box target; it takes pixels, for the adapter preprocesses them."""
+        return ArrayTarget(self.logits, random=self.random)
