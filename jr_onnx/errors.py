@@ -8,8 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 from collections.abc import Iterator, Sequence
 from types import ModuleType
+
+
+def printable(text: str) -> str:
+    r"""Return a line of text with everything that would move a terminal's cursor or colours as an escape.
+
+    Names come from files, and so from anybody: a node called "x\x1b[2J" must not clear the screen.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )
+
+
+def printable_lines(text: str) -> str:
+    """Return several lines of text, each made harmless for a terminal."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines that are harmless for a terminal, whatever a file or a client put into them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record, with everything unprintable as an escape."""
+        return printable_lines(super().format(record))
 
 
 class JrError(Exception):
@@ -29,8 +55,8 @@ class JrError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Join message and hint into the one line that a person reads."""
-        return f"{self.message.rstrip('.')}. {self.hint}" if self.hint else self.message
+        """Join message and hint into the one line that a person reads, harmless for a terminal."""
+        return printable_lines(f"{self.message.rstrip('.')}. {self.hint}" if self.hint else self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive pickling (multiprocessing) with the keyword-only hint and what a subclass adds."""

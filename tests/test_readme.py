@@ -63,6 +63,7 @@ def test_the_commands_run_and_print_what_is_shown(
     """All blocks run in their order in one folder that holds the digits classifier as model.onnx."""
     shutil.copy(ROOT / "models" / "exported" / "digits_cnn.onnx", tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795730400")  # the time of the packages that are shown
     for step in RUN:
         check_step(step, capsys.readouterr)
 

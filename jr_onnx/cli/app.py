@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import os
 import sys
 import traceback
@@ -12,7 +14,7 @@ from typing import Any
 import click
 
 from jr_onnx._version import __version__
-from jr_onnx.errors import JrError
+from jr_onnx.errors import JrError, PrintableFormatter, printable_lines
 
 _OUTPUT_EXIT = 74  # as sysexits.h calls an error of input or output
 # Command -> module, and the line that `jr-onnx --help` shows without importing that module.
@@ -74,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from jr_onnx.cli.streams import output_failure, protect_standard_streams
 
     protect_standard_streams()
+    if logging.lastResort is not None:  # what prints warnings where nobody has set up logging
+        logging.lastResort.setFormatter(PrintableFormatter())
     code = run(arguments)
     failure = output_failure()
     if failure is not None and code == 0:
@@ -89,10 +93,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         result: Any = app.main(args=words, prog_name="jr-onnx", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)  # it repeats words of the command line, which may be names of files
+        _say(shown.getvalue().rstrip("\n"))
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("jr-onnx: interrupted", err=True)
+        _say("jr-onnx: interrupted")
         return 130
     except BrokenPipeError:
         # The reader has gone (`jr-onnx inspect ... | head`); keep Python from complaining at exit.
@@ -111,8 +117,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(text: str, exit_code: int, *, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    from jr_onnx.cli.output import say
-
-    say("jr-onnx: " + " ".join(text.split()))
+        _say(traceback.format_exc())
+    _say("jr-onnx: " + " ".join(text.split()))
     return exit_code
+
+
+def _say(text: str) -> None:
+    click.echo(printable_lines(text), err=True)

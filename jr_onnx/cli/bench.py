@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import check_outputs, model_argument, seed_option, shape_option
-from jr_onnx.cli.output import counted, print_table, say
+from jr_onnx.cli.output import counted, print_json_text, print_table, say, tell
 
 if TYPE_CHECKING:
     from jr_onnx.bench import BenchReport, CaseResult
@@ -78,7 +78,7 @@ def _write(report: BenchReport, json_path: Path | None, plot_path: Path | None) 
     from jr_onnx.records import dumps
 
     if json_path is not None and str(json_path) == "-":
-        click.echo(dumps(report))
+        print_json_text(dumps(report))
     else:
         _show(report)
         if json_path is not None:
@@ -91,7 +91,7 @@ def _write(report: BenchReport, json_path: Path | None, plot_path: Path | None) 
 
 def _show(report: BenchReport) -> None:
     where = report.environment
-    click.echo(
+    tell(
         f"{report.model}: {counted(report.sites, 'site')}, {where.cpu}, ONNX Runtime {where.onnxruntime}, {where.date}"
     )
     for case in report.cases:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jr_onnx.cli.output import json_option, print_table
+from jr_onnx.cli.output import json_option, print_json_text, print_table, tell
 
 if TYPE_CHECKING:
     from jr_onnx.runtime.doctor import Report
@@ -27,13 +27,13 @@ def command(as_json: bool) -> None:
 
     report = examine()
     if as_json:
-        click.echo(dumps(report))
+        print_json_text(dumps(report))
         return
     for title, columns, rows in _tables(report):
         print_table(columns, rows, title=title)
         click.echo()
     for line in report.advice or ("Everything is in place.",):
-        click.echo(line)
+        tell(line)
 
 
 def _tables(report: Report) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:

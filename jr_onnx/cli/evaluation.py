@@ -28,7 +28,7 @@ def show(evaluation: Evaluation) -> None:
         _show_verdict(figures)
     _warn_of_the_data(evaluation)
     if not evaluation.complete:
-        click.echo(
+        tell(
             f"\nThese are {evaluation.samples} of {evaluation.run.samples} samples: run the other shards and merge "
             "them with jr-onnx report, or run the same command again."
         )
@@ -56,7 +56,7 @@ def _show_model(figures: ModelFigures) -> None:
     )
     judged = sum(item.robust.total for item in figures.entries)
     differ = sum(item.disagreements for item in figures.entries)
-    click.echo(f"replay: torch and ONNX Runtime judge {differ} of {judged} examples differently\n")
+    tell(f"replay: torch and ONNX Runtime judge {differ} of {judged} examples differently\n")
 
 
 def _show_worst(evaluation: Evaluation) -> None:
@@ -115,11 +115,11 @@ def _show_verdict(figures: ModelFigures) -> None:
     verdict = figures.verdict
     raised = [flag for flag in verdict.flags if flag.raised]
     unchecked = [flag.name for flag in verdict.flags if not flag.checked]
-    click.echo(f"\nmasking verdict, {figures.model}: {verdict.headline}")
+    tell(f"\nmasking verdict, {figures.model}: {verdict.headline}")
     for flag in raised:
-        click.echo(f"  {flag.name}: {flag.evidence} (p {flag.p_value:.1g}). {flag.remedy}.")
+        tell(f"  {flag.name}: {flag.evidence} (p {flag.p_value:.1g}). {flag.remedy}.")
     if unchecked:
-        click.echo(f"  not checked by this suite: {', '.join(unchecked)}")
+        tell(f"  not checked by this suite: {', '.join(unchecked)}")
 
 
 def _warn_of_the_data(evaluation: Evaluation) -> None:

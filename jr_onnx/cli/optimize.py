@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from jr_onnx.cli.options import force_option, model_argument
-from jr_onnx.cli.output import json_option, print_json, say
+from jr_onnx.cli.output import json_option, print_json, say, tell
 
 
 @click.command("optimize")
@@ -40,5 +40,5 @@ def command(model: Path, output: Path | None, use_library: bool | None, force: b
         print_json(mark)
     else:
         library = "operators of the op library" if mark.needs_library else "standard operators"
-        click.echo(f"{mark.jumps} jumps as {library} -> {target}")
+        tell(f"{mark.jumps} jumps as {library} -> {target}")
     say(f"only for {mark.host.machine} with ONNX Runtime {mark.host.onnxruntime} and {' '.join(mark.host.features)}")

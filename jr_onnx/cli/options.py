@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +12,8 @@ import click
 from jr_onnx.cli.output import say
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jr_onnx.data import ImageData, Preprocessing
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -21,6 +23,24 @@ TRITON_RELEASE = "26.08"
 _LARGEST_BYTE = 255
 _USUAL_LINF = "8/255"
 _PICTURES = (".png", ".svg", ".pdf")
+
+
+class Moment(click.ParamType["datetime"]):
+    """A date or a time, in UTC where no zone is named."""
+
+    name = "DATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Parse 2026-11-01 or 2026-11-01T12:00:00Z."""
+        from datetime import UTC, datetime
+
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r}, expected a date or a time, for instance 2026-11-01T12:00:00Z", param, ctx)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def fraction(text: str) -> float:
@@ -161,6 +181,10 @@ logits_option = click.option(
 shape_option = click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
 sign_option = click.option("--sign", "key", type=PATH, help="Private key (PEM) that signs the package.")
+key_option = click.option("--key", type=PATH, help="Public key (PEM); every package must be signed with it.")
+not_before_option = click.option(
+    "--not-before", type=Moment(), help="Refuse packages made earlier, for instance 2026-11-01; needs --key."
+)
 release_option = click.option(
     "--triton-release", default=TRITON_RELEASE, show_default=True, help="Release that serves it."
 )
@@ -199,8 +223,18 @@ def deployment_options(command: _Command) -> _Command:
             "--load-seconds", type=int, default=120, show_default=True, help="Time the models may take to load."
         ),
         click.option("--force", is_flag=True, help="Replace an older package of this kind."),
+        click.option(
+            "--key", "public_key", type=PATH, help="Public key (PEM); every package of the repository must be signed."
+        ),
+        not_before_option,
         sign_option,
     )
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def warn_unless_checked(values: Mapping[str, Any]) -> None:
+    """Say that a deployment was signed whose models nobody's signature was asked for."""
+    if values["key"] is not None and values["public_key"] is None:
+        say("note: this deployment is signed, but the signatures of its models were not checked; --key does that")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
+from jr_onnx.errors import printable, printable_lines
 from jr_onnx.records import Record
 
 _ANY_WIDTH = 100_000
@@ -22,6 +23,11 @@ def print_json(record: Record) -> None:
     print_json_object(record.to_json())
 
 
+def print_json_text(text: str) -> None:
+    """Print JSON on stdout, harmless for a terminal."""
+    click.echo(json_text(text))
+
+
 def print_json_of(records: Mapping[str, Record]) -> None:
     """Print several records as one JSON object, each with its own schema."""
     print_json_object({name: record.to_json() for name, record in records.items()})
@@ -29,7 +35,7 @@ def print_json_of(records: Mapping[str, Record]) -> None:
 
 def print_json_object(content: Mapping[str, object]) -> None:
     """Print what JSON can hold as an indented object on stdout."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    print_json_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
@@ -65,16 +71,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def printable(text: str) -> str:
-    r"""Return a line of text with everything that would move a terminal's cursor or colours as an escape.
-
-    Names come from model files, and so from anybody: a node called "x\x1b[2J" must not clear the screen.
-    """
-    if text.isprintable():
+def json_text(text: str) -> str:
+    r"""Return JSON with everything unprintable in its strings as \u escapes, which read back as they were."""
+    if all(char.isprintable() or char == "\n" for char in text):
         return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
-    )
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
+def tell_row(*cells: object) -> None:
+    """Print a line of cells with tabs between, for other programs to read; no cell can bring a tab of its own."""
+    click.echo("\t".join(printable(str(cell)) for cell in cells))
 
 
 def say(text: str) -> None:
@@ -84,4 +90,4 @@ def say(text: str) -> None:
 
 def tell(text: str, *, err: bool = False) -> None:
     """Print lines of a result on stdout, made harmless for a terminal."""
-    click.echo("\n".join(printable(line) for line in text.split("\n")), err=err)
+    click.echo(printable_lines(text), err=err)

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from jr_onnx.cli.options import deployment_options, repository_argument
-from jr_onnx.cli.output import say
+from jr_onnx.cli.options import deployment_options, repository_argument, warn_unless_checked
+from jr_onnx.cli.output import say, tell
 from jr_onnx.cli.package_types import Numbers
 
 
@@ -27,7 +27,7 @@ from jr_onnx.cli.package_types import Numbers
 def command(repository: Path, folder: Path, **values: Any) -> None:
     """Write a compose file for REPOSITORY, which `package triton` made: Triton's replicas behind a load balancer."""
     from jr_onnx.deploy.compose import ComposeOptions, Publish, package_compose
-    from jr_onnx.deploy.deployment import Resources
+    from jr_onnx.deploy.deployment import Resources, Trust
 
     options = ComposeOptions(
         name=values["name"],
@@ -40,8 +40,10 @@ def command(repository: Path, folder: Path, **values: Any) -> None:
         request_seconds=values["request_seconds"],
         force=values["force"],
         sign_key=values["key"],
+        trust=Trust(values["public_key"], values["not_before"]),
     )
     deployed = package_compose(repository, folder, options)
+    warn_unless_checked(values)
     for path in deployed.files:
-        click.echo(str(path))
+        tell(str(path))
     say(f"next: {shlex.join(('docker', 'compose', '-f', str(folder / 'compose.yaml'), 'up', '-d'))}")

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from jr_onnx.cli.options import deployment_options, repository_argument
+from jr_onnx.cli.options import deployment_options, repository_argument, warn_unless_checked
+from jr_onnx.cli.output import say, tell
 
 
 @click.command("kserve")
@@ -26,7 +27,7 @@ from jr_onnx.cli.options import deployment_options, repository_argument
 @click.option("--service-account", help="Service account with the storage's credentials.")
 def command(repository: Path, folder: Path, **values: Any) -> None:
     """Write the KServe manifests for REPOSITORY, which `package triton` made: ServingRuntime and InferenceService."""
-    from jr_onnx.deploy.deployment import Resources
+    from jr_onnx.deploy.deployment import Resources, Trust
     from jr_onnx.deploy.kserve import KServeOptions, Scaling, package_kserve
 
     options = KServeOptions(
@@ -42,8 +43,10 @@ def command(repository: Path, folder: Path, **values: Any) -> None:
         load_seconds=values["load_seconds"],
         force=values["force"],
         sign_key=values["key"],
+        trust=Trust(values["public_key"], values["not_before"]),
     )
     deployed = package_kserve(repository, folder, options)
+    warn_unless_checked(values)
     for path in deployed.files:
-        click.echo(str(path))
-    click.echo(f"next: upload {repository} to {options.storage_uri}, then kubectl apply -f {folder}", err=True)
+        tell(str(path))
+    say(f"next: upload {repository} to {options.storage_uri}, then kubectl apply -f {folder}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import model_argument, release_option, sign_option
-from jr_onnx.cli.output import next_step, say
+from jr_onnx.cli.output import next_step, say, tell
 from jr_onnx.cli.package_types import NamedShape, Numbers
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def command(model: Path, repository: Path, **values: Any) -> None:
 
     packaged = package_triton(model, repository, _options(model, values))
     for note in packaged.notes:
-        click.echo(f"note: {note}", err=True)
-    click.echo(str(packaged.folder))
+        say(f"note: {note}")
+    tell(str(packaged.folder))
     say(next_step("verify-package", repository))
 
 

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from jr_onnx.cli.output import say
+from jr_onnx.errors import printable
+
 Notify = Callable[[int, int, str], None]
 """Takes how many pieces are done, how many there are, and what the last one was."""
 
@@ -45,7 +48,7 @@ def _bar(title: str) -> Iterator[Notify]:
         task = display.add_task(title, total=None)
 
         def notify(done: int, total: int, what: str) -> None:
-            display.update(task, total=total, completed=done, description=escape(f"{title}: {what}"))
+            display.update(task, total=total, completed=done, description=escape(printable(f"{title}: {what}")))
 
         yield notify
 
@@ -68,7 +71,7 @@ class _Lines:
         self.shown = step
         passed = time.monotonic() - self.began
         left = passed / max(1, done - self.first) * (total - done)
-        print(f"{self.title}: {done} of {total}, {_words(passed)} passed, {_words(left)} left", file=sys.stderr)  # noqa: T201
+        say(f"{self.title}: {done} of {total}, {_words(passed)} passed, {_words(left)} left")
 
 
 def _words(seconds: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from jr_onnx.cli.options import force_option, model_argument
+from jr_onnx.cli.output import tell
 
 
 @click.command("restore")
@@ -19,4 +20,4 @@ def command(model: Path, output: Path | None, force: bool) -> None:
     """Give the original of the retrofit MODEL back, bit for bit in everything but the provenance."""
     from jr_onnx.rewrite import restore
 
-    click.echo(f"restored -> {restore(model, output, force=force)}")
+    tell(f"restored -> {restore(model, output, force=force)}")

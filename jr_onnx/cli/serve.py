@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import click
 
+from jr_onnx.cli.options import key_option, not_before_option
 from jr_onnx.cli.output import say
 
 _PATH = click.Path(path_type=Path)
@@ -21,7 +23,8 @@ _MEBIBYTE = 1 << 20
 @click.option("--tls-cert", type=_PATH, help="Certificate chain (PEM) for both transports; needs --tls-key.")
 @click.option("--tls-key", type=_PATH, help="Private key (PEM) of the certificate.")
 @click.option("--token-file", type=_PATH, help="File with the bearer token that clients must send.")
-@click.option("--key", type=_PATH, help="Public key (PEM); every package must be signed with it.")
+@key_option
+@not_before_option
 @click.option("--all-versions", is_flag=True, help="Serve all versions of a packaged model, not only the latest.")
 @click.option(
     "--model-control/--no-model-control",
@@ -58,6 +61,7 @@ def command(
     tls_key: Path | None,
     token_file: Path | None,
     key: Path | None,
+    not_before: datetime | None,
     all_versions: bool,
     model_control: bool | None,
     expose_kappa: bool,
@@ -109,6 +113,7 @@ def command(
             reject_non_finite=reject_non_finite,
         ),
         key=key,
+        not_before=not_before,
         all_versions=all_versions,
         model_control=model_control,
     )

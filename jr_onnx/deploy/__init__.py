@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jr_onnx.deploy.compose import ComposeOptions, Publish, package_compose
-    from jr_onnx.deploy.deployment import Deployed, Resources
+    from jr_onnx.deploy.deployment import Deployed, Resources, Trust
     from jr_onnx.deploy.kserve import KServeOptions, Scaling, package_kserve
-    from jr_onnx.deploy.manifest import Manifest, VerifiedPackage, expect_packages, verify
+    from jr_onnx.deploy.manifest import Manifest
     from jr_onnx.deploy.options import Batching, OpLibrary, Placement, TritonOptions, WarmUp
     from jr_onnx.deploy.triton import Packaged, package_triton
+    from jr_onnx.deploy.verification import VerifiedPackage, expect_packages, verify
 
 _PUBLIC = {
     "Batching": "jr_onnx.deploy.options",
@@ -28,14 +29,15 @@ _PUBLIC = {
     "Publish": "jr_onnx.deploy.compose",
     "Resources": "jr_onnx.deploy.deployment",
     "Scaling": "jr_onnx.deploy.kserve",
+    "Trust": "jr_onnx.deploy.deployment",
     "TritonOptions": "jr_onnx.deploy.options",
-    "VerifiedPackage": "jr_onnx.deploy.manifest",
+    "VerifiedPackage": "jr_onnx.deploy.verification",
     "WarmUp": "jr_onnx.deploy.options",
-    "expect_packages": "jr_onnx.deploy.manifest",
+    "expect_packages": "jr_onnx.deploy.verification",
     "package_compose": "jr_onnx.deploy.compose",
     "package_kserve": "jr_onnx.deploy.kserve",
     "package_triton": "jr_onnx.deploy.triton",
-    "verify": "jr_onnx.deploy.manifest",
+    "verify": "jr_onnx.deploy.verification",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "Resources",
     "Scaling",
     "TritonOptions",
+    "Trust",
     "VerifiedPackage",
     "WarmUp",
     "expect_packages",

@@ -24,6 +24,7 @@ from jr_onnx.deploy.deployment import (
     Deployed,
     Repository,
     Resources,
+    Trust,
     open_repository,
     to_yaml,
     write_deployment,
@@ -81,6 +82,7 @@ class ComposeOptions:
         request_seconds: How long the balancer waits for an answer.
         force: Replace an older package.
         sign_key: Private key (PEM) that signs the manifest.
+        trust: What the repository must prove first.
     """
 
     name: str = "jr-onnx"
@@ -93,6 +95,7 @@ class ComposeOptions:
     request_seconds: int = 60
     force: bool = False
     sign_key: Path | None = None
+    trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
         """Refuse counts that are none, and a project name that Compose would refuse."""
@@ -118,13 +121,17 @@ def package_compose(repository: str | Path, target: str | Path, options: Compose
         options: Everything else.
 
     Raises:
-        IntegrityError: The repository does not match its manifests.
+        IntegrityError: The repository does not match its manifests, or its signatures do not hold.
         RefusalError: A model in it cannot run in this deployment.
         OutputError: The folder exists.
     """
     folder = Path(target)
     opened = open_repository(
-        Path(repository), release=options.release, mount_path=MOUNT_PATH, gpus_per_replica=1 if options.gpus else 0
+        Path(repository),
+        release=options.release,
+        mount_path=MOUNT_PATH,
+        gpus_per_replica=1 if options.gpus else 0,
+        trust=options.trust,
     )
     files = {
         "compose.yaml": to_yaml(compose_file(opened, folder, options)),

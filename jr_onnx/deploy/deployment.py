@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from jr_onnx.deploy.manifest import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
     Kind,
-    VerifiedPackage,
-    read_manifest,
-    verify,
+    glance,
     write_manifest,
 )
 from jr_onnx.deploy.releases import find_release
 from jr_onnx.deploy.signing import check_private_key, sign
+from jr_onnx.deploy.verification import VerifiedPackage, verify
 from jr_onnx.errors import InputError, IntegrityError, OutputError, RefusalError
 
 GPU_RESOURCE = "nvidia.com/gpu"
@@ -85,21 +85,39 @@ class Repository:
         return tuple(sorted({package.manifest.name for package in self.packages}))
 
 
-def open_repository(folder: Path, *, release: str, mount_path: str, gpus_per_replica: int) -> Repository:
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a repository must prove before it is deployed.
+
+    Attributes:
+        key: Public key (PEM) that every package must be signed for; None checks the manifests alone.
+        not_before: Refuse packages made earlier; needs a key.
+    """
+
+    key: Path | None = None
+    not_before: datetime | None = None
+
+
+def open_repository(folder: Path, *, release: str, mount_path: str, gpus_per_replica: int, trust: Trust) -> Repository:
     """Verify a repository and check that every model in it can run in this deployment.
 
     Args:
         folder: The repository.
+        trust: See `Trust`.
         release: The Triton release of the deployment.
         mount_path: Where a replica sees the repository.
         gpus_per_replica: GPUs that a replica sees.
 
     Raises:
-        IntegrityError: The repository does not match its manifests.
+        IntegrityError: The repository does not match its manifests, or its signatures do not hold.
         RefusalError: A model was packaged for a newer release, another path, or GPUs that are not there.
     """
     find_release(release)
-    packages = tuple(package for package in verify(folder) if package.manifest.kind == "triton")
+    packages = tuple(
+        package
+        for package in verify(folder, trust.key, not_before=trust.not_before)
+        if package.manifest.kind == "triton"
+    )
     root = folder.resolve()
     misplaced = [package.label for package in packages if package.base.parent != root]
     if not packages or misplaced:
@@ -192,11 +210,7 @@ def _check_target(target: Path, kind: Kind, *, force: bool) -> bool:
         return False
     if not force:
         raise OutputError(f"{target} already exists", hint="Use --force to replace it")
-    try:
-        found = read_manifest(target / MANIFEST_NAME).kind
-    except IntegrityError:
-        found = None
-    if found != kind:
+    if glance(target / MANIFEST_NAME).kind != kind:
         raise OutputError(
             f"{target} exists and is not a {kind} package, so --force does not replace it", hint="Choose another folder"
         )

@@ -23,6 +23,7 @@ from jr_onnx.deploy.deployment import (
     SERVER_UID,
     Deployed,
     Resources,
+    Trust,
     open_repository,
     to_yaml,
     write_deployment,
@@ -80,6 +81,7 @@ class KServeOptions:
         load_seconds: How long the models may take to load before a replica counts as dead.
         force: Replace an older package.
         sign_key: Private key (PEM) that signs the manifest.
+        trust: What the repository must prove first.
     """
 
     storage_uri: str
@@ -94,6 +96,7 @@ class KServeOptions:
     load_seconds: int = 120
     force: bool = False
     sign_key: Path | None = None
+    trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
         """Refuse names and addresses that Kubernetes or KServe would refuse."""
@@ -118,14 +121,18 @@ def package_kserve(repository: str | Path, target: str | Path, options: KServeOp
         options: Everything else.
 
     Raises:
-        IntegrityError: The repository does not match its manifests.
+        IntegrityError: The repository does not match its manifests, or its signatures do not hold.
         RefusalError: A model in it cannot run in this deployment.
         OutputError: The folder exists.
         InputError: The service has no usable name.
     """
     assumed_gpus = 1 if options.gpus is None else options.gpus
     opened = open_repository(
-        Path(repository), release=options.release, mount_path=MOUNT_PATH, gpus_per_replica=assumed_gpus
+        Path(repository),
+        release=options.release,
+        mount_path=MOUNT_PATH,
+        gpus_per_replica=assumed_gpus,
+        trust=options.trust,
     )
     gpus = options.gpus if options.gpus is not None else int(opened.needs_gpu)
     name = _check_name(options.name or _default_name(opened.names), "name of the service")

@@ -14,20 +14,24 @@ The manifest belongs to the version, so a model or version that is added later, 
 manifest and signature as it is. A manifest of kind "triton" lists files relative to the model's folder, any other
 kind relative to its own. Files that all versions share stand in each version's manifest.
 
-The signature covers the manifest's bytes and thereby, through the digests, every file.
+The signature covers the manifest's bytes and thereby name, version, date and, through the digests, every file. A
+package holds in its own place alone: `<name>/<version>` directly below the repository, a deployment in the folder that
+is checked. So nobody without the key can offer one model under another's name.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 from jr_onnx._version import __version__
+from jr_onnx.deploy.options import check_model_name
 from jr_onnx.errors import InputError, IntegrityError
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record, dumps, loads
@@ -35,9 +39,10 @@ from jr_onnx.records import Record, dumps, loads
 MANIFEST_NAME = "jr_onnx.manifest"  # no ending that `kubectl apply -f FOLDER` would take for a resource
 SIGNATURE_NAME = "jr_onnx.manifest.sig"
 Kind = Literal["triton", "kserve", "compose"]
+_FORMER_SCHEMA = "jr_onnx.manifest/1"
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _OWN_NAMES = (MANIFEST_NAME, SIGNATURE_NAME)
 _LARGEST_MANIFEST_BYTES = 64 << 20
-_PROBLEMS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,44 +86,21 @@ class Manifest(Record):
         name: Name of the model or deployment.
         version: Version of the model; None where there is none.
         created_by: Version of this package that wrote it.
+        created: When, in UTC, ISO 8601 to the second.
         files: Every file of the package but the manifest and its signature, sorted by path.
         provenance: The provenance of the rewrite; None for a model that is no retrofit and for deployments.
         triton: Settings of a model package; None for deployments.
     """
 
-    SCHEMA: ClassVar[str] = "jr_onnx.manifest/1"
+    SCHEMA: ClassVar[str] = "jr_onnx.manifest/2"
     kind: Kind
     name: str
     version: int | None
     created_by: str
+    created: str
     files: tuple[FileEntry, ...]
     provenance: Provenance | None = None
     triton: TritonSettings | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedPackage:
-    """A package whose manifest holds.
-
-    Attributes:
-        folder: Where the manifest lies.
-        base: The folder its paths are relative to.
-        manifest: The manifest; its digests may be compared with what is loaded later.
-        signed: A signature lies beside it.
-        signature_checked: That signature was checked with a key.
-    """
-
-    folder: Path
-    base: Path
-    manifest: Manifest
-    signed: bool
-    signature_checked: bool
-
-    @property
-    def label(self) -> str:
-        """Name and version, for instance `digits/1`."""
-        version = self.manifest.version
-        return self.manifest.name if version is None else f"{self.manifest.name}/{version}"
 
 
 def write_manifest(
@@ -143,8 +125,8 @@ def write_manifest(
     Returns:
         The manifest's path.
     """
-    base = _base(folder, kind)
-    paths = _scan(folder).files
+    base = base_of(folder, kind)
+    paths = scan(folder).files
     if base != folder:
         paths |= {path for path in base.iterdir() if path.is_file()}
     entries = [_entry(path, base) for path in paths if path.name not in _OWN_NAMES]
@@ -153,6 +135,7 @@ def write_manifest(
         name=name,
         version=version,
         created_by=__version__,
+        created=_now(),
         files=tuple(sorted(entries, key=lambda entry: entry.path)),
         provenance=provenance,
         triton=triton,
@@ -160,63 +143,6 @@ def write_manifest(
     target = folder / MANIFEST_NAME
     target.write_text(dumps(manifest) + "\n", encoding="utf-8")
     return target
-
-
-def verify(folder: str | Path, key: str | Path | None = None) -> tuple[VerifiedPackage, ...]:
-    """Check every package below a folder against its manifest.
-
-    Found are: a file that was changed, is missing, or that no manifest names; a symbolic link or special file; an
-    empty folder; a manifest that does not belong to the place where it lies; and, with a key, a missing or wrong
-    signature. A whole package that was taken away cannot be noticed here: compare the answer with what you expect.
-
-    Args:
-        folder: A model repository, one model or one version in it, or a deployment package.
-        key: File with the public key (PEM, an elliptic curve); every package must then be signed by its owner.
-
-    Returns:
-        The packages, sorted by place.
-
-    Raises:
-        IntegrityError: Something does not hold; the message lists it.
-        InputError: The key cannot be read.
-        MissingExtraError: A key was given and model-signing is not installed.
-    """
-    root = Path(folder)
-    try:
-        root = root.resolve(strict=True)
-    except OSError as error:
-        raise IntegrityError(f"cannot read the package {folder}: {error.strerror}") from None
-    found = _scan(root)
-    manifests = sorted(path for path in found.files if path.name == MANIFEST_NAME)
-    if not manifests:
-        raise IntegrityError(f"{folder} holds no {MANIFEST_NAME}", hint="Make it with: jr-onnx package triton")
-    problems = list(found.problems)
-    packages = [_check_package(path, key, problems) for path in manifests]
-    covered = {path for package in packages if package for path in _covered(package)} | set(manifests)
-    # Where a manifest cannot be used, it alone is the problem, not each file that it may have named.
-    unusable = [path.parent for path, package in zip(manifests, packages, strict=True) if package is None]
-    unknown = [path for path in sorted(found.files - covered) if not _may_belong(path, unusable)]
-    problems += [f"{_show(path, root)} is in no manifest" for path in unknown]
-    occupied = {parent for path in found.files for parent in path.parents}
-    problems += [f"the folder {_show(path, root)} is empty" for path in sorted(found.folders - occupied)]
-    problems = list(dict.fromkeys(problems))  # a file that versions share is named by the manifest of each
-    if problems:
-        more = len(problems) - _PROBLEMS_SHOWN
-        listed = "; ".join(problems[:_PROBLEMS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-        raise IntegrityError(f"the package {folder} does not match its manifest: {listed}")
-    return tuple(package for package in packages if package)
-
-
-def expect_packages(packages: Iterable[VerifiedPackage], labels: Iterable[str]) -> None:
-    """Refuse an answer of `verify` that lacks one of these packages, named like `digits/1`.
-
-    Raises:
-        IntegrityError: A package is missing.
-    """
-    there = [package.label for package in packages]
-    missing = [label for label in labels if label not in there]
-    if missing:
-        raise IntegrityError(f"the package {missing[0]} is missing, found {', '.join(there)}")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -234,7 +160,14 @@ def read_manifest(path: Path) -> Manifest:
     except RecursionError:
         raise IntegrityError(f"cannot read the manifest {path}: it is nested too deeply") from None
     except InputError as error:
+        if glance(path).schema == _FORMER_SCHEMA:
+            raise IntegrityError(
+                f"the manifest {path} has the form of an earlier version, which neither dated packages nor held them "
+                "to their place in a repository",
+                hint="Package the model again: jr-onnx package triton --force, with the same name, version and --sign",
+            ) from None
         raise IntegrityError(f"cannot read the manifest {path}: {error.message}") from None
+    _check_words(manifest, path)
     seen: set[str] = set()
     for entry in manifest.files:
         _check_path(entry.path, manifest, path)
@@ -245,17 +178,19 @@ def read_manifest(path: Path) -> Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scan:
+class Scan:
+    """What lies below a folder: regular files, folders, and what is neither."""
+
     files: set[Path]
     folders: set[Path]
     problems: list[str]
 
 
-def _scan(root: Path) -> _Scan:
+def scan(root: Path) -> Scan:
     """Find everything below a folder, following no link."""
     if not root.is_dir():
         raise IntegrityError(f"the package {root} is not a folder")
-    result = _Scan(set(), set(), [])
+    result = Scan(set(), set(), [])
     pending = [root]
     while pending:
         current = pending.pop()
@@ -273,63 +208,57 @@ def _scan(root: Path) -> _Scan:
                 result.files.add(path)
             else:
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
-                result.problems.append(f"{_show(path, root)} is {kind}, expected a regular file")
+                result.problems.append(f"{show(path, root)} is {kind}, expected a regular file")
     return result
 
 
-def _check_package(path: Path, key: str | Path | None, problems: list[str]) -> VerifiedPackage | None:
-    """Check one package, adding what does not hold to `problems`; None where the manifest itself is unusable."""
+def moment(text: str) -> datetime:
+    """Read the time of a manifest, in exactly the form in which one is written."""
+    return datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+
+
+def _now() -> str:
+    """Return the time for a manifest; SOURCE_DATE_EPOCH fixes it for builds that are to come out the same."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    now = datetime.fromtimestamp(int(fixed), UTC) if fixed.isdecimal() else datetime.now(UTC)
+    return now.strftime(_TIME)
+
+
+def _check_words(manifest: Manifest, where: Path) -> None:
+    """Refuse names and numbers that no package has; they are shown to people and compared with what they expect."""
     try:
-        # The signature first: what an unsigned manifest says is not worth parsing where a key was given.
-        signature = path.with_name(SIGNATURE_NAME)
-        if key is not None:
-            from jr_onnx.deploy.signing import check_signature
-
-            check_signature(path, signature, Path(key))
-        manifest = read_manifest(path)
-    except IntegrityError as error:
-        problems.append(str(error))
-        return None
-    folder = path.parent
-    base = _base(folder, manifest.kind)
-    if manifest.kind == "triton" and (folder.name, base.name) != (str(manifest.version), manifest.name):
-        problems.append(
-            f"the manifest {path} is for {manifest.name}/{manifest.version}, found in {base.name}/{folder.name}"
+        check_model_name(manifest.name)
+        moment(manifest.created)
+    except (InputError, ValueError) as error:
+        reason = error.message if isinstance(error, InputError) else f"it was made at {manifest.created!r}"
+        raise IntegrityError(f"cannot read the manifest {where}: {reason}") from None
+    has_version = manifest.version is not None
+    if has_version != (manifest.kind == "triton") or (manifest.version is not None and manifest.version < 1):
+        raise IntegrityError(
+            f"cannot read the manifest {where}: a {manifest.kind} package of version {manifest.version}, expected "
+            "one of 1 or more for triton and none for a deployment"
         )
-    for entry in manifest.files:
-        problem = _check_file(base, entry)
-        if problem:
-            problems.append(problem)
-    return VerifiedPackage(folder, base, manifest, signature.exists(), key is not None)
 
 
-def _check_file(base: Path, entry: FileEntry) -> str:
-    path = base / entry.path
-    shown = f"{base.name}/{entry.path}"
-    current = base
-    for part in PurePosixPath(entry.path).parts:
-        current = current / part
-        if current.is_symlink():
-            return f"{shown} is reached through a symbolic link"
-    if not path.is_file():
-        return f"{shown} is missing"
-    length, digest = _digest(path)
-    if length != entry.length_bytes:
-        return f"{shown} was changed ({length} bytes, expected {entry.length_bytes})"
-    if digest != entry.sha256:
-        return f"{shown} was changed (SHA-256 {digest[:12]}..., expected {entry.sha256[:12]}...)"
-    return ""
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a manifest of any version says of itself, taken at its word: for replacing a package, never for trust."""
+
+    schema: str = ""
+    kind: str = ""
+    paths: frozenset[str] = frozenset()
 
 
-def _may_belong(path: Path, folders: list[Path]) -> bool:
-    """Return whether a file lies in one of these packages, or beside its folder where versions share files."""
-    return any(path.is_relative_to(folder) or path.parent == folder.parent for folder in folders)
-
-
-def _covered(package: VerifiedPackage) -> Iterable[Path]:
-    yield package.folder / SIGNATURE_NAME
-    for entry in package.manifest.files:
-        yield package.base / entry.path
+def glance(path: Path) -> Glance:
+    """Read a manifest of this or an earlier version; nothing is checked, and what is no manifest is empty."""
+    try:
+        if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
+            return Glance()
+        document = json.loads(path.read_text(encoding="utf-8"))
+        paths = frozenset(str(entry["path"]) for entry in document["files"])
+        return Glance(str(document["schema"]), str(document["kind"]), paths)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Glance()
 
 
 def _check_path(text: str, manifest: Manifest, where: Path) -> None:
@@ -342,16 +271,17 @@ def _check_path(text: str, manifest: Manifest, where: Path) -> None:
         raise IntegrityError(f"the manifest {where} names {text!r}, which is not of version {manifest.version}")
 
 
-def _base(folder: Path, kind: Kind) -> Path:
+def base_of(folder: Path, kind: Kind) -> Path:
+    """Return the folder that the paths of a manifest are relative to."""
     return folder.parent if kind == "triton" else folder
 
 
 def _entry(path: Path, base: Path) -> FileEntry:
-    length, digest = _digest(path)
+    length, digest = digest_of(path)
     return FileEntry(path.relative_to(base).as_posix(), length, digest)
 
 
-def _digest(path: Path) -> tuple[int, str]:
+def digest_of(path: Path) -> tuple[int, str]:
     """Return length and SHA-256 of a regular file, never following a link that took its place."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -362,6 +292,6 @@ def _digest(path: Path) -> tuple[int, str]:
         raise IntegrityError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _show(path: Path, root: Path) -> str:
+def show(path: Path, root: Path) -> str:
     """Return a path below the root, with anything unprintable escaped."""
     return ascii(str(path.relative_to(root)))[1:-1]

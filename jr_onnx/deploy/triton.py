@@ -21,13 +21,13 @@ from pathlib import Path, PurePosixPath
 from jr_onnx.deploy.atomic import publish, staging, sync_tree
 from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.kappa_policy import check_kappa
-from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME, TritonSettings, read_manifest, write_manifest
+from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME, TritonSettings, glance, write_manifest
 from jr_onnx.deploy.model import ModelFacts, external_file, read_model, require_truth
 from jr_onnx.deploy.options import TritonOptions
 from jr_onnx.deploy.releases import check_model
 from jr_onnx.deploy.signing import check_private_key, sign
 from jr_onnx.deploy.triton_config import CONFIG_NAME, LABELS_NAME, MODEL_NAME, Interface, config_text, interface
-from jr_onnx.errors import InputError, IntegrityError, ModelError, OutputError, RefusalError
+from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
 
 _RESERVED = {MODEL_NAME, MANIFEST_NAME, SIGNATURE_NAME}
 
@@ -230,12 +230,8 @@ def _put_in_place(staged: Path, target: Path, options: TritonOptions) -> None:
 
 def _shared_names(target: Path, version: str) -> set[str]:
     """Return the names in the model's folder that belong to this version and may go with it."""
-    names = {CONFIG_NAME}
-    try:
-        manifest = read_manifest(target / version / MANIFEST_NAME)
-    except IntegrityError:
-        return names
-    return names | {entry.path for entry in manifest.files if "/" not in entry.path}
+    paths = glance(target / version / MANIFEST_NAME).paths
+    return {CONFIG_NAME} | {path for path in paths if "/" not in path}
 
 
 def _check_shared(staged: Path, target: Path, version: str) -> None:

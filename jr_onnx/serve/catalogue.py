@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from jr_onnx.deploy.manifest import VerifiedPackage, verify
+from jr_onnx.deploy.verification import VerifiedPackage, verify
 from jr_onnx.errors import InputError, IntegrityError
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -41,6 +42,7 @@ class Catalogue:
     Args:
         sources: Model files, `NAME=FILE`, and repositories.
         key: Public key that every package must be signed for.
+        not_before: Refuse packages made earlier; needs a key.
         all_versions: Serve all versions of a packaged model instead of the latest.
 
     Raises:
@@ -48,8 +50,16 @@ class Catalogue:
         IntegrityError: A repository does not match its manifests.
     """
 
-    def __init__(self, sources: Iterable[str], *, key: Path | None = None, all_versions: bool = False) -> None:
+    def __init__(
+        self,
+        sources: Iterable[str],
+        *,
+        key: Path | None = None,
+        not_before: datetime | None = None,
+        all_versions: bool = False,
+    ) -> None:
         self._key = key
+        self._not_before = not_before
         self._all_versions = all_versions
         self._files: dict[str, Entry] = {}
         self._repositories: list[Path] = []
@@ -77,7 +87,7 @@ class Catalogue:
             return []
         for repository in self._repositories:
             if (repository / name).is_dir():
-                entries = [_entry(package) for package in verify(repository / name, self._key)]
+                entries = self._verified(repository / name, repository)
                 entries.sort(key=lambda entry: int(entry.version))
                 return entries if self._all_versions else entries[-1:]
         return []
@@ -110,13 +120,27 @@ class Catalogue:
         self._files[name] = Entry(name, _ONLY_VERSION, path.resolve())
 
     def _add_repository(self, path: Path) -> None:
-        for package in verify(path, self._key):
-            _entry(package)
         repository = path.resolve()
+        self._verified(repository, repository)
         for folder in sorted(repository.iterdir()):
             if folder.is_dir():
                 self._refuse_twice(folder.name, folder)
         self._repositories.append(repository)
+
+    def _verified(self, folder: Path, repository: Path) -> list[Entry]:
+        """Verify what lies in a folder, and return it by the names of its manifests.
+
+        A manifest's name is that of its folder, which `verify` holds it to; and the folder must lie in the repository
+        itself, or a copy of one model inside another's folder would be offered under the other's name.
+        """
+        packages = verify(folder, self._key, not_before=self._not_before)
+        for package in packages:
+            if package.manifest.kind == "triton" and package.base.parent != repository:
+                raise IntegrityError(
+                    f"the package {package.label} lies in {package.base.parent}, expected directly below {repository}",
+                    hint="Serve the repository that jr-onnx package triton wrote",
+                )
+        return [_entry(package) for package in packages]
 
     def _refuse_twice(self, name: str, path: Path) -> None:
         if name in self.names():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from jr_onnx.errors import InputError, require_number
@@ -161,6 +162,7 @@ class ServeOptions:
         limits: How much clients may ask for.
         running: How models run.
         key: Public key (PEM) that every package of a repository must be signed for.
+        not_before: Refuse packages made earlier; needs a key.
         all_versions: Serve all versions of a model in a repository instead of the latest.
         model_control: Clients may load and unload models; None lets them where only this machine can reach the server.
     """
@@ -170,6 +172,7 @@ class ServeOptions:
     limits: Limits = field(default_factory=Limits)
     running: Running = field(default_factory=Running)
     key: Path | None = None
+    not_before: datetime | None = None
     all_versions: bool = False
     model_control: bool | None = None
 

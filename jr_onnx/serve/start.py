@@ -6,7 +6,7 @@ import logging
 import ssl
 from collections.abc import Callable
 
-from jr_onnx.errors import InputError, require
+from jr_onnx.errors import InputError, PrintableFormatter, require
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.gate import Gate
 from jr_onnx.serve.options import Address, ServeOptions
@@ -27,9 +27,11 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     gate = Gate.from_file(options.address.token_file)
     if gate.is_open and not options.address.is_loopback:
         say(f"warning: everybody who reaches {options.address.host} may ask; --token-file keeps strangers out")
-    catalogue = Catalogue(options.models, key=options.key, all_versions=options.all_versions)
+    catalogue = Catalogue(
+        options.models, key=options.key, not_before=options.not_before, all_versions=options.all_versions
+    )
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("jr-onnx: %(levelname)s %(message)s"))
+    handler.setFormatter(PrintableFormatter("jr-onnx: %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.ERROR, handlers=[handler])
     from jr_onnx.serve.server import Server
 

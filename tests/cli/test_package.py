@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from tests.deploy.builders import classifier, make_keys, save
@@ -32,7 +34,10 @@ def test_the_folder_goes_to_stdout_and_the_next_step_to_stderr(jr: Jr, tmp_path:
     outcome = jr("package", "triton", model, "-o", root)
     assert outcome.exit_code == 0
     assert outcome.out == f"{root / 'digits' / '1'}\n"
-    assert outcome.err == f"next: jr-onnx verify-package {root}\n"
+    assert outcome.err == (
+        "note: Triton joins requests: the rows of a batch are proved independent, and a trial agrees\n"
+        f"next: jr-onnx verify-package {root}\n"
+    )
 
 
 def test_every_option_reaches_the_package(jr: Jr, tmp_path: Path, model: Path) -> None:
@@ -128,7 +133,9 @@ def test_compose_files_are_listed(jr: Jr, tmp_path: Path, repository: Path) -> N
 def test_verification_lists_the_packages(jr: Jr, repository: Path) -> None:
     outcome = jr("verify-package", repository, "--expect", "digits/1")
     assert outcome.exit_code == 0
-    assert outcome.out == "digits/1\ttriton\t2 files\tunsigned\n"
+    label, kind, files, created, signature = outcome.out.rstrip("\n").split("\t")
+    assert (label, kind, files, signature) == ("digits/1", "triton", "2 files", "unsigned")
+    assert datetime.fromisoformat(created).tzinfo is not None
 
 
 def test_verification_fails_with_its_own_exit_code(jr: Jr, repository: Path) -> None:
@@ -164,8 +171,63 @@ def test_packaging_imports_no_torch(tmp_path: Path, model: Path) -> None:
         f"assert run(['package', 'triton', {str(model)!r}, '-o', {str(tmp_path / 'r')!r}]) == 0\n"
         f"assert run(['package', 'kserve', {str(tmp_path / 'r')!r}, '--storage-uri', 's3://b', '-o', "
         f"{str(tmp_path / 'k')!r}]) == 0\n"
-        "print({'torch', 'onnxruntime', 'kserve', 'tritonclient'} & set(sys.modules), file=sys.stderr)"
+        "print({'torch', 'kserve', 'tritonclient'} & set(sys.modules), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("deployment", [("compose",), ("kserve", "--storage-uri", "s3://bucket/models")])
+def test_a_deployment_checks_signatures_before_anything_is_written(
+    jr: Jr, tmp_path: Path, model: Path, deployment: tuple[str, ...]
+) -> None:
+    pytest.importorskip("model_signing", reason="model-signing is not installed")
+    private, public = make_keys(tmp_path / "keys")
+    kind, *words = deployment
+    root, target = tmp_path / "r", tmp_path / "d"
+    assert jr("package", "triton", model, "-o", root).exit_code == 0
+    outcome = jr("package", kind, root, *words, "-o", target, "--key", public, "--sign", private)
+    assert outcome.exit_code == 7
+    assert "is not signed" in outcome.err
+    assert not target.exists()
+    assert jr("package", "triton", model, "-o", root, "--sign", private, "--force").exit_code == 0
+    late = jr("package", kind, root, *words, "-o", target, "--key", public, "--not-before", "2999-01-01")
+    assert late.exit_code == 7
+    assert "expected not before 2999-01-01T00:00:00Z" in late.err
+    assert not target.exists()
+    good = jr("package", kind, root, *words, "-o", target, "--key", public, "--sign", private)
+    assert good.exit_code == 0, good.err
+    assert "not checked" not in good.err
+    unchecked = jr("package", kind, root, *words, "-o", target, "--sign", private, "--force")
+    assert "the signatures of its models were not checked" in unchecked.err
+
+
+def test_a_date_without_a_key_and_one_that_is_none_are_refused(jr: Jr, repository: Path) -> None:
+    outcome = jr("verify-package", repository, "--not-before", "2026-01-01")
+    assert outcome.exit_code == 2
+    assert "Give --key" in outcome.err
+    outcome = jr("verify-package", repository, "--not-before", "yesterday")
+    assert outcome.exit_code == 2
+    assert "expected a date or a time" in outcome.err
+
+
+def test_the_users_word_joins_what_is_not_proved(jr: Jr, tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> net (float[N, 4] x) => (float[N, 4] y) {
+            m = ReduceMean <axes = [0]> (x)
+            y = Sub (x, m)
+        }"""
+    )
+    model = save(proto, tmp_path / "mean.onnx")
+    by_itself = jr("package", "triton", model, "-o", tmp_path / "a")
+    assert "Triton does not join requests: the rows of a batch are not proved independent (node 'm'" in by_itself.err
+    config = (tmp_path / "a" / "mean" / "config.pbtxt").read_text(encoding="utf-8")
+    assert "max_batch_size: 32" in config
+    assert "dynamic_batching" not in config
+    insisted = jr("package", "triton", model, "-o", tmp_path / "b", "--max-batch", "8")
+    assert "Triton joins requests: --max-batch was given, although not proved" in insisted.err
+    assert "a trial says: output 'y' of a row depends on the other rows" in insisted.err
+    assert "dynamic_batching" in (tmp_path / "b" / "mean" / "config.pbtxt").read_text(encoding="utf-8")
+    manifest = (tmp_path / "b" / "mean" / "1" / "jr_onnx.manifest").read_text(encoding="utf-8")
+    assert "--max-batch was given, although not proved" in manifest

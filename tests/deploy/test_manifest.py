@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jr_onnx.deploy import TritonOptions, expect_packages, package_triton, verify
-from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, read_manifest
+from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest, read_manifest, write_manifest
 from jr_onnx.errors import IntegrityError
 from jr_onnx.records import dumps, loads
 from tests.deploy.builders import tree
@@ -211,7 +211,7 @@ def test_a_file_named_twice_is_refused(repository: Path) -> None:
         verify(repository)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "\xff", '{"schema": "jr_onnx.manifest/2"}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\xff", '{"schema": "jr_onnx.manifest/3"}', "[" * 100_000])
 def test_what_is_no_manifest_is_refused(repository: Path, text: str) -> None:
     (repository / "net" / "1" / MANIFEST_NAME).write_bytes(text.encode("latin-1"))
     with pytest.raises(IntegrityError, match="cannot read the manifest"):
@@ -268,7 +268,104 @@ def test_checking_changes_nothing(repository: Path) -> None:
 
 def test_checking_a_package_imports_neither_onnx_nor_torch() -> None:
     script = (
-        "import sys\nfrom jr_onnx.deploy.manifest import verify\nprint({'onnx', 'torch', 'yaml'} & set(sys.modules))"
+        "import sys\nfrom jr_onnx.deploy.verification import verify\n"
+        "print({'onnx', 'torch', 'yaml'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def _nest(repository: Path) -> None:
+    (repository / "fraud").mkdir()
+    shutil.copytree(repository / "net", repository / "fraud" / "net")
+
+
+def _nest_alone(repository: Path) -> None:
+    _nest(repository)
+    shutil.rmtree(repository / "net")
+
+
+def _nest_deeper(repository: Path) -> None:
+    (repository / "a" / "b").mkdir(parents=True)
+    (repository / "net").rename(repository / "a" / "b" / "net")
+
+
+def _nest_in_a_version(repository: Path) -> None:
+    copy = shutil.copytree(repository / "net", repository.parent / "copy")
+    copy.rename(repository / "net" / "1" / "net")
+
+
+@pytest.mark.parametrize("move", [_nest, _nest_alone, _nest_deeper, _nest_in_a_version])
+def test_a_package_holds_directly_below_the_repository_alone(repository: Path, move: Callable[[Path], None]) -> None:
+    move(repository)
+    with pytest.raises(IntegrityError, match=r"the package net/1 lies in .*net/1, expected directly below the repo"):
+        verify(repository)
+
+
+def test_a_deployment_holds_in_a_folder_of_its_own(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "compose.yaml").write_text("services: {}", encoding="utf-8")
+    write_manifest(tmp_path / "own", kind="compose", name="jr-onnx")
+    assert verify(tmp_path / "own")[0].label == "jr-onnx"
+    (tmp_path / "own").rename(repository / "own")
+    with pytest.raises(IntegrityError, match="the compose deployment jr-onnx lies in own, expected in a folder of its"):
+        verify(repository)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["net/1", "", ".", "..", "net\t1", "\x1b[2J\x1b]0;owned\x07x", "n\u202eten", "net\n", "nét", "a" * 200, " net"],
+)
+@pytest.mark.parametrize("kind", ["triton", "compose", "kserve"])
+def test_a_name_that_no_package_has_is_refused(tmp_path: Path, kind: Any, name: str) -> None:
+    folder = tmp_path / "p" / "1" if kind == "triton" else tmp_path / "p"
+    folder.mkdir(parents=True)
+    (folder / "f").write_text("x", encoding="utf-8")
+    write_manifest(folder, kind=kind, name=name, version=1 if kind == "triton" else None)
+    with pytest.raises(IntegrityError, match="cannot read the manifest") as caught:
+        verify(tmp_path / "p")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("kind", "version"), [("triton", None), ("compose", 1), ("triton", 0), ("triton", -1)])
+def test_a_version_where_there_is_none_is_refused(tmp_path: Path, kind: Any, version: int | None) -> None:
+    (tmp_path / "f").write_text("x", encoding="utf-8")
+    write_manifest(tmp_path, kind=kind, name="digits", version=version)
+    with pytest.raises(IntegrityError, match="expected one of 1 or more for triton and none for a deployment"):
+        read_manifest(tmp_path / MANIFEST_NAME)
+
+
+@pytest.mark.parametrize("created", ["", "yesterday", "2026-11-01", "9999-99-99T00:00:00Z", "\x1b[2J"])
+def test_a_time_that_is_none_is_refused(repository: Path, created: str) -> None:
+    _edit_manifest(repository / "net" / "1", lambda document: document.update(created=created))
+    with pytest.raises(IntegrityError, match="it was made at") as caught:
+        verify(repository)
+    assert str(caught.value).isprintable()
+
+
+def test_a_package_of_the_earlier_form_is_named_with_the_way_out(repository: Path, model: Path) -> None:
+    def age(document: dict[str, Any]) -> None:
+        document["schema"] = "jr_onnx.manifest/1"
+        del document["created"]
+
+    _edit_manifest(repository / "net" / "1", age)
+    with pytest.raises(IntegrityError, match=r"form of an earlier version.*jr-onnx package triton --force"):
+        verify(repository)
+    package_triton(model, repository, TritonOptions(name="net", force=True))
+    assert [package.label for package in verify(repository)] == ["net/1"]
+
+
+def test_a_build_can_fix_its_time(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    for name in ("a", "b"):
+        package_triton(model, tmp_path / name, TritonOptions(name="net"))
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert verify(tmp_path / "a")[0].manifest.created == "2023-11-14T22:13:20Z"
+
+
+def test_the_manifest_records_whether_requests_are_joined(tmp_path: Path, model: Path) -> None:
+    package_triton(model, tmp_path / "r", TritonOptions(name="net"))
+    settings_ = verify(tmp_path / "r")[0].manifest.triton
+    assert settings_ is not None
+    assert settings_.joined
+    assert settings_.joining == "the rows of a batch are proved independent, and a trial agrees"

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,38 @@ def test_without_the_library_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
     with pytest.raises(MissingExtraError, match=r"jr-onnx\[serve\]"):
         verify(repository, tmp_path / "key.pem")
+
+
+def test_a_signed_package_does_not_hold_as_another_model(
+    signed: Path, model: Path, key_pair: tuple[Path, Path]
+) -> None:
+    package_triton(model, signed, TritonOptions(name="fraud", sign_key=key_pair[0]))
+    shutil.rmtree(signed / "fraud")
+    (signed / "fraud").mkdir()
+    shutil.copytree(signed / "net", signed / "fraud" / "net")
+    with pytest.raises(IntegrityError, match="expected directly below the repository"):
+        verify(signed, key_pair[1])
+    shutil.rmtree(signed / "fraud")
+    shutil.copytree(signed / "net", signed / "fraud")
+    with pytest.raises(IntegrityError, match="is for net/1, found in fraud/1"):
+        verify(signed, key_pair[1])
+
+
+def test_an_older_signed_version_of_the_same_number_is_refused_by_date(
+    tmp_path: Path, model: Path, key_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TritonOptions(name="net", sign_key=key_pair[0], force=True)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    package_triton(model, tmp_path / "r", options)
+    shutil.copytree(tmp_path / "r", tmp_path / "old")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700003600")
+    package_triton(model, tmp_path / "r", options)
+    limit = datetime.fromtimestamp(1700003600, UTC)
+    verify(tmp_path / "r", key_pair[1], not_before=limit)
+    verify(tmp_path / "old", key_pair[1])
+    with pytest.raises(
+        IntegrityError, match="net/1 was made at 2023-11-14T22:13:20Z, expected not before 2023-11-14T23"
+    ):
+        verify(tmp_path / "old", key_pair[1], not_before=limit)
+    with pytest.raises(InputError, match="but no key"):
+        verify(tmp_path / "old", not_before=limit)

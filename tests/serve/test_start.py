@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from jr_onnx.errors import InputError, IntegrityError, ModelError
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.opening import face_of, read_checked
 from jr_onnx.serve.options import Limits, Running
+from tests.deploy.builders import make_keys
 from tests.serve.support import GOOD, Rest
 from tools.serving.processes import ROOT, jr_onnx, running
 
@@ -167,3 +170,29 @@ def test_the_server_is_reached_on_loopback_only_and_never_imports_torch(models: 
         maps = Path(f"/proc/{server.process.pid}/maps").read_text(encoding="utf-8")
         assert "onnxruntime" in maps
         assert "libtorch" not in maps
+
+
+def test_a_package_below_another_models_folder_is_not_served_under_its_name(
+    repository: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    catalogue = Catalogue([str(repository)])
+    (repository / "fraud").mkdir()
+    shutil.copytree(repository / "net", repository / "fraud" / "net")
+    with pytest.raises(IntegrityError, match="expected directly below"):
+        catalogue.find("fraud")
+    with pytest.raises(IntegrityError, match="expected directly below the repository"):
+        Catalogue([str(repository)])
+    shutil.rmtree(repository / "fraud")
+    with pytest.raises(IntegrityError, match="expected directly below"):
+        Catalogue([str(repository / "net")])
+    assert [entry.name for entry in catalogue.find("net")] == ["net"]
+
+
+def test_an_older_signed_package_is_refused_by_date(tmp_path: Path, models: dict[str, Path]) -> None:
+    pytest.importorskip("model_signing", reason="model-signing is not installed")
+    private, public = make_keys(tmp_path / "keys")
+    package_triton(models["fixed"], tmp_path / "signed", TritonOptions(name="net", sign_key=private))
+    source = str(tmp_path / "signed")
+    assert Catalogue([source], key=public, not_before=datetime(2026, 1, 1, tzinfo=UTC)).names() == ["net"]
+    with pytest.raises(IntegrityError, match="expected not before 2999"):
+        Catalogue([source], key=public, not_before=datetime(2999, 1, 1, tzinfo=UTC))
