@@ -119,7 +119,7 @@ def test_external_data_outside_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"\x80\x04.")
-    with pytest.raises(ModelError, match="is not an ONNX model"):
+    with pytest.raises(ModelError, match=r"is not an ONNX model|expected an ONNX model"):
         open_model(tmp_path / "bad.onnx")
 
 
