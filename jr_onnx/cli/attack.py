@@ -131,7 +131,7 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     from jr_onnx.attack.suite.run import run
     from jr_onnx.attack.suite.setup import prepare
     from jr_onnx.cli.evaluation import show
-    from jr_onnx.cli.progress import progress
+    from jr_onnx.cli.progress import progress, resumable
     from jr_onnx.evaluation.store import Store, merged
     from jr_onnx.evaluation.summary import evaluate
     from jr_onnx.modelfile import atomic_write
@@ -144,8 +144,8 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
         say(f"note: {note}")
     store = Store(request.out)
     store.open(prepared.record)
-    with progress("attacking") as notify:
-        run(prepared.work, store, lambda state: notify(state.done, state.total, state.unit))
+    with resumable(), progress("attacking") as notify:
+        run(prepared.work, store, lambda state: notify(state.done, state.total, state.unit, state.left_s))
     evaluation = evaluate(*merged([request.out]))
     atomic_write(request.out / "evaluation.json", [dumps(evaluation).encode()])
     if as_json:

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from jr_onnx.cli.output import say
 from jr_onnx.errors import printable
 
-Notify = Callable[[int, int, str], None]
-"""Takes how many pieces are done, how many there are, and what the last one was."""
-
 LINES = 10
+
+
+class Notify(Protocol):
+    """Takes how far the work is."""
+
+    def __call__(self, done: int, total: int, what: str, left_s: float | None = None) -> None:
+        """Note a finished piece.
+
+        Args:
+            done: Pieces that are done, those of earlier runs included.
+            total: All pieces.
+            what: The last one; "" for a call before anything is done, which tells what earlier runs did.
+            left_s: Seconds that the rest takes; None to take the pieces as equal.
+        """
 
 
 @contextmanager
@@ -29,26 +41,54 @@ def progress(title: str) -> Iterator[Notify]:
         yield _Lines(title)
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say on Ctrl-C that nothing is lost, around work of which every finished piece is on the disk."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("interrupted: what is finished is kept, and the same command goes on from there")
+        raise
+
+
+class _Clock:
+    """Knows how long the rest takes."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.earlier: int | None = None
+
+    @property
+    def passed_s(self) -> float:
+        return time.monotonic() - self.began
+
+    def left(self, done: int, total: int, what: str, left_s: float | None) -> float | None:
+        """Return the seconds left, None while nothing is known."""
+        if self.earlier is None:
+            self.earlier = done - 1 if what else done
+        if left_s is not None or done == self.earlier:
+            return left_s
+        return self.passed_s / (done - self.earlier) * (total - done)
+
+
 def _bar(title: str) -> Iterator[Notify]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
     )  # fmt: skip
+    clock = _Clock()
     with Progress(*columns, console=Console(stderr=True), transient=True) as display:
-        task = display.add_task(title, total=None)
+        task = display.add_task(title, total=None, left="")
 
-        def notify(done: int, total: int, what: str) -> None:
-            display.update(task, total=total, completed=done, description=escape(printable(f"{title}: {what}")))
+        def notify(done: int, total: int, what: str, left_s: float | None = None) -> None:
+            left = clock.left(done, total, what, left_s)
+            text = "" if left is None else f"{_words(left)} left"
+            shown = escape(printable(f"{title}: {what}" if what else title))
+            display.update(task, total=total, completed=done, description=shown, left=text)
 
         yield notify
 
@@ -57,21 +97,20 @@ class _Lines:
     """Prints a line whenever another tenth is done."""
 
     def __init__(self, title: str) -> None:
-        self.title, self.began, self.shown = title, time.monotonic(), 0
-        self.first: int | None = None
+        self.title, self.clock, self.shown = title, _Clock(), 0
 
-    def __call__(self, done: int, total: int, what: str) -> None:
+    def __call__(self, done: int, total: int, what: str, left_s: float | None = None) -> None:
         """Note a finished piece."""
-        del what
-        if self.first is None:
-            self.first = done - 1
+        left = self.clock.left(done, total, what, left_s)
         step = done * LINES // max(1, total)
-        if step <= self.shown:
-            return
-        self.shown = step
-        passed = time.monotonic() - self.began
-        left = passed / max(1, done - self.first) * (total - done)
-        say(f"{self.title}: {done} of {total}, {_words(passed)} passed, {_words(left)} left")
+        if not what:
+            self.shown = step
+            if done:
+                say(f"{self.title}: {done} of {total} were done before")
+        elif step > self.shown:
+            self.shown = step
+            rest = "" if left is None else f", {_words(left)} left"
+            say(f"{self.title}: {done} of {total}, {_words(self.clock.passed_s)} passed{rest}")
 
 
 def _words(seconds: float) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.suite import plan
 from jr_onnx.cli.progress import progress
 from jr_onnx.cli.tune import _step
+from jr_onnx.evaluation.store import Store
 from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewrite import rewrite
@@ -204,6 +206,41 @@ def test_plain_progress_is_about_ten_lines(capsys: pytest.CaptureFixture[str]) -
     assert len(lines) == 10
     assert lines[4].startswith("working: 500 of 1000, ")
     assert lines[-1].endswith(" left")
+
+
+def test_progress_tells_what_was_done_before_and_the_time_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("working") as notify:
+        notify(6, 10, "")
+        for done in range(7, 11):
+            notify(done, 10, f"piece {done}", 60.0 * (10 - done))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "working: 6 of 10 were done before"
+    left = [line.split(", ")[-1] for line in lines[1:]]
+    assert left == ["3 min 0 s left", "2 min 0 s left", "1 min 0 s left", "0 s left"]
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
+    jr: Run, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--kappa", 0.3, "--out", tmp_path / "out")
+    put, calls = Store.put, []
+
+    def interrupted(self: Store, unit: str, *given: Any) -> None:
+        calls.append(unit)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        put(self, unit, *given)
+
+    monkeypatch.setattr(Store, "put", interrupted)
+    stopped = attack(jr, files, *words)
+    assert stopped.exit_code == 130
+    assert "interrupted: what is finished is kept, and the same command goes on from there" in stopped.err
+    files_there = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert all(name.endswith((".json", ".onnx")) for name in files_there)
+    monkeypatch.setattr(Store, "put", put)
+    again = attack(jr, files, *words)
+    assert again.exit_code == 0
+    assert "attacking: 2 of 10 were done before" in again.err
 
 
 def test_detect_prints_both_models(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ results depend neither on the batch size nor on which shard, or which run after 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.suite.contender import Contender
 from jr_onnx.attack.suite.crafted import judged
+from jr_onnx.attack.suite.pace import Cost, Pace, expected_passes
 from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.attack.target import Target
 from jr_onnx.errors import InputError, RefusalError
@@ -79,12 +81,21 @@ class Work:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, after each unit."""
+    """How far a run is: before anything is done, and after each unit.
+
+    Attributes:
+        done: Units that are done, those of earlier runs included.
+        total: All units.
+        resumed: Units that earlier runs did.
+        unit: The last one, "" before anything is done.
+        left_s: Seconds that the rest takes, None while nothing is known.
+    """
 
     done: int
     total: int
     resumed: int
     unit: str
+    left_s: float | None = None
 
 
 def run(work: Work, store: Store, notify: Callable[[Progress], None] = lambda _: None) -> None:
@@ -93,20 +104,38 @@ def run(work: Work, store: Store, notify: Callable[[Progress], None] = lambda _:
     Args:
         work: What to do.
         store: Where results go; `store.open` has been called.
-        notify: Called after every unit.
+        notify: Called once before, and after every unit that is done here.
     """
     units = list(_units(work))
-    resumed, runner = 0, _Runner(work, -1)
-    for number, (contender, entry, start) in enumerate(units, 1):
-        name = unit_name(contender.label, entry.name, start)
-        if store.has(name):
-            resumed += 1
-        else:
+    names = [unit_name(contender.label, entry.name, start) for contender, entry, start in units]
+    left = [place for place, name in enumerate(names) if not store.has(name)]
+    resumed, runner = len(units) - len(left), _Runner(work, -1)
+    costs = _costs(work, units, left)
+    pace = Pace(list(costs.values()))
+    notify(Progress(resumed, len(units), resumed, ""))
+    for done, place in enumerate(left, resumed + 1):
+        contender, entry, start = units[place]
+        began = time.monotonic()
+        if not store.has(names[place]):  # another shard may have come to it in between
             if runner.start != start:
                 runner = _Runner(work, start)  # nothing is remembered beyond a block: memory stays bounded
             outcome, adversarials = runner.outcome(contender, entry)
-            store.put(name, outcome, adversarials if work.keep else None)
-        notify(Progress(number, len(units), resumed, name))
+            store.put(names[place], outcome, adversarials if work.keep else None)
+        pace.finished(costs[place], time.monotonic() - began)
+        notify(Progress(done, len(units), resumed, names[place], pace.left_s))
+
+
+def _costs(work: Work, units: Sequence[tuple[Contender, Entry, int]], left: Sequence[int]) -> dict[int, Cost]:
+    """Return what each of the units that are left is expected to cost; a twin of one before it costs nothing."""
+    costs, seen = {}, set()
+    for place in left:
+        contender, entry, start = units[place]
+        twin = _twin(contender, entry)
+        passes = 0.0 if twin is not None and (twin, start) in seen else expected_passes(entry.attack)
+        seen.add((twin, start))
+        samples = min(work.block, len(work.labels) - start)
+        costs[place] = Cost(f"{contender.label}/{entry.name}", samples, passes)
+    return costs
 
 
 def _units(work: Work) -> Iterator[tuple[Contender, Entry, int]]:

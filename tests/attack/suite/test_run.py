@@ -114,7 +114,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_figures(tmp_path: Path) 
     store.open(prepared.record)
     seen: list[Progress] = []
     run(prepared.work, store, seen.append)
-    assert seen[-1] == Progress(50, 50, len(before), seen[-1].unit)
+    assert (seen[-1].done, seen[-1].total, seen[-1].resumed) == (50, 50, len(before))
     after = {path.name: path.stat().st_mtime_ns for path in units.glob("*.json")}
     assert {name: after[name] for name in before} == before, "finished units are not done again"
     assert figures(evaluate(*merged([wanted.out]))) == whole
