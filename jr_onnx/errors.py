@@ -104,6 +104,10 @@ class RefusalError(JrError):
     http_status = 400
 
 
+class OpsetError(RefusalError):
+    """A lowering does not exist at the model's opset; whether converting the model helps is for the caller to try."""
+
+
 class ContractError(JrError):
     """A transformation broke its own contract; a defect of this package, caught before anything is written."""
 

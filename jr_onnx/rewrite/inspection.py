@@ -33,7 +33,7 @@ class InspectedSite(Record):
         kappa_range: The range that it is drawn from, or None.
         kappa_label: Either of them in words, and the input that it comes from.
         cap: Upper bound, or None.
-        lowering: where, cast_mul, thresholded or custom.
+        lowering: where, cast_mul, log_step, thresholded or custom.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.inspected_site/1"

@@ -64,7 +64,7 @@ def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
     if problem is None:
         return plans
     if wish != "auto":
-        raise RefusalError(problem, hint="Use --lowering where, or convert the model (--opset 15)")
+        raise RefusalError(problem, hint="Use --lowering where")
     settings = [replace(setting, custom_problem=problem) for setting in settings]
     return [_plan(item, wish, setting, kappas) for item, setting in zip(chosen, settings, strict=True)]
 

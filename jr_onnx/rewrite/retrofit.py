@@ -13,7 +13,7 @@ import onnx
 
 from jr_onnx import provenance
 from jr_onnx._version import __version__
-from jr_onnx.errors import InputError, OutputError, RefusalError, require_choice
+from jr_onnx.errors import InputError, JrError, OpsetError, OutputError, RefusalError, require_choice
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, refuse_target, save
 from jr_onnx.provenance import Provenance
@@ -22,7 +22,7 @@ from jr_onnx.rewrite import contract
 from jr_onnx.rewrite.agreement import take_back
 from jr_onnx.rewrite.apply import Edit, Wish, apply
 from jr_onnx.rewrite.convert import Prover, convert
-from jr_onnx.rewrite.lowering import LoweringWish, Target
+from jr_onnx.rewrite.lowering import KEEPS_NAN, LoweringWish, Target
 from jr_onnx.rewrite.scopes import main_scope
 from jr_onnx.rewrite.selection import Selection, select
 from jr_onnx.rewrite.sites import Refusal
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
 DEFAULT_SUFFIX = ".jr.onnx"
+_OPSETS_TO_TRY = (13, 17, 21)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,24 @@ def retrofit(source: ModelFile, options: Options) -> Retrofit:
         RefusalError: A lowering is impossible, or the model is a retrofit and `replace` is not set.
     """
     with readable(str(source.path or "the model")):
-        return _retrofit(source, options)
+        try:
+            return _retrofit(source, options)
+        except OpsetError as error:
+            raise RefusalError(error.message, hint=_advice(source, options)) from None
+
+
+def _advice(source: ModelFile, options: Options) -> str:
+    """Say which conversion makes a rewrite possible, after trying it: advice that fails is worse than none."""
+    current = options.opset or main_scope(source.proto).opset
+    reason = ""
+    for opset in (opset for opset in _OPSETS_TO_TRY if opset > current):
+        try:
+            _retrofit(source, dataclasses.replace(options, opset=opset, prove=options.prove or (lambda *_: "")))
+        except JrError as error:
+            reason = reason or f": {error}"
+        else:
+            return f"Convert the model first: --opset {opset}"
+    return f"No --opset helps{reason}"
 
 
 def _retrofit(source: ModelFile, options: Options) -> Retrofit:
@@ -363,10 +381,10 @@ def _warnings(options: Options, edit: Edit) -> list[str]:
         )
     elif random is not None:
         found.append("without the jr_onnx op library kappa is drawn by RandomUniform, which is predictable")
-    if any(record.lowering == "cast_mul" for record in edit.records):
+    if any(record.lowering in KEEPS_NAN for record in edit.records):
         found.append(
-            "Where does not take the type of some sites at their opset, so that they are written with Cast and Mul: "
-            "NaN stays NaN there, where JumpReLU gives 0"
+            "Where does not exist for the type and opset of some sites, so that they are written without it: NaN stays "
+            "NaN there, where JumpReLU gives 0"
         )
     above = [record for record in edit.records if record.cap is not None and record.kappa >= record.cap]
     if above:

@@ -24,7 +24,7 @@ from onnx import helper
 
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.provenance import Provenance, SiteRecord
-from jr_onnx.rewrite.lowering import LOWERINGS, Jump, Lowering, Names, constant
+from jr_onnx.rewrite.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
 from jr_onnx.rewrite.protos import replace_nodes
 from jr_onnx.rewrite.scopes import Scope, main_scope, top_scopes
 from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
@@ -158,7 +158,9 @@ def _jump(
 def _standard(opset: int, *, variable: bool) -> Lowering:
     if not variable and opset >= _THRESHOLDED_SINCE:
         return "thresholded"
-    return "where" if opset >= _WHERE_SINCE else "cast_mul"
+    if opset >= _WHERE_SINCE:
+        return "where"
+    return "cast_mul" if variable or opset > log_step.OPSET else "log_step"
 
 
 def _cap(cap: float, operand: str, result: str, scope: Scope, names: Names) -> list[onnx.NodeProto]:

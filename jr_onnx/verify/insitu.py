@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.modelfile import ModelFile
+from jr_onnx.rewrite.lowering import KEEPS_NAN
 from jr_onnx.semantics import jump_relu, round_kappa
 from jr_onnx.verify.backends import CannotLoadError, CannotRunError, OrtSession, Runnable
 from jr_onnx.verify.compare import NO_DIFFERENCE, difference
@@ -116,7 +117,7 @@ def _check_jumps(case: Case, compared: str, groups: Sequence[SiteGroup], runs: S
             record = group.record
             if kappa is None:
                 continue  # drawn inside the kernel; `draws` looks at these
-            seen, size = compare_jump(z, found, kappa, record.cap, cast_mul=record.lowering == "cast_mul")
+            seen, size = compare_jump(z, found, kappa, record.cap, cast_mul=record.lowering in KEEPS_NAN)
             if seen is not None and record.dtype == "float16" and _rounded_later(z, found, kappa, record.cap):
                 unrounded += 1
                 continue

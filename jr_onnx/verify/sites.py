@@ -1,7 +1,7 @@
 """Level one: every distinct lowered site alone, tried with the jump, its neighbours and all special values.
 
-Compared bit for bit with NumPy's J. `cast_mul` is the one exception, documented with the lowering: it may give -0.0
-where J gives +0.0, and keeps NaN.
+Compared bit for bit with NumPy's J. `cast_mul` and `log_step` are the exceptions, documented with the lowerings: they
+may give -0.0 where J gives +0.0, and keep NaN.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from jr_onnx.errors import JrError, one_line
 from jr_onnx.modelfile import from_proto
+from jr_onnx.rewrite.lowering import KEEPS_NAN
 from jr_onnx.semantics import jump_relu, round_kappa
 from jr_onnx.verify.backends import LEVELS, CannotLoadError, CannotRunError, Level, OrtSession, Runnable
 from jr_onnx.verify.groups import SiteGroup
@@ -170,7 +171,7 @@ def _try(distinct: DistinctSite, run: Any, check: str, seed: int) -> tuple[int, 
         if take is not None:
             feeds[take] = np.asarray(True)
         found = np.asarray(run(feeds))
-        failure, size = compare_jump(z, found, jump, record.cap, cast_mul=record.lowering == "cast_mul")
+        failure, size = compare_jump(z, found, jump, record.cap, cast_mul=record.lowering in KEEPS_NAN)
         count += z.size
         worst = max(worst, size)
         if failure is not None:

@@ -32,17 +32,17 @@ class Context:
     shapes: Shapes
     functions: set[str]
 
-    def is_own_jump(self, scope: Scope, node: onnx.NodeProto) -> bool:
-        """Tell whether a rewrite wrote this node, as the provenance says: at kappa 0 its jump looks like a ReLU."""
-        return (scope.path, str(node.output[0]).partition("/jr_jumped")[0]) in self._own_jumps
+    def is_own_jump(self, scope: Scope, node: onnx.NodeProto, lowering: str) -> bool:
+        """Tell whether a rewrite wrote this node, by the provenance: some lowerings end in what looks like a ReLU."""
+        return self._own_jumps.get((scope.path, str(node.output[0]).partition("/jr_jumped")[0])) == lowering
 
     @cached_property
-    def _own_jumps(self) -> set[tuple[str, str]]:
+    def _own_jumps(self) -> dict[tuple[str, str], str]:
         try:
             record = provenance.read(self.model)
         except ModelError:  # said wherever the provenance itself is wanted
-            return set()
-        return {(site.scope, site.output) for site in record.sites} if record is not None else set()
+            return {}
+        return {(site.scope, site.output): site.lowering for site in record.sites} if record is not None else {}
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@
     nchwc.Conv(x, w[, b][, sum]; activation=Relu) -> nchwc.Conv(x, w[, b][, sum]) -> J
     activation=Clip with activation_params (0, cap) likewise, with the cap after J
 
-FusedConv and FusedGemm are operators of domain com.microsoft. J keeps the zero padding of NCHWc channel blocks,
-because J(0) = 0. A node with an attribute beyond the known ones is refused: it might change what the plain operator
-computes.
+Where Gemm does not exist in this form (without C below opset 11; below opset 7 ONNX Runtime has no kernel), FusedGemm
+stays with LeakyRelu of slope 1 as its activation, which changes nothing. FusedConv and FusedGemm are operators of
+domain com.microsoft. J keeps the zero padding of NCHWc channel blocks, because J(0) = 0. A node with an attribute
+beyond the known ones is refused: it might change what the plain operator computes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _ACTIVATION = {"activation", "activation_params"}
 _GEMM_ACTIVATION = {"activation", "activation_alpha", "activation_beta", "activation_gamma"}
 _CLIP_WITH_INPUTS = 11
 _GEMM_WITHOUT_C = 11
+_GEMM_IN_RUNTIME = 7
+_ADD_IN_RUNTIME = 7
 _FUSED_CONV_Z = 3
 
 
@@ -40,7 +43,8 @@ def detect_fused_conv(context: Context, scope: Scope, node: onnx.NodeProto) -> M
     conv = _plain(node, "Conv", "", inputs[:_FUSED_CONV_Z], _CONV)
     before = [conv]
     if extra:
-        before.append(helper.make_node("Add", ["", extra], [""]))
+        # Both have one shape; below opset 7 ONNX Runtime has no Add.
+        before.append(helper.make_node("Add" if scope.opset >= _ADD_IN_RUNTIME else "Sum", ["", extra], [""]))
     return _match("fused_conv", scope, node, tuple(before), verdict)
 
 
@@ -52,11 +56,14 @@ def detect_fused_gemm(context: Context, scope: Scope, node: onnx.NodeProto) -> M
         return verdict
     if scope.opset == 0:
         return Refused("the plain Gemm needs the standard operator set, which this model does not import")
-    if scope.opset < _GEMM_WITHOUT_C and (len(node.input) <= 2 or not node.input[2]):
-        return Refused(
-            f"Gemm needs its third input at opset {scope.opset}, which this FusedGemm has not; use --opset 11"
-        )
-    return _match("fused_gemm", scope, node, (_plain(node, "Gemm", "", list(node.input), _GEMM),), verdict)
+    without_c = len(node.input) <= 2 or not node.input[2]
+    if scope.opset < _GEMM_IN_RUNTIME or (scope.opset < _GEMM_WITHOUT_C and without_c):
+        plain = _plain(node, "FusedGemm", str(node.domain), list(node.input), _GEMM)
+        plain.attribute.append(helper.make_attribute("activation", "LeakyRelu"))
+        plain.attribute.append(helper.make_attribute("activation_alpha", 1.0))
+    else:
+        plain = _plain(node, "Gemm", "", list(node.input), _GEMM)
+    return _match("fused_gemm", scope, node, (plain,), verdict)
 
 
 def detect_nchwc_conv(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from jr_onnx.errors import RefusalError
+from jr_onnx.errors import OpsetError, RefusalError
 from jr_onnx.rewrite.lowering.base import means_the_same
 from jr_onnx.rewrite.lowering.custom import MINIMUM_IR, custom_problem
+from jr_onnx.rewrite.lowering.log_step import log_step_allowed
 from jr_onnx.rewrite.lowering.thresholded import thresholded_allowed
 from jr_onnx.rewrite.lowering.where import cast_mul_allowed, cast_mul_operators, where_allowed, where_operators
 
 LoweringWish = Literal["auto", "where", "thresholded", "custom"]
-Lowering = Literal["where", "cast_mul", "thresholded", "custom"]
+Lowering = Literal["where", "cast_mul", "log_step", "thresholded", "custom"]
 Target = Literal["portable", "cpu", "cuda"]
 
 _THRESHOLDED_ON_CUDA_BEFORE = 22
@@ -70,10 +71,7 @@ def choose(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
             hint="Export the model again, or add the domain '' to its opset_import",
         )
     if setting.opset < _LOWEST_OPSET:
-        raise RefusalError(
-            f"site {site_id}: opset {setting.opset} is below {_LOWEST_OPSET}, where no lowering exists",
-            hint=f"Convert the model first: --opset {_LOWEST_OPSET} or higher",
-        )
+        return _below_seven(wish, setting, site_id)
     if wish == "auto":
         return _auto(setting, site_id)
     problem = _problem(wish, setting)
@@ -81,8 +79,21 @@ def choose(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
         lowering: Lowering = (_where_form(setting) or "where") if wish == "where" else wish
         return Choice(lowering, "as asked")
     works = [name for name in ("where", "thresholded", "custom") if _problem(name, setting) is None]
-    hint = f"Use --lowering {' or '.join(works)}" if works else "Convert the model to a newer opset (--opset)"
-    raise RefusalError(f"site {site_id}: the lowering {wish} is impossible: {problem}", hint=hint)
+    said = f"site {site_id}: the lowering {wish} is impossible: {problem}"
+    if works:
+        raise RefusalError(said, hint=f"Use --lowering {' or '.join(works)}")
+    raise OpsetError(said)
+
+
+def _below_seven(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
+    """Choose below opset 7, where ONNX Runtime lacks Sub, Greater and Mul."""
+    where = f"site {site_id}: opset {setting.opset} is below {_LOWEST_OPSET}"
+    if not log_step_allowed(setting.opset, setting.dtype, variable=setting.variable):
+        kind = "a kappa that changes" if setting.variable else setting.dtype
+        raise OpsetError(f"{where}, where no lowering exists for {kind}")
+    if wish not in ("auto", "where"):
+        raise RefusalError(f"{where}, where the lowering {wish} is impossible", hint="Use --lowering where")
+    return Choice("log_step", "standard nodes that ONNX Runtime runs at opset 6")
 
 
 def _auto(setting: Setting, site_id: str) -> Choice:
@@ -102,7 +113,7 @@ def _auto(setting: Setting, site_id: str) -> Choice:
         )
     strange = _strange(setting, where_operators())
     problem = strange or f"no lowering takes {setting.dtype} at opset {setting.opset}"
-    raise RefusalError(f"site {site_id}: {problem}", hint="Convert the model to a newer opset (--opset)")
+    raise OpsetError(f"site {site_id}: {problem}")
 
 
 def _problem(wish: str, setting: Setting) -> str | None:
