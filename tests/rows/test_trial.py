@@ -135,3 +135,9 @@ def test_a_model_that_does_not_open_here_is_judged_by_the_proof() -> None:
         join=True,
         reason="the rows of a batch are proved independent, a trial was not possible: the model cannot be opened here",
     )
+
+
+def test_rows_of_strings_are_compared() -> None:
+    words = np.array(["a", "b"], dtype=object)
+    assert close(words[:1], np.array(["a"], dtype=object))
+    assert not close(words[1:], words[:1])
