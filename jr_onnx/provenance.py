@@ -7,6 +7,8 @@ One metadata entry, `jr_onnx.provenance`, holds a JSON record. It carries the or
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -167,7 +169,9 @@ def sha256_file(path: Path) -> str:
         ModelError: The file cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):  # of a pipe there would be no end
+                raise ModelError(f"{path} is no regular file")
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None

@@ -11,6 +11,7 @@ from jr_onnx import provenance
 from jr_onnx.errors import InputError, JrError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile, load
+from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import Payloads, join
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite.agreement import take_back
@@ -165,7 +166,9 @@ def _plan(kappa: float | None, record: Provenance | None, model: Path) -> KappaP
 def _write(path: Path, proto: Any, payloads: Payloads) -> Path:
     with path.open("wb") as stream:
         for chunk in join(proto.SerializeToString(), payloads):
-            stream.write(chunk)
+            for part in pieces(chunk):
+                stream.write(part)
+    payloads.require_unchanged()
     return path
 
 

@@ -14,7 +14,7 @@ import os
 import select
 import stat
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -106,7 +106,8 @@ def _text(raw: UnfailingStream, old: object) -> io.TextIOWrapper:
     # What the old stream still holds must not come later, nor fail at the end of the process.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         old.flush()  # type: ignore[attr-defined]
-    return io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", write_through=True)  # type: ignore[type-var]
+    stream: Any = raw  # of a buffered stream TextIOWrapper uses no more than this class has
+    return io.TextIOWrapper(stream, encoding=encoding, errors="backslashreplace", write_through=True)
 
 
 def _can_fill(descriptor: int) -> bool:

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import onnx
 
 from jr_onnx.errors import ModelError, OutputError
 from jr_onnx.foreign import head_of, pointer
+from jr_onnx.modelfile.opened import OpenedFile
 from jr_onnx.modelfile.save import atomic_path
 from jr_onnx.provenance import ExternalFile, sha256_file
 
@@ -231,35 +231,38 @@ def _place(origin: Path, destination: Path, mode: ExternalMode) -> str:
                     hint="Use --external-data copy",
                 ) from None
             return "hardlink"
-        used = "reflink" if _reflink(origin, temporary) else "copy"
+        opened = OpenedFile(origin, "external data")
+        used = "reflink" if _reflink(opened, temporary) else "copy"
         if used == "copy":
-            _copy(origin, temporary)
+            _copy(opened, temporary)
+        opened.require_unchanged()
         with temporary.open("rb") as stream:  # on the disk before its name is: a crash leaves no empty file
             os.fsync(stream.fileno())
         return used
 
 
-def _reflink(origin: Path, destination: Path) -> bool:
-    with origin.open("rb") as source, destination.open("wb") as target, contextlib.suppress(OSError):
-        fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+def _reflink(origin: OpenedFile, destination: Path) -> bool:
+    with destination.open("wb") as target, contextlib.suppress(OSError):
+        fcntl.ioctl(target.fileno(), _FICLONE, origin.fileno())
         return True
     return False
 
 
-def _copy(origin: Path, destination: Path) -> None:
+def _copy(origin: OpenedFile, destination: Path) -> None:
     """Copy inside the kernel where the file systems can, without passing the bytes through this process."""
-    with origin.open("rb") as source, destination.open("wb") as target:
-        start, size = 0, os.fstat(source.fileno()).st_size
+    with destination.open("wb") as target:
+        start, size = 0, origin.size
         while start < size:
             try:
-                count = os.copy_file_range(source.fileno(), target.fileno(), min(_PIECE, size - start))
+                count = os.copy_file_range(origin.fileno(), target.fileno(), min(_PIECE, size - start), start)
             except OSError as error:
                 if start or error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
-                shutil.copyfileobj(source, target, _PIECE)  # the file systems cannot do it among themselves
+                for part in origin.view().pieces():  # the file systems cannot do it among themselves
+                    target.write(part)
                 return
             if count == 0:
-                raise OutputError(f"{origin} became shorter while it was copied", hint="Try again")
+                raise OutputError(f"{origin.shown} became shorter while it was copied", hint="Try again")
             start += count
 
 

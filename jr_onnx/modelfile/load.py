@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from google.protobuf.message import DecodeError
 from jr_onnx.errors import ModelError
 from jr_onnx.foreign import HEAD_BYTES, recognise
 from jr_onnx.modelfile.guard import readable
-from jr_onnx.modelfile.mapping import map_file, slices
+from jr_onnx.modelfile.opened import FileView, OpenedFile, pieces
 from jr_onnx.modelfile.text import require_text
 from jr_onnx.modelfile.wire import Payloads, WireError, split
 
@@ -59,9 +58,27 @@ def load(path: str | Path, *, named: Path | None = None) -> ModelFile:
     """
     path = Path(path)
     shown = named or path
-    view = _map(path, shown)
+    file = OpenedFile(path, named=named)
+    found = parse(file.view(), path, shown)
+    file.require_unchanged()
+    return found
+
+
+def parse(view: memoryview | FileView, path: Path, shown: Path) -> ModelFile:
+    """Read a model from the bytes of its file.
+
+    Args:
+        view: The bytes.
+        path: Where they were read from.
+        shown: What messages call it.
+
+    Raises:
+        ModelError: They are empty, cut off or no ONNX model.
+    """
+    if not len(view):
+        raise ModelError(f"{shown} is empty (0 bytes), expected an ONNX model")
     digest = hashlib.sha256()
-    for part in slices(view):
+    for part in pieces(view):
         digest.update(part)
     proto = onnx.ModelProto()
     try:
@@ -93,28 +110,9 @@ def from_proto(proto: onnx.ModelProto) -> ModelFile:
     return ModelFile(None, copy, Payloads(), hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _map(path: Path, shown: Path) -> memoryview:
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ModelError(f"{shown} is a directory, expected an ONNX model file")
-        if not stat.S_ISREG(status.st_mode):
-            raise ModelError(
-                f"{shown} is no regular file, expected an ONNX model file", hint="Write it to a file first"
-            )
-        if status.st_size == 0:
-            raise ModelError(f"{shown} is empty (0 bytes), expected an ONNX model")
-        return map_file(path)
-    except FileNotFoundError:
-        raise ModelError(f"{shown} does not exist", hint="Check the path") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ModelError(f"cannot read {shown}: {reason}") from None
-
-
-def _refuse_foreign(path: Path, view: memoryview) -> None:
+def _refuse_foreign(path: Path, view: memoryview | FileView) -> None:
     """Name what a file is that is no model, where it is one of the usual mistakes."""
-    found = recognise(bytes(view[:HEAD_BYTES]))
+    found = recognise(view[:HEAD_BYTES].tobytes())
     if found is not None:
         raise ModelError(f"{path} is {found[0]}, expected an ONNX model", hint=found[1])
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 
 from jr_onnx.errors import OutputError
-from jr_onnx.modelfile.mapping import slices
-from jr_onnx.modelfile.wire import Buffer, Payloads, WireError, join
+from jr_onnx.modelfile.opened import pieces
+from jr_onnx.modelfile.wire import Payload, Payloads, WireError, join
 
 _PROTOBUF_LIMIT = 2**31 - 1
 
@@ -23,9 +23,13 @@ def save(proto: onnx.ModelProto, payloads: Payloads, path: Path) -> None:
 
     Raises:
         OutputError: The folder is missing, or the file cannot be written.
+        ModelError: The file that the payloads lie in was changed since it was opened.
     """
     try:
-        atomic_write(path, join(proto.SerializeToString(deterministic=True), payloads))
+        chunks = join(proto.SerializeToString(deterministic=True), payloads)
+        with atomic_path(path) as temporary:
+            _write(temporary, chunks)
+            payloads.require_unchanged()
     except WireError as error:
         raise OutputError(f"cannot write {path}: {error}", hint="Nothing was changed") from None
 
@@ -43,19 +47,24 @@ def assemble(proto: onnx.ModelProto, payloads: Payloads) -> onnx.ModelProto:
     if total > _PROTOBUF_LIMIT:
         raise OutputError(f"the model has {total} bytes, more than the 2 GB a ModelProto in memory can hold")
     full = onnx.ModelProto()
-    full.ParseFromString(b"".join(chunks))
+    full.ParseFromString(b"".join(part for chunk in chunks for part in pieces(chunk)))
     return full
 
 
-def atomic_write(path: Path, chunks: Iterable[Buffer]) -> None:
+def atomic_write(path: Path, chunks: Iterable[Payload]) -> None:
     """Write chunks to a file that appears whole or not at all.
 
     Raises:
         OutputError: The folder is missing, or the file cannot be written.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+    with atomic_path(path) as temporary:
+        _write(temporary, chunks)
+
+
+def _write(path: Path, chunks: Iterable[Payload]) -> None:
+    with path.open("wb") as stream:
         for chunk in chunks:
-            for part in slices(chunk):
+            for part in pieces(chunk):
                 stream.write(part)
         stream.flush()
         os.fsync(stream.fileno())

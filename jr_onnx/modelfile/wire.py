@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from jr_onnx.modelfile.opened import FileView
+
 THRESHOLD: Final = (32 << 10) + 1
 """Least bytes of a payload; whatever this package reads as a constant is smaller, and stays in the proto."""
 TOKEN_BYTES: Final = 16
@@ -47,6 +49,8 @@ _JOINED: Final[dict[str, frozenset[int]]] = {
 }
 
 Buffer = bytes | memoryview
+Payload = Buffer | FileView
+"""Bytes that may still lie in a file; `opened.pieces` reads them."""
 
 
 class WireError(ValueError):
@@ -63,19 +67,28 @@ class Payloads:
     """
 
     nonce: bytes = field(default_factory=lambda: _ordinary(os.urandom(8)))
-    views: list[Buffer] = field(default_factory=list)
+    views: list[Payload] = field(default_factory=list)
 
-    def put(self, view: Buffer) -> bytes:
+    def put(self, view: Payload) -> bytes:
         """Keep a payload and return its token."""
         self.views.append(view)
         return self.nonce + (len(self.views) - 1).to_bytes(4, "little") + (_ZEROS if _all_zero(view) else bytes(4))
 
-    def get(self, token: Buffer) -> Buffer | None:
+    def get(self, token: Buffer) -> Payload | None:
         """Return the payload of a token, None for bytes that are no token."""
         if len(token) != TOKEN_BYTES or bytes(token[:8]) != self.nonce:
             return None
         index = int.from_bytes(token[8:12], "little")
         return self.views[index] if index < len(self.views) else None
+
+    def require_unchanged(self) -> None:
+        """Refuse payloads whose file was written to since it was opened.
+
+        Raises:
+            ModelError: It was.
+        """
+        for file in {id(view.file): view.file for view in self.views if isinstance(view, FileView)}.values():
+            file.require_unchanged()
 
     def __len__(self) -> int:
         return len(self.views)
@@ -90,29 +103,29 @@ def stands_for_zeros(token: Buffer) -> bool:
     return len(token) == TOKEN_BYTES and bytes(token[12:]) == _ZEROS
 
 
-def _all_zero(view: Buffer) -> bool:
+def _all_zero(view: Payload) -> bool:
     """Tell whether a payload, of a bounded size, is all zeros; hardly any is, and most show it in their first bytes."""
     if len(view) > MOST_ZEROS_BYTES:
         return False
     for start in range(0, len(view), _PIECE):
-        first = start == 0 and any(view[:_FIRST_BYTES])
-        if first or bytes(view[start : start + _PIECE]).strip(b"\0"):
+        first = start == 0 and any(_read(view[:_FIRST_BYTES]))
+        if first or bytes(_read(view[start : start + _PIECE])).strip(b"\0"):
             return False
     return True
 
 
-def split(data: Buffer) -> tuple[bytes, Payloads]:
+def split(data: Payload) -> tuple[bytes, Payloads]:
     """Return the serialised model with tokens for payloads, and the payloads.
 
     Raises:
         WireError: The bytes are cut off or are not in protobuf's wire format.
     """
     payloads = Payloads()
-    chunks = _split_message(memoryview(data), "model", payloads)
-    return b"".join(chunks), payloads
+    view = data if isinstance(data, FileView) else memoryview(data)
+    return b"".join(_split_message(view, "model", payloads)), payloads
 
 
-def join(data: bytes, payloads: Payloads) -> list[Buffer]:
+def join(data: bytes, payloads: Payloads) -> list[Payload]:
     """Return the chunks of the full file for a serialised model that holds tokens.
 
     Raises:
@@ -135,7 +148,7 @@ class _Joining:
     left: set[int]
 
 
-def _split_message(view: memoryview, kind: str, payloads: Payloads) -> list[Buffer]:
+def _split_message(view: memoryview | FileView, kind: str, payloads: Payloads) -> list[Buffer]:
     chunks: list[Buffer] = []
     kept = 0  # start of the bytes not yet emitted
     fields = list(_fields(view, 0, len(view)))
@@ -149,12 +162,16 @@ def _split_message(view: memoryview, kind: str, payloads: Payloads) -> list[Buff
             replacement = _split_message(view[body:end], _CHILDREN[kind][number], payloads)
         else:
             continue
-        chunks.append(view[kept:start])
+        chunks.append(_read(view[kept:start]))
         chunks.append(_tag(number) + _varint(sum(len(chunk) for chunk in replacement)))
         chunks.extend(replacement)
         kept = end
-    chunks.append(view[kept:])
+    chunks.append(_read(view[kept:]))
     return chunks
+
+
+def _read(part: Payload) -> Buffer:
+    return part.tobytes() if isinstance(part, FileView) else part
 
 
 def _standing_twice(fields: list[tuple[int, int, int, int, int]], numbers: frozenset[int]) -> set[int]:
@@ -162,8 +179,8 @@ def _standing_twice(fields: list[tuple[int, int, int, int, int]], numbers: froze
     return {number for number, count in counts.items() if count > 1}
 
 
-def _join_message(view: memoryview, first: int, last: int, kind: str, work: _Joining) -> list[Buffer]:
-    chunks: list[Buffer] = []
+def _join_message(view: memoryview, first: int, last: int, kind: str, work: _Joining) -> list[Payload]:
+    chunks: list[Payload] = []
     kept = first
     for number, wire_type, start, body, end in _fields(view, first, last):
         if wire_type != _LENGTH or not _any_between(work.positions, body, end):
@@ -173,7 +190,7 @@ def _join_message(view: memoryview, first: int, last: int, kind: str, work: _Joi
             if payload is None:
                 continue
             work.left.discard(body)
-            replacement: list[Buffer] = [payload]
+            replacement: list[Payload] = [payload]
         elif number in _CHILDREN[kind]:
             replacement = _join_message(view, body, end, _CHILDREN[kind][number], work)
         else:
@@ -186,7 +203,7 @@ def _join_message(view: memoryview, first: int, last: int, kind: str, work: _Joi
     return chunks
 
 
-def _fields(view: memoryview, position: int, last: int) -> Iterator[tuple[int, int, int, int, int]]:
+def _fields(view: memoryview | FileView, position: int, last: int) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield (field number, wire type, start of the tag, start and end of the body) of every field."""
     while position < last:
         start = position
@@ -211,7 +228,7 @@ def _fields(view: memoryview, position: int, last: int) -> Iterator[tuple[int, i
         position = end
 
 
-def _read_varint(view: memoryview, position: int, last: int) -> tuple[int, int]:
+def _read_varint(view: memoryview | FileView, position: int, last: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if position >= last:

@@ -26,6 +26,7 @@ from jr_onnx import provenance
 from jr_onnx.errors import JrError, RefusalError, one_line
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import readable
+from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import Payloads, WireError, join, split
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.records import Record
@@ -323,7 +324,8 @@ def _unrecorded(original: onnx.ModelProto, payloads: Payloads, record: Provenanc
         return
     digest = hashlib.sha256()
     for chunk in join(original.SerializeToString(deterministic=True), payloads):
-        digest.update(chunk)
+        for part in pieces(chunk):
+            digest.update(part)
     if digest.hexdigest() != record.source_sha256:
         yield Mismatch(
             found[0], f"it computes a jump that the provenance does not name ({len(found)} such nodes in the graph)"

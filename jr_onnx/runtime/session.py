@@ -17,13 +17,15 @@ from typing import Any
 from jr_onnx import provenance
 from jr_onnx.errors import InputError, one_line, require
 from jr_onnx.kappa import RandomKappa
+from jr_onnx.modelfile.wire import Buffer
 from jr_onnx.rewrite.agreement import examine
 from jr_onnx.runtime import entropy
 from jr_onnx.runtime.binding import KappaBinding, bind_kappa
 from jr_onnx.runtime.info import RetrofitInfo, Way
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.opening import Opening
-from jr_onnx.runtime.skeleton import read_skeleton
+from jr_onnx.runtime.options import copy_options
+from jr_onnx.runtime.skeleton import read_skeleton, tell_external
 from jr_onnx.semantics import OP_DOMAIN
 
 onnxruntime: Any = require("onnxruntime", "cpu")
@@ -41,7 +43,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         provider_options: Their options, as ONNX Runtime takes them.
         **kwargs: Further arguments of ONNX Runtime's session, and `retrofit`: "auto"; "plain" to leave the file to
             ONNX Runtime; "optimised" to fail rather than fall back to it. `op_library=False` does without the op
-            library.
+            library. `external_data` holds the contents of external data by location, for a serialised model whose
+            data is not to be read from a disk, where it may change.
 
     Attributes:
         retrofit: Which way the session went, and why.
@@ -67,6 +70,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             raise InputError(f"retrofit is {way!r}, expected one of {', '.join(_WAYS)}")
         self._way: Way = way
         self._wants_library = bool(kwargs.pop("op_library", True))
+        self._external: Mapping[str, Buffer] = kwargs.pop("external_data", None) or {}
         self._given = (path_or_bytes, sess_options, dict(kwargs))
         self._random: RandomKappa | None = None
         self._open(providers, provider_options)
@@ -138,8 +142,12 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         calls_op = skeleton is not None and any(entry.domain == OP_DOMAIN for entry in skeleton.proto.opset_import)
         if skeleton is None or (record is None and not calls_op):
             self.retrofit = RetrofitInfo("none")
+            if self._external:
+                options = copy_options(options)
+                tell_external(options, self._external)
             super().__init__(source, options, providers, provider_options, **arguments)
             return
+        skeleton.external = self._external
         agreement = examine(skeleton.proto, skeleton.payloads, skeleton.folder)
         opening = Opening(
             skeleton, agreement, options, providers, arguments, self._way, wants_library=self._wants_library
@@ -154,6 +162,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 reason = f"ONNX Runtime cannot open the optimised model: {one_line(error)}"
                 prepared = opening.fall_back(NotFollowedError(reason))
         if prepared.feed is None:
+            tell_external(prepared.options, self._external)
             super().__init__(source, prepared.options, providers, provider_options, **arguments)
         self.retrofit = prepared.info
         random = record.plan.random if record is not None else None

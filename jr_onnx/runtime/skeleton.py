@@ -7,8 +7,8 @@ they are copied once, by ONNX Runtime, into the tensors that it computes with. E
 
 from __future__ import annotations
 
-import mmap
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import external_tensors, require_text
-from jr_onnx.modelfile.wire import Buffer, Payloads, WireError, join, split
+from jr_onnx.modelfile.opened import FileView, OpenedFile, pieces
+from jr_onnx.modelfile.wire import Buffer, Payload, Payloads, WireError, join, split
 from jr_onnx.rewrite.scopes import function_key, top_scopes, walk
 from jr_onnx.semantics import OP_DOMAIN
 
@@ -36,11 +37,13 @@ class Skeleton:
         proto: The model; payloads are tokens. The caller may edit it.
         payloads: What the tokens stand for.
         folder: What external data is relative to; None for a model in memory.
+        external: Contents of external data by location, where the caller has read it; ONNX Runtime reads the rest.
     """
 
     proto: onnx.ModelProto
     payloads: Payloads
     folder: Path | None
+    external: Mapping[str, Buffer] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,14 +67,14 @@ class Feed:
 def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | None:
     """Read a model; None for what is no readable ONNX model, whose complaint is ONNX Runtime's to make."""
     folder: Path | None = None
+    view: Payload
     try:
         if isinstance(path_or_bytes, bytes):
             view = memoryview(path_or_bytes)
         else:
             path = Path(path_or_bytes)
             folder = path.parent
-            with path.open("rb") as stream:
-                view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+            view = OpenedFile(path).view()
         data, payloads = split(view)
         proto = onnx.ModelProto()
         proto.ParseFromString(data)
@@ -81,20 +84,28 @@ def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | N
     return Skeleton(proto, payloads, folder) if proto.HasField("graph") else None
 
 
+def tell_external(options: Any, files: Mapping[str, Buffer]) -> None:
+    """Give session options the contents of external data, so that nothing of it is read from a disk."""
+    if files:
+        Feed(b"", dict(files)).prepare(options)
+
+
 def feed_of(skeleton: Skeleton) -> Feed:
     """Return the model for ONNX Runtime; the skeleton's proto is used up."""
-    files: dict[str, Buffer] = {}
     # ONNX Runtime takes external data from memory or from the disk, not from both in one model.
-    if can_take_files() and not external_tensors(skeleton.proto):
+    files: dict[str, Buffer] = dict(skeleton.external)
+    if can_take_files() and (files or not external_tensors(skeleton.proto)):
         for tensor in skeleton.proto.graph.initializer:
             payload = _take_payload(tensor, skeleton.payloads)
             if payload is not None:
                 # One file a tensor: the payloads lie at any offset of the source, and views need no common base.
                 name = f"{_SOURCE}{len(files)}"
-                files[name] = payload
+                files[name] = payload.tobytes() if isinstance(payload, FileView) else payload
                 refer(tensor, name, 0, len(payload))
     # Weights in attributes and sub-graphs cannot be given as files; they go back where they were.
-    data = b"".join(join(skeleton.proto.SerializeToString(), skeleton.payloads))
+    chunks = join(skeleton.proto.SerializeToString(), skeleton.payloads)
+    data = b"".join(part for chunk in chunks for part in pieces(chunk))
+    skeleton.payloads.require_unchanged()
     return Feed(data, files, skeleton.folder)
 
 
@@ -133,7 +144,7 @@ def has_entry(options: Any, key: str) -> bool:
     return True
 
 
-def _take_payload(tensor: onnx.TensorProto, payloads: Payloads) -> Buffer | None:
+def _take_payload(tensor: onnx.TensorProto, payloads: Payloads) -> Payload | None:
     """Take a tensor's payload out, None where it has no token in `raw_data`."""
     if not tensor.HasField("raw_data"):
         return None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jr_onnx.errors import JrError, one_line, require
 from jr_onnx.modelfile import ModelFile
+from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import join
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
 
@@ -86,7 +87,9 @@ class Runnable:
         total = sum(len(chunk) for chunk in chunks)
         if total > _PROTOBUF_LIMIT:
             raise CannotLoadError(f"{self.name} has {total} bytes without external data, more than protobuf's 2 GB")
-        return b"".join(chunks)
+        content = b"".join(part for chunk in chunks for part in pieces(chunk))
+        self.file.payloads.require_unchanged()
+        return content
 
 
 class OrtSession:

@@ -13,6 +13,7 @@ from jr_onnx import provenance
 from jr_onnx.errors import InputError, JrError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ModelFile, assemble, check, from_proto, load, resolve
+from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import join
 from jr_onnx.provenance import Provenance, sha256_file
 from jr_onnx.quantised import is_quantised
@@ -164,7 +165,8 @@ def _graph_check(record: Provenance, failures: list[Failure]) -> Check:
 def _content_digest(model: ModelFile) -> str:
     digest = hashlib.sha256()
     for chunk in join(model.proto.SerializeToString(deterministic=True), model.payloads):
-        digest.update(chunk)
+        for part in pieces(chunk):
+            digest.update(part)
     return digest.hexdigest()
 
 
