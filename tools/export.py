@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from jr_onnx.data import Preprocessing
 from jr_onnx.errors import InputError, JrError, VerificationError, require
+from jr_onnx.verify.compare import largest_difference, magnitude
 from models.checkpoints import load_weights
 from models.registry import NAMES, build, entry
 
@@ -135,8 +135,8 @@ def _compare(model: nn.Module, proto: onnx.ModelProto, input_shape: tuple[int, .
         with torch.inference_mode():
             expected = model(images).numpy()
         (found,) = session.run(None, {INPUT_NAME: images.numpy()})
-        difference = float(np.max(np.abs(found - expected), initial=0.0))
-        allowed = _RELATIVE_TOLERANCE * max(1.0, float(np.max(np.abs(expected), initial=0.0)))
+        difference = largest_difference(found, expected)
+        allowed = _RELATIVE_TOLERANCE * max(1.0, magnitude(expected))
         if found.shape != expected.shape or not difference <= allowed:
             raise VerificationError(
                 f"the export differs from torch by {difference} on a batch of {count}, expected at most {allowed}"

@@ -67,7 +67,7 @@ def check(library: Any, client: Any, cases: Iterable[Case], threads: int) -> dic
         for name, expected in case.outputs.items():
             if answer[name].shape != expected.shape or answer[name].dtype != expected.dtype:
                 return float("inf")
-            distances.append(float(np.max(np.abs(answer[name] - expected), initial=0.0)))
+            distances.append(_distance(answer[name], expected))
         return float(np.max(distances))  # unlike max(), this keeps a NaN
 
     labels = [case.label for case in listed]
@@ -75,6 +75,14 @@ def check(library: Any, client: Any, cases: Iterable[Case], threads: int) -> dic
         return dict(zip(labels, map(distance, listed), strict=True))
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         return dict(zip(labels, pool.map(distance, listed), strict=True))
+
+
+def _distance(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    """Return the largest difference; equal infinities and NaN at the same places do not differ."""
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(same, 0.0, np.abs(found - expected))
+    return float(np.max(gap, initial=0.0))  # unlike max(), this keeps a NaN
 
 
 def statistics(channel: Any, cases: Iterable[Case]) -> dict[str, dict[str, int]]:

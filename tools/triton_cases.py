@@ -19,6 +19,7 @@ from jr_onnx.errors import JrError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.rewrite import rewrite
 from jr_onnx.runtime.ops_library import library_path
+from jr_onnx.verify.compare import finite_difference, magnitude
 
 MODELS = Path(__file__).resolve().parent.parent / "models" / "exported"
 DRAWN = "drawn"
@@ -154,7 +155,7 @@ def _add_case(arrays: Arrays, case: str, model: Path, image: np.ndarray[Any, Any
     answers = zip(session.get_outputs(), session.run(None, feed), plain.run(None, feed), strict=True)
     for output, answer, other in answers:
         arrays[f"{case}/out/{output.name}"] = answer
-        rounding = max(float(np.max(np.abs(answer - other))), float(np.max(np.spacing(np.abs(answer)))))
+        rounding = max(finite_difference(answer, other), float(np.spacing(np.float32(magnitude(answer)))))
         arrays[_ROUNDING] = np.append(arrays.get(_ROUNDING, np.zeros(0)), rounding)
 
 

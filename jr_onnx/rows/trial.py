@@ -129,7 +129,6 @@ def close(one: Array, other: Array) -> bool:
     """Whether two answers differ by rounding alone: finite entries within the tolerance, all others the same."""
     if other.dtype.kind != "f":
         return bool(np.array_equal(one, other))
-    one, other = np.asarray(one), np.asarray(other)
     finite = np.isfinite(other)
     if not np.array_equal(finite, np.isfinite(one)) or not np.array_equal(one[~finite], other[~finite], equal_nan=True):
         return False

@@ -157,7 +157,7 @@ class Pair:
                 for (name, kappa), sign in zip(self._kappas.items(), signs, strict=True)
             }
             self._exact.set_kappas(shifted)
-            largest = np.maximum(largest, _difference(self._exact.logits(part), base))
+            largest = np.maximum(largest, _finite_difference(self._exact.logits(part), base))
         self._exact.set_kappas(self._kappas)
         return largest
 
@@ -197,16 +197,29 @@ def _difference(mine: Array, theirs: Array) -> Array:
     return largest
 
 
+def _finite_difference(mine: Array, theirs: Array) -> Array:
+    """Return the largest difference per sample where both are finite: what a tolerance is made of.
+
+    One infinity would make the tolerance infinite, and everything would pass.
+    """
+    both = np.isfinite(mine) & np.isfinite(theirs)
+    gap = np.abs(np.where(both, mine, 0.0) - np.where(both, theirs, 0.0))
+    largest: Array = gap.max(axis=1, initial=0.0)
+    return largest
+
+
 def _largest_gaps(one: Mapping[str, list[Tensor]], other: Mapping[str, list[Tensor]]) -> dict[str, float]:
-    """Return per site the largest difference of what went into it."""
+    """Return per site the largest difference of what went into it, where both are finite."""
     return {
         name: max(
-            (
-                (mine.double() - reference).abs().max().item()
-                for mine, reference in zip(one[name], tensors, strict=True)
-                if mine.numel()
-            ),
+            (_finite_gap(mine.double(), reference) for mine, reference in zip(one[name], tensors, strict=True)),
             default=0.0,
         )
         for name, tensors in other.items()
     }
+
+
+def _finite_gap(mine: Tensor, reference: Tensor) -> float:
+    both = torch.isfinite(mine) & torch.isfinite(reference)
+    gaps = (mine[both] - reference[both]).abs()
+    return float(gaps.max().item()) if gaps.numel() else 0.0

@@ -60,6 +60,22 @@ def largest_difference(one: Any, other: Any) -> float:
     return difference(one, other).size
 
 
+def finite_difference(one: Any, other: Any) -> float:
+    """Return the largest absolute difference where both are finite; what a tolerance is made of.
+
+    An infinity or NaN on one side is a difference to be reported (`difference`), never a measure of rounding: a bound
+    taken from it would let everything pass.
+    """
+    largest = 0.0
+    for left, right in zip(_arrays(one), _arrays(other), strict=False):
+        if left.shape != right.shape or not (_is_number(left) and _is_number(right)):
+            continue
+        wide, others = _wide(left), _wide(right)
+        both = np.isfinite(wide) & np.isfinite(others)
+        largest = max(largest, float(np.abs(wide[both] - others[both]).max(initial=0.0)))
+    return largest
+
+
 def magnitude(value: Any) -> float:
     """Return the largest finite absolute value; 0 for empty and non-numeric values."""
     largest = 0.0

@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.verify.compare import dtype_name, magnitude
+from jr_onnx.verify.compare import dtype_name, finite_difference, magnitude
 from jr_onnx.verify.steps import StepFlip
 from jr_onnx.verify.tolerance import FLOOR_ROUNDINGS, SAFETY, unit_roundoff
 
@@ -108,9 +108,12 @@ class RunVerdict:
 
 
 def control_noise(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return a site's rounding error in a control run, at least a few roundings of the pre-activations' own size."""
+    """Return a site's rounding error in a control run, at least a few roundings of the pre-activations' own size.
+
+    Finite values alone count: an overflow in one of the two runs is no measure of rounding.
+    """
     floor = FLOOR_ROUNDINGS * unit_roundoff(dtype_name(one)) * magnitude(one)
-    return max(_error(one, other), floor)
+    return max(finite_difference(one, other), floor)
 
 
 def judge(size: float, bound: float, traces: Sequence[SiteTrace]) -> RunVerdict:

@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.verify.compare import dtype_name, is_floating, largest_difference, magnitude
+from jr_onnx.verify.compare import dtype_name, finite_difference, is_floating, magnitude
 
 SAFETY: Final = 16.0
 """Factor between the largest error of one draw and that of another; derived above."""
@@ -86,8 +86,7 @@ def rounding_bound(controls: Iterable[tuple[Any, Any]], *, working: str = "") ->
     measured = scale = 0.0
     roundoff = 0.0
     for one, other in controls:
-        size = largest_difference(one, other)
-        measured = max(measured, size if np.isfinite(size) else 0.0)
+        measured = max(measured, finite_difference(one, other))
         scale = max(scale, magnitude(one))
         dtype = dtype_name(one)
         if dtype in UNIT_ROUNDOFF:

@@ -78,6 +78,12 @@ def test_a_number_that_is_not_finite_widens_no_tolerance(number: float, dtype: s
     assert not close(-row, row)
 
 
+def test_words_are_compared_as_words() -> None:
+    words = [TrialInput("x", (-1,), np.dtype(object))]
+    assert try_rows(lambda feed: {"y": feed["x"]}, words).says == ""
+    assert try_rows(lambda feed: {"y": feed["x"] + str(len(feed["x"]))}, words).contradicts
+
+
 def test_a_model_that_cannot_be_run_is_no_contradiction() -> None:
     def run(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise ValueError("no such size")

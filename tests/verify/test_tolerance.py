@@ -7,7 +7,8 @@ import onnx
 import pytest
 
 from jr_onnx.verify import rounding_bound, verify
-from jr_onnx.verify.compare import difference, largest_difference
+from jr_onnx.verify.compare import difference, finite_difference, largest_difference
+from jr_onnx.verify.flips import control_noise
 from jr_onnx.verify.tolerance import FLOOR_ROUNDINGS, SAFETY, nudge
 from tests.verify.nets import image_network, network
 
@@ -75,3 +76,18 @@ def test_equality_is_of_values() -> None:
     assert largest_difference([{"a": 0.5}], [{"a": 0.25}]) == 0.25
     assert largest_difference(np.array(["cat"]), np.array(["dog"])) == np.inf
     assert difference(np.array([[1.0, 2.0]]), np.array([[1.0, 5.0]])).index == (0, 1)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_tolerance_is_made_of_finite_values_alone(number: float) -> None:
+    one = np.array([1.0, 2.0, 3.0], np.float32)
+    near = one + np.float32(1e-6)
+    one_odd, both_odd = one.copy(), near.copy()
+    one_odd[2] = both_odd[2] = number
+    usual = rounding_bound([(one[:2], near[:2])]).value
+    for pair in ((one_odd, both_odd), (one_odd, near), (one, both_odd)):
+        assert 0 < finite_difference(*pair) < 2e-6
+        assert rounding_bound([pair]).value < 2 * usual
+        assert 0 < control_noise(*pair) < 1e-5
+    assert finite_difference(np.array([number]), np.array([1.0])) == 0
+    assert largest_difference(one_odd, near) == np.inf, "which stays a difference"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jr_onnx.verify.compare import largest_difference
 from tools.serving.processes import ROOT, ServerProcess
 from tools.serving.workload import PATH, Request
 
@@ -40,7 +41,7 @@ def check_alike(first: ServerProcess, first_request: Request, second: ServerProc
     one, other = ask(first, first_request), ask(second, second_request)
     if one.shape != other.shape:
         raise DisagreementError(f"the answers have the shapes {one.shape} and {other.shape}; nothing was measured")
-    distance = float(np.abs(one - other).max(initial=0.0))
+    distance = largest_difference(one, other)
     if not distance <= first_request.bound:
         raise DisagreementError(
             f"the answers differ by {distance:.3g}, expected {first_request.bound:.3g} at most; nothing was measured"

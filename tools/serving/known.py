@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewrite import rewrite
+from jr_onnx.verify.compare import largest_difference
 from jr_onnx.verify.tolerance import rounding_bound
 
 _KAPPA, _LOW, _HIGH = 0.06, 0.1, 0.2
@@ -65,7 +66,7 @@ class Known:
         expected = self.answers[index]
         if answer.shape != expected.shape:
             return f"an answer has the shape {answer.shape}, expected {expected.shape}"
-        distance = float(np.abs(answer - expected).max())
+        distance = largest_difference(answer, expected)
         if not distance <= self.bound:
             return f"an answer is off by {distance}, expected {self.bound} at most"
         return None
