@@ -21,6 +21,7 @@ OP_DOMAIN = "jr_onnx"
 OP_TYPE = "JumpRelu"
 OP_VERSION = 1
 DRAW_OP_TYPE = "DrawKappa"
+BIAS_OP_TYPE = "BiasJumpRelu"
 """Operator without inputs that draws one kappa per run from the operating system's entropy."""
 
 FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")

@@ -19,7 +19,7 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite.agreement import disagreement, examine
 from jr_onnx.rewrite.optimised import is_optimised
 from jr_onnx.rows import RowProof, prove_rows
-from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
+from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 
 _BLOCKED_LAYOUT = "com.microsoft.nchwc"
 """Domain of the operators into which ONNX Runtime lays a network out for one processor."""
@@ -214,7 +214,9 @@ def _external_locations(model: onnx.ModelProto) -> tuple[str, ...]:
 def _draws(node: onnx.NodeProto) -> bool:
     if node.op_type == DRAW_OP_TYPE:
         return True
-    return node.op_type == OP_TYPE and any(attribute.name in _RANDOM_ATTRIBUTES for attribute in node.attribute)
+    return node.op_type in (OP_TYPE, BIAS_OP_TYPE) and any(
+        attribute.name in _RANDOM_ATTRIBUTES for attribute in node.attribute
+    )
 
 
 def _messages(message: Any, wanted: type[Any]) -> Iterator[Any]:

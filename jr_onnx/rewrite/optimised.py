@@ -13,7 +13,7 @@ import onnx
 
 from jr_onnx.provenance import OPTIMISED_KEY, Provenance
 from jr_onnx.rewrite.scopes import top_scopes, walk
-from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, round_to
+from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, round_to
 
 _KAPPA_NAME = "/jr_kappa"
 
@@ -57,7 +57,7 @@ def _jumps(model: onnx.ModelProto) -> tuple[set[float], set[tuple[float, float]]
         numbers = {item.name: item.f for item in node.attribute}
         if node.op_type == "ThresholdedRelu":
             kappas.add(numbers.get("alpha", 1.0))
-        elif node.op_type == OP_TYPE and node.domain == OP_DOMAIN:
+        elif node.op_type in (OP_TYPE, BIAS_OP_TYPE) and node.domain == OP_DOMAIN:
             if "kappa_low" in numbers and "kappa_high" in numbers:
                 ranges.add((numbers["kappa_low"], numbers["kappa_high"]))
             elif "kappa" in numbers:

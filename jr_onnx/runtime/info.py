@@ -21,6 +21,7 @@ class RetrofitInfo(Record):
         reason: Why plain, "" otherwise.
         sites: How many sites the retrofit has.
         jumps: How many jumps stand in the optimised graph; more than sites where functions are called several times.
+        fused: How many jumps took the bias of a convolution along, on CUDA.
         library: Path of the op library that was registered, None without.
         library_problem: Why there is none, "" where it is registered or not needed.
         kappa_input: Name of the input that holds kappa, or None.
@@ -32,6 +33,7 @@ class RetrofitInfo(Record):
     reason: str = ""
     sites: int = 0
     jumps: int = 0
+    fused: int = 0
     library: str | None = None
     library_problem: str = ""
     kappa_input: str | None = None

@@ -5,6 +5,7 @@
     FusedGemm [.., HardSigmoid_i]      ->  Gemm, then J_i in place                    with the op library
                                            FusedGemm [.., ThresholdedRelu]            without, fixed kappa, no cap
     other nodes [.., HardSigmoid_i]    ->  the same node [.., Relu], then J_i in place
+    Conv(.., b) [+ r], HardSigmoid_i   ->  Conv(..), then BiasJumpRelu(., b[, r])    for CUDA (biases.py)
 
 J(relu(z)) = J(z) for every z, kappa >= 0 and cap, so a fused Relu may stay; where the node does without, it goes, for
 the jump's own pass replaces it (measured: docs/speed.md).
@@ -14,7 +15,7 @@ about the blocked layout, and J(0) = 0 keeps the padding of its channels at zero
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -24,11 +25,13 @@ from onnx import helper
 
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.provenance import Provenance, SiteRecord
+from jr_onnx.rewrite.dtypes import ELEMENT_TYPES
 from jr_onnx.rewrite.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
 from jr_onnx.rewrite.protos import replace_nodes
 from jr_onnx.rewrite.scopes import Scope, main_scope, top_scopes
+from jr_onnx.runtime.biases import BIAS_INPUT, Tail
 from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
-from jr_onnx.semantics import OP_DOMAIN, OP_VERSION
+from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION
 
 _M = TypeVar("_M", bound=Message)
 
@@ -83,8 +86,16 @@ def kappa_source(retrofit: onnx.ModelProto, record: Provenance, *, has_library: 
     )
 
 
-def write_jumps(model: onnx.ModelProto, found: Sequence[Found], source: KappaSource) -> None:
+def write_jumps(
+    model: onnx.ModelProto, found: Sequence[Found], source: KappaSource, tails: Mapping[tuple[Scope, int], Tail]
+) -> None:
     """Replace the markers by jumps, in place, and add what they read: the kappa input, or the node that draws.
+
+    Args:
+        model: The optimised model.
+        found: Its markers.
+        source: Where kappa comes from.
+        tails: What a jump takes along, by its marker's scope and index.
 
     Raises:
         NotFollowedError: A name that the retrofit uses is taken in the optimised graph.
@@ -97,9 +108,17 @@ def write_jumps(model: onnx.ModelProto, found: Sequence[Found], source: KappaSou
     # Inner scopes first: editing an outer one copies what lies inside.
     for scope in sorted(by_scope, key=_depth, reverse=True):
         nodes: list[onnx.NodeProto] = []
+        mine = {index: tails[scope, index] for index in by_scope[scope] if (scope, index) in tails}
+        gone = {tail.add for tail in mine.values()}
+        for tail in mine.values():
+            del scope.nodes[tail.convolution].input[BIAS_INPUT:]
         for index, node in enumerate(scope.nodes):
-            item_here = by_scope[scope].get(index)
-            nodes.extend([node] if item_here is None else _jumped(node, item_here, source, names))
+            marker = by_scope[scope].get(index)
+            if marker is not None:
+                jumped = _jumped(node, marker, source, names)
+                nodes.extend(jumped if index not in mine else _with_tail(jumped, mine[index], marker.site, names))
+            elif index not in gone:
+                nodes.append(node)
         replace_nodes(scope, nodes)
     model.graph.input.extend(source.inputs)
     model.graph.initializer.extend(source.initializers)
@@ -130,6 +149,26 @@ def _jumped(node: onnx.NodeProto, found: Found, source: KappaSource, names: Name
         host.attribute.append(helper.make_attribute("activation", "Relu"))
     host.output[0] = names.fresh(f"{result}/jr_operand")
     return [host, *_jump(site, host.output[0], result, found.scope, source, names)]
+
+
+def _with_tail(nodes: list[onnx.NodeProto], tail: Tail, site: SiteRecord, names: Names) -> list[onnx.NodeProto]:
+    """Turn the JumpRelu at the end of a jump's nodes into one that adds bias and residual first."""
+    *before, jump = nodes
+    bias = tail.bias
+    if not bias:
+        bias = names.fresh(f"{tail.operand}/jr_bias")
+        size = tail.channels * helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[site.dtype]).itemsize
+        zeros = onnx.TensorProto(data_type=ELEMENT_TYPES[site.dtype], dims=[tail.channels], raw_data=bytes(size))
+        before.append(helper.make_node("Constant", [], [bias], name=bias, value=zeros))
+    kappa = list(jump.input)[1:]
+    fused = onnx.NodeProto()
+    fused.CopyFrom(jump)
+    fused.op_type = BIAS_OP_TYPE
+    del fused.input[:]
+    fused.input.extend([tail.operand, bias])
+    if tail.residual or kappa:
+        fused.input.extend([tail.residual, *kappa])
+    return [*before, fused]
 
 
 def _jump(

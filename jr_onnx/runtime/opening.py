@@ -130,9 +130,10 @@ class Opening:
     def _optimised(self) -> Prepared:
         if not self._agreement:
             raise NotFollowedError(f"its graph does not compute what its provenance says: {self._agreement.reason}")
-        other = next((name for name in self._providers if name not in _ON_CPU), None)
+        other = next((name for name in self._providers if name not in (*_ON_CPU, _CUDA)), None)
         if other is not None:
-            return self._plain(f"it is for the CPU only, and the session asks for {other}")
+            return self._plain(f"it is for the CPU and CUDA only, and the session asks for {other}")
+        target: Target = "cuda" if _CUDA in self._providers else "cpu"
         level = self._options.graph_optimization_level if self._options is not None else None
         if level == _levels().ORT_DISABLE_ALL:
             return self._plain("the session options disable optimisation")
@@ -140,27 +141,31 @@ class Opening:
         if reason is not None:
             raise NotFollowedError(reason)
         options = copy_options(self._options)
-        info = self._registered(options, "cpu")
+        info = self._registered(options, target)
+        if target == "cuda" and info.library is None:
+            return self._plain(f"on CUDA it needs the op library, which is not there: {info.library_problem}")
         result = optimise(
             self._skeleton, self._agreement, copy_options(self._options), has_library=info.library is not None,
-            arguments=self._arguments,
+            arguments=self._arguments, target=target,
         )  # fmt: skip
-        options.graph_optimization_level = _levels().ORT_DISABLE_ALL
+        if target == "cpu":
+            options.graph_optimization_level = _levels().ORT_DISABLE_ALL
         feed = result.feed()
         feed.prepare(options)
-        return Prepared(feed, options, replace(info, mode="optimised", jumps=result.jumps))
+        return Prepared(feed, options, replace(info, mode="optimised", jumps=result.jumps, fused=result.fused))
 
     def _saved(self, mark: saved.Mark) -> Prepared:
         mark.check(self._providers)
         options = copy_options(self._options)
-        info = self._registered(options, "cpu")
+        info = self._registered(options, "cuda" if _CUDA in self._providers else "cpu")
         if mark.needs_library and info.library is None:
             raise OpLibraryError(
                 f"the optimised model needs the op library, which is not there: {info.library_problem}",
                 hint="Run jr-onnx optimize on this host again, which does without the library",
             )
-        options.graph_optimization_level = _levels().ORT_DISABLE_ALL
-        return Prepared(None, options, replace(info, mode="saved", jumps=mark.jumps))
+        if mark.target == "cpu":
+            options.graph_optimization_level = _levels().ORT_DISABLE_ALL
+        return Prepared(None, options, replace(info, mode="saved", jumps=mark.jumps, fused=mark.fused))
 
     def _plain_options(self) -> tuple[Any, RetrofitInfo]:
         """Return options for the plain way, the library registered with them."""

@@ -2,6 +2,9 @@
 
     retrofit  --undo-->  source  --markers-->  [ONNX Runtime optimises]  --jumps-->  opened with optimisation off
 
+For CUDA, ONNX Runtime makes only what holds for every provider (folded constants and normalisations), and the jumps
+take the biases and residual sums before them along (`biases`); the provider's own optimisation follows on opening.
+
 A jump between two convolutions keeps ONNX Runtime from fusing the activation and from staying in its blocked layout,
 which costs up to four times the ReLU model's time (docs/speed.md). So ONNX Runtime optimises a model that has an
 operator it fuses at every site (`markers`), and the jump takes its place afterwards (`jumps`).
@@ -17,6 +20,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -24,8 +28,11 @@ import onnx
 from jr_onnx.errors import one_line
 from jr_onnx.modelfile.wire import Buffer
 from jr_onnx.rewrite.agreement import Agreement
+from jr_onnx.rewrite.scopes import top_scopes, walk
+from jr_onnx.runtime.biases import find_tails
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, harvest, plant
+from jr_onnx.runtime.ops_library import Target
 from jr_onnx.runtime.skeleton import Feed, Skeleton, can_take_files, feed_of, has_entry
 
 _EXTERNAL_FILE = "session.optimized_model_external_initializers_file_name"
@@ -43,19 +50,29 @@ class Optimised:
         proto: The graph; large initializers refer to `files`.
         files: Contents of the external data, by location.
         jumps: How many jumps were written.
+        fused: How many of them took a bias along.
+        folder: What external data that is not in `files` is relative to.
     """
 
     proto: onnx.ModelProto
     files: dict[str, Buffer]
     jumps: int
+    fused: int = 0
+    folder: Path | None = None
 
     def feed(self) -> Feed:
         """Return the model as ONNX Runtime takes it."""
-        return Feed(self.proto.SerializeToString(), self.files)
+        return Feed(self.proto.SerializeToString(), self.files, self.folder)
 
 
 def optimise(
-    skeleton: Skeleton, agreement: Agreement, options: Any, *, has_library: bool, arguments: Mapping[str, Any]
+    skeleton: Skeleton,
+    agreement: Agreement,
+    options: Any,
+    *,
+    has_library: bool,
+    arguments: Mapping[str, Any],
+    target: Target = "cpu",
 ) -> Optimised:
     """Optimise a retrofit and put its jumps back in.
 
@@ -66,6 +83,7 @@ def optimise(
         options: Session options of the caller's making, used up.
         has_library: Whether the op library will be registered where the result is opened.
         arguments: Further arguments for ONNX Runtime's session.
+        target: What the result is for: the CPU, or CUDA, which needs the op library.
 
     Raises:
         NotFollowedError: The result would not be sure to be right; the message says why.
@@ -73,18 +91,49 @@ def optimise(
     proto, record = skeleton.proto, agreement.record
     if record is None or agreement.original is None:
         raise NotFollowedError(f"its graph does not compute what its provenance says: {agreement.reason}")
-    for site in record.sites:
+    for site in record.sites if target == "cpu" else ():
         if site.dtype != "float32":
             raise NotFollowedError(f"site {site.id} is {site.dtype}, and ONNX Runtime's CPU kernels fuse float32 only")
     about = _about(proto)
     source = kappa_source(proto, record, has_library=has_library)
     proto.CopyFrom(agreement.original)
     markers = plant(proto, record.sites, skeleton.folder)
-    optimised, files = _run_optimiser(feed_of(skeleton), options, arguments)
+    if target == "cuda":
+        optimised, files, folder = _for_any_provider(skeleton, options, arguments)
+    else:
+        (optimised, files), folder = _run_optimiser(feed_of(skeleton), options, arguments), None
     found = harvest(optimised, markers)
-    write_jumps(optimised, found, source)
+    tails = find_tails(optimised, found) if target == "cuda" else {}
+    write_jumps(optimised, found, source, tails)
     _describe(optimised, about)
-    return Optimised(optimised, files, len(found))
+    return Optimised(optimised, files, len(found), len(tails), folder)
+
+
+def _for_any_provider(
+    skeleton: Skeleton, options: Any, arguments: Mapping[str, Any]
+) -> tuple[onnx.ModelProto, dict[str, Buffer], Path | None]:
+    """Make the optimisations that hold for every provider; none where the CPU's session would add conversions."""
+    import onnxruntime
+
+    if _has_half_types(skeleton.proto):
+        feed = feed_of(skeleton)
+        proto = onnx.ModelProto()
+        proto.ParseFromString(feed.data)
+        return proto, feed.files, feed.folder
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return *_run_optimiser(feed_of(skeleton), options, arguments), None
+
+
+def _has_half_types(model: onnx.ModelProto) -> bool:
+    """Tell whether float16 or bfloat16 occurs, for which the CPU lacks kernels and ONNX Runtime inserts Casts."""
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    values = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
+    weights = [tensor.data_type for tensor in model.graph.initializer]
+    scopes = [scope for top in top_scopes(model) for scope in walk(top)]
+    attributes = [attribute for scope in scopes for node in scope.nodes for attribute in node.attribute]
+    casts = [attribute.i for attribute in attributes if attribute.name == "to"]
+    constants = [attribute.t.data_type for attribute in attributes if attribute.HasField("t")]
+    return any(kind in half for kind in (*values, *weights, *casts, *constants))
 
 
 def _about(model: onnx.ModelProto) -> onnx.ModelProto:

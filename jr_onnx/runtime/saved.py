@@ -1,8 +1,9 @@
 """Save a retrofit as ONNX Runtime optimised it for this host, and know such a file again.
 
-The file holds kernels and layouts of one processor and one version of ONNX Runtime; blocks of channels, for instance,
-have 16 or 8 channels by the processor. Elsewhere it would be wrong or would not open, so it is marked, and
-`jr_onnx.InferenceSession` compares the mark with the host.
+A file for the CPU holds kernels and layouts of one processor and one version of ONNX Runtime; blocks of channels, for
+instance, have 16 or 8 channels by the processor. Elsewhere it would be wrong or would not open, so it is marked, and
+`jr_onnx.InferenceSession` compares the mark with the host. A file for CUDA holds standard operators and those of the op
+library, and runs wherever the library is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from jr_onnx.rewrite.agreement import require_agreement
 from jr_onnx.rewrite.scopes import top_scopes, walk
 from jr_onnx.runtime.host import Host, this_host
 from jr_onnx.runtime.markers import NotFollowedError
+from jr_onnx.runtime.ops_library import Target, library_path, status
 from jr_onnx.runtime.optimizer import Optimised, optimise
+from jr_onnx.runtime.options import copy_options
 from jr_onnx.runtime.skeleton import read_skeleton
 from jr_onnx.semantics import OP_DOMAIN
 
@@ -37,15 +40,19 @@ class Mark(Record):
     """What marks an optimised file.
 
     Attributes:
-        host: Where it may be opened.
+        host: Where it was made; a file for the CPU may be opened there only.
         jumps: How many jumps stand in it.
         needs_library: Whether it holds operators of the op library.
+        target: What it is for.
+        fused: How many jumps took the bias of a convolution along.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.optimised/1"
     host: Host
     jumps: int
     needs_library: bool
+    target: Target = "cpu"
+    fused: int = 0
 
     def check(self, providers: Sequence[str]) -> None:
         """Compare with this host.
@@ -53,6 +60,8 @@ class Mark(Record):
         Raises:
             InputError: It was optimised for another host, or the session is not for the CPU.
         """
+        if self.target == "cuda":
+            return
         if _CPU not in providers:
             raise InputError(f"the model was optimised for the CPU, the session asks for {', '.join(providers)}")
         here = this_host()
@@ -87,9 +96,15 @@ def read_mark(model: onnx.ModelProto) -> Mark | None:
 
 
 def optimize(
-    model: str | Path, output: str | Path, *, options: Any = None, use_library: bool | None = None, force: bool = False
+    model: str | Path,
+    output: str | Path,
+    *,
+    options: Any = None,
+    use_library: bool | None = None,
+    force: bool = False,
+    target: Target = "cpu",
 ) -> Mark:
-    """Optimise a retrofit for this host and save the result.
+    """Optimise a retrofit for this host, or for CUDA, and save the result.
 
     Args:
         model: Path of the retrofit.
@@ -97,6 +112,7 @@ def optimize(
         options: Session options for ONNX Runtime's optimiser, or None.
         use_library: Whether the result uses operators of the op library; None for: if it is built.
         force: Replace an existing output.
+        target: cpu, for this host; or cuda, for any host with the op library, which the result needs.
 
     Returns:
         The mark of the written file.
@@ -104,15 +120,15 @@ def optimize(
     Raises:
         ModelError: The input is no usable model, or no retrofit.
         RefusalError: The result would not be sure to be right, or the graph does not compute what its provenance says.
+        OpLibraryError: The result would need the op library, which is not built.
         OutputError: The output exists or cannot be written.
     """
-    from jr_onnx.runtime.ops_library import library_path, status
-    from jr_onnx.runtime.options import copy_options
-
-    path, target = Path(model), Path(output)
-    if target.exists() and (not force or target.samefile(path)):
-        what = "is the source itself" if target.samefile(path) else "exists"
-        raise OutputError(f"{target} {what}", hint="Choose another output (-o)" + ("" if force else ", or --force"))
+    path, destination = Path(model), Path(output)
+    if destination.exists() and (not force or destination.samefile(path)):
+        what = "is the source itself" if destination.samefile(path) else "exists"
+        raise OutputError(
+            f"{destination} {what}", hint="Choose another output (-o)" + ("" if force else ", or --force")
+        )
     skeleton = read_skeleton(path)
     if skeleton is None:
         skeleton = _complain(path)
@@ -121,17 +137,23 @@ def optimize(
     agreement = require_agreement(skeleton.proto, str(path), skeleton.payloads, skeleton.folder)
     if agreement.record is None:
         raise ModelError(f"{path} is no retrofit, so there are no jumps to place", hint="Run jr-onnx rewrite first")
-    if use_library:
-        library_path("cpu")
-    has_library = status("cpu").loadable if use_library is None else use_library
+    if use_library is False and target == "cuda":
+        raise InputError(
+            "a model for CUDA is written with operators of the op library", hint="Leave --no-op-library out"
+        )
+    if use_library or target == "cuda":
+        library_path(target)
+    has_library = status(target).loadable if use_library is None else use_library
     try:
-        result = optimise(skeleton, agreement, copy_options(options), has_library=has_library, arguments={})
+        result = optimise(
+            skeleton, agreement, copy_options(options), has_library=has_library, arguments={}, target=target
+        )
     except NotFollowedError as error:
         raise RefusalError(f"{path} cannot be retrofitted after optimisation: {error}") from None
-    mark = Mark(this_host(), result.jumps, needs_library=_calls_library(result.proto))
+    mark = Mark(this_host(), result.jumps, _calls_library(result.proto), target, result.fused)
     entry = result.proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, dumps(mark, indent=None)
-    _write(result, target)
+    _write(result, destination)
     return mark
 
 
@@ -156,30 +178,49 @@ def _complain(path: Path) -> Any:
 
 
 def _write(result: Optimised, target: Path) -> None:
-    """Write the model; its data goes into the same file while that fits."""
-    total = sum(len(view) for view in result.files.values()) + result.proto.ByteSize()
+    """Write the model; its data goes into the same file while that fits.
+
+    Raises:
+        RefusalError: Some of the data lies in files of the source.
+    """
+    tensors = _external(result)
+    total = sum(len(view) for _, _, view in tensors) + result.proto.ByteSize()
     if total < _ONE_FILE_LIMIT:
         payloads = Payloads()
-        for tensor, view in _external(result):
+        for tensor, _, view in tensors:
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
             tensor.raw_data = payloads.put(view)
         save(result.proto, payloads, target)
         return
     data = target.with_name(target.name + ".data")
+    starts = dict.fromkeys(result.files, 0)
     with atomic_path(data) as temporary, temporary.open("wb") as stream:
-        for view in result.files.values():
-            stream.write(view)
-    for tensor, _ in _external(result):
-        next(entry for entry in tensor.external_data if entry.key == "location").value = data.name
+        for location, contents in result.files.items():
+            starts[location] = stream.tell()
+            stream.write(contents)
+    for tensor, location, _ in tensors:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = data.name
+            elif entry.key == "offset":
+                entry.value = str(starts[location] + int(entry.value))
     save(result.proto, Payloads(), target)
 
 
-def _external(result: Optimised) -> list[tuple[onnx.TensorProto, Buffer]]:
+def _external(result: Optimised) -> list[tuple[onnx.TensorProto, str, Buffer]]:
+    """Return the tensors with external data, the file in memory and the contents of each."""
     found = []
-    for tensor in result.proto.graph.initializer:
+    graphs = [scope.graph for top in top_scopes(result.proto) for scope in walk(top) if scope.graph is not None]
+    for tensor in (tensor for graph in graphs for tensor in graph.initializer):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             entries = {entry.key: entry.value for entry in tensor.external_data}
-            start = int(entries["offset"])
-            found.append((tensor, result.files[entries["location"]][start : start + int(entries["length"])]))
+            location, start = entries["location"], int(entries.get("offset", 0))
+            if location not in result.files:
+                raise RefusalError(
+                    f"the weights lie in {location} beside the source, and those of float16 models are not copied",
+                    hint="Open the retrofit itself: on CUDA the session makes the same of it",
+                )
+            length = int(entries.get("length", len(result.files[location]) - start))
+            found.append((tensor, location, result.files[location][start : start + length]))
     return found

@@ -33,7 +33,7 @@ def test_a_fixed_kappa(relu: Path) -> None:
     path, _ = jr_onnx.rewrite(str(relu), 0.25, lowering="custom", target="cuda")
     session = jr_onnx.InferenceSession(str(path), providers=PROVIDERS)
     assert session.get_providers()[0] == CUDA
-    assert session.retrofit.mode == "plain"
+    assert session.retrofit.mode == "optimised"
     assert session.run(None, {"x": GRID})[0].tobytes() == jump_relu(GRID, round_kappa(0.25, "float32")).tobytes()
 
 

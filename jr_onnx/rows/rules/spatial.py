@@ -9,6 +9,7 @@ from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import BLOCKED, MICROSOFT, rule
 from jr_onnx.rows.size import BATCH, ONE, Size
 from jr_onnx.rows.value import Dims, NotProvedError, Value, fixed, like, numbers, rows
+from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN
 
 
 def images(node: Node, index: int = 0) -> Value:
@@ -91,6 +92,18 @@ def fused_conv(node: Node) -> Answer:
     # In the blocked layout the weights' first size is padded; nothing that follows computes with it.
     channels = node.fresh() if node.op == "Conv" or not kernel.dims else kernel.dims[0]
     return _result(value, channels, _windows(node, value.dims, _kernel(node, kernel)))
+
+
+@rule(BIAS_OP_TYPE, domain=OP_DOMAIN)
+def biased_jump(node: Node) -> Answer:
+    """Add a bias along the channels and a tensor of the input's shape, and jump."""
+    node.only(0, 2)
+    value, addend = images(node), node.find(2)
+    if node.attr("axis", 1) == 0:
+        raise NotProvedError("its bias lies along the rows")
+    if addend is not None and (addend.axis, addend.block) != (value.axis, value.block):
+        raise NotProvedError("the rows of what it adds are not those of its input")
+    return like(value)
 
 
 @rule("QLinearConv")
