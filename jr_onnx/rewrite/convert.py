@@ -18,6 +18,7 @@ from onnx import inliner, version_converter
 
 from jr_onnx.errors import ModelError, RefusalError, blaming
 from jr_onnx.modelfile import ModelFile
+from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import join
 from jr_onnx.rewrite import legacy
 from jr_onnx.rewrite.differences import conversion_summary
@@ -59,8 +60,8 @@ def convert(source: ModelFile, opset: int) -> tuple[ModelFile, list[str]]:
     _bring_back(inlined, converted)
     chunks = join(converted.SerializeToString(deterministic=True), source.payloads)
     digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
+    for piece in (piece for chunk in chunks for piece in pieces(chunk)):
+        digest.update(piece)
     length = sum(len(chunk) for chunk in chunks)
     result = ModelFile(source.path, converted, source.payloads, digest.hexdigest(), length)
     return result, [*conversion_summary(inlined, converted), *lines]

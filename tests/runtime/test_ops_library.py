@@ -34,7 +34,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_library_is_built_and_works(built: Path) -> None:
     assert built.name == "libjr_onnx_cpu.so"
     found = status("cpu")
-    assert found == LibraryStatus("cpu", built=True, loadable=True, reason="", path=str(built))
+    assert found == LibraryStatus(
+        "cpu", built=True, loadable=True, reason="", path=str(built), ran_on="CPUExecutionProvider"
+    )
     assert loads(LibraryStatus, dumps(found)) == found
 
 
