@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -12,8 +16,12 @@ from jr_onnx.errors import DataError, ModelError, RefusalError, VerificationErro
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import rewrite
-from jr_onnx.torchnet import ParityReport, check_parity, load
+from jr_onnx.torchnet import ParityReport, check_parity, load, parity
+from jr_onnx.torchnet.runtime import Reference
 from tests.torchnet.models import mlp, with_if
+from tests.verify.nets import save
+from tests.verify.quantising import classifier, images
+from tests.verify.quantising import quantised as quantised_file
 
 _X = np.random.default_rng(0).standard_normal((32, 6)).astype(np.float32)
 
@@ -104,3 +112,48 @@ def test_module_keeps_its_settings() -> None:
 def test_report_survives_json() -> None:
     report = check_parity(load(mlp()), mlp(), _X)
     assert loads(ParityReport, dumps(report)) == report
+
+
+class Stepping:
+    """ONNX Runtime as it would be if a quantiser decided one step otherwise for some samples: their logits move."""
+
+    moved = 0
+    size = 0.0
+
+    def __init__(self, *arguments: Any) -> None:
+        self._inner = Reference(*arguments)
+
+    def __call__(self, inputs: Any) -> Any:
+        logits = self._inner(inputs).copy()
+        places = np.arange(min(self.moved, len(logits)))
+        best = logits[places].argmax(axis=1)
+        logits[places, best] += self.size
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("quantised", "moved", "size", "taken"),
+    [(True, 20, 0.3, True), (True, 1, -50.0, True), (True, 2, -50.0, False), (False, 20, 0.3, False)],
+)
+def test_the_twin_of_a_quantised_model_is_taken_for_its_decisions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quantised: bool, moved: int, size: float, taken: bool
+) -> None:
+    path = save(classifier(), tmp_path)
+    if quantised:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the quantiser says of itself
+            path = quantised_file(path, tmp_path / "q.onnx", "int8", keep=True)
+    net, inputs = load(path), images(64)
+    assert check_parity(net, path, inputs).by_decisions is False
+    monkeypatch.setattr(parity, "Reference", Stepping)
+    monkeypatch.setattr(Stepping, "moved", moved)
+    monkeypatch.setattr(Stepping, "size", size)
+    report = check_parity(net, path, inputs, raise_on_failure=False)
+    assert not report.comparisons[0].passed
+    assert report.passed is report.by_decisions is taken
+    if taken:
+        decided = 64 - report.comparisons[0].disagreements
+        assert f"decides as ONNX Runtime for {decided} of 64 images" in report.notes[-1]
+    else:
+        with pytest.raises(VerificationError, match="disagree on sample"):
+            check_parity(net, path, inputs)

@@ -84,8 +84,8 @@ class Opening:
         self.logits = output
         net: OnnxModule | None = None
         if not black_box:
-            net = trusted_module(path, self.device, self.preprocessing, self.data, self.values, output)
-            self.notes.extend(net.notes)
+            net, notes = trusted_module(path, self.device, self.preprocessing, self.data, self.values, output)
+            self.notes.extend(notes)
         served.head = head_of(served, self.data, output, None if net is None else net.threshold)
         if net is not None and served.head.threshold is not None and net.threshold is None:
             net.set_offset(served.head.threshold)
@@ -134,8 +134,10 @@ def trusted_module(
     data: ImageData,
     values: Mapping[str, float] | None = None,
     output: str | None = None,
-) -> OnnxModule:
+) -> tuple[OnnxModule, tuple[str, ...]]:
     """Return a model file as a torch module that is proved to compute what ONNX Runtime computes on real images.
+
+    The notes say what a reader of results should know, for instance that a quantised model agrees in decisions alone.
 
     Args:
         path: The file.
@@ -154,8 +156,7 @@ def trusted_module(
     adapter, shape = _input_shape(path, preprocessing, data, values)
     net = load_torch(path, device=device, output=output, input_shape=shape, values=values)
     sample = adapter.to_model(data.images[:PARITY_SAMPLES])
-    check_parity(net, path, sample)
-    return net
+    return net, check_parity(net, path, sample).notes
 
 
 def _input_shape(
