@@ -85,18 +85,21 @@ class ModelFacts:
         return tuple(tensor.name for tensor in self.inputs if tensor.name in added)
 
 
-def read_model(path: Path, *, named: Path | None = None) -> ModelFacts:
+def read_model(path: Path, *, named: Path | None = None, source: ModelFile | None = None) -> ModelFacts:
     """Read the facts of a model file.
 
     Args:
         path: The file.
         named: What messages call it, where it is a copy.
+        source: The model in memory, where it has been read already.
 
     Raises:
         ModelError: The file cannot be read, is no ONNX model, or its interface is not one of plain tensors.
     """
-    path, source = named or path, _parse(path, named or path)
-    model = source.proto
+    source = source if source is not None else load(path, named=named)
+    path, model = named or path, source.proto
+    if model.ir_version == 0 or not model.opset_import or not model.graph.output:
+        raise ModelError(f"{path} is not an ONNX model: it has no IR version, no opset or no output")
     everything = list(_messages(model, onnx.NodeProto))
     nodes = [node for node in everything if node.domain == OP_DOMAIN]
     custom_ops = sorted({node.op_type for node in nodes})
@@ -158,14 +161,6 @@ def external_file(folder: Path, location: str) -> Path:
     if not resolved.is_file():
         raise ModelError(f"the model keeps tensors in {location!r}, but {path} is not a regular file")
     return resolved
-
-
-def _parse(path: Path, named: Path) -> ModelFile:
-    source = load(path, named=named)
-    model = source.proto
-    if model.ir_version == 0 or not model.opset_import or not model.graph.output:
-        raise ModelError(f"{named} is not an ONNX model: it has no IR version, no opset or no output")
-    return source
 
 
 def _outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

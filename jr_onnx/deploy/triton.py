@@ -70,8 +70,10 @@ def package_triton(model: str | Path, repository: str | Path, options: TritonOpt
         # The copy is what gets read: a source that changes meanwhile cannot slip in unchecked.
         _copy(source, version / MODEL_NAME, ModelError)
         facts = read_model(version / MODEL_NAME, named=source)
+        if facts.external:
+            _copy_external(source, facts, version)
+            facts = read_model(version / MODEL_NAME, named=source)  # bounds of sites may lie in the external data
         require_truth(facts, source)
-        _copy_external(source, facts, version)
         face, notes = _write_shared(staged, facts, options)
         settings = TritonSettings(
             release=options.release,

@@ -1,19 +1,30 @@
 """Model files: read without loading weights, written atomically, external data carried along."""
 
-from jr_onnx.modelfile.external import ExternalMode, carry, check, external_place, external_tensors, resolve, tensors
+from jr_onnx.modelfile.external import (
+    ExternalMode,
+    absorb,
+    carry,
+    check,
+    external_place,
+    external_tensors,
+    resolve,
+    tensors,
+)
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.load import ModelFile, from_proto, load
-from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, refuse_target, save
+from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, content_digest, refuse_target, save
 from jr_onnx.modelfile.text import require_text
 
 __all__ = [
     "ExternalMode",
     "ModelFile",
+    "absorb",
     "assemble",
     "atomic_path",
     "atomic_write",
     "carry",
     "check",
+    "content_digest",
     "external_place",
     "external_tensors",
     "from_proto",

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -22,6 +22,7 @@ from jr_onnx.errors import ModelError, OutputError
 from jr_onnx.foreign import head_of, pointer
 from jr_onnx.modelfile.opened import OpenedFile
 from jr_onnx.modelfile.save import atomic_path
+from jr_onnx.modelfile.wire import THRESHOLD, Payloads
 from jr_onnx.provenance import ExternalFile, sha256_file
 
 ExternalMode = Literal["auto", "copy", "hardlink", "reference"]
@@ -132,13 +133,44 @@ def check(model: onnx.ModelProto, folder: Path, *, hash_data: bool = False) -> t
         for tensor in group:
             end = tensor.offset + (tensor.length or 0)
             if end > size:
-                raise ModelError(
-                    f"tensor {tensor.name!r} ends at byte {end} of {location!r}, which has only {size} bytes",
-                    hint="The external data is cut off; copy or export it again",
-                )
+                raise _cut_off(tensor.name, end, location, size)
         digest = sha256_file(path) if hash_data else None
         files.append(ExternalFile(location, size, len(group), digest))
     return tuple(files)
+
+
+def absorb(model: onnx.ModelProto, payloads: Payloads, contents: Mapping[str, memoryview]) -> None:
+    """Put external data that is in memory where data inside the file would be: small tensors whole, large as tokens.
+
+    Args:
+        model: Edited in place.
+        payloads: Gets the large ones.
+        contents: The files by location; tensors in others stay as they are.
+
+    Raises:
+        ModelError: A tensor reaches beyond its file.
+    """
+    for tensor in tensors(model):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        place = external_place(tensor)
+        if place.location not in contents:
+            continue
+        whole = contents[place.location]
+        end = len(whole) if place.length is None else place.offset + place.length
+        if end > len(whole) or place.offset > end:
+            raise _cut_off(tensor.name, end, place.location, len(whole))
+        data = whole[place.offset : end]
+        tensor.ClearField("data_location")
+        del tensor.external_data[:]
+        tensor.raw_data = payloads.put(data) if len(data) >= THRESHOLD else data.tobytes()
+
+
+def _cut_off(name: str, end: int, location: str, size: int) -> ModelError:
+    return ModelError(
+        f"tensor {name!r} ends at byte {end} of {location!r}, which has only {size} bytes",
+        hint="The external data is cut off; copy or export it again",
+    )
 
 
 def resolve(folder: Path, location: str) -> Path:

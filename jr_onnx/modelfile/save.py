@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -32,6 +33,16 @@ def save(proto: onnx.ModelProto, payloads: Payloads, path: Path) -> None:
             payloads.require_unchanged()
     except WireError as error:
         raise OutputError(f"cannot write {path}: {error}", hint="Nothing was changed") from None
+
+
+def content_digest(proto: onnx.ModelProto, payloads: Payloads) -> tuple[str, int]:
+    """Return SHA-256 and length of the bytes that `save` would write."""
+    digest, length = hashlib.sha256(), 0
+    for chunk in join(proto.SerializeToString(deterministic=True), payloads):
+        length += len(chunk)
+        for part in pieces(chunk):
+            digest.update(part)
+    return digest.hexdigest(), length
 
 
 def assemble(proto: onnx.ModelProto, payloads: Payloads) -> onnx.ModelProto:

@@ -13,7 +13,6 @@ graph holds its middle alone), and where the source came from.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,8 @@ from google.protobuf.message import EncodeError
 from jr_onnx import provenance
 from jr_onnx.errors import JrError, RefusalError, one_line
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.modelfile import readable
-from jr_onnx.modelfile.opened import pieces
-from jr_onnx.modelfile.wire import Payloads, WireError, join, split
+from jr_onnx.modelfile import content_digest, readable
+from jr_onnx.modelfile.wire import Payloads, WireError, split
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.records import Record
 from jr_onnx.rewrite.apply import apply
@@ -322,11 +320,7 @@ def _unrecorded(original: onnx.ModelProto, payloads: Payloads, record: Provenanc
     ]
     if not found:
         return
-    digest = hashlib.sha256()
-    for chunk in join(original.SerializeToString(deterministic=True), payloads):
-        for part in pieces(chunk):
-            digest.update(part)
-    if digest.hexdigest() != record.source_sha256:
+    if content_digest(original, payloads)[0] != record.source_sha256:
         yield Mismatch(
             found[0], f"it computes a jump that the provenance does not name ({len(found)} such nodes in the graph)"
         )

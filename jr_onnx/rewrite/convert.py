@@ -10,16 +10,13 @@ runtime, and lies where one may be imported (`jr_onnx.verify.prove_conversion`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import onnx
 from onnx import inliner, version_converter
 
 from jr_onnx.errors import ModelError, RefusalError, blaming
-from jr_onnx.modelfile import ModelFile
-from jr_onnx.modelfile.opened import pieces
-from jr_onnx.modelfile.wire import join
+from jr_onnx.modelfile import ModelFile, content_digest
 from jr_onnx.rewrite import legacy
 from jr_onnx.rewrite.differences import conversion_summary
 from jr_onnx.rewrite.expansion import expanded_size
@@ -58,12 +55,8 @@ def convert(source: ModelFile, opset: int) -> tuple[ModelFile, list[str]]:
     if kept:
         lines.append(f"operators of no operator set were kept as they are: {', '.join(kept)}")
     _bring_back(inlined, converted)
-    chunks = join(converted.SerializeToString(deterministic=True), source.payloads)
-    digest = hashlib.sha256()
-    for piece in (piece for chunk in chunks for piece in pieces(chunk)):
-        digest.update(piece)
-    length = sum(len(chunk) for chunk in chunks)
-    result = ModelFile(source.path, converted, source.payloads, digest.hexdigest(), length)
+    digest, length = content_digest(converted, source.payloads)
+    result = ModelFile(source.path, converted, source.payloads, digest, length)
     return result, [*conversion_summary(inlined, converted), *lines]
 
 

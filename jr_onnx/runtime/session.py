@@ -17,7 +17,7 @@ from typing import Any
 from jr_onnx import provenance
 from jr_onnx.errors import InputError, one_line, require
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.modelfile.wire import Buffer
+from jr_onnx.modelfile import absorb
 from jr_onnx.rewrite.agreement import examine
 from jr_onnx.runtime import entropy
 from jr_onnx.runtime.binding import KappaBinding, bind_kappa
@@ -70,7 +70,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             raise InputError(f"retrofit is {way!r}, expected one of {', '.join(_WAYS)}")
         self._way: Way = way
         self._wants_library = bool(kwargs.pop("op_library", True))
-        self._external: Mapping[str, Buffer] = kwargs.pop("external_data", None) or {}
+        external = kwargs.pop("external_data", None) or {}
+        self._external = {name: memoryview(content).cast("B") for name, content in external.items()}
         self._given = (path_or_bytes, sess_options, dict(kwargs))
         self._random: RandomKappa | None = None
         self._open(providers, provider_options)
@@ -147,7 +148,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 tell_external(options, self._external)
             super().__init__(source, options, providers, provider_options, **arguments)
             return
-        skeleton.external = self._external
+        absorb(skeleton.proto, skeleton.payloads, self._external)
         agreement = examine(skeleton.proto, skeleton.payloads, skeleton.folder)
         opening = Opening(
             skeleton, agreement, options, providers, arguments, self._way, wants_library=self._wants_library

@@ -37,13 +37,11 @@ class Skeleton:
         proto: The model; payloads are tokens. The caller may edit it.
         payloads: What the tokens stand for.
         folder: What external data is relative to; None for a model in memory.
-        external: Contents of external data by location, where the caller has read it; ONNX Runtime reads the rest.
     """
 
     proto: onnx.ModelProto
     payloads: Payloads
     folder: Path | None
-    external: Mapping[str, Buffer] = field(default_factory=dict)
 
 
 @dataclass
@@ -93,8 +91,8 @@ def tell_external(options: Any, files: Mapping[str, Buffer]) -> None:
 def feed_of(skeleton: Skeleton) -> Feed:
     """Return the model for ONNX Runtime; the skeleton's proto is used up."""
     # ONNX Runtime takes external data from memory or from the disk, not from both in one model.
-    files: dict[str, Buffer] = dict(skeleton.external)
-    if can_take_files() and (files or not external_tensors(skeleton.proto)):
+    files: dict[str, Buffer] = {}
+    if can_take_files() and not external_tensors(skeleton.proto):
         for tensor in skeleton.proto.graph.initializer:
             payload = _take_payload(tensor, skeleton.payloads)
             if payload is not None:

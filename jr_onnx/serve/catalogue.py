@@ -6,7 +6,7 @@ repository/<name>/<version>/model.onnx     what `jr-onnx package triton` writes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,11 +29,13 @@ class Entry:
         name: Name of the model.
         version: Its version, a number as text.
         path: The model file.
+        digests: SHA-256 of the package's files by path relative to the model's folder; None for a file alone.
     """
 
     name: str
     version: str
     path: Path
+    digests: Mapping[str, str] | None = None
 
 
 class Catalogue:
@@ -86,7 +88,10 @@ class Catalogue:
         if not _NAME.fullmatch(name):
             return []
         for repository in self._repositories:
-            if (repository / name).is_dir():
+            folder = repository / name
+            if folder.is_symlink():
+                raise IntegrityError(f"the package {folder} is a symbolic link, expected a folder")
+            if folder.is_dir():
                 entries = self._verified(repository / name, repository)
                 entries.sort(key=lambda entry: int(entry.version))
                 return entries if self._all_versions else entries[-1:]
@@ -154,7 +159,11 @@ def _entry(package: VerifiedPackage) -> Entry:
             f"{package.folder} holds no model but a package of kind {package.manifest.kind!r}",
             hint="Serve the repository that jr-onnx package triton wrote",
         )
-    return Entry(package.manifest.name, str(package.manifest.version), path)
+    inside = f"{package.folder.relative_to(package.base).as_posix()}/"
+    digests = {
+        item.path.removeprefix(inside): item.sha256 for item in package.manifest.files if item.path.startswith(inside)
+    }
+    return Entry(package.manifest.name, str(package.manifest.version), path, digests)
 
 
 def _name_of(path: Path) -> str:

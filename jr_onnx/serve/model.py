@@ -18,6 +18,7 @@ from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked
 from jr_onnx.serve.options import Limits, Running
+from jr_onnx.serve.private import read_privately
 from jr_onnx.serve.probe import best_rows
 from jr_onnx.serve.tensors import Array
 
@@ -33,6 +34,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         path: The model file.
         running: How it runs.
         limits: How much a request may ask for.
+        digests: SHA-256 of the files of a package, by path relative to the model's folder.
 
     Attributes:
         face: What clients see.
@@ -43,18 +45,22 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         ModelError: The file is no usable model, or its external data lies outside its folder.
     """
 
-    def __init__(self, name: str, version: str, path: Path, running: Running, limits: Limits) -> None:
+    def __init__(
+        self, name: str, version: str, path: Path, running: Running, limits: Limits,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(name)
         self.version = version
         self.path = path
         self.notes: list[str] = []
         self._users = 0
         self._limits = limits
-        facts = read_checked(path)
+        source = read_privately(path, digests)
+        facts = read_checked(source)
         self.face = face_of(name, version, facts, running, limits)
         if running.expose_kappa and not facts.kappa_inputs:
             self.notes.append("kappa is no runtime input of this model, there is nothing to expose")
-        self._session = open_session(path, running)
+        self._session = open_session(source, running)
         self._output_names = list(self.face.outputs)
         self._can_misfit = can_misfit(self.face)
         self.metrics = ModelMetrics(name, version)

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
-from jr_onnx.deploy.model import ModelFacts, external_file, read_model, require_truth
-from jr_onnx.errors import JrError, ModelError
+from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
+from jr_onnx.errors import InputError, JrError, ModelError
 from jr_onnx.serve.call import Face
 from jr_onnx.serve.faults import one_line
 from jr_onnx.serve.options import Limits, Running
+from jr_onnx.serve.private import PrivateModel
 from jr_onnx.serve.tensors import spec_of
 
 
-def read_checked(path: Path) -> ModelFacts:
-    """Read what a model file says of itself; its weights are not touched.
+def read_checked(model: PrivateModel) -> ModelFacts:
+    """Read what a model says of itself; its weights are not touched.
 
     Raises:
-        ModelError: It is no ONNX model, or keeps tensors outside its folder.
+        ModelError: It is no ONNX model.
         RefusalError: Its graph does not compute what its provenance says.
     """
-    facts = read_model(path)
-    require_truth(facts, path)
-    for location in facts.external:
-        external_file(path.parent, location)
+    facts = read_model(model.path, source=model.file)
+    require_truth(facts, model.path)
     return facts
 
 
-def open_session(path: Path, running: Running) -> Any:
+def open_session(model: PrivateModel, running: Running) -> Any:
     """Open the session, which optimises a retrofit and draws its random kappa.
 
     Raises:
         ModelError: ONNX Runtime cannot open it.
+        InputError: It does not run on the provider that was asked for.
     """
     import onnxruntime
 
@@ -45,11 +44,20 @@ def open_session(path: Path, running: Running) -> Any:
     # Threads that wait by spinning take the processor away from the server that is to feed them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return InferenceSession(str(path), options, providers=list(running.providers))
+        session = InferenceSession(
+            model.data, options, providers=list(running.providers), external_data=model.external, enable_fallback=0
+        )
     except JrError:
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
-        raise ModelError(f"ONNX Runtime cannot open {path}: {one_line(str(error))}") from None
+        raise ModelError(f"ONNX Runtime cannot open {model.path}: {one_line(str(error))}") from None
+    used = session.get_providers()[0]
+    if used != running.providers[0]:
+        raise InputError(
+            f"{model.path} runs on {used}, although {running.providers[0]} was asked for",
+            hint="jr-onnx doctor says which providers work, and why the others do not",
+        )
+    return session
 
 
 def draws_kappa(facts: ModelFacts) -> bool:

@@ -106,7 +106,7 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
         return [self._open(entry) for entry in entries]
 
     def _open(self, entry: Entry) -> ServedModel:
-        return ServedModel(entry.name, entry.version, entry.path, self._running, self._limits)
+        return ServedModel(entry.name, entry.version, entry.path, self._running, self._limits, entry.digests)
 
     def _install(self, name: str, models: list[ServedModel]) -> None:
         if models:

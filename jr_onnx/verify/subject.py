@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,7 @@ import onnx
 from jr_onnx import provenance
 from jr_onnx.errors import InputError, JrError
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.modelfile import ModelFile, assemble, check, from_proto, load, resolve
-from jr_onnx.modelfile.opened import pieces
-from jr_onnx.modelfile.wire import join
+from jr_onnx.modelfile import ModelFile, assemble, check, content_digest, from_proto, load, resolve
 from jr_onnx.provenance import Provenance, sha256_file
 from jr_onnx.quantised import is_quantised
 from jr_onnx.rewrite.agreement import examine
@@ -163,11 +160,7 @@ def _graph_check(record: Provenance, failures: list[Failure]) -> Check:
 
 
 def _content_digest(model: ModelFile) -> str:
-    digest = hashlib.sha256()
-    for chunk in join(model.proto.SerializeToString(deterministic=True), model.payloads):
-        for part in pieces(chunk):
-            digest.update(part)
-    return digest.hexdigest()
+    return content_digest(model.proto, model.payloads)[0]
 
 
 def _digest_check(restored: ModelFile, record: Provenance) -> Check:

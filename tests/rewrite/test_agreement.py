@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper, parser
 
 from jr_onnx import provenance
-from jr_onnx.errors import JrError, ModelError, RefusalError
+from jr_onnx.errors import JrError, KappaError, ModelError, RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import load
 from jr_onnx.provenance import Provenance, SiteRecord
@@ -100,8 +100,11 @@ def test_every_kind_of_plan_agrees(name: str, lowering: str) -> None:
 @settings(PROFILE)
 @given(models(ALL_DTYPES), WISHES, TARGETS, st.sampled_from(sorted(set(PLANS) - {"map"})))
 def test_every_rewrite_of_a_random_model_agrees(model: onnx.ModelProto, wish: str, target: str, name: str) -> None:
-    plan = PLANS[name]
-    output, _ = rewritten(model, plan, lowering=wish, target=target)
+    try:
+        output, _ = rewritten(model, PLANS[name], lowering=wish, target=target)
+    except KappaError as error:
+        assert "already has a value or node named" in error.message  # noqa: PT017
+        assume(False)
     found = examine(output)
     assert found, found.reason
 

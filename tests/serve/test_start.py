@@ -19,6 +19,7 @@ from jr_onnx.errors import InputError, IntegrityError, ModelError
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.opening import face_of, read_checked
 from jr_onnx.serve.options import Limits, Running
+from jr_onnx.serve.private import read_privately
 from tests.deploy.builders import make_keys
 from tests.serve.support import GOOD, Rest
 from tools.serving.processes import ROOT, jr_onnx, running
@@ -34,7 +35,7 @@ def refused(*arguments: str | Path) -> tuple[int, str]:
 
 def open_model(path: Path) -> None:
     """Do to a model file what the server does before it opens a session."""
-    face_of("net", "1", read_checked(path), Running(), Limits())
+    face_of("net", "1", read_checked(read_privately(path.resolve())), Running(), Limits())
 
 
 @pytest.fixture
