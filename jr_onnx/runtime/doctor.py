@@ -12,7 +12,7 @@ import json
 import platform
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -132,8 +132,12 @@ def find_extras() -> tuple[Extra, ...]:
     return tuple(Extra(extra, tuple(names)) for extra, names in missing.items())
 
 
-def check_providers() -> tuple[Provider, ...]:
-    """Run a node on every execution provider that ONNX Runtime lists; empty without ONNX Runtime."""
+def check_providers(wanted: Collection[str] | None = None) -> tuple[Provider, ...]:
+    """Run a node on every execution provider that ONNX Runtime lists; empty without ONNX Runtime.
+
+    Args:
+        wanted: Look at these alone.
+    """
     try:
         onnxruntime = require("onnxruntime", "cpu")
     except MissingExtraError:
@@ -142,7 +146,7 @@ def check_providers() -> tuple[Provider, ...]:
     with _quiet(onnxruntime):
         if _CUDA in names and hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()  # finds the CUDA libraries that came as Python packages
-        return tuple(_check_provider(onnxruntime, name) for name in names)
+        return tuple(_check_provider(onnxruntime, name) for name in names if wanted is None or name in wanted)
 
 
 def _check_provider(onnxruntime: Any, name: str) -> Provider:

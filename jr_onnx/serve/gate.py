@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jr_onnx.errors import InputError
+from jr_onnx.modelfile.opened import OpenedFile
 from jr_onnx.serve.faults import EncodingError, ForbiddenError, OverloadedError, UnauthorizedError, quoted
 
 _SCHEME = b"bearer "
 _SHORTEST_TOKEN = 8
+_LONGEST_FILE_BYTES = 64 << 10
 _STALLED_S = 2.0  # without a byte; a connection that is merely slow has one more often
 _STALLED_BYTES = 64 * 1024  # smaller ones are not worth the search
 
@@ -38,8 +40,9 @@ class Gate:
         if path is None:
             return cls(None)
         try:
-            token = path.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            file = OpenedFile(path, "a token")
+            token = file.read(0, min(file.size, _LONGEST_FILE_BYTES)).decode("ascii").strip()
+        except UnicodeDecodeError as error:
             raise InputError(f"cannot read the token file {path}: {error}") from None
         if len(token) < _SHORTEST_TOKEN or len(token.split()) != 1:
             raise InputError(f"{path} holds no token, expected one word of at least {_SHORTEST_TOKEN} characters")

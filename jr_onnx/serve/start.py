@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from jr_onnx.errors import InputError, PrintableFormatter, require
+from jr_onnx.modelfile.opened import OpenedFile
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.gate import Gate
-from jr_onnx.serve.options import Address, ServeOptions
+from jr_onnx.serve.options import DEFAULT_PROVIDERS, Address, ServeOptions
 
 
 def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
@@ -24,6 +28,10 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     """
     require("orjson", "serve")  # the lightest of what the extra brings
     check_certificate(options.address)
+    for path in (options.address.token_file, options.address.tls_key):
+        for warning in secret_warnings(path):
+            say(f"warning: {warning}")
+    check_providers(options.running.providers)
     gate = Gate.from_file(options.address.token_file)
     if gate.is_open and not options.address.is_loopback:
         say(f"warning: everybody who reaches {options.address.host} may ask; --token-file keeps strangers out")
@@ -46,7 +54,52 @@ def check_certificate(address: Address) -> None:
     """
     if address.tls_cert is None or address.tls_key is None:
         return
+    for path in (address.tls_cert, address.tls_key):
+        OpenedFile(path, "a PEM")  # OpenSSL would wait for good for somebody to write into a pipe
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(address.tls_cert, address.tls_key)
     except (OSError, ssl.SSLError) as error:
         raise InputError(f"the certificate {address.tls_cert} or its key cannot be used: {error}") from None
+
+
+def secret_warnings(path: Path | None) -> Iterator[str]:
+    """Say who beside this user can read or replace a file that holds a secret.
+
+    A warning and no refusal: Kubernetes mounts secrets readable for everybody, in a container that nobody else is in.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
+    if path is None:
+        return
+    file = OpenedFile(path, "a secret's")
+    if file.mode & stat.S_IROTH:
+        yield f"every user of this machine can read {path}; chmod o-r {path} keeps them out"
+    if file.mode & (stat.S_IWOTH | stat.S_IWGRP):
+        yield f"other users of this machine can write to {path}; chmod go-w {path} keeps them out"
+    if file.owner not in (0, os.geteuid()):
+        yield f"{path} belongs to another user, who can read and replace it"
+
+
+def check_providers(names: Sequence[str]) -> None:
+    """Refuse execution providers that a session would silently do without.
+
+    Raises:
+        InputError: ONNX Runtime does not know one here, or a session on it does not run.
+    """
+    wanted = [name for name in names if name not in DEFAULT_PROVIDERS]
+    if not wanted:
+        return
+    onnxruntime = require("onnxruntime", "cpu")
+    from jr_onnx.runtime import doctor
+
+    known = [str(name) for name in onnxruntime.get_available_providers()]
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"ONNX Runtime has no provider {name!r} here, expected one of {', '.join(known)}")
+    for found in doctor.check_providers(wanted):
+        if not found.works:
+            raise InputError(
+                f"the provider {found.name} is not usable here: {found.reason}",
+                hint="jr-onnx doctor says what it needs; leave --provider out for the CPU",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -17,9 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from jr_onnx.deploy import TritonOptions, package_triton
 from jr_onnx.errors import InputError, IntegrityError, ModelError
 from jr_onnx.serve.catalogue import Catalogue
-from jr_onnx.serve.opening import face_of, read_checked
+from jr_onnx.serve.opening import face_of, open_session, read_checked
 from jr_onnx.serve.options import Limits, Running
 from jr_onnx.serve.private import read_privately
+from jr_onnx.serve.start import check_providers, secret_warnings
 from tests.deploy.builders import make_keys
 from tests.serve.support import GOOD, Rest
 from tools.serving.processes import ROOT, jr_onnx, running
@@ -197,3 +199,50 @@ def test_an_older_signed_package_is_refused_by_date(tmp_path: Path, models: dict
     assert Catalogue([source], key=public, not_before=datetime(2026, 1, 1, tzinfo=UTC)).names() == ["net"]
     with pytest.raises(IntegrityError, match="expected not before 2999"):
         Catalogue([source], key=public, not_before=datetime(2999, 1, 1, tzinfo=UTC))
+
+
+def test_a_provider_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match=r"has no provider 'Nonsense' here, expected .*CPUExecutionProvider"):
+        check_providers(["Nonsense", "CPUExecutionProvider"])
+    check_providers(["CPUExecutionProvider"])
+
+
+def test_a_provider_that_falls_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime lists CUDA on machines without a GPU and runs on the CPU in silence."""
+    import onnxruntime
+
+    cuda = "CUDAExecutionProvider"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda, "CPUExecutionProvider"])
+    with pytest.raises(InputError, match=f"the provider {cuda} is not usable here: "):
+        check_providers([cuda])
+
+
+def test_a_session_on_another_provider_than_asked_for_is_refused(models: dict[str, Path]) -> None:
+    model = read_privately(models["fixed"].resolve())
+    with pytest.raises((InputError, ModelError), match=r"CPUExecutionProvider|Nonsense"):
+        open_session(model, Running(providers=("Nonsense", "CPUExecutionProvider")))
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [(0o600, []), (0o640, []), (0o644, ["can read"]), (0o660, ["can write"]), (0o666, ["can read", "can write"])],
+)
+def test_a_secret_that_others_reach_is_named(tmp_path: Path, mode: int, said: list[str]) -> None:
+    path = tmp_path / "token"
+    path.write_text("a-long-token\n")
+    path.chmod(mode)
+    found = list(secret_warnings(path))
+    assert len(found) == len(said)
+    assert all(words in line and str(path) in line for words, line in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize("option", ["--token-file", "--tls-cert"])
+def test_a_pipe_in_the_place_of_a_secret_is_not_waited_for(
+    models: dict[str, Path], tmp_path: Path, option: str
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    more = ("--tls-key", pipe) if option == "--tls-cert" else ()
+    code, said = refused(models["fixed"], option, pipe, *more)
+    assert code == 2
+    assert "is no regular file" in said
