@@ -77,7 +77,7 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
         print_json(result)
         return
     print_table(
-        ("model", "AUC", "95 %", "fooled", "images: train", "test", "best layer alone"),
+        ("model", "AUC", "95 %", "fooled", "train images", "test", "best layer alone"),
         [
             (
                 item.model,

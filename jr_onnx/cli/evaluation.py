@@ -10,7 +10,7 @@ import click
 from jr_onnx.cli.output import print_table, say, tell
 
 if TYPE_CHECKING:
-    from jr_onnx.evaluation.summary import EntryFigures, Evaluation, ModelFigures, Share
+    from jr_onnx.evaluation.summary import Comparison, EntryFigures, Evaluation, ModelFigures, Share
 
 
 _SUSPICIOUS = 0.5
@@ -36,7 +36,7 @@ def show(evaluation: Evaluation) -> None:
 
 def _show_model(figures: ModelFigures) -> None:
     print_table(
-        ("attack", "knows", "robust", "95 %", "fooled", "median rel.", "mean rel.", "grad/img"),
+        ("attack", "knows", "robust", "95 %", "fooled", "median", "mean", "grads"),
         [
             (
                 item.entry,
@@ -60,28 +60,24 @@ def _show_model(figures: ModelFigures) -> None:
 
 
 def _show_worst(evaluation: Evaluation) -> None:
-    rows: dict[str, list[str]] = {
-        "clean accuracy": [f"{percent(item.clean.value)} ({interval(item.clean)})" for item in evaluation.models]
-    }
+    rows: dict[str, list[str]] = {"clean accuracy": [_share(item.clean) for item in evaluation.models]}
     for figures in evaluation.models:
         for case in figures.worst:
             budget = "" if case.eps is None else f", {case.norm} {case.eps:.4g}"
-            cell = f"{percent(case.robust.value)} ({interval(case.robust)})"
-            rows.setdefault(f"robust accuracy, {case.group}{budget}", []).append(cell)
+            rows.setdefault(f"robust accuracy, {case.group}{budget}", []).append(_share(case.robust))
     compared = {item.what: item for item in evaluation.comparisons}
     print_table(
-        ("worst case per sample", *(item.model for item in evaluation.models), "difference", "p (McNemar)"),
+        ("worst case per sample", *(item.model for item in evaluation.models), "difference", "p"),
         [
             (
-                name,
+                name.removeprefix("robust accuracy, "),
                 *cells,
-                f"{compared[name].difference:+.1%} ({compared[name].low:+.1%} to {compared[name].high:+.1%})"
-                if name in compared
-                else "",
+                _change(compared[name]) if name in compared else "",
                 f"{compared[name].p_value:.2g}" if name in compared else "",
             )
             for name, cells in rows.items()
         ],
+        title="robust accuracy (95 % interval), McNemar's p of the difference",
     )
 
 
@@ -108,7 +104,7 @@ def _show_minimal(evaluation: Evaluation) -> None:
         )
     click.echo()
     names = (item.model for item in evaluation.models)
-    print_table(("least relative perturbation", *names, "ratio", "p (sign test)"), rows)
+    print_table(("least relative perturbation", *names, "ratio", "p"), rows, title="sign test's p of the ratio")
 
 
 def _show_verdict(figures: ModelFigures) -> None:
@@ -142,6 +138,16 @@ def knows(item: EntryFigures) -> str:
 def percent(share: float) -> str:
     """Write a share."""
     return f"{share:.1%}"
+
+
+def _change(compared: Comparison) -> str:
+    """Write a difference of two shares with its interval, all in percent."""
+    return f"{compared.difference:+.1%} ({100 * compared.low:+.1f} to {100 * compared.high:+.1f})"
+
+
+def _share(share: Share) -> str:
+    """Write a share with its interval, all in percent."""
+    return f"{percent(share.value)} ({100 * share.low:.1f}-{100 * share.high:.1f})"
 
 
 def interval(share: Share) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import click
@@ -13,7 +14,11 @@ import click
 from jr_onnx.errors import printable, printable_lines
 from jr_onnx.records import Record
 
-_ANY_WIDTH = 100_000
+WIDTH = 100
+"""Columns of a table where there is no terminal to fit it to."""
+
+_GAP, _INDENT, _LEAST = 2, 4, 6
+_FIRST_SHARE, _PROSE_SHARE = 0.6, 0.3
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 
@@ -39,26 +44,70 @@ def print_json_object(content: Mapping[str, object]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """Print a table on stdout: fitted to a terminal, and in a pipe or a file with as wide lines as it takes."""
+    """Print a table on stdout, as wide as the terminal at most, and `WIDTH` columns in a pipe or a file.
+
+    Where it does not fit, a long last cell goes below its row; what still does not fit is wrapped inside its cell. The
+    first column, which names the row, is the last to give way.
+    """
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    limit = Console().width if is_terminal else WIDTH
+    cells = [[printable(cell) for cell in row] for row in rows]
+    below = _is_prose_last([columns, *cells], limit)
+    head, shown = list(columns), cells
+    if below:
+        head, shown = head[:-1], [row[:-1] for row in cells]
+    widths = _widths([head, *shown], limit)
+    if title:  # as lines of its own, for rich breaks the title of a table at the table's width
+        tell("\n".join(textwrap.wrap(title, limit)))
+    _print_row(head, widths, bold=is_terminal)
+    for row, whole in zip(shown, cells, strict=True):
+        _print_row(row, widths)
+        for line in textwrap.wrap(whole[-1], limit - _INDENT) if below else ():
+            click.echo(" " * _INDENT + line)
+
+
+def _print_row(cells: Sequence[str], widths: Sequence[int], *, bold: bool = False) -> None:
+    """Print the cells of one row, each wrapped to its width."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # Text: brackets in a name are no markup
-    if title:
-        tell(title)  # as a line of its own, for rich breaks the title of a table at the table's width
-    if sys.stdout.isatty():
-        Console().print(table)
-        return
-    console = Console(width=_ANY_WIDTH, file=io.StringIO(), force_terminal=False, no_color=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for width in widths:
+        table.add_column(overflow="fold", width=width)
+    table.add_row(*(Text(cell) for cell in cells))  # Text: brackets in a name are no markup
+    console = Console(width=sum(widths) + _GAP * len(widths), file=io.StringIO(), force_terminal=False, no_color=True)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+        click.secho(line.rstrip(), bold=True) if bold else click.echo(line.rstrip())
+
+
+def _is_prose_last(rows: Sequence[Sequence[str]], limit: int) -> bool:
+    """Tell whether a table is too wide because of its last column, which then goes below the rows."""
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return len(widths) > 1 and sum(widths) + _GAP * (len(widths) - 1) > limit and widths[-1] > limit * _PROSE_SHARE
+
+
+def _widths(rows: Sequence[Sequence[str]], limit: int) -> list[int]:
+    """Return the width of every column: what it needs, or less, the widest giving way first."""
+    from rich.cells import cell_len
+
+    widths = [min(max(cell_len(cell) for cell in column), limit) for column in zip(*rows, strict=True)]
+    shrinking = list(range(1, len(widths))) if widths[0] <= limit * _FIRST_SHARE else list(range(len(widths)))
+    while sum(widths) + _GAP * (len(widths) - 1) > limit:
+        widest = max(shrinking, key=lambda place: widths[place], default=0)
+        if not shrinking or widths[widest] <= _LEAST:
+            if len(shrinking) == len(widths):
+                break
+            shrinking = list(range(len(widths)))
+            continue
+        widths[widest] -= 1
+    return widths
 
 
 def next_step(*words: object) -> str:

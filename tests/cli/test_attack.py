@@ -76,7 +76,7 @@ def test_attack_prints_tables_and_report_a_page(jr: Run, files: tuple[Path, Path
         "original: clean accuracy",
         "retrofit: clean accuracy",
         "worst case per sample",
-        "p (McNemar)",
+        "McNemar's p of the difference",
         "least relative perturbation",
         "masking verdict, retrofit:",
         "replay: torch and ONNX Runtime judge",

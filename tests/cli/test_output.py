@@ -1,4 +1,4 @@
-"""Tables in a pipe or a log keep their rows on one line, whatever the terminal is said to be."""
+"""Tables fit their place and lose nothing; what is printed cannot steer a terminal."""
 
 from __future__ import annotations
 
@@ -13,23 +13,51 @@ import onnx
 import pytest
 
 import jr_onnx.cli
-from jr_onnx.cli.output import json_text, print_table, printable, tell_row
+from jr_onnx.cli.output import WIDTH, json_text, print_table, printable, tell_row
 from jr_onnx.errors import InputError, PrintableFormatter
 from tests.cli.conftest import small_model
 
 LONG = "a reason " * 60
 
 
-@pytest.mark.parametrize("columns", [None, "20"])
-def test_a_table_in_a_pipe_is_not_wrapped(
+@pytest.mark.parametrize("columns", [None, "20", "300"])
+def test_a_table_in_a_pipe_fits_100_columns_and_loses_nothing(
     columns: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns is not None:
         monkeypatch.setenv("COLUMNS", columns)
-    print_table(("name", "why"), [("[bold]x", LONG), ("y", "")], title=f"of: {LONG}")
+    print_table(("name", "number", "why"), [("[bold]x" * 6, "1.25", LONG), ("y", "2", "")], title=f"of: {LONG}")
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"of: {LONG}", "name     why", f"[bold]x  {LONG.strip()}", "y"]
+    assert 80 < max(map(len, lines)) <= WIDTH
+    table = lines[next(place for place, line in enumerate(lines) if line.startswith("name")) :]
+    assert table[0] == "name" + " " * 40 + "number"
+    assert table[1] == "[bold]x" * 6 + "  1.25"
+    assert all(line.startswith("    a reason") for line in table[2:-1]), "the reason stands below the row"
+    assert sum(line.split().count("reason") for line in table) == 60
+    assert table[-1] == "y" + " " * 43 + "2"
+
+
+def test_columns_that_do_not_fit_are_wrapped_and_the_name_stays_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("site", "why", "n"), [("x" * 55, LONG, "1.25")])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == WIDTH
+    assert lines[1].startswith("x" * 55 + "  a reason a reason")
+    assert lines[1].endswith("  1.25")
+    assert sum(line.split().count("reason") for line in lines) == 60
+
+
+def test_a_narrow_table_is_as_wide_as_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("a", "b"), [("1", "22"), ("333", "4")])
+    assert capsys.readouterr().out == "a    b\n1    22\n333  4\n"
+
+
+def test_a_name_longer_than_the_table_is_folded_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "".join(str(number) for number in range(200))
+    print_table(("site", "n"), [(name, "1")])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert name in "".join(line.split(" ")[0] for line in lines[1:])
 
 
 def test_a_table_on_a_terminal_is_fitted_to_it(
