@@ -44,11 +44,12 @@ def _tables(report: Report) -> list[tuple[str, tuple[str, ...], list[tuple[str, 
     ]
     providers = [(item.name, "works" if item.works else f"does not work: {item.reason}") for item in report.providers]
     libraries = [(item.target, _library_state(item)) for item in report.libraries]
+    place = f" in {Path(report.libraries[0].path).parent}" if report.libraries else ""
     return [
         ("Versions", ("package", "version"), [*versions]),
         ("Extras", ("extra", "state"), [*extras]),
         ("Execution providers", ("provider", "state"), [*providers]),
-        (f"Op libraries in {Path(report.libraries[0].path).parent}", ("target", "state"), [*libraries]),
+        (f"Op libraries{place}", ("target", "state"), [*libraries]),
     ]
 
 

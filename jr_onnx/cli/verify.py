@@ -146,17 +146,16 @@ def _show(report: VerifyReport) -> None:
     rows = [
         (
             check.what,
-            check.compared,
             str(check.samples),
             f"{check.max_difference:.3g}",
             "equal" if check.bound is None else f"{check.bound:.2g}",
             str(check.flips),
             check.verdict if check.verdict != "failed" else "FAILED",
-            check.detail,
+            f"{check.compared}: {check.detail}" if check.detail else check.compared,
         )
         for check in report.checks
     ]
-    columns = ("check", "compared", "samples", "max difference", "accepted", "flips", "verdict", "detail")
+    columns = ("check", "samples", "max difference", "accepted", "flips", "verdict", "compared")
     print_table(columns, rows)
     for line in (*(f"impossible here: {text}" for text in report.refused_lowerings), *report.notes):
         tell(line)

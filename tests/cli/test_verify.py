@@ -27,7 +27,7 @@ def test_a_table_and_the_last_line(jr: Jr, files: tuple[Path, Path]) -> None:
     done = jr("verify", *files, "--samples", 2)
     assert done.exit_code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0].split()[:2] == ["check", "compared"]
+    assert lines[0].split()[:2] == ["check", "samples"]
     assert lines[-1].startswith("verified: 2 sites, kappa 0.0599999987; ")
     assert ", 0 failed, 0 not run, 0 flips; original given (net.onnx); inputs random, seed 0" in lines[-1]
 
