@@ -53,6 +53,14 @@ if TYPE_CHECKING:
 @norm_option("linf", "l2")
 @eps_option
 @click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Steps per adaptive attack.")
+@click.option(
+    "--black-box",
+    is_flag=True,
+    help="Square against ONNX Runtime instead of adaptive attacks; needs --grid, no torch twin.",
+)
+@click.option(
+    "--queries", type=click.IntRange(min=1), default=1000, show_default=True, help="Queries per image with --black-box."
+)
 @preprocess_option
 @value_option
 @logits_option
@@ -85,7 +93,14 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     request = TuneRequest(
         model=model,
         data=data,
-        objective=Objective(given["objective"], given["norm"], given["eps"], steps=given["steps"], seed=given["seed"]),
+        objective=Objective(
+            _objective(given),
+            given["norm"],
+            given["eps"],
+            steps=given["steps"],
+            queries=given["queries"],
+            seed=given["seed"],
+        ),
         attacked=given["limit"],
         preprocessing=preprocessing,
         grid=grid,
@@ -126,6 +141,16 @@ def _step(model: Path, chosen: TunePoint, kappa_map: Path | None) -> str:
     if kappa_map is None:
         return "note: run it again with --kappa-map FILE to have these kappas as a file for jr-onnx rewrite"
     return next_step("rewrite", model, *again, "--kappa-map", kappa_map)
+
+
+def _objective(given: dict[str, Any]) -> Any:
+    from jr_onnx.errors import InputError
+
+    if not given["black_box"]:
+        return given["objective"]
+    if given["objective"] == "paper":
+        raise InputError("--black-box does not go with --objective paper, whose DeepFool needs gradients")
+    return "black-box"
 
 
 def _grid(text: str | None) -> tuple[float, ...]:

@@ -3,7 +3,11 @@
 | objective | score of a sample |
 |---|---|
 | adaptive | 1 where it survives the exact, the surrogate and the transfer attacks at eps, else 0 |
+| black-box | 1 where it survives Square (Andriushchenko et al. 2020) against the served file at eps, else 0 |
 | paper | the relative L-infinity perturbation at which the paper's DeepFool stopped (eq. 12; paper, figure 4) |
+
+The black-box score needs no gradients, and is the weaker measure: a kappa that gains there may gain nothing against
+attacks that adapt.
 
 The paper's score rises with the jump because the jump blinds DeepFool, whether or not the network became more robust;
 it is here to compare with the paper.
@@ -11,7 +15,7 @@ it is here to compare with the paper.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,10 +27,14 @@ from jr_onnx.attack.base import GradientAttack
 from jr_onnx.attack.deepfool import DeepFool
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.result import AttackResult
-from jr_onnx.attack.target import TorchTarget
+from jr_onnx.attack.square import Square
+from jr_onnx.attack.target import ArrayTarget, TorchTarget
 from jr_onnx.errors import InputError
 
-ObjectiveName = Literal["adaptive", "paper"]
+ObjectiveName = Literal["adaptive", "paper", "black-box"]
+Replay = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
+"""Tells which images the served file gets wrong."""
+
 Floats = npt.NDArray[np.float64]
 
 _BACKWARDS = ("exact", "smooth:2", "smooth:5", "smooth:10")
@@ -38,11 +46,12 @@ class Objective:
     """A choice of attacks, and how their results become scores.
 
     Attributes:
-        name: adaptive or paper.
+        name: adaptive, paper or black-box.
         norm: Of the adaptive budget.
         eps: The adaptive budget, in pixel scale.
         steps: Steps of each adaptive attack.
         paper_steps: Steps of the paper's DeepFool.
+        queries: Queries of the black-box attack for every sample.
         seed: Of all random numbers.
         batch: Samples in memory at once.
     """
@@ -52,19 +61,22 @@ class Objective:
     eps: float = 8 / 255
     steps: int = 30
     paper_steps: int = 40
+    queries: int = 1000
     seed: int = 0
     batch: int = 256
 
     def __post_init__(self) -> None:
         """Refuse an unknown name."""
         if self.name not in get_args(ObjectiveName):
-            raise InputError(f"the objective is {self.name!r}, expected adaptive or paper")
+            raise InputError(f"the objective is {self.name!r}, expected adaptive, paper or black-box")
 
     @property
     def measure(self) -> str:
         """What is measured, in words."""
         if self.name == "paper":
             return "mean relative DeepFool perturbation, linf (paper protocol, not adaptive)"
+        if self.name == "black-box":
+            return f"robust accuracy against Square with {self.queries} queries (black box), {self.norm} {self.eps:.4g}"
         return f"robust accuracy against adaptive attacks, {self.norm} {self.eps:.4g}"
 
     def scores(
@@ -73,6 +85,8 @@ class Objective:
         kappas: Mapping[str, float],
         images: npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64],
+        *,
+        replay: Replay | None = None,
     ) -> Floats:
         """Score samples at given kappas.
 
@@ -81,6 +95,8 @@ class Objective:
             kappas: Site id -> kappa.
             images: Pixels (N, C, H, W).
             labels: Classes (N,).
+            replay: Asks the served file at these kappas, where torch agrees with it in decisions alone: only what
+                fools it counts.
 
         Returns:
             (N,); 0 for a sample that is misclassified without any attack.
@@ -91,7 +107,25 @@ class Objective:
             found = attack.run(attacked.in_units("paper"), images, labels, batch_size=self.batch)
             relative: Floats = np.nan_to_num(found.relative["linf"].numpy().astype(np.float64), posinf=0.0)
             return relative
-        return self._adaptive(attacked, target, kappas, images, labels)
+        return self._adaptive(attacked, target, kappas, images, labels, replay)
+
+    def scores_of_served(
+        self, served: ArrayTarget, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
+    ) -> Floats:
+        """Score samples of a served file by an attack that needs no gradients.
+
+        Args:
+            served: The file, as a target that takes pixels.
+            images: Pixels (N, C, H, W).
+            labels: Classes (N,).
+
+        Returns:
+            (N,); 0 for a sample that is misclassified without any attack.
+        """
+        attack = Square(norm=self.norm, eps=self.eps, seed=self.seed, queries=self.queries)
+        found = attack.run(served, images, labels, batch_size=self.batch)
+        scores: Floats = found.robust.numpy().astype(np.float64)
+        return scores
 
     def _adaptive(
         self,
@@ -100,6 +134,7 @@ class Objective:
         kappas: Mapping[str, float],
         images: npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64],
+        replay: Replay | None,
     ) -> Floats:
         """Attack the survivors of each attack with the next one."""
         left = np.arange(len(labels), dtype=np.int64)
@@ -110,7 +145,10 @@ class Objective:
                 found: AttackResult = attack.run(
                     attacked, images[left], labels[left], source=source, indices=left, batch_size=self.batch
                 )
-                left = left[found.robust.numpy()]
+                survives = found.robust.numpy()
+                if replay is not None:
+                    survives = ~replay(found.adversarials.numpy(), labels[left])
+                left = left[survives]
 
         plain = not any(kappas.values())
         for backward in _BACKWARDS[:1] if plain else _BACKWARDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ import torch
 from jr_onnx import provenance
 from jr_onnx.attack.suite.contender import torch_target
 from jr_onnx.attack.suite.opening import Opening, device_of
+from jr_onnx.attack.suite.served import ServedModel
 from jr_onnx.attack.target import TorchTarget
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import binomial_tail, paired_difference
 from jr_onnx.evaluation.store import host, versions
+from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
-from jr_onnx.rewrite import restore
+from jr_onnx.quantised import is_quantised
+from jr_onnx.rewrite import find_sites, restore, rewrite
 from jr_onnx.semantics import validate_kappa
 from jr_onnx.tune.clean import CleanAccuracy
 from jr_onnx.tune.objective import Objective
@@ -173,12 +176,21 @@ class _Search:
             logits=request.logits,
             batch=request.objective.batch,
         )
-        served, net = opening.open_in_torch(model)
+        self.target: TorchTarget | None = None
+        if request.objective.name == "black-box":
+            opening = replace(opening, black_box=True)
+            served, _ = opening.open(model)
+            self.sites = [site.id for site in find_sites(load_file(model).proto).sites]
+        else:
+            served, net = opening.open_in_torch(model)
+            self.target, self.sites = torch_target(net, request.preprocessing, None), list(net.sites)
         self.logits, self.notes = opening.described, opening.notes
-        self.sites = list(net.sites)
         if not self.sites:
             raise InputError(f"{request.model.name} has no site, so there is no kappa to choose")
-        self.target: TorchTarget = torch_target(net, request.preprocessing, None)
+        # Of a quantised model torch is a twin that may decide otherwise: what it finds is replayed.
+        self._replays = is_quantised(load_file(model).proto)
+        self._model, self._folder, self._served = model, folder, served
+        self._opening = replace(opening, black_box=True, notes=[])
         self.clean = CleanAccuracy(
             model,
             folder,
@@ -194,7 +206,13 @@ class _Search:
 
     def uniform(self) -> list[TunePoint]:
         """Measure the grid; clean accuracies come from one session."""
-        wanted = self.request.grid or default_grid(self.target, self.attacked)
+        wanted = self.request.grid
+        if not wanted and self.target is None:
+            raise InputError(
+                "without torch no grid of kappas can be derived from the pre-activations", hint="Give --grid"
+            )
+        if not wanted and self.target is not None:
+            wanted = default_grid(self.target, self.attacked)
         grid = sorted({0.0, *wanted})
         self.total = len(grid) + (len(self.sites) * len(grid) if self.request.per_site else 0)
         hits = self.clean.sweep(grid)
@@ -229,13 +247,13 @@ class _Search:
 
     def _allowed(self, kappas: dict[str, float], clean: float, what: str) -> TunePoint | None:
         """Measure a setting, unless it costs too much of the clean accuracy."""
-        accuracy = self._torch_accuracy(kappas)
+        accuracy = self._accuracy(kappas)
         if clean - accuracy > self.request.max_drop:
             return None
         return self._point(None, kappas, accuracy, what)
 
     def _point(self, kappa: float | None, kappas: dict[str, float], accuracy: float, what: str = "") -> TunePoint:
-        scores = self.request.objective.scores(self.target, kappas, self.attacked.images, self.attacked.labels)
+        scores = self._scores(kappas)
         if self.base is None:
             self.base = accuracy, scores
         before, reference = self.base
@@ -260,8 +278,28 @@ class _Search:
         self.done += 1
         self.notify(self.done, self.total, what)
 
-    def _torch_accuracy(self, kappas: Mapping[str, float]) -> float:
+    def _scores(self, kappas: dict[str, float]) -> Floats:
+        objective, images, labels = self.request.objective, self.attacked.images, self.attacked.labels
+        if self.target is None:
+            return objective.scores_of_served(self._served_at(kappas).target(), images, labels)
+        replay = self._served_at(kappas).misclassifies if self._replays else None
+        return objective.scores(self.target, kappas, images, labels, replay=replay)
+
+    def _served_at(self, kappas: dict[str, float]) -> ServedModel:
+        """Return the file that would be served with these kappas."""
+        if not any(kappas.values()):
+            return self._served
+        path = self._folder / "setting.jr.onnx"
+        rewrite(self._model, KappaPlan(by_site=tuple(kappas.items())), output=path, force=True)
+        served, _ = self._opening.open(path)
+        return served
+
+    def _accuracy(self, kappas: dict[str, float]) -> float:
         """Return clean accuracy where sites differ, which the one run-time kappa cannot express."""
+        if self.target is None:
+            served = self._served_at(kappas)
+            wrong = [served.misclassifies(*part) for part in self.request.data.batches(self.request.objective.batch)]
+            return 1.0 - float(np.mean(np.concatenate(wrong)))
         target, right = self.target.with_kappa(kappas), 0
         with torch.no_grad():
             for images, labels in self.request.data.batches(self.request.objective.batch):

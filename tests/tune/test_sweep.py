@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +19,7 @@ from jr_onnx.semantics import jump_relu
 from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune
 from jr_onnx.tune.sweep import _Search, recommend
 from tests.attack.suite import small
+from tests.verify.quantising import dynamically_quantised
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def searched(rounds: int, dear: tuple[float, float] | None = None) -> tuple[tupl
         return TunePoint(kappa, kappas, clean, 1 - clean, score, score, score, score, 1.0, allowed=clean >= 0.9)
 
     search._point = point
-    search._torch_accuracy = lambda kappas: 0.5 if (kappas["a"], kappas["b"]) == dear else 1.0
+    search._accuracy = lambda kappas: 0.5 if (kappas["a"], kappas["b"]) == dear else 1.0
     grid = [point(kappa, {"a": kappa, "b": kappa}, 1.0) for kappa in (0.0, 1.0, 2.0)]
     measured.clear()
     search.done, search.total = 0, 6
@@ -204,10 +206,64 @@ def test_the_papers_objective_warns() -> None:
     assert "does not adapt" in recommend([point(0, 1), point(0.3, 1e-9)], 0.01, Objective("paper"), tried=1)[1]
 
 
+def test_without_torch_a_kappa_is_chosen_by_square_against_the_served_file(model: Path) -> None:
+    objective = Objective("black-box", eps=0.3, queries=20)
+    with mock.patch("jr_onnx.attack.suite.opening.load_torch", side_effect=AssertionError("torch is left out")):
+        result = tune(request(model, objective=objective, per_site=True, rounds=1))
+    assert [point.clean for point in result.points[:3]] == pytest.approx([accuracy(kappa) for kappa in (0.0, 0.2, 0.6)])
+    assert "black box" in result.measure
+    assert all(point.objective <= float(np.mean(_right(model, point.kappas))) for point in result.points)
+    with pytest.raises(InputError, match="no grid of kappas can be derived"):
+        tune(request(model, objective=objective, grid=()))
+
+
+def _right(model: Path, kappas: Any) -> Any:
+    """Which of the attacked images the retrofit with these kappas classifies correctly."""
+    first, bias, second = small.weights()
+    data = small.images(40)
+    (kappa,) = set(kappas.values())
+    hidden = jump_relu(data.images[:20].reshape(20, -1) @ first + bias, kappa)
+    return (hidden @ second).argmax(1) == data.labels[:20]
+
+
+def test_the_attacks_on_a_quantised_model_count_as_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "quantised.onnx"
+    onnx.save(small.network(), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the quantiser says of itself
+        dynamically_quantised(path, tmp_path / "q.onnx")
+    seen: list[bool] = []
+
+    def scores(*_: Any, replay: Any, **__: Any) -> Any:
+        data = small.images(20)
+        seen.append(bool(np.any(replay(data.images, (data.labels + 1) % 10))))
+        return np.ones(20)
+
+    with mock.patch.object(Objective, "scores", side_effect=scores):
+        tune(request(tmp_path / "q.onnx"))
+    assert seen == [True, True, True], "every setting has a served file that can be asked"
+
+
+def test_only_what_fools_the_served_file_counts(model: Path) -> None:
+    search = _Search(request(model), model, model.parent, lambda *_: None)
+    data = small.images(20)
+    kappas = dict.fromkeys(search.sites, 0.2)
+    objective = Objective(eps=0.3, steps=4)
+    assert search.target is not None
+    plain = objective.scores(search.target, kappas, data.images, data.labels)
+    assert plain.mean() < 1
+    never = objective.scores(
+        search.target, kappas, data.images, data.labels, replay=lambda images, _: np.zeros(len(images), bool)
+    )
+    assert never.mean() == 1
+    served = search._served_at(kappas).misclassifies
+    assert np.array_equal(plain, objective.scores(search.target, kappas, data.images, data.labels, replay=served))
+
+
 def test_malformed_requests_are_refused(model: Path) -> None:
     with pytest.raises(KappaError, match="kappa of the grid"):
         request(model, grid=(-1.0,))
     with pytest.raises(InputError, match=r"largest accuracy drop is 1\.5"):
         request(model, max_drop=1.5)
-    with pytest.raises(InputError, match="expected adaptive or paper"):
+    with pytest.raises(InputError, match="expected adaptive, paper or black-box"):
         Objective("best")  # type: ignore[arg-type]
