@@ -32,6 +32,20 @@ class Context:
     shapes: Shapes
     functions: set[str]
 
+    def consumers(self, scope: Scope) -> dict[str, list[onnx.NodeProto]]:
+        """Return which nodes of a scope read a value, by its name."""
+        if scope not in self._consumers:
+            found: dict[str, list[onnx.NodeProto]] = {}
+            for node in scope.nodes:
+                for name in node.input:
+                    found.setdefault(name, []).append(node)
+            self._consumers[scope] = found
+        return self._consumers[scope]
+
+    @cached_property
+    def _consumers(self) -> dict[Scope, dict[str, list[onnx.NodeProto]]]:
+        return {}
+
     def is_own_jump(self, scope: Scope, node: onnx.NodeProto, lowering: str) -> bool:
         """Tell whether a rewrite wrote this node, by the provenance: some lowerings end in what looks like a ReLU."""
         return self._own_jumps.get((scope.path, str(node.output[0]).partition("/jr_jumped")[0])) == lowering
