@@ -120,6 +120,8 @@ WAYS = (
     _site("Where(z <= 0, 0, z)", "where", "g = LessOrEqual(h, zero) r = Where(g, zero, h)"),
     _site("Where(z < 0, 0, z)", "where", "g = Less(h, zero) r = Where(g, zero, h)"),
     _site("Where(not z <= 0, z, 0)", "where", "g = LessOrEqual(h, zero) n = Not(g) r = Where(n, h, zero)"),
+    _site("Where(Cast(z < 0), 0, z), as masked_fill is exported", "where",
+          "g = Less(h, zero) b = Cast<to = 9>(g) r = Where(b, zero, h)"),
     _site("Where with zeros like z", "where",
           "s = Shape(h) z = ConstantOfShape(s) g = Greater(h, z) r = Where(g, h, z)"),
     _site("z * Cast(z > 0)", "mask", "g = Greater(h, zero) m = Cast<to = 1>(g) r = Mul(h, m)"),
