@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from jr_onnx.errors import InputError
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 Decoder = Callable[[Any], Any]
 _NON_FINITE = {"nan", "inf", "-inf"}
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _PLAIN = {str, int, bool, type(None)}
 R = TypeVar("R", bound="Record")
 
@@ -84,6 +86,8 @@ def loads(cls: type[R], text: str) -> R:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not a {cls.SCHEMA} record: {error}") from None
+    if _SURROGATE.search(text):
+        _require_text(value, cls.SCHEMA)
     return cls.from_json(value)
 
 
@@ -98,6 +102,19 @@ def load_file(cls: type[R], path: Path) -> R:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     return loads(cls, text)
+
+
+def _require_text(value: JsonValue, schema: str) -> None:
+    """Refuse half a character, which JSON can write as an escape and no file can hold.
+
+    Raises:
+        InputError: There is one.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        found = error.object[error.start : error.end]
+        raise InputError(f"not a {schema} record: it holds {found!r}, half a character") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

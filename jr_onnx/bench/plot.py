@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jr_onnx.bench.records import BenchReport, CaseResult
-from jr_onnx.errors import OutputError, require
+from jr_onnx.errors import OutputError, blaming, require
+from jr_onnx.modelfile import atomic_path
 
 _COLOURS = {"onnxruntime": "#777777", "plain": "#d98032", "optimised": "#2f6db5", "standard": "#7fb0dd"}
 
@@ -32,10 +33,9 @@ def plot(report: BenchReport, path: Path) -> None:
         f"{report.environment.cpu}, ONNX Runtime {report.environment.onnxruntime}, {report.environment.date[:10]}",
         fontsize=8,
     )
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write the plot {path}: {error}", hint="Use a name ending in .png or .svg") from None
+    hint = "Use a name ending in .png or .svg"
+    with blaming(f"cannot write the plot {path}", OutputError, hint=hint), atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
 
 
 def _panel(axes: Any, case: CaseResult) -> None:

@@ -188,6 +188,7 @@ def _request(given: dict[str, Any]) -> Request:
     from jr_onnx.attack.suite.run import Shard
     from jr_onnx.attack.suite.setup import Request
     from jr_onnx.data import Preprocessing
+    from jr_onnx.modelfile import name_of
     from jr_onnx.verify.options import parse_values
 
     model: Path = given["model"]
@@ -195,6 +196,7 @@ def _request(given: dict[str, Any]) -> Request:
     if given["units"] == "paper":
         eps *= _pixel_per_unit(Preprocessing.parse(given["preprocess"]))
     check_budget(given["norm"], eps)
+    name_of(model)
     out = output_folder(given["out"] if given["out"] is not None else model.with_name(f"{model.stem}.attack"))
     shard = Shard.parse(given["shard"])  # before the data, which takes longer to read
     data, preprocessing = read_data(given["spec"], given["preprocess"], split=given["split"], limit=given["limit"])

@@ -205,7 +205,8 @@ def _show(result: TuneResult) -> None:
 
 
 def _plot(result: TuneResult, path: Path) -> None:
-    from jr_onnx.errors import OutputError
+    from jr_onnx.errors import OutputError, blaming
+    from jr_onnx.modelfile import atomic_path
     from jr_onnx.report.plots import trade_off
 
     points = [point for point in result.points if point.kappa is not None]
@@ -218,7 +219,6 @@ def _plot(result: TuneResult, path: Path) -> None:
         is_share=result.objective == "adaptive",
         chosen=chosen,
     )
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write the plot {path}: {error}", hint="Use a name ending in .png or .svg") from None
+    hint = "Use a name ending in .png or .svg"
+    with blaming(f"cannot write the plot {path}", OutputError, hint=hint), atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)

@@ -83,6 +83,10 @@ class Outcome(Record):
             raise InputError(f"outcome {self.entry}: the columns differ in length: {lengths}")
         if len(set(self.indices)) != len(self.indices):
             raise InputError(f"outcome {self.entry}: a sample index stands twice")
+        for name in ("indices", *_COUNTED):
+            odd = next((value for value in getattr(self, name) if not 0 <= value <= _LARGEST), None)
+            if odd is not None:
+                raise InputError(f"outcome {self.entry}: {name} holds {odd}, expected 0 to {_LARGEST}")
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -118,6 +122,8 @@ class Outcome(Record):
         return np.where(np.asarray(self.success, dtype=bool), np.asarray(self.distance, dtype=np.float64), math.inf)
 
 
+_LARGEST = 2**62  # NumPy sums 64-bit integers
+_COUNTED = ("iterations", "forward", "backward", "nonfinite", "zero_gradient")
 COLUMNS = (
     "indices",
     "labels",

@@ -80,6 +80,18 @@ class RunRecord(Record):
     logits: str = ""
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a run of nothing.
+
+        Raises:
+            InputError: There is no model, entry or sample, or an entry stands twice.
+        """
+        for what, count in (("entries", len(self.entries)), ("models", len(self.models)), ("samples", self.samples)):
+            if count < 1:
+                raise InputError(f"a run has {count} {what}, expected at least 1")
+        if len(set(self.entries)) < len(self.entries):
+            raise InputError("a run names an entry twice")
+
     def same_run(self, other: RunRecord) -> str | None:
         """Return the name of the first field that makes this another run, None where it is the same."""
         for field in dataclasses.fields(self):

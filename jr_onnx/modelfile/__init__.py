@@ -11,7 +11,7 @@ from jr_onnx.modelfile.external import (
     tensors,
 )
 from jr_onnx.modelfile.guard import readable
-from jr_onnx.modelfile.load import ModelFile, from_proto, load
+from jr_onnx.modelfile.load import ModelFile, from_proto, load, name_of
 from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, content_digest, refuse_target, save
 from jr_onnx.modelfile.text import require_text
 
@@ -29,6 +29,7 @@ __all__ = [
     "external_tensors",
     "from_proto",
     "load",
+    "name_of",
     "readable",
     "refuse_target",
     "require_text",

@@ -100,6 +100,17 @@ def parse(view: memoryview | FileView, path: Path, shown: Path) -> ModelFile:
     return ModelFile(path, proto, payloads, digest.hexdigest(), len(view))
 
 
+def name_of(path: Path) -> str:
+    """Return the file name of a model's path.
+
+    Raises:
+        ModelError: It has none: it is empty, "." or the root.
+    """
+    if not path.name:
+        raise ModelError(f"the path {str(path)!r} names no file, expected an ONNX model file")
+    return path.name
+
+
 def from_proto(proto: onnx.ModelProto) -> ModelFile:
     """Wrap a copy of a model in memory; its payloads stay in the copy."""
     copy = onnx.ModelProto()

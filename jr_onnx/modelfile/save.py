@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,9 @@ from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import Payload, Payloads, WireError, join
 
 _PROTOBUF_LIMIT = 2**31 - 1
+_PART = ".part"
+_NAME_KEPT = 40
+_ABANDONED_SECONDS = 3600
 
 
 def save(proto: onnx.ModelProto, payloads: Payloads, path: Path) -> None:
@@ -85,16 +90,22 @@ def _write(path: Path, chunks: Iterable[Payload]) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it into place on success, remove it on failure.
 
+    What an earlier process left behind that was killed while it wrote the same file is removed first.
+
     Raises:
         OutputError: The folder is missing, or the file cannot be written.
     """
     folder = path.parent
     temporary: Path | None = None
+    handle: int | None = None
     try:
         refuse_target(path)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=folder)
-        os.close(handle)
+        prefix = f".{path.name[:_NAME_KEPT]}."
+        _remove_abandoned(folder, prefix)
+        handle, name = tempfile.mkstemp(prefix=f"{prefix}{os.getpid()}-", suffix=_PART, dir=folder)
         temporary = Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # mkstemp makes the file private; the result gets what the user's umask says, as any other file does.
         temporary.chmod(0o666 & ~_umask())
         yield temporary
@@ -105,6 +116,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove the temporary files of writers that are no more: nobody holds their lock, and their process is gone."""
+    for path in [item for item in folder.iterdir() if item.name.startswith(prefix) and item.name.endswith(_PART)]:
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                writer = path.name[len(prefix) :].partition("-")[0]
+                # Another machine may write to the same folder, whose processes are not known here.
+                old = time.time() - os.fstat(handle).st_ctime > _ABANDONED_SECONDS
+                if old or (writer.isdecimal() and not Path("/proc", writer).exists()):
+                    path.unlink()
+            finally:
+                os.close(handle)
 
 
 def refuse_target(path: Path) -> None:

@@ -17,7 +17,7 @@ import onnx
 
 from jr_onnx import provenance
 from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
-from jr_onnx.modelfile import atomic_path, load, save
+from jr_onnx.modelfile import atomic_path, load, name_of, save
 from jr_onnx.modelfile.wire import Buffer, Payloads
 from jr_onnx.records import Record, dumps, loads
 from jr_onnx.rewrite.agreement import require_agreement
@@ -158,8 +158,12 @@ def optimize(
 
 
 def default_output(model: Path) -> Path:
-    """Return where the optimised form of a retrofit goes: `name.jr.onnx` -> `name.fast.onnx` beside it."""
-    name = model.name
+    """Return where the optimised form of a retrofit goes: `name.jr.onnx` -> `name.fast.onnx` beside it.
+
+    Raises:
+        ModelError: The path names no file.
+    """
+    name = name_of(model)
     for ending in (".jr.onnx", ".onnx"):
         if name.endswith(ending) and len(name) > len(ending):
             name = name.removesuffix(ending)

@@ -54,7 +54,7 @@ CHEAP = {
 COSTLY = {
     "--samples", "--reference-samples", "--rounds", "--limit", "--paper-steps", "--trust-steps", "--steps",
     "--reference", "--neighbours", "--grid", "--transfer-from", "--torch", "--weights", "--suite", "--threads",
-    "--footprint", "--profile",
+    "--footprint", "--profile", "--batch",
 }  # fmt: skip
 TEXTS = (
     "", "x", "\udcff", "a" * 5000, "../..", "0", "1,2", "x=1,3", "nan", "-", "[", "a{99999999999}", "éè", "x=y=z", ".*",
@@ -144,8 +144,8 @@ class Case:
         for _ in range(dice.choice((0, 1, 1, 2))):
             path = dice.choice(paths)
             kind_of_damage = dice.randrange(8)
-            if kind_of_damage == 0:
-                path.unlink(missing_ok=True)
+            if kind_of_damage == 0 and path.is_file():
+                path.unlink()
             elif kind_of_damage == 1 and path.is_file():
                 path.rename(path.with_name(dice.choice(("odd", "n" * 200, "\udcff.json"))))
             elif kind_of_damage == 2 and path.is_file():
@@ -217,8 +217,9 @@ def main() -> None:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         os.chdir(work)
-        words = Case(corpus, work, random.Random(f"{seed} {number}")).words(sys.argv[6:])
-        case = {"seed": seed, "number": number, "words": words}
+        case: dict[str, object] = {"seed": seed, "number": number}
+        (scratch / "case.json").write_text(json.dumps(case))
+        case["words"] = words = Case(corpus, work, random.Random(f"{seed} {number}")).words(sys.argv[6:])
         (scratch / "case.json").write_text(json.dumps(case))
         code, said = answer(words)
         codes[str(code)] += 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError
 
 _OPERATORS = (
     "Relu",
@@ -36,10 +38,11 @@ def mutate(data: bytes, other: bytes, name: str, dice: random.Random) -> bytes:
         dice: The random numbers.
     """
     if dice.randrange(3):
-        if name.endswith(".onnx"):
-            return _edit_model(data, dice)
-        if name.endswith(".json"):
-            return _edit_json(data, dice)
+        with contextlib.suppress(ValueError, DecodeError):  # a file that is damaged already
+            if name.endswith(".onnx"):
+                return _edit_model(data, dice)
+            if name.endswith(".json"):
+                return _edit_json(data, dice)
     mutant = bytearray(data)
     for _ in range(dice.choice((1, 1, 2, 8))):
         kind = dice.choice((0, 0, 0, 0, 0, 1, 2, 3, 4, 5))
@@ -79,7 +82,7 @@ def _edit_json(data: bytes, dice: random.Random) -> bytes:
         elif kind == 2 and isinstance(holder, list):
             holder.insert(key, place)
         elif isinstance(place, int | float) and not isinstance(place, bool) and dice.randrange(2):
-            holder[key] = dice.choice((place + 1, -place, place * 10, place / 3))
+            holder[key] = dice.choice((place + 1, -place, place * 10))
         else:
             holder[key] = dice.choice(_ODD_VALUES)
     return json.dumps(content).encode()

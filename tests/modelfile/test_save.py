@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from jr_onnx.errors import OutputError
-from jr_onnx.modelfile import assemble, atomic_write, save
+from jr_onnx.modelfile import assemble, atomic_path, atomic_write, save
 from jr_onnx.modelfile.wire import THRESHOLD, split
 
 OLD = b"the old file"
@@ -176,3 +176,25 @@ def test_a_lost_payload_is_refused_before_anything_is_written(tmp_path: Path) ->
     with pytest.raises(OutputError, match=r"1 of 1 tensors were changed.*Nothing was changed"):
         save(proto, payloads, tmp_path / "m.onnx")  # type: ignore[arg-type]
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_writer_left_is_removed_at_the_next_run(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom jr_onnx.modelfile import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as part:\n    part.write_bytes(b'half')\n    os.kill(os.getpid(), 9)\n"
+    )
+    target = tmp_path / "net.onnx"
+    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False, timeout=60)
+    assert done.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    atomic_write(target, [b"whole"])
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+def test_a_writer_at_work_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "net.onnx"
+    with atomic_path(target) as first:
+        first.write_bytes(b"slow")
+        atomic_write(target, [b"fast"])
+        assert first.exists()
+    assert target.read_bytes() == b"slow"
