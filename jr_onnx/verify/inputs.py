@@ -227,15 +227,11 @@ def _random(item: GraphInput, shape: tuple[int, ...], number: int, generator: np
 
 def _real(inputs: Sequence[GraphInput], count: int, wish: InputWish) -> Inputs:
     """Return samples made of real images; the model has one image input."""
-    from jr_onnx.data import InputAdapter, ModelInput, Preprocessing, load
+    from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing, load
 
-    free = [item for item in inputs if item.name not in wish.values]
-    if len(free) != 1:
-        raise DataError(
-            f"--data feeds one input, the model needs {', '.join(item.name for item in free) or 'none'}",
-            hint="Fix the others with --value NAME=NUMBER",
-        )
-    target = ModelInput(free[0].name, free[0].dtype, wish.shapes.get(free[0].name, free[0].shape))
+    known = [ModelInput(item.name, item.dtype, wish.shapes.get(item.name, item.shape)) for item in inputs]
+    further = FurtherInputs(known, wish.values)
+    target = further.image
     wanted = target.shape[0] if target.shape and isinstance(target.shape[0], int) else wish.batch
     batch = max(1, int(wanted or 1))
     chosen = Preprocessing.parse(wish.preprocessing)
@@ -243,12 +239,8 @@ def _real(inputs: Sequence[GraphInput], count: int, wish: InputWish) -> Inputs:
     adapter = InputAdapter(target, images.shape, images.restored(chosen))
     samples: list[Sample] = []
     for start in range(0, len(images) - batch + 1, batch):
-        sample: Sample = {target.name: adapter.to_model(images.take(np.arange(start, start + batch)).images)}
-        for item in inputs:
-            if item.name in wish.values:
-                shape = wish.shapes.get(item.name) or _shape(item, batch, 1, {})
-                sample[item.name] = np.full(shape, wish.values[item.name]).astype(_dtype(item))
-        samples.append(sample)
+        pixels = images.take(np.arange(start, start + batch)).images
+        samples.append({target.name: adapter.to_model(pixels), **further.feed(batch)})
     if not samples:
         raise DataError(f"{images.name} holds {len(images)} images, the model takes {batch} at a time")
     return Inputs(samples, images.name)

@@ -208,6 +208,29 @@ def test_plain_progress_is_about_ten_lines(capsys: pytest.CaptureFixture[str]) -
     assert lines[-1].endswith(" left")
 
 
+def test_further_inputs_are_given_a_value(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:
+    model = small.network(before=(onnx.helper.make_node("Mul", ["x", "keep_prob"], ["image"]),))
+    model.graph.input.append(onnx.helper.make_tensor_value_info("keep_prob", onnx.TensorProto.FLOAT, []))
+    onnx.save(model, files[0])
+    content = small.images(250)
+    np.savez(files[1], images=content.images, labels=content.labels)
+    data = ("--data", f"npz:{files[1]}?layout=NCHW", "--limit", 4)
+    commands = {
+        "attack": ("--kappa", 0.3, "--out", tmp_path / "out", *data),
+        "tune": ("--grid", 0.1, "--steps", 1, *data),
+        "detect": ("--kappa", 0.3, "--reference", 20, "--neighbours", 5, *data[:2], "--eps", 0.9, "--steps", 5),
+        "verify": ("--kappa", 0.3, "--samples", 1, *data[:2]),
+    }
+    for command, words in commands.items():
+        refused = jr(command, files[0], *words)
+        assert refused.exit_code == 2, command
+        assert "--value keep_prob=NUMBER" in refused.err
+        told = jr(command, files[0], *words, "--value", "keep_prob=1")
+        assert told.exit_code == 0, f"{command}: {told.err}"
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert json.loads(record["options"])["values"] == {"keep_prob": 1.0}
+
+
 def test_progress_tells_what_was_done_before_and_the_time_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("working") as notify:
         notify(6, 10, "")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from jr_onnx.errors import DataError, InputError
+from jr_onnx.errors import InputError
 from jr_onnx.verify import InputsError, InputWish
 from jr_onnx.verify.backends import CannotRunError
 from jr_onnx.verify.inputs import Inputs, Sample, make_inputs, required_inputs
@@ -119,7 +119,7 @@ def test_what_cannot_be_random_is_refused() -> None:
     with pytest.raises(InputsError, match="no tensor"):
         made(source)
     two = model(value("x", TensorProto.FLOAT, [1, 1, 8, 8]), value("z", TensorProto.FLOAT, [1]))
-    with pytest.raises(DataError, match="--data feeds one input"):
+    with pytest.raises(InputError, match=r"needs .z. beside the images \(.x.\)"):
         made(two, data="digits")
 
 
