@@ -17,6 +17,7 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite.agreement import take_back
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.rewrite.retrofit import Options, retrofit
+from jr_onnx.runtime.providers import CPU, CUDA, require_providers
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
 SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]
@@ -24,8 +25,8 @@ SESSIONS: Final = ("plain", "optimised", "standard")
 LOWERINGS: Final[tuple[LoweringWish, ...]] = ("where", "thresholded", "custom")
 Provider = Literal["cpu", "cuda"]
 PROVIDERS: Final[dict[str, list[str]]] = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "cpu": [CPU],
+    "cuda": [CUDA, CPU],
 }
 
 
@@ -65,11 +66,7 @@ class Variant:
         if self.folder is not None:
             source = self.path.read_bytes()
             options.add_session_config_entry(FOLDER_KEY, str(self.folder))
-        if PROVIDERS[provider][0] not in onnxruntime.get_available_providers():
-            raise InputError(
-                f"this ONNX Runtime has no {PROVIDERS[provider][0]}, which {provider} needs",
-                hint="jr-onnx doctor says what is missing",
-            )
+        require_providers(PROVIDERS[provider])
         session = self._open(source, options, PROVIDERS[provider])
         if session.get_providers()[0] != PROVIDERS[provider][0]:
             raise InputError(f"a session asked for {provider} runs on {session.get_providers()[0]}")

@@ -18,10 +18,10 @@ from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.ops_library import Target, register
 from jr_onnx.runtime.optimizer import optimise
 from jr_onnx.runtime.options import copy_options, knows_jump
+from jr_onnx.runtime.providers import CPU, CUDA
 from jr_onnx.runtime.skeleton import Feed, Skeleton, foreign_domain
 
-_ON_CPU = {"CPUExecutionProvider", "AzureExecutionProvider"}  # Azure's takes only the calls to its own services
-_CUDA = "CUDAExecutionProvider"
+_ON_CPU = {CPU, "AzureExecutionProvider"}  # Azure's takes only the calls to its own services
 
 _log = logging.getLogger("jr_onnx.runtime")
 
@@ -130,10 +130,10 @@ class Opening:
     def _optimised(self) -> Prepared:
         if not self._agreement:
             raise NotFollowedError(f"its graph does not compute what its provenance says: {self._agreement.reason}")
-        other = next((name for name in self._providers if name not in (*_ON_CPU, _CUDA)), None)
+        other = next((name for name in self._providers if name not in (*_ON_CPU, CUDA)), None)
         if other is not None:
             return self._plain(f"it is for the CPU and CUDA only, and the session asks for {other}")
-        target: Target = "cuda" if _CUDA in self._providers else "cpu"
+        target: Target = "cuda" if CUDA in self._providers else "cpu"
         level = self._options.graph_optimization_level if self._options is not None else None
         if level == _levels().ORT_DISABLE_ALL:
             return self._plain("the session options disable optimisation")
@@ -157,7 +157,7 @@ class Opening:
     def _saved(self, mark: saved.Mark) -> Prepared:
         mark.check(self._providers)
         options = copy_options(self._options)
-        info = self._registered(options, "cuda" if _CUDA in self._providers else "cpu")
+        info = self._registered(options, "cuda" if CUDA in self._providers else "cpu")
         if mark.needs_library and info.library is None:
             raise OpLibraryError(
                 f"the optimised model needs the op library, which is not there: {info.library_problem}",
@@ -169,7 +169,7 @@ class Opening:
 
     def _plain_options(self) -> tuple[Any, RetrofitInfo]:
         """Return options for the plain way, the library registered with them."""
-        target: Target = "cuda" if _CUDA in self._providers else "cpu"
+        target: Target = "cuda" if CUDA in self._providers else "cpu"
         if self._why_not_copied() is None:
             options = copy_options(self._options)
             return options, self._registered(options, target)

@@ -10,6 +10,7 @@ leads to the plain one, where ONNX Runtime optimises the file as it is.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,12 +26,14 @@ from jr_onnx.runtime.info import RetrofitInfo, Way
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.opening import Opening
 from jr_onnx.runtime.options import copy_options
+from jr_onnx.runtime.providers import CUDA, without_unusable_cuda
 from jr_onnx.runtime.skeleton import read_skeleton, tell_external
 from jr_onnx.semantics import OP_DOMAIN
 
 onnxruntime: Any = require("onnxruntime", "cpu")
 
 _WAYS = ("auto", "plain", "optimised")
+_log = logging.getLogger("jr_onnx.runtime")
 
 
 class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime has no type information
@@ -138,6 +141,10 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
     def _open(self, providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None) -> None:
         source, options, arguments = self._given
+        asked_for_cuda = bool(providers)
+        providers, provider_options, reason = without_unusable_cuda(providers, provider_options)
+        if reason and asked_for_cuda:
+            _log.warning("%s was asked for and is not usable here, so the session runs without it: %s", CUDA, reason)
         skeleton = read_skeleton(source)
         record = provenance.read(skeleton.proto) if skeleton is not None else None
         calls_op = skeleton is not None and any(entry.domain == OP_DOMAIN for entry in skeleton.proto.opset_import)

@@ -6,14 +6,15 @@ import logging
 import os
 import ssl
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jr_onnx.errors import InputError, PrintableFormatter, require
 from jr_onnx.modelfile.opened import OpenedFile
+from jr_onnx.runtime.providers import require_providers
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.gate import Gate
-from jr_onnx.serve.options import DEFAULT_PROVIDERS, Address, ServeOptions
+from jr_onnx.serve.options import Address, ServeOptions
 
 
 def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
@@ -31,7 +32,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     for path in (options.address.token_file, options.address.tls_key):
         for warning in secret_warnings(path):
             say(f"warning: {warning}")
-    check_providers(options.running.providers)
+    require_providers(options.running.providers)
     gate = Gate.from_file(options.address.token_file)
     if gate.is_open and not options.address.is_loopback:
         say(f"warning: everybody who reaches {options.address.host} may ask; --token-file keeps strangers out")
@@ -79,27 +80,3 @@ def secret_warnings(path: Path | None) -> Iterator[str]:
         yield f"other users of this machine can write to {path}; chmod go-w {path} keeps them out"
     if file.owner not in (0, os.geteuid()):
         yield f"{path} belongs to another user, who can read and replace it"
-
-
-def check_providers(names: Sequence[str]) -> None:
-    """Refuse execution providers that a session would silently do without.
-
-    Raises:
-        InputError: ONNX Runtime does not know one here, or a session on it does not run.
-    """
-    wanted = [name for name in names if name not in DEFAULT_PROVIDERS]
-    if not wanted:
-        return
-    onnxruntime = require("onnxruntime", "cpu")
-    from jr_onnx.runtime import doctor
-
-    known = [str(name) for name in onnxruntime.get_available_providers()]
-    for name in wanted:
-        if name not in known:
-            raise InputError(f"ONNX Runtime has no provider {name!r} here, expected one of {', '.join(known)}")
-    for found in doctor.check_providers(wanted):
-        if not found.works:
-            raise InputError(
-                f"the provider {found.name} is not usable here: {found.reason}",
-                hint="jr-onnx doctor says what it needs; leave --provider out for the CPU",
-            )

@@ -15,7 +15,8 @@ import pytest
 from jr_onnx.cli.app import run
 from jr_onnx.records import dumps, loads
 from jr_onnx.runtime import LibraryStatus, doctor
-from jr_onnx.runtime.doctor import Extra, Provider, Report, Version, advise, check_providers, examine, find_extras
+from jr_onnx.runtime.doctor import Extra, Report, Version, advise, examine, find_extras
+from jr_onnx.runtime.providers import Provider, check_providers
 
 
 def library(target: Any, *, loadable: bool = True, built: bool = True) -> LibraryStatus:

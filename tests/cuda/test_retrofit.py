@@ -83,7 +83,7 @@ def test_the_server(relu: Path) -> None:
 
 
 def test_doctor_runs_a_node_on_the_provider(relu: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from jr_onnx.runtime.doctor import check_providers
+    from jr_onnx.runtime.providers import check_providers
 
     caplog.set_level(logging.WARNING)
     states = {item.name: item.works for item in check_providers()}

@@ -127,3 +127,24 @@ def test_memory_that_cuda_refuses_fails_the_session(fake: ctypes.CDLL) -> None:
 
 def test_no_device_fails_the_session(fake: ctypes.CDLL) -> None:
     assert "CUDA" in _in_a_process_of_its_own("cudaSetDevice", _OPEN)
+
+
+_OURS = """
+import logging
+from tools.gpu.sessions import *
+import jr_onnx
+logging.basicConfig(format="%(message)s")
+model = jr_onnx.rewrite(conv_model("Relu", 17), 0.25)[0]
+session = jr_onnx.InferenceSession(model.SerializeToString(), providers=[CUDA, CPU])
+print(session.get_providers(), session.retrofit.mode, session.retrofit.fused)
+"""
+
+
+def test_the_session_does_without_a_cuda_that_fails(fake: ctypes.CDLL) -> None:
+    assert _in_a_process_of_its_own("none", _OURS) == f"['{CUDA}', '{CPU}'] optimised 0"
+    environment = {**os.environ, "FAKE_CUDA_FAIL": "cudaSetDevice"}
+    done = subprocess.run(
+        [sys.executable, "-c", _OURS], capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == f"['{CPU}'] optimised 0"
+    assert f"{CUDA} was asked for and is not usable here, so the session runs without it: " in done.stderr

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from jr_onnx.runtime import library_path, status
-from jr_onnx.runtime.doctor import check_providers
+from jr_onnx.runtime.providers import check_providers
 from jr_onnx.semantics import jump_relu, round_kappa
 from tests.ops.conftest import ROOT
 

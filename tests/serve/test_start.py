@@ -17,11 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.deploy import TritonOptions, package_triton
 from jr_onnx.errors import InputError, IntegrityError, ModelError
+from jr_onnx.runtime.providers import require_providers
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.opening import face_of, open_session, read_checked
 from jr_onnx.serve.options import Limits, Running
 from jr_onnx.serve.private import read_privately
-from jr_onnx.serve.start import check_providers, secret_warnings
+from jr_onnx.serve.start import secret_warnings
 from tests.deploy.builders import make_keys
 from tests.serve.support import GOOD, Rest
 from tools.serving.processes import ROOT, jr_onnx, running
@@ -203,8 +204,8 @@ def test_an_older_signed_package_is_refused_by_date(tmp_path: Path, models: dict
 
 def test_a_provider_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match=r"has no provider 'Nonsense' here, expected .*CPUExecutionProvider"):
-        check_providers(["Nonsense", "CPUExecutionProvider"])
-    check_providers(["CPUExecutionProvider"])
+        require_providers(["Nonsense", "CPUExecutionProvider"])
+    require_providers(["CPUExecutionProvider"])
 
 
 def test_a_provider_that_falls_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +215,7 @@ def test_a_provider_that_falls_back_is_refused(monkeypatch: pytest.MonkeyPatch) 
     cuda = "CUDAExecutionProvider"
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda, "CPUExecutionProvider"])
     with pytest.raises(InputError, match=f"the provider {cuda} is not usable here: "):
-        check_providers([cuda])
+        require_providers([cuda])
 
 
 def test_a_session_on_another_provider_than_asked_for_is_refused(models: dict[str, Path]) -> None:

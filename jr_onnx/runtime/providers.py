@@ -1,0 +1,163 @@
+"""Execution providers: which ones really work here, and what to say where one that was asked for does not.
+
+A provider counts as working only if a session created on it ran a node on it: onnxruntime-gpu lists CUDA on machines
+without a GPU and falls back to the CPU in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from jr_onnx.errors import InputError, MissingExtraError, one_line, require
+from jr_onnx.records import Record
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+_QUIET = 4  # fatal only: what goes wrong is told in words
+_WARNING = 2  # ONNX Runtime's own default
+
+
+@dataclass(frozen=True, slots=True)
+class Provider(Record):
+    """An execution provider that ONNX Runtime lists, and whether nodes really run on it."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.doctor_provider/1"
+    name: str
+    works: bool
+    reason: str
+
+
+def check_providers(wanted: Collection[str] | None = None) -> tuple[Provider, ...]:
+    """Run a node on every execution provider that ONNX Runtime lists; empty without ONNX Runtime.
+
+    Args:
+        wanted: Look at these alone.
+    """
+    try:
+        onnxruntime = require("onnxruntime", "cpu")
+    except MissingExtraError:
+        return ()
+    names = [str(name) for name in onnxruntime.get_available_providers()]
+    with _quiet(onnxruntime):
+        _preload(onnxruntime, names)
+        return tuple(_check_provider(onnxruntime, name) for name in names if wanted is None or name in wanted)
+
+
+def _check_provider(onnxruntime: Any, name: str) -> Provider:
+    """Create a session on one provider, run it, and look where its node ran."""
+    with tempfile.TemporaryDirectory(prefix="jr-onnx-provider-") as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _QUIET
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        try:
+            session = onnxruntime.InferenceSession(_relu_model(), options, providers=[name], enable_fallback=0)
+            created_on = session.get_providers()[0]
+            session.run(None, {"x": np.array([-1.0, 1.0], dtype=np.float32)})
+            ran_on = session.get_providers()[0]
+            nodes_on = _profiled_providers(Path(session.end_profiling()))
+        except Exception as error:  # noqa: BLE001 - whatever a provider throws is the finding
+            return Provider(name, works=False, reason=one_line(error))
+    if created_on != name or ran_on != name:
+        return Provider(name, works=False, reason=f"a session asked for it runs on {ran_on}")
+    if name not in nodes_on:
+        return Provider(name, works=False, reason=f"its session ran the node on {', '.join(sorted(nodes_on))}")
+    return Provider(name, works=True, reason="")
+
+
+def _profiled_providers(path: Path) -> set[str]:
+    events = json.loads(path.read_text(encoding="utf-8"))
+    return {event["args"]["provider"] for event in events if "provider" in event.get("args", {})}
+
+
+def _relu_model() -> bytes:
+    """Return a model of one Relu(x) with x of shape (2,), float32."""
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def _quiet(onnxruntime: Any) -> Iterator[None]:
+    """Keep ONNX Runtime's complaints off the terminal: the report tells them."""
+    onnxruntime.set_default_logger_severity(_QUIET)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
+
+
+def require_providers(names: Sequence[str]) -> None:
+    """Refuse execution providers that a session would silently do without; the CPU's is always there.
+
+    Raises:
+        InputError: ONNX Runtime does not know one here, or a session on it does not run.
+    """
+    wanted = [name for name in names if name != CPU]
+    if not wanted:
+        return
+    known = [str(name) for name in require("onnxruntime", "cpu").get_available_providers()]
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"ONNX Runtime has no provider {name!r} here, expected one of {', '.join(known)}")
+    for found in check_providers(wanted):
+        if not found.works:
+            raise InputError(
+                f"the provider {found.name} is not usable here: {found.reason}",
+                hint="jr-onnx doctor says what it needs; leave it out for the CPU",
+            )
+
+
+@functools.cache
+def why_unusable(name: str) -> str:
+    """Return why sessions do not run on a provider, "" where they do; looked at once in a process."""
+    found = check_providers([name])
+    if not found:
+        return f"this ONNX Runtime has no {name}"
+    return found[0].reason
+
+
+def without_unusable_cuda(
+    providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None
+) -> tuple[Sequence[Any] | None, Sequence[dict[Any, Any]] | None, str]:
+    """Leave CUDA out of what a session is asked for where it does not work.
+
+    Args:
+        providers: As ONNX Runtime's session takes them; None for its own choice.
+        provider_options: Their options.
+
+    Returns:
+        Providers and options without CUDA, and why it is left out; as they were, and "", where it works or is not
+        asked for.
+    """
+    asked = providers or require("onnxruntime", "cpu").get_available_providers()
+    names = [str(item[0]) if isinstance(item, tuple) else str(item) for item in asked]
+    if CUDA not in names:
+        return providers, provider_options, ""
+    reason = why_unusable(CUDA)
+    if not reason:
+        return providers, provider_options, ""
+    kept = [index for index, name in enumerate(names) if name != CUDA]
+    rest = [asked[index] for index in kept] or [CPU]
+    options = None if provider_options is None else [provider_options[index] for index in kept]
+    return rest, options or None, reason
+
+
+def _preload(onnxruntime: Any, names: Collection[str]) -> None:
+    """Load the CUDA libraries that came as Python packages; the provider finds those that are loaded already."""
+    if CUDA in names and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()

@@ -1,0 +1,73 @@
+"""CUDA that was asked for and does not work is said loudly, and the session takes the CPU's fast way."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from jr_onnx.errors import InputError
+from jr_onnx.rewrite import rewrite
+from jr_onnx.runtime import providers
+from jr_onnx.runtime.providers import CPU, CUDA, require_providers, without_unusable_cuda
+from jr_onnx.runtime.session import InferenceSession
+from tests.runtime.exact_nets import KAPPA, convnet, images
+
+
+@pytest.fixture
+def broken_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA is listed, as onnxruntime-gpu lists it everywhere, and a library is missing."""
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(providers, "why_unusable", lambda _: "libcudnn.so.9 is missing")
+
+
+def test_a_session_says_so_and_runs_the_fast_way(broken_cuda: None, caplog: pytest.LogCaptureFixture) -> None:
+    data = rewrite(convnet(), KAPPA)[0].SerializeToString()
+    session = InferenceSession(data, providers=[(CUDA, {"device_id": 0}), CPU])
+    assert session.get_providers() == [CPU]
+    assert session.retrofit.mode == "optimised"
+    (record,) = [item for item in caplog.records if item.levelno == logging.WARNING]
+    assert "was asked for and is not usable here" in record.getMessage()
+    assert "libcudnn.so.9 is missing" in record.getMessage()
+    plain = InferenceSession(data, providers=[CPU], retrofit="plain")
+    assert session.run(None, images())[0].tobytes() == plain.run(None, images())[0].tobytes()
+
+
+def test_nobody_who_did_not_ask_is_warned(broken_cuda: None, caplog: pytest.LogCaptureFixture) -> None:
+    session = InferenceSession(rewrite(convnet(), KAPPA)[0].SerializeToString())
+    assert session.retrofit.mode == "optimised"
+    assert not [item for item in caplog.records if item.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "left", "left_options"),
+    [
+        ([CUDA, CPU], None, [CPU], None),
+        ([CUDA], None, [CPU], None),
+        ([(CUDA, {"device_id": "0"}), CPU], None, [CPU], None),
+        ([CUDA, CPU], [{"device_id": "0"}, {}], [CPU], [{}]),
+        ([CUDA], [{"device_id": "0"}], [CPU], None),
+    ],
+)
+def test_what_is_left(broken_cuda: None, asked: Any, options: Any, left: Any, left_options: Any) -> None:
+    assert without_unusable_cuda(asked, options) == (left, left_options, "libcudnn.so.9 is missing")
+
+
+def test_what_works_or_is_not_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert without_unusable_cuda([CPU], None) == ([CPU], None, "")
+    monkeypatch.setattr(providers, "why_unusable", lambda _: "")
+    assert without_unusable_cuda([CUDA, CPU], None) == ([CUDA, CPU], None, "")
+
+
+def test_commands_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    require_providers([CPU])
+    with pytest.raises(InputError, match=f"has no provider '{CUDA}' here"):
+        require_providers([CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    with pytest.raises(InputError, match=f"the provider {CUDA} is not usable here: "):
+        require_providers([CUDA, CPU])
