@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 
 from jr_onnx.rows import prove_rows
 from jr_onnx.rows.trial import close
 from tests.rows.graphs import ROWS, graphs, session
 
+Drawn = tuple[onnx.ModelProto, dict[str, np.ndarray]]
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graphs())
-def test_what_is_proved_holds(drawn: tuple[onnx.ModelProto, dict[str, np.ndarray]]) -> None:
-    model, feeds = drawn
+def test_what_is_proved_holds(drawn: Drawn) -> None:
+    check(*drawn)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(graphs())
+def test_what_is_proved_holds_for_many_graphs(drawn: Drawn) -> None:
+    check(*drawn)
+
+
+def check(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> None:
     proof = prove_rows(model)
     event("proved" if proof else f"not proved: {proof.reason}")
     if not proof:
