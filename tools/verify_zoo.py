@@ -27,7 +27,7 @@ from jr_onnx.modelfile import load
 from jr_onnx.rewrite import RewriteResult, rewrite
 from jr_onnx.rewrite.contract import check
 from jr_onnx.rewrite.scopes import main_scope
-from jr_onnx.verify import VerifyReport, verify
+from jr_onnx.verify import VerifyReport, prove_conversion, verify
 
 Array = npt.NDArray[Any]
 KAPPA = 0.06
@@ -130,7 +130,8 @@ def _examine(path: Path, row: Outcome, samples: int, reference_samples: int, ops
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            file, result = rewrite(path, KAPPA, output=Path(scratch) / path.name, opset=opset)
+            prove = prove_conversion if opset is not None else None
+            file, result = rewrite(path, KAPPA, output=Path(scratch) / path.name, opset=opset, prove=prove)
         except NoSiteError as error:
             has_relu = "cannot be rewritten" in error.message or "no site can be" in error.message
             return replace(row, verdict=error.message, status="refused" if has_relu else "no site")

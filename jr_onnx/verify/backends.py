@@ -17,13 +17,13 @@ from jr_onnx.modelfile import ModelFile
 from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import join
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
+from jr_onnx.verify.older_operators import older_operators
 
 Level = Literal["plain", "optimised"]
 LEVELS: tuple[Level, ...] = ("plain", "optimised")
 Feeds = Mapping[str, NDArray[Any]]
 
 _PROTOBUF_LIMIT = 2**31 - 1
-_DEQUANTIZE_SINCE, _DEQUANTIZE_IN_EVALUATOR = 10, 19
 _FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 
 
@@ -203,7 +203,7 @@ class Reference:
 
         self._recorder = recorder
         try:
-            operators = [_site_operator(recorder.jump), *quantisers_of(proto)]
+            operators = [_site_operator(recorder.jump), *older_operators(proto)]
             self._evaluator = ReferenceEvaluator(proto, new_ops=operators)
         except Exception as error:
             raise CannotLoadError(f"ONNX's reference evaluator cannot load it: {one_line(error)}") from error
@@ -221,27 +221,6 @@ class Reference:
         except Exception as error:
             raise CannotRunError(f"ONNX's reference evaluator cannot run it: {one_line(error)}") from error
         return list(outputs), self._recorder.seen
-
-
-def quantisers_of(proto: onnx.ModelProto) -> list[type[Any]]:
-    """Return the operators of quantised models that the evaluator lacks in a model's opset.
-
-    It has DequantizeLinear from opset 19 on. Below, from 10 on, the operator computes the same of what it takes there,
-    8-bit and 32-bit integers.
-    """
-    opset = next((entry.version for entry in proto.opset_import if entry.domain == ""), 0)
-    if not _DEQUANTIZE_SINCE <= opset < _DEQUANTIZE_IN_EVALUATOR:
-        return []
-    from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_19
-
-    class DequantizeLinear(DequantizeLinear_19):  # type: ignore[misc, unused-ignore] # as above
-        op_domain = ""
-
-        # The evaluator hands over the attributes of the newest version, too.
-        def _run(self, x: Any, x_scale: Any, x_zero_point: Any = None, axis: Any = None, **_: Any) -> Any:  # type: ignore[override, unused-ignore]
-            return super()._run(x, x_scale, x_zero_point, axis=1 if axis is None else axis)
-
-    return [DequantizeLinear]
 
 
 def _site_operator(jump: Callable[[str, NDArray[Any]], NDArray[Any]]) -> type[Any]:

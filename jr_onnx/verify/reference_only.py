@@ -13,12 +13,13 @@ import numpy as np
 import onnx
 
 from jr_onnx.errors import InputError, one_line
-from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, Reference, quantisers_of
+from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, Reference
 from jr_onnx.verify.compare import NO_DIFFERENCE, difference
 from jr_onnx.verify.evaluate import Findings
 from jr_onnx.verify.evaluator_form import evaluator_form
 from jr_onnx.verify.inputs import Inputs, InputsError, InputWish, Sample, make_inputs
 from jr_onnx.verify.marked import marked
+from jr_onnx.verify.older_operators import older_operators
 from jr_onnx.verify.report import Check, Failure, Verdict
 from jr_onnx.verify.subject import Subject
 from jr_onnx.verify.variants import Variant
@@ -103,7 +104,7 @@ class _Plain:
         from onnx.reference import ReferenceEvaluator
 
         try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=quantisers_of(proto))
+            self._evaluator = ReferenceEvaluator(proto, new_ops=older_operators(proto))
         except Exception as error:
             raise CannotLoadError(f"ONNX's reference evaluator cannot load it: {one_line(error)}") from error
 

@@ -1,0 +1,75 @@
+"""Operators in the versions of older opsets that ONNX's reference evaluator lacks, or computes as newer ones.
+
+| operator | opset | what the evaluator does without this |
+|---|---|---|
+| DequantizeLinear | 10 to 18 | it has none |
+| Softmax, LogSoftmax | up to 12 | it takes one axis, where the operator takes all from that axis on (default 1) |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+_DEQUANTIZE_SINCE, _DEQUANTIZE_IN_EVALUATOR = 10, 19
+_SOFTMAX_OF_ONE_AXIS = 13
+
+
+def older_operators(proto: onnx.ModelProto) -> list[type[Any]]:
+    """Return the operators that the evaluator has to be given for a model."""
+    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    found: list[type[Any]] = []
+    if _DEQUANTIZE_SINCE <= opset < _DEQUANTIZE_IN_EVALUATOR:
+        found.append(_dequantize())
+    if 0 < opset < _SOFTMAX_OF_ONE_AXIS:
+        found += [_of_trailing_axes("Softmax", logarithm=False), _of_trailing_axes("LogSoftmax", logarithm=True)]
+    return found
+
+
+def _dequantize() -> type[Any]:
+    from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_19
+
+    class DequantizeLinear(DequantizeLinear_19):  # type: ignore[misc, unused-ignore] # older releases have no types here
+        op_domain = ""
+
+        # The evaluator hands over the attributes of the newest version, too.
+        def _run(self, x: Any, x_scale: Any, x_zero_point: Any = None, axis: Any = None, **_: Any) -> Any:  # type: ignore[override, unused-ignore]
+            return super()._run(x, x_scale, x_zero_point, axis=1 if axis is None else axis)
+
+    return DequantizeLinear
+
+
+def _of_trailing_axes(name: str, *, logarithm: bool) -> type[Any]:
+    from onnx.reference.op_run import OpRun
+
+    class Operator(OpRun):  # type: ignore[misc, unused-ignore] # as above
+        op_domain = ""
+
+        def _run(self, x: Any, **_: Any) -> tuple[Any]:
+            # Of the node itself: the evaluator fills in the newest version's default.
+            axis = next((int(item.i) for item in self.onnx_node.attribute if item.name == "axis"), 1)
+            return (softmax_of_trailing_axes(x, axis, logarithm=logarithm),)
+
+    Operator.__name__ = name
+    return Operator
+
+
+def softmax_of_trailing_axes(x: NDArray[Any], axis: int, *, logarithm: bool = False) -> NDArray[Any]:
+    """Return the softmax, or its logarithm, over all axes from `axis` on together (ONNX, Softmax-1 and -11).
+
+    Args:
+        x: Of any shape.
+        axis: The first of the axes; a negative one counts from the end.
+        logarithm: Whether to return the logarithm.
+    """
+    if x.size == 0:
+        return x
+    first = axis % x.ndim if axis < 0 else axis
+    rows = x.reshape(int(np.prod(x.shape[:first], dtype=np.int64)), -1)
+    shifted = rows - rows.max(axis=1, keepdims=True)
+    total = np.exp(shifted).sum(axis=1, keepdims=True)
+    result = shifted - np.log(total) if logarithm else np.exp(shifted) / total
+    return np.asarray(result.astype(x.dtype).reshape(x.shape))
