@@ -3,6 +3,7 @@
 | operator | opset | what the evaluator does without this |
 |---|---|---|
 | DequantizeLinear | 10 to 18 | it has none |
+| BatchNormalization | 7 to 13 | with a momentum it trains; one output means inference |
 | Softmax, LogSoftmax | up to 12 | it takes one axis, where the operator takes all from that axis on (default 1) |
 """
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 _DEQUANTIZE_SINCE, _DEQUANTIZE_IN_EVALUATOR = 10, 19
 _SOFTMAX_OF_ONE_AXIS = 13
+_NORMALIZATION_SINCE, _NORMALIZATION_WITH_A_MODE = 7, 14
 
 
 def older_operators(proto: onnx.ModelProto) -> list[type[Any]]:
@@ -24,6 +26,8 @@ def older_operators(proto: onnx.ModelProto) -> list[type[Any]]:
     found: list[type[Any]] = []
     if _DEQUANTIZE_SINCE <= opset < _DEQUANTIZE_IN_EVALUATOR:
         found.append(_dequantize())
+    if _NORMALIZATION_SINCE <= opset < _NORMALIZATION_WITH_A_MODE and not _trains(proto):
+        found.append(_batch_normalization())
     if 0 < opset < _SOFTMAX_OF_ONE_AXIS:
         found += [_of_trailing_axes("Softmax", logarithm=False), _of_trailing_axes("LogSoftmax", logarithm=True)]
     return found
@@ -40,6 +44,26 @@ def _dequantize() -> type[Any]:
             return super()._run(x, x_scale, x_zero_point, axis=1 if axis is None else axis)
 
     return DequantizeLinear
+
+
+def _trains(proto: onnx.ModelProto) -> bool:
+    return any(node.op_type == "BatchNormalization" and len(node.output) > 1 for node in proto.graph.node)
+
+
+def _batch_normalization() -> type[Any]:
+    from onnx.reference.op_run import OpRun
+
+    class BatchNormalization(OpRun):  # type: ignore[misc, unused-ignore] # as above
+        op_domain = ""
+
+        def _run(self, x: Any, scale: Any, bias: Any, mean: Any, variance: Any, **_: Any) -> tuple[Any]:
+            given = (float(item.f) for item in self.onnx_node.attribute if item.name == "epsilon")
+            shape = (1, -1) + (1,) * (x.ndim - 2)
+            factor = scale / np.sqrt(variance + np.asarray(next(given, 1e-5), variance.dtype))
+            result = (x - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape)
+            return (result.astype(x.dtype),)
+
+    return BatchNormalization
 
 
 def _of_trailing_axes(name: str, *, logarithm: bool) -> type[Any]:

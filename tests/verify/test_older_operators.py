@@ -54,5 +54,16 @@ def test_dequantize(kind: type[np.generic], opset: int, axis: int | None) -> Non
     agree(model(node, opset, element, {"s": scale, "z": zero}), x, 0.0)
 
 
+@pytest.mark.parametrize("opset", [7, 9, 13, 15])
+@pytest.mark.parametrize("attributes", [{}, {"epsilon": 0.1}, {"momentum": 0.7}])
+def test_batch_normalization_of_inference(opset: int, attributes: dict[str, float]) -> None:
+    generator = np.random.default_rng(0)
+    constants = {name: generator.standard_normal(3).astype(np.float32) for name in ("s", "b", "m")}
+    constants["v"] = np.abs(generator.standard_normal(3)).astype(np.float32)
+    node = helper.make_node("BatchNormalization", ["x", "s", "b", "m", "v"], ["y"], **attributes)
+    x = generator.standard_normal((2, 3, 4)).astype(np.float32)
+    agree(model(node, opset, TensorProto.FLOAT, constants), x, 4e-6)
+
+
 def test_newer_models_get_the_evaluators_own() -> None:
     assert older_operators(model(helper.make_node("Softmax", ["x"], ["y"]), 21, TensorProto.FLOAT, {})) == []
