@@ -26,7 +26,6 @@ from jr_onnx.modelfile.wire import THRESHOLD, Payloads
 from jr_onnx.provenance import ExternalFile, sha256_file
 
 ExternalMode = Literal["auto", "copy", "hardlink", "reference"]
-_PIECE = 64 << 20
 _FICLONE = 0x40049409  # linux/fs.h: share extents with another file
 
 
@@ -281,21 +280,8 @@ def _reflink(origin: OpenedFile, destination: Path) -> bool:
 
 
 def _copy(origin: OpenedFile, destination: Path) -> None:
-    """Copy inside the kernel where the file systems can, without passing the bytes through this process."""
     with destination.open("wb") as target:
-        start, size = 0, origin.size
-        while start < size:
-            try:
-                count = os.copy_file_range(origin.fileno(), target.fileno(), min(_PIECE, size - start), start)
-            except OSError as error:
-                if start or error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
-                for part in origin.view().pieces():  # the file systems cannot do it among themselves
-                    target.write(part)
-                return
-            if count == 0:
-                raise OutputError(f"{origin.shown} became shorter while it was copied", hint="Try again")
-            start += count
+        origin.copy_to(target, 0, origin.size)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 
 from jr_onnx.errors import OutputError
-from jr_onnx.modelfile.opened import pieces
+from jr_onnx.modelfile.opened import FileView, pieces
 from jr_onnx.modelfile.wire import Payload, Payloads, WireError, join
 
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -80,8 +80,10 @@ def atomic_write(path: Path, chunks: Iterable[Payload]) -> None:
 def _write(path: Path, chunks: Iterable[Payload]) -> None:
     with path.open("wb") as stream:
         for chunk in chunks:
-            for part in pieces(chunk):
-                stream.write(part)
+            if isinstance(chunk, FileView):
+                chunk.copy_to(stream)
+            else:
+                stream.write(chunk)
         stream.flush()
         os.fsync(stream.fileno())
 
