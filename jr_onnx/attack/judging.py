@@ -21,6 +21,10 @@ DECISION_DRAWS = 32
 """Evaluations that decide whether a random model is fooled; the majority counts."""
 
 
+_AT_ONCE = 256
+"""Images in one evaluation of copies."""
+
+
 @dataclass(slots=True)
 class Decision:
     """The verdict on n images.
@@ -73,10 +77,16 @@ class Judge:
             return Decision.of(self._logits(view, pixels), aim)
         rate = torch.zeros(len(pixels), dtype=torch.float64, device=pixels.device)
         good = torch.ones(len(pixels), dtype=torch.bool, device=pixels.device)
-        for number in range(DECISION_DRAWS):
-            logits = self._logits(view.draw(self._noise.word("decision draw", number)), pixels)
-            rate += fooled(logits, aim) / DECISION_DRAWS
-            good &= decided(logits)
+        # Copies of an image are draws of it where every row has random numbers of its own.
+        copies = max(1, min(DECISION_DRAWS, _AT_ONCE // max(1, len(pixels)))) if view.draws_apart else 1
+        done = 0
+        while done < DECISION_DRAWS:
+            count = min(copies, DECISION_DRAWS - done)
+            drawn = view.draw(self._noise.word("decision draw", done))
+            for logits in self._logits(drawn, pixels.repeat(count, 1, 1, 1)).chunk(count):
+                rate += fooled(logits, aim) / DECISION_DRAWS
+                good &= decided(logits)
+            done += count
         return Decision((rate >= 0.5) & good, rate, good, None)
 
     def decide_again(

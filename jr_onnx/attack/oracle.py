@@ -11,7 +11,7 @@ constant from its first evaluation could not differentiate with an inference ten
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -181,13 +181,15 @@ class Oracle:
         self.tally.forward[rows] += draws
         self.tally.backward[rows] += draws * backwards
 
-        def one(piece: slice, evaluate: Evaluate) -> tuple[Tensor, ...]:
-            leaf = x[piece].detach().requires_grad_()
-            return work(evaluate(leaf), leaf, aim[piece])
-
         total: tuple[Tensor, ...] = ()
-        for number in range(draws):
-            parts = _join(self._map(one, x, self.source.draw(self._key(number))), x)
+        for key, copies in self._groups(self.source, draws, x):
+            many, aims = _copied(x, copies), _copied(aim, copies)
+
+            def one(piece: slice, evaluate: Evaluate, many: Tensor = many, aims: Tensor = aims) -> tuple[Tensor, ...]:
+                leaf = many[piece].detach().requires_grad_()
+                return work(evaluate(leaf), leaf, aims[piece])
+
+            parts = tuple(_summed(part, copies) for part in _join(self._map(one, many, self.source.draw(key)), x))
             total = parts if not total else tuple(a + b for a, b in zip(total, parts, strict=True))
         return Evaluation(judged, kept, total if draws == 1 else tuple(part / draws for part in total))
 
@@ -235,15 +237,28 @@ class Oracle:
 
     def _judge(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return logits, or for a random model the logarithm of the mean probability over the draws."""
-
-        def one(piece: slice, evaluate: Evaluate) -> Tensor:
-            with torch.no_grad():
-                return evaluate(x[piece])
-
         draws = self.draws if self.judge.is_random else 1
         self.tally.forward[rows] += draws
-        several = [torch.cat(self._map(one, x, self.judge.draw(self._key(number)))) for number in range(draws)]
-        return several[0] if draws == 1 else torch.stack([logits.log_softmax(1) for logits in several]).logsumexp(0)
+        several: list[Tensor] = []
+        for key, copies in self._groups(self.judge, draws, x):
+            many = _copied(x, copies)
+
+            def one(piece: slice, evaluate: Evaluate, many: Tensor = many) -> Tensor:
+                with torch.no_grad():
+                    return evaluate(many[piece])
+
+            several += torch.cat(self._map(one, many, self.judge.draw(key))).chunk(copies)
+        return several[0] if draws == 1 else torch.stack(several).log_softmax(2).logsumexp(0)
+
+    def _groups(self, view: Target, draws: int, x: Tensor) -> Iterator[tuple[int, int]]:
+        """Yield (key, number of draws) so that each number of copies of the samples fits into one slice.
+
+        A model whose rows have random numbers of their own answers several draws in one evaluation.
+        """
+        rows = draws if x.device.type != "cpu" else slices(draws * len(x), x[0].numel())[0].stop // max(1, len(x))
+        most = max(1, rows) if view.draws_apart and len(x) else 1
+        for number, start in enumerate(range(0, draws, most)):
+            yield self._key(number), min(most, draws - start)
 
     def _key(self, number: int) -> int:
         """Return the key of a draw: the same ones at every step if several are averaged, else a fresh one.
@@ -264,6 +279,16 @@ class Oracle:
         self.tally.nonfinite[rows[~good]] += 1
         self.tally.zero_gradient[rows[largest == 0]] += 1
         return good
+
+
+def _copied(x: Tensor, copies: int) -> Tensor:
+    """Repeat a batch (n, ...) to (copies * n, ...), whole batch after whole batch."""
+    return x if copies == 1 else x.repeat(copies, *(1 for _ in x.shape[1:]))
+
+
+def _summed(part: Tensor, copies: int) -> Tensor:
+    """Add up the copies that `_copied` made."""
+    return part if copies == 1 else part.view(copies, -1, *part.shape[1:]).sum(0)
 
 
 def _largest(gradient: Tensor) -> Tensor:

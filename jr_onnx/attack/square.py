@@ -34,6 +34,7 @@ class Square(Attack):
         eps: Radius of the ball.
         queries: Queries per sample.
         first_share: Share of the image that the first squares cover.
+        eot: Runs of a random model that each query averages.
     """
 
     name: ClassVar[str] = "square"
@@ -43,6 +44,12 @@ class Square(Attack):
     eps: float = 8 / 255
     queries: int = 1000
     first_share: float = 0.8
+    eot: int = 1
+
+    @property
+    def draws(self) -> int:
+        """How many runs of a random model each query averages."""
+        return self.eot
 
     @property
     def radius(self) -> float | None:

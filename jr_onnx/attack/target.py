@@ -86,6 +86,11 @@ class Target(ABC):
         """Whether two evaluations of one input may differ."""
         return False
 
+    @property
+    def draws_apart(self) -> bool:
+        """Whether every row of a batch has random numbers of its own, so that copies of a sample are draws of it."""
+        return False
+
     def in_units(self, units: Units) -> Self:
         """Return a view whose inputs are pixels in [0, 1], or the paper's normalised values."""
         require_units(units)
@@ -182,7 +187,8 @@ class TorchTarget(Target):
             units: Units of attacks on this view.
             device: Where to evaluate; the model's own by default.
             dtype: Floating type of the input.
-            reseed: For a model that draws random numbers: fixes them for the next evaluation, given a key.
+            reseed: For a model that draws random numbers: fixes them for the next evaluation, given a key. A module of
+                `jr_onnx.torchnet` knows that of itself.
             threaded: Whether several threads may evaluate the model at once; not one that keeps notes of a pass.
         """
         super().__init__(preprocessing, units)
@@ -192,6 +198,9 @@ class TorchTarget(Target):
         self._as_given = _memory(model)
         self._evaluating = _Evaluating(model) if isinstance(model, nn.Module) else contextlib.nullcontext()
         self.settings = Settings()
+        own: Any = model
+        if reseed is None and getattr(own, "draws", False):
+            reseed = own.reseed
         self._reseed = reseed
         random = getattr(model, "random", None)
         if isinstance(random, RandomKappa) and hasattr(model, "set_random"):
@@ -210,6 +219,11 @@ class TorchTarget(Target):
     def is_random(self) -> bool:
         """Whether kappa or the model itself is drawn anew in every evaluation."""
         return (self.settings.random is not None or self._reseed is not None) and self.settings.draw is None
+
+    @property
+    def draws_apart(self) -> bool:
+        """Whether every row of a batch has random numbers of its own; not a kappa, which is drawn for all."""
+        return self.settings.random is None and bool(getattr(self.model, "draws_apart", False))
 
     def evaluate(self, x: Tensor) -> Tensor:
         """Evaluate inputs (N, C, H, W) to logits (N, K), with gradients where `x` asks for them."""

@@ -54,9 +54,18 @@ def _show_model(figures: ModelFigures) -> None:
         title=f"{figures.model}: clean accuracy {percent(figures.clean.value)} ({interval(figures.clean)}) "
         f"of {figures.clean.total}",
     )
-    judged = sum(item.robust.total for item in figures.entries)
-    differ = sum(item.disagreements for item in figures.entries)
-    tell(f"replay: torch and ONNX Runtime judge {differ} of {judged} examples differently\n")
+    tell(f"replay: {replay(figures)}\n")
+
+
+def replay(figures: ModelFigures) -> str:
+    """Say who judged the examples, and how often torch and ONNX Runtime differ."""
+    both = [item for item in figures.entries if item.view != "black_box"]
+    repeated = f", each by the majority of {figures.decided_by} runs" if figures.decided_by > 1 else ""
+    if not both:
+        judged = sum(item.robust.total for item in figures.entries)
+        return f"ONNX Runtime alone judged all {judged} examples{repeated}"
+    judged, differ = sum(item.robust.total for item in both), sum(item.disagreements for item in both)
+    return f"torch and ONNX Runtime judge {differ} of {judged} examples differently{repeated}"
 
 
 def _show_worst(evaluation: Evaluation) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from jr_onnx.attack.apgd import APGD
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import torch_target
 from jr_onnx.attack.suite.opening import Opening, device_of
+from jr_onnx.attack.suite.plan import EOT_DRAWS
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.detect.lid import LidFeatures
 from jr_onnx.errors import InputError, require
@@ -194,6 +195,7 @@ def _figures(request: DetectRequest, attack: APGD, label: str, path: Path, openi
     images, labels = request.data.images, request.data.labels
     features = LidFeatures(target, images[: request.reference], neighbours=request.neighbours)
     clean, answers = images[request.reference :], labels[request.reference :]
+    attack = replace(attack, eot=EOT_DRAWS) if target.is_random else attack
     result = attack.run(target, clean, answers)
     correct, fooled = result.correct.numpy(), (result.correct & result.success).numpy()
     chosen = np.flatnonzero(fooled)

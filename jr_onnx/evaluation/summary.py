@@ -98,7 +98,11 @@ class WorstCase(Record):
 
 @dataclass(frozen=True, slots=True)
 class ModelFigures(Record):
-    """One model under the whole suite."""
+    """One model under the whole suite.
+
+    Attributes:
+        decided_by: Evaluations that decided about each example; more than 1 for a model that draws random numbers.
+    """
 
     SCHEMA: ClassVar[str] = "jr_onnx.model_figures/1"
     model: str
@@ -107,6 +111,7 @@ class ModelFigures(Record):
     worst: tuple[WorstCase, ...]
     minimal: tuple[MinimalFigures, ...]
     verdict: Verdict
+    decided_by: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,10 @@ def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> E
             for key, members in _groups(found).items()
         )
         figures = tuple(_figures(item) for item in found)
-        models.append(ModelFigures(label, _share(clean[label]), figures, worst, minimal_figures(found), judge(found)))
+        decided_by = max(item.decided_by for item in found)
+        models.append(
+            ModelFigures(label, _share(clean[label]), figures, worst, minimal_figures(found), judge(found), decided_by)
+        )
     samples = len(next(iter(clean.values())))
     pair = [list(outcomes[label].values()) for label in (RETROFIT, ORIGINAL) if label in outcomes]
     minimal = compare_minimal(*pair) if len(pair) == 2 else ()

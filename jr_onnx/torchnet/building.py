@@ -13,6 +13,7 @@ from jr_onnx.errors import ModelError, UnsupportedOpsError
 from jr_onnx.rewrite.scopes import function_key, top_scopes
 from jr_onnx.rewrite.sites import locate
 from jr_onnx.torchnet.compiler import Compiler
+from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.dtypes import FLOATS, Precision
 from jr_onnx.torchnet.program import Context, Program, SiteState, Values, execute
 from jr_onnx.torchnet.references import Ref, SitePlan
@@ -50,7 +51,7 @@ class Compiled:
         return dataclasses.replace(self, program=Program(self.program.steps, (place,)))
 
     def trial(self, x: Tensor) -> Values:
-        """Run once on the CPU at kappa 0, where everything is continuous, and return all values.
+        """Run once on the CPU at kappa 0, where everything is continuous, drawing nothing, and return all values.
 
         Raises:
             ModelError: A node cannot be evaluated.
@@ -61,7 +62,8 @@ class Compiled:
         values[self.input_place] = x
         kappas = [site.kappa if site.form == "own_jump" else 0.0 for site in self.sites]
         states = [SiteState(kappa) for kappa in kappas]
-        context = Context(torch.device("cpu"), kappas, states, [site.id for site in self.sites])
+        ids = [site.id for site in self.sites]
+        context = Context(torch.device("cpu"), kappas, states, ids, draw=Draw(quiet=True))
         execute(self.program.steps, values, context)
         return values
 

@@ -19,10 +19,11 @@ from jr_onnx.errors import JrError, ModelError, one_line
 from jr_onnx.rewrite.scopes import Scope, function_key, normal_domain
 from jr_onnx.torchnet import ops as _ops
 from jr_onnx.torchnet.attributes import output_type, read_attributes
+from jr_onnx.torchnet.draw import Drawing
 from jr_onnx.torchnet.dtypes import Precision, from_proto, name_of
 from jr_onnx.torchnet.expansion import expand
 from jr_onnx.torchnet.ops.microsoft import LINEAR_PARTS
-from jr_onnx.torchnet.program import BranchStep, MoveStep, OpStep, Program, SiteStep, Step
+from jr_onnx.torchnet.program import BranchStep, DrawStep, MoveStep, OpStep, Program, SiteStep, Step
 from jr_onnx.torchnet.references import Kind, Ref, SitePlan, Unsupported
 from jr_onnx.torchnet.registry import MAX_OPSET, MIN_OPSET, TABLE, Node, UnsupportedNodeError, find
 from jr_onnx.torchnet.topology import branch_bodies, needed_nodes
@@ -202,6 +203,12 @@ class Compiler:
             self._refuse(frame, proto, reason)
             for name in proto.output:
                 frame.env[name] = Ref(self.new_place(), "device")
+            return
+        if isinstance(function, Drawing):
+            places = tuple(self._placed(ref, "device", frame.steps) for ref in inputs)
+            drawing = DrawStep(frame.label(proto), str(proto.op_type), places, (), drawing=function.run)
+            drawing.outputs = self._outputs(proto, frame.env, "device", node)
+            frame.steps.append(drawing)
             return
         present = [ref for ref in inputs if ref is not None]
         step = OpStep(

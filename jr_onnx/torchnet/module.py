@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from jr_onnx.errors import DataError, InputError, KappaError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.semantics import round_kappa
+from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.jump import SiteBackward
-from jr_onnx.torchnet.program import Context, Observer, Program, SiteState, Values, execute
+from jr_onnx.torchnet.program import Context, Observer, Program, SiteState, Values, draws, execute
 from jr_onnx.torchnet.sites import TorchSite
 
 KappaSetting = float | Mapping[str, float] | None
@@ -42,6 +43,7 @@ class Blueprint:
         num_classes: How many classes there are.
         static_batch: The only batch size the graph can run with; other sizes are cut into such pieces. None: any.
         mappable: Whether the pieces can be run at once by `torch.vmap`.
+        draws_apart: Whether it draws random numbers, and different ones for every sample of a batch.
         notes: What a reader of results should know about the conversion.
         dtype: Floating type of the input and the logits.
         override: The floating type that was asked for, None for the model's own ones.
@@ -64,6 +66,7 @@ class Blueprint:
     num_classes: int
     static_batch: int | None
     mappable: bool
+    draws_apart: bool
     notes: tuple[str, ...]
     dtype: torch.dtype
     override: torch.dtype | None
@@ -116,7 +119,10 @@ class OnnxModule(nn.Module):
         self._random: RandomKappa | None = None
         self._generator: torch.Generator | None = None
         self._observer: Observer | None = None
+        self._noise: torch.Generator | None = None
         self._offset = 0.0
+        self._quiet = False
+        self._draws = tuple(f"{step.name}: {step.op_type}" for step in draws(blueprint.program))
         self._template: Values = []
         self._refresh()
         self.eval()
@@ -170,6 +176,24 @@ class OnnxModule(nn.Module):
     def threshold(self) -> float | None:
         """For one score: the output above which the answer is class 1; None where the graph does not tell."""
         return self._blueprint.threshold
+
+    @property
+    def draws(self) -> tuple[str, ...]:
+        """The nodes that draw random numbers in every forward pass, with their operators; empty as a rule."""
+        return self._draws
+
+    @property
+    def draws_apart(self) -> bool:
+        """Whether the model draws random numbers, and different ones for every sample of a batch."""
+        return self._blueprint.draws_apart
+
+    def reseed(self, key: int) -> None:
+        """Fix the random numbers that the model draws by itself, from the next forward pass on."""
+        self._noise = torch.Generator().manual_seed(key)
+
+    def set_quiet(self, quiet: bool = True) -> None:
+        """Let the model take the mean of each of its own draws instead of drawing, so that two runs agree."""
+        self._quiet = quiet
 
     def set_offset(self, offset: float) -> None:
         """Say which score parts the two classes of a model of one score that has no sigmoid; 0 by default."""
@@ -328,6 +352,7 @@ class OnnxModule(nn.Module):
         twin = OnnxModule(self._blueprint, constants).to(self._device)
         twin._states = [SiteState(state.kappa, state.backward) for state in self._states]
         twin._random, twin._generator, twin._offset = self._random, self._generator, self._offset
+        twin._quiet = self._quiet
         return twin
 
     def forward(self, x: Tensor) -> Tensor:
@@ -353,7 +378,8 @@ class OnnxModule(nn.Module):
         """Return the logits as the model has them: `forward`, but for a model of one score (N, 1)."""
         self._check_shape(x)
         x = x.to(self._blueprint.dtype)
-        context = Context(self._device, self._draw(), self._states, self._ids, self._observer)
+        draw = Draw(self._noise, self._quiet)
+        context = Context(self._device, self._draw(), self._states, self._ids, self._observer, draw=draw)
         size = self._blueprint.static_batch
         whole = size is None or x.shape[0] == size
         logits = self._run(x, context) if whole else self._pieces(x, size or 1, context)

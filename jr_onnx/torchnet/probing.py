@@ -13,7 +13,7 @@ from torch import Tensor
 from jr_onnx.errors import ModelError
 from jr_onnx.torchnet.building import Builder, Compiled
 from jr_onnx.torchnet.dtypes import FLOATS, name_of
-from jr_onnx.torchnet.program import Values
+from jr_onnx.torchnet.program import DrawStep, Program, Values, draws
 from jr_onnx.torchnet.tails import Tail, find_tail, is_matrix
 
 LogitsFrom = Literal["pre_softmax", "output"]
@@ -34,6 +34,7 @@ class Findings:
         num_classes: How many classes there are.
         static_batch: The only batch size the graph can run with, None where any will do.
         mappable: Whether several such batches can be run at once by `torch.vmap`.
+        draws_apart: Whether the model draws random numbers, and different ones for every sample of a batch.
         differentiable: Whether a gradient path leads from the logits to the input.
         notes: What a reader of results should know.
     """
@@ -44,6 +45,7 @@ class Findings:
     num_classes: int
     static_batch: int | None
     mappable: bool
+    draws_apart: bool
     differentiable: bool
     notes: tuple[str, ...]
 
@@ -79,8 +81,13 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
     logits: Tensor = values[compiled.result]
     columns, differentiable, reference = logits.numel() // batch, logits.requires_grad, logits.detach()
     del values, scores, logits
+    drawn = _needed_draws(compiled)
     compiled, static_batch = _batch_mode(builder, compiled, name, logits_from, inputs, reference)
-    mappable = static_batch is not None and _mappable(compiled, inputs, reference)
+    mappable = static_batch is not None and not drawn and _mappable(compiled, inputs, reference)
+    apart = bool(drawn) and static_batch is None and _apart(compiled, _needed_draws(compiled), inputs)
+    if drawn:
+        listed = ", ".join(f"{step.name}: {step.op_type}" for step in drawn)
+        notes.append(f"the model draws random numbers in every run ({listed})")
     if static_batch is not None:
         how = "mapped over pieces of that size" if mappable else "cut into pieces of that size, one after the other"
         notes.append(f"the graph only runs with batches of {static_batch}; others are {how}")
@@ -89,7 +96,26 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
         notes.append(f"the input is of type {kind}; it is evaluated on floating values, so that there is a gradient")
     if not differentiable:
         notes.append("no gradient leads from the logits to the input (it is rounded or used as an index)")
-    return Findings(compiled, tail, columns == 1, max(2, columns), static_batch, mappable, differentiable, tuple(notes))
+    return Findings(
+        compiled, tail, columns == 1, max(2, columns), static_batch, mappable, apart, differentiable, tuple(notes)
+    )
+
+
+def _apart(compiled: Compiled, drawn: list[DrawStep], inputs: tuple[Tensor, Tensor]) -> bool:
+    """Tell whether all that is drawn has a row per sample."""
+    values, batch = compiled.trial(torch.cat(inputs)), 2 * inputs[0].shape[0]
+    found = [values[step.outputs[0]] for step in drawn]
+    return all(isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch for value in found)
+
+
+def _needed_draws(compiled: Compiled) -> list[DrawStep]:
+    """Return the draws that the result depends on."""
+    program = Program(list(compiled.program.steps), compiled.program.results)
+    needed = set(program.results)
+    for step in reversed(program.steps):
+        if step.writes() & needed:
+            needed |= step.reads()
+    return [step for step in draws(program) if step.writes() & needed]
 
 
 def logits_places(builder: Builder, compiled: Compiled) -> list[int]:

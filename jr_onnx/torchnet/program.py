@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from jr_onnx.errors import ModelError
+from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.jump import SiteBackward, jump
 from jr_onnx.torchnet.registry import Function
 
@@ -45,6 +46,7 @@ class Context:
         ids: The id of every site, by its number.
         observer: Called at every site, or None.
         mapped: The pass is mapped over pieces, where a tensor does not tell whether it needs a gradient.
+        draw: Where random numbers come from.
     """
 
     device: torch.device
@@ -53,6 +55,7 @@ class Context:
     ids: list[str]
     observer: Observer | None = None
     mapped: bool = False
+    draw: Draw = field(default_factory=Draw)
 
 
 @dataclass(slots=True)
@@ -112,6 +115,27 @@ class OpStep(Step):
             for place, item in zip(self.outputs, result, strict=False):
                 if place >= 0:
                     values[place] = item
+        for place in self.release:
+            values[place] = None
+
+
+@dataclass(slots=True)
+class DrawStep(Step):
+    """One operator that draws random numbers.
+
+    Attributes:
+        drawing: Computes the outputs, from the pass's `Draw` and the inputs.
+    """
+
+    drawing: Callable[..., Any] = lambda *_: None
+
+    def run(self, values: Values, context: Context) -> None:
+        """See `Step.run`."""
+        result = self.drawing(context.draw, *[values[place] if place >= 0 else None for place in self.inputs])
+        results = result if isinstance(result, tuple) else (result,)
+        for place, item in zip(self.outputs, results, strict=False):
+            if place >= 0:
+                values[place] = item.to(context.device)
         for place in self.release:
             values[place] = None
 
@@ -216,6 +240,18 @@ def execute(steps: Sequence[Step], values: Values, context: Context) -> None:
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(f"the node {step.name!r} ({step.op_type}) cannot be evaluated: {reason}") from error
+
+
+def draws(program: Program) -> list[DrawStep]:
+    """Return the steps that draw random numbers, those of branches included."""
+    found = []
+    for step in program.steps:
+        if isinstance(step, DrawStep):
+            found.append(step)
+        elif isinstance(step, BranchStep):
+            for branch in step.branches:
+                found += draws(branch)
+    return found
 
 
 def prune(program: Program) -> None:

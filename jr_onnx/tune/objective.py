@@ -16,7 +16,7 @@ it is here to compare with the paper.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,6 +28,7 @@ from jr_onnx.attack.deepfool import DeepFool
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.square import Square
+from jr_onnx.attack.suite.plan import EOT_DRAWS
 from jr_onnx.attack.target import ArrayTarget, TorchTarget
 from jr_onnx.errors import InputError
 
@@ -142,6 +143,7 @@ class Objective:
         def press(attack: GradientAttack, source: TorchTarget | None) -> None:
             nonlocal left
             if len(left):
+                attack = replace(attack, eot=EOT_DRAWS) if attacked.is_random else attack
                 found: AttackResult = attack.run(
                     attacked, images[left], labels[left], source=source, indices=left, batch_size=self.batch
                 )

@@ -15,7 +15,7 @@ import torch
 from jr_onnx import provenance
 from jr_onnx.attack.suite.contender import torch_target
 from jr_onnx.attack.suite.opening import Opening, device_of
-from jr_onnx.attack.suite.served import ServedModel
+from jr_onnx.attack.suite.served import SERVED_DRAWS, ServedModel
 from jr_onnx.attack.target import TorchTarget
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError
@@ -197,6 +197,7 @@ class _Search:
             request.data,
             request.preprocessing,
             head=served.head,
+            random=served.random,
             batch=request.objective.batch,
             values=request.values,
         )
@@ -303,8 +304,11 @@ class _Search:
         target, right = self.target.with_kappa(kappas), 0
         with torch.no_grad():
             for images, labels in self.request.data.batches(self.request.objective.batch):
-                logits = target.logits(torch.from_numpy(images).to(target.device))
-                right += int((predictions(logits.cpu().numpy()) == labels).sum())
+                pixels, hits = torch.from_numpy(images).to(target.device), np.zeros(len(labels))
+                runs = SERVED_DRAWS if target.is_random else 1
+                for _ in range(runs):
+                    hits += predictions(target.logits(pixels).cpu().numpy()) == labels
+                right += int((hits * 2 > runs).sum())
         return right / len(self.request.data)
 
 

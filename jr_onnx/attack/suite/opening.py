@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from jr_onnx.attack.suite.outputs import choose_output, head_of
-from jr_onnx.attack.suite.served import ServedModel
+from jr_onnx.attack.suite.served import SERVED_DRAWS, Head, ServedModel, differs
 from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, Preprocessing
 from jr_onnx.errors import InputError, JrError, UnsupportedOpsError
 from jr_onnx.torchnet import load as load_torch
@@ -86,6 +86,13 @@ class Opening:
         if not black_box:
             net, notes = trusted_module(path, self.device, self.preprocessing, self.data, self.values, output)
             self.notes.extend(notes)
+        served.head = Head(output)
+        if not random and (drawn := () if net is None else net.draws):
+            served.random = True
+            self._say_random(path, ", ".join(drawn))
+        elif not random and differs(served, self.data):
+            served.random = True
+            self._say_random(path, "two runs of one image differ")
         served.head = head_of(served, self.data, output, None if net is None else net.threshold)
         if net is not None and served.head.threshold is not None and net.threshold is None:
             net.set_offset(served.head.threshold)
@@ -117,6 +124,12 @@ class Opening:
             )
         self.notes.append(f"{self.logits!r} is no output, so a copy of {path.name} that also gives it is judged")
         return opened(self.logits)
+
+    def _say_random(self, path: Path, why: str) -> None:
+        self.notes.append(
+            f"{path.name} is random ({why}): gradients are averaged over draws, and an answer is that of the majority "
+            f"of {SERVED_DRAWS} runs"
+        )
 
     def _alike(self, path: Path, names: Sequence[str]) -> Mapping[str, int]:
         """Tell which outputs come from the same logits; without torch each counts for itself."""

@@ -35,7 +35,10 @@ LADDER = 4.0
 """The wide budget of the ladder, as a multiple of eps (at most half the pixel range in linf)."""
 
 _WIDEST_LINF = 0.5
-_EOT_DRAWS = 20
+EOT_DRAWS = 20
+"""Draws of a random model that a gradient averages."""
+
+_BLACK_BOX_RUNS = 8
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,9 @@ def suite(name: SuiteName, options: SuiteOptions, *, gradients: bool = True) -> 
         entries = [entry for entry in entries if entry.view in ("exact", "black_box")]
     if not gradients:
         entries = [entry for entry in entries if entry.view == "black_box"] or list(_black_box(options, 1000))
-    return [_averaged(entry) for entry in entries] + _single_draws(entries) if options.random else entries
+    if not options.random:
+        return entries
+    return [_averaged(entry, gradients=gradients) for entry in entries] + _single_draws(entries)
 
 
 def paper_entries(options: SuiteOptions) -> list[Entry]:
@@ -222,10 +227,12 @@ def _black_box(options: SuiteOptions, queries: int) -> Iterator[Entry]:
         yield Entry(f"square/{options.norm}", attack, "black_box", "black_box")
 
 
-def _averaged(entry: Entry) -> Entry:
+def _averaged(entry: Entry, *, gradients: bool) -> Entry:
     attack = entry.attack
+    if isinstance(attack, Square) and not gradients:  # the only attack there is
+        return replace(entry, attack=replace(attack, eot=_BLACK_BOX_RUNS))
     if isinstance(attack, GradientAttack) and entry.protocol == "adaptive":
-        return replace(entry, attack=replace(attack, eot=_EOT_DRAWS))
+        return replace(entry, attack=replace(attack, eot=EOT_DRAWS))
     return entry
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jr_onnx.attack.target import ArrayTarget
-from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing
+from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, ModelInput, Preprocessing
 from jr_onnx.errors import JrError, ModelError, one_line, require
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.torchnet.runtime import exposing
@@ -19,6 +20,7 @@ from jr_onnx.torchnet.source import refuse_maps
 
 Array = npt.NDArray[Any]
 _FLOATING = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_REPEATED, _REPEATS = 8, 3
 SERVED_DRAWS = 32
 """Runs of a random model whose majority is its answer."""
 
@@ -182,3 +184,16 @@ class ServedModel:
     def target(self) -> ArrayTarget:
         """Return the file as a black-box target; it takes pixels, for the adapter preprocesses them."""
         return ArrayTarget(self.logits, random=self.random)
+
+
+def differs(served: ServedModel, data: ImageData) -> bool:
+    """Tell whether runs of the same images differ by more than rounding may, so that the model draws random numbers.
+
+    A run on several threads may sum in another order: that costs less than half of a float's digits.
+    """
+    pixels = data.images[:_REPEATED]
+    first, *others = (served.logits(pixels).astype(np.float64) for _ in range(_REPEATS))
+    finite = np.abs(first[np.isfinite(first)])
+    limits = np.finfo(np.float32)
+    tolerance = math.sqrt(limits.eps) * max(float(finite.max(initial=0.0)), float(limits.tiny))
+    return any(not np.allclose(first, other, rtol=0.0, atol=tolerance, equal_nan=True) for other in others)

@@ -122,6 +122,9 @@ def prepare(request: Request) -> Prepared:
         target = torch_target(net, request.preprocessing, None) if net is not None else None
         own = kappas if label != MODEL or net is None else {name: site.kappa for name, site in net.jumps.items()}
         contenders.append(Contender(label, served, target, own, load_file(path).sha256))
+    random = any(item.served.random for item in contenders)
+    if random and any(item.target is None for item in contenders):
+        notes.append("no averaged gradient could be computed, so robust accuracies are upper bounds: do not quote them")
     entries = _entries(request, contenders, random=random)
     _check_shard(request)
     if MODEL in files:

@@ -100,13 +100,7 @@ def _convert(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype)
 
 
-@op("Identity", "Dropout")
+@op("Identity")
 def _identity(node: Node) -> Function:
-    if node.op_type == "Identity":
-        return lambda x: x
-    training = node.const(2)
-    if node.has(2) and (training is None or bool(training)):
-        raise node.refuse("training_mode is not constantly false")
-    if node.outputs > 1:
-        return lambda x, *_: (x, torch.ones_like(x, dtype=torch.bool))
-    return lambda x, *_: x
+    del node
+    return lambda x: x
