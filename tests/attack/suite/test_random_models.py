@@ -38,7 +38,7 @@ def few(name: str, options: SuiteOptions, *, gradients: bool = True) -> list[pla
     """The suite's own entries of one attack with few steps, averaged as the suite averages."""
     found = small.short(name, options, gradients=gradients)
     kept = [entry for entry in found if entry.name.startswith(("apgd-ce", "square")) and "wide" not in entry.name]
-    return kept[:1] + kept[-2:]
+    return list({entry.name: entry for entry in (*kept[:1], *kept[-2:])}.values())
 
 
 def test_it_is_averaged_and_repeated_on_both_models(tmp_path: Path, model: Path) -> None:
