@@ -118,7 +118,7 @@ def render(report: GpuReport) -> str:
     lines += [f"| {finding.name} | {finding.status} | {finding.summary} |" for finding in report.findings]
     if report.benchmarks:
         lines += ["", "Time of a retrofit divided by its original's, data kept on the GPU.", ""]
-        lines += ["| model | batch | ReLU ms | where | thresholded | custom |", "|---|---|---|---|---|---|"]
+        lines += ["| model | batch | ReLU ms | where | thresholded | custom | session |", 7 * "|---" + "|"]
         lines += [row for benchmark in report.benchmarks for row in _rows(benchmark)]
     return "\n".join(lines)
 
@@ -127,7 +127,7 @@ def _rows(benchmark: BenchReport) -> list[str]:
     rows = []
     for case in benchmark.cases:
         ratios = {row.variant: f"{row.ratio:.3f}" for row in case.rows}
-        cells = [ratios.get(name, "-") for name in ("where", "thresholded", "custom")]
+        cells = [ratios.get(name, "-") for name in ("where", "thresholded", "custom", "optimised")]
         relu = f"{case.row('original').median_ms:.2f}"
         rows.append(f"| {benchmark.model.removesuffix('.onnx')} | {case.batch} | {relu} | {' | '.join(cells)} |")
     return rows

@@ -50,11 +50,18 @@ def _show(table: SiteTable, retrofit: InspectedRetrofit | None) -> None:
                 for site in table.sites
             ],
         )
-    for title, rows_of in (("cannot be rewritten", table.refusals), ("no site", table.others)):
+    refused = [item for item in table.refusals if item.kind == "refused"]
+    aside = [item for item in table.refusals if item.kind != "refused"]
+    if aside:
+        click.echo()
+        rows = [(item.id, item.op_type, item.kind, item.reason) for item in aside]
+        print_table(("left alone unless --include names it", "operator", "role", "why"), rows)
+    for title, rows_of in (("cannot be rewritten", refused), ("no site", table.others)):
         if rows_of:
             click.echo()
             print_table((title, "operator", "why"), [(item.id, item.op_type, item.reason) for item in rows_of])
-    rest = f"{len(table.refusals)} cannot be rewritten, {len(table.others)} are no sites"
+    left = f", {counted(len(aside), 'gate or clamp', 'gates or clamps')} left alone" if aside else ""
+    rest = f"{len(refused)} cannot be rewritten{left}, {len(table.others)} are no sites"
     counts = f"{counted(len(table.sites), 'site')}, {rest}"
     say(counts if retrofit is None else f"beside these: {counts}")
 

@@ -115,9 +115,9 @@ def next_step(*words: object) -> str:
     return f"next: jr-onnx {shlex.join(str(word) for word in words)}"
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """Return "1 site" or "4 sites"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def json_text(text: str) -> str:

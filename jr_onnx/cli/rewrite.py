@@ -168,9 +168,11 @@ def _show(result: RewriteResult, plan: KappaPlan) -> None:
         hidden = len(rows) - _ROWS_SHOWN + 1
         rows = [*rows[: _ROWS_SHOWN - 1], (f"... and {hidden} more (--json lists all)", "", "", "", "")]
     print_table(("site", "form", "dtype", "kappa", "lowering"), rows)
-    refused = (
-        f", {len(result.refusals)} ReLUs cannot be rewritten (jr-onnx inspect says why)" if result.refusals else ""
-    )
+    lost = [item for item in result.refusals if item.kind == "refused"]
+    refused = f", {len(lost)} ReLUs cannot be rewritten (jr-onnx inspect says why)" if lost else ""
+    aside = len(result.refusals) - len(lost)
+    if aside:
+        refused += f", {counted(aside, 'gate or clamp', 'gates or clamps')} left alone (--include takes them)"
     skipped = f", {len(result.skipped)} left as they are" if result.skipped else ""
     where = f" -> {result.output}" if result.output else " (dry run, nothing written)"
     tell(f"{counted(len(result.sites), 'site')} rewritten{skipped}{refused}{where}")

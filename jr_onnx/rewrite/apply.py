@@ -49,7 +49,7 @@ def apply(
     if wish.demote_initializer_inputs:
         demote(work)
     findings = locate(model, folder)
-    plan = wish.plan.settled(site.id for site in findings.table.sites)
+    plan = wish.plan.settled(item.site.id for item in findings.located)
     work.wish = replace(wish, plan=plan)
     work.edit.table, work.edit.plan = findings.table, plan
     plans = plan_sites(work, bring_runtime_kappa(work, choose(findings)))

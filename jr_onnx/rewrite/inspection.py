@@ -97,7 +97,9 @@ def inspect(file: ModelFile) -> tuple[SiteTable, InspectedRetrofit | None]:
     # Of the original, in which the retrofitted sites are the ReLUs they were: what is left stands beside them.
     table = find_sites(found.original, file.folder)
     ids = {site.id for site in record.sites}
-    return replace(table, sites=tuple(site for site in table.sites if site.id not in ids)), retrofit
+    sites_left = tuple(site for site in table.sites if site.id not in ids)
+    refusals = tuple(item for item in table.refusals if item.id not in ids)  # a gate that was asked for
+    return replace(table, sites=sites_left, refusals=refusals), retrofit
 
 
 def _range(plan: KappaPlan) -> tuple[float, float] | None:

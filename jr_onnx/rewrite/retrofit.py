@@ -55,7 +55,7 @@ class RewriteResult(Record):
     Attributes:
         sites: The rewritten sites, in graph order.
         skipped: Ids of sites that the plan or the filters left alone.
-        refusals: ReLUs that cannot be rewritten.
+        refusals: ReLUs that cannot be rewritten, and gates and clamps that were left alone.
         changes: Everything beside the sites that changed, in words.
         warnings: What the user should know.
         source_sha256: Digest of the source.
@@ -222,7 +222,8 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
         for item in edit.records
     )
     result = RewriteResult(
-        rows, skipped, table.refusals, (*base.conversion, *edit.changes), tuple(_warnings(options, edit)),
+        rows, skipped, tuple(item for item in table.refusals if item.id not in ids),
+        (*base.conversion, *edit.changes), tuple(_warnings(options, edit)),
         base.source_sha256, checker_problem=verdict.problem, proof=base.proof,
     )  # fmt: skip
     return Retrofit(original, model, result)

@@ -22,7 +22,7 @@ class Selection:
 
 
 def select(located: Sequence[LocatedSite], table: SiteTable, wanted: Selection) -> list[LocatedSite]:
-    """Return the sites to rewrite.
+    """Return the sites to rewrite; gates and clamps only if `include` or the kappa map names them.
 
     Raises:
         NoSiteError: There is none.
@@ -42,14 +42,18 @@ def select(located: Sequence[LocatedSite], table: SiteTable, wanted: Selection) 
     include = [_expression(pattern, "--include", ids) for pattern in wanted.include]
     exclude = [_expression(pattern, "--exclude", ids) for pattern in wanted.exclude]
     kappas = plan.for_sites(ids)
+    named = {pattern for pattern, _ in wanted.plan.by_site}
     chosen = [
         item
         for item in located
         if (not include or any(pattern.search(item.site.id) for pattern in include))
         and not any(pattern.search(item.site.id) for pattern in exclude)
         and kappas[item.site.id] is not None
+        and (not item.is_aside or bool(include) or item.site.id in named)
     ]
     _require_defined_once(located)
+    if not chosen and all(item.is_aside for item in located) and not include:
+        raise NoSiteError(_why_no_site(table))
     if not chosen:
         raise NoSiteError(f"--include, --exclude and the kappa map leave none of the {len(ids)} sites")
     return chosen
@@ -88,8 +92,12 @@ def _expression(pattern: str, option: str, ids: Mapping[str, None]) -> re.Patter
 
 
 def _why_no_site(table: SiteTable) -> str:
+    left = [item for item in table.refusals if item.kind != "refused"]
+    if left and len(left) == len(table.refusals):
+        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        return f"no activation found: {left[0].id}: {left[0].reason}; --include takes it all the same{more}"
     if table.refusals:
-        first = table.refusals[0]
+        first = next(item for item in table.refusals if item.kind == "refused")
         more = f" (and {len(table.refusals) - 1} more)" if len(table.refusals) > 1 else ""
         return f"no site can be rewritten: {first.id} ({first.op_type}): {first.reason}{more}"
     if table.others:

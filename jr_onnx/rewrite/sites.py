@@ -15,6 +15,7 @@ from jr_onnx.records import Record
 from jr_onnx.rewrite.constants import ConstantFinder
 from jr_onnx.rewrite.detect import DETECTORS, PATTERNS, refuse
 from jr_onnx.rewrite.detect.base import Context, Match, NotASite, Refused
+from jr_onnx.rewrite.detect.role import set_aside
 from jr_onnx.rewrite.detect.shapes import Shapes
 from jr_onnx.rewrite.dtypes import NAMES, ElementTypes
 from jr_onnx.rewrite.expansion import MOST_ADDED
@@ -54,13 +55,23 @@ class Site(Record):
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Record):
-    """A ReLU that cannot become a JumpReLU, and why."""
+    """A ReLU that does not become a JumpReLU, and why.
+
+    Attributes:
+        id: As a site's.
+        op_type: Operator of the node.
+        scope: Scope path, "" for the main graph.
+        reason: Why, in words.
+        kind: "refused" where it cannot be rewritten; "gate" or "clamp" where it is no activation, and is rewritten only
+            if its id is asked for (`include`).
+    """
 
     SCHEMA: ClassVar[str] = "jr_onnx.refusal/1"
     id: str
     op_type: str
     scope: str
     reason: str
+    kind: str = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +97,21 @@ class SiteTable(Record):
 
 @dataclass(frozen=True)
 class LocatedSite:
-    """A site together with where it is in the proto; only valid until the proto is edited."""
+    """A site together with where it is in the proto; only valid until the proto is edited.
+
+    Attributes:
+        site: The site.
+        scope: Where it stands.
+        index: Position of its node in the scope.
+        match: What the detector found.
+        is_aside: Whether it is a gate or a clamp: no site of the table, but there to be asked for.
+    """
 
     site: Site
     scope: Scope
     index: int
     match: Match
+    is_aside: bool = False
 
     @property
     def node(self) -> onnx.NodeProto:
@@ -101,7 +121,7 @@ class LocatedSite:
 
 @dataclass(frozen=True)
 class Findings:
-    """What `locate` returns: the located sites and the table of everything."""
+    """What `locate` returns: the located sites, gates and clamps among them, and the table of everything."""
 
     located: tuple[LocatedSite, ...]
     table: SiteTable
@@ -168,12 +188,15 @@ def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Fin
                 others.append(Other(name, shown, scope.path, verdict.reason))
             else:
                 output = str(node.output[0])
+                aside = set_aside(context, scope, verdict, output, context.consumers(scope))
+                if aside is not None:
+                    refusals.append(Refusal(name, shown, scope.path, aside.reason, aside.kind))
                 feeds = readers.of(output)
                 site = Site(
                     name, verdict.form, shown, verdict.dtype, scope.path, str(node.name), output, verdict.cap, feeds
                 )  # fmt: skip
-                located.append(LocatedSite(site, scope, index, verdict))
-    table = SiteTable(tuple(item.site for item in located), tuple(refusals), tuple(others))
+                located.append(LocatedSite(site, scope, index, verdict, is_aside=aside is not None))
+    table = SiteTable(tuple(item.site for item in located if not item.is_aside), tuple(refusals), tuple(others))
     return Findings(tuple(located), table, tops)
 
 

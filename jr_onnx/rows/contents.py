@@ -140,6 +140,14 @@ def _of_float(function: Callable[[float], float]) -> Callable[[Any], Any]:
     return lambda x: float(function(x)) if isinstance(x, float) and math.isfinite(x) else _unknown(x)
 
 
+def _remainder(one: Any, other: Any) -> Any:
+    return _arithmetic(operator.mod)(one, other) if _plain(other) else _unknown(one, other)
+
+
+def _modulo(node: Node) -> Content | None:
+    return None if node.attr("fmod", 0) else _pairwise(_remainder)(node)
+
+
 def _negate(x: Any) -> Any:
     if isinstance(x, Size):
         return x * Size(-1)
@@ -313,6 +321,7 @@ CONTENTS: Final[dict[str, Callable[[Node], Content | None]]] = {
     "LessOrEqual": _pairwise(_arithmetic(operator.le)),
     "Max": _pairwise(_largest),
     "Min": _pairwise(_smallest),
+    "Mod": _modulo,
     "Mul": _pairwise(_multiply),
     "Neg": _single(_negate),
     "Not": _single(_invert),

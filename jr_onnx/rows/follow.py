@@ -22,8 +22,10 @@ from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN
 if not _families:
     raise ImportError("there are no rules")
 
-MOST_NODES: Final = 400_000
-"""Nodes that are followed, those of function bodies and of loops once for each time."""
+_LEAST_BUDGET: Final = 20_000
+_TIMES: Final = 3
+"""Nodes that are followed, those of function bodies and loops once for each time: so many, or so many times the nodes
+that the file holds. Functions that call each other can stand for more nodes than any file holds."""
 
 _DEEPEST: Final = 50
 _RANDOM: Final = {
@@ -74,7 +76,8 @@ class Walk:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
         self._functions = {(plain_domain(item.domain), item.name): item for item in model.functions}
-        self._left = MOST_NODES
+        held = len(model.graph.node) + sum(len(item.node) for item in model.functions)
+        self._budget = self._left = max(_LEAST_BUDGET, _TIMES * held)
         self._numbers = count()
 
     def run(self, inputs: Mapping[str, Value]) -> list[tuple[str, _State]]:
@@ -104,10 +107,12 @@ class Walk:
         self._nodes(graph.node, scope)
 
     def _nodes(self, nodes: Iterable[onnx.NodeProto], scope: _Scope) -> None:
-        for node in nodes:
+        for node in ordered(nodes):
             self._left -= 1
             if self._left < 0:
-                raise TooMuchError(f"the model has more than {MOST_NODES} nodes, functions and loops unrolled")
+                raise TooMuchError(
+                    f"it has more than {self._budget} nodes, those of functions and loops counted once for each time"
+                )
             states = self._step(node, scope)
             for name, state in zip(node.output, states, strict=True):
                 if name:
@@ -211,6 +216,42 @@ class Walk:
                 raise _InnerError(state)
             results.append(state)
         return results
+
+
+def ordered(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return nodes so that each comes after those that it reads from, as ONNX Runtime takes them too."""
+    listed = list(nodes)
+    makers = {name: index for index, node in enumerate(listed) for name in node.output if name}
+    waits = [sorted({makers[name] for name in _read(node) if name in makers}) for node in listed]
+    if all(not before or before[-1] < index for index, before in enumerate(waits)):
+        return listed
+    done: set[int] = set()
+    result = []
+    for root in range(len(listed)):
+        stack = [(root, False)]
+        open_nodes: set[int] = set()
+        while stack:
+            index, is_ready = stack.pop()
+            if is_ready:
+                if index not in done:
+                    done.add(index)
+                    result.append(listed[index])
+            elif index not in done and index not in open_nodes:
+                open_nodes.add(index)  # in a circle it is simply not ready: its reader finds nothing there
+                stack.append((index, True))
+                stack += [(before, False) for before in waits[index] if before not in done]
+    return result
+
+
+def _read(node: onnx.NodeProto) -> Iterable[str]:
+    """Yield the names that a node reads, those of its sub-graphs included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from _read(inner)
+            for output in graph.output:
+                yield output.name
 
 
 class _InnerError(NotProvedError):

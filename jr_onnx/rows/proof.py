@@ -8,7 +8,7 @@ import onnx
 
 from jr_onnx.rows.follow import TooMuchError, Walk
 from jr_onnx.rows.size import ONE, Size
-from jr_onnx.rows.value import Lost, NotProvedError, Value, rows
+from jr_onnx.rows.value import ALONE, Lost, NotProvedError, Value, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _inputs(model: onnx.ModelProto) -> dict[str, Value]:
             else Size(1, (f"in:{item.name}.{axis}",))
             for axis, dim in enumerate(others, 1)
         ]
-        result[item.name] = rows(0, ONE, [ONE, *sizes])
+        result[item.name] = rows(0, ALONE, [ONE, *sizes])
     if not result:
         raise NotProvedError("the model takes no input")
     return result
@@ -96,5 +96,5 @@ def _check_output(name: str, state: Value | Lost) -> None:
         raise _EndError(state.node, state.reason)
     if state.axis is None:
         raise NotProvedError(f"the output {name!r} has no axis for the batch")
-    if state.axis != 0 or state.block != ONE:
+    if state.axis != 0 or state.block != ALONE:
         raise NotProvedError(f"the output {name!r} does not have one entry along its first axis for each row")

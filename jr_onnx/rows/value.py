@@ -24,20 +24,44 @@ class NotProvedError(Exception):
     """The rows cannot be followed through a node; the text says why, in words that follow its name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """How the rows lie along an axis: entry `(l * batch + n) * each + e` is one of row n.
+
+    `(N, T)` laid out as `(N * T,)` has T entries for each row, and as `(T * N,)` after a transpose T times one.
+
+    Attributes:
+        lead: How often all rows come.
+        each: Entries of a row, one behind the other.
+    """
+
+    lead: Size = ONE
+    each: Size = ONE
+
+    @property
+    def size(self) -> Size:
+        """Entries along the axis."""
+        return self.lead * BATCH * self.each
+
+
+ALONE: Final = Block()
+"""One entry for each row."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
     """A value in a run of any number of rows.
 
     Three kinds:
 
-    - `axis` is a number: that axis has `batch * block` entries, `block` for each row and in the order of the rows, and
-      the entries of a row are those that the row has in a run of its own. No other size changes with the batch.
+    - `axis` is a number: along that axis lie the rows, in the manner of `block`, and the entries of a row are those
+      that the row has in a run of its own. No other size changes with the batch.
     - `axis` is None and `sized` is false: the value is the same in every run, whatever the rows and their number.
     - `axis` is None and `sized` is true: numbers that depend on how many rows there are, not on what is in them.
 
     Attributes:
         axis: The axis of the batch.
-        block: Entries along it for each row.
+        block: How the rows lie along it.
         dims: Sizes; None where even the rank is unknown, never with an axis.
         content: Elements of a small value: a `Size` for an integer, a float, a bool or a string, None for one that is
             not known, `CHANGING`.
@@ -45,7 +69,7 @@ class Value:
     """
 
     axis: int | None = None
-    block: Size = ONE
+    block: Block = ALONE
     dims: Dims | None = None
     content: Content | None = None
     sized: bool = False
@@ -76,10 +100,10 @@ def fixed(dims: Dims | None = None) -> Value:
     return Value(dims=dims)
 
 
-def rows(axis: int, block: Size, dims: Sequence[Size]) -> Value:
+def rows(axis: int, block: Block, dims: Sequence[Size]) -> Value:
     """Return a value with rows along an axis, whose size is set from the block."""
     sizes = list(dims)
-    sizes[axis] = BATCH * block
+    sizes[axis] = block.size
     return Value(axis=axis, block=block, dims=tuple(sizes))
 
 

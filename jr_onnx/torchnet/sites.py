@@ -54,7 +54,9 @@ def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -
     """
     kappas = {record.id: record.kappa for record in provenance.sites} if provenance is not None else {}
     result = []
-    for number, item in enumerate(located):
+    # A gate or a clamp is a jump only where somebody asked for it, and an operator like any other elsewhere.
+    activations = [item for item in located if not item.is_aside or item.site.id in kappas]
+    for number, item in enumerate(activations):
         found = item.site
         site = TorchSite(
             found.id,

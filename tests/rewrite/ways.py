@@ -31,7 +31,7 @@ class Way:
         initializers: Further constants.
         functions: ONNX text of model-local functions of domain "f".
         result: NumPy's value of r where it is not J(h).
-        infinite: Whether the original gives J's value for -inf, so that the models may be compared there.
+        is_output: Whether r itself is the model's output.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Way:
     opset: int = 17
     initializers: dict[str, np.ndarray] = field(default_factory=dict)
     functions: str = ""
+    is_output: bool = False
     result: Callable[[np.ndarray, float], np.ndarray] | None = None
 
 
@@ -54,6 +55,7 @@ def jump(z: np.ndarray, kappa: float) -> np.ndarray:
 ZERO = {"zero": np.asarray(0, np.float32)}
 SIX = {**ZERO, "six": np.asarray(6, np.float32)}
 ONE = {**ZERO, "one": np.asarray(1, np.float32)}
+SIX_AND_THREE = {**SIX, "three": np.asarray(3, np.float32)}
 LIKE = "c = Constant<value_int = 0>() lo = CastLike(c, h) d = Constant<value_int = 6>() hi = CastLike(d, h)"
 
 
@@ -118,6 +120,8 @@ WAYS = (
     _site("Where(z <= 0, 0, z)", "where", "g = LessOrEqual(h, zero) r = Where(g, zero, h)"),
     _site("Where(z < 0, 0, z)", "where", "g = Less(h, zero) r = Where(g, zero, h)"),
     _site("Where(not z <= 0, z, 0)", "where", "g = LessOrEqual(h, zero) n = Not(g) r = Where(n, h, zero)"),
+    _site("Where(Cast(z < 0), 0, z), as masked_fill is exported", "where",
+          "g = Less(h, zero) b = Cast<to = 9>(g) r = Where(b, zero, h)"),
     _site("Where with zeros like z", "where",
           "s = Shape(h) z = ConstantOfShape(s) g = Greater(h, z) r = Where(g, h, z)"),
     _site("z * Cast(z > 0)", "mask", "g = Greater(h, zero) m = Cast<to = 1>(g) r = Mul(h, m)"),
@@ -137,6 +141,23 @@ WAYS = (
     _site("Elu with alpha 0", "slope", "r = Elu<alpha = 0.0>(h)"),
     _site("Selu with alpha 0 and gamma 1", "slope", "r = Selu<alpha = 0.0, gamma = 1.0>(h)"),
     _site("ThresholdedRelu with alpha 0", "thresholded", "r = ThresholdedRelu<alpha = 0.0>(h)"),
+    _named("x * Clip(x + 3, 0, 6) / 6 (hard swish)", "refusals", "multiplied with its own input; it is a gate",
+           "t = Add(h, three) c = Clip(t, zero, six) m = Mul(h, c) r = Div(m, six)", initializers=SIX_AND_THREE),
+    _named("x * (Clip(x + 3, 0, 6) / 6) (hard swish)", "refusals", "scaled by 1/6; it is a gate",
+           "t = Add(h, three) c = Clip(t, zero, six) d = Div(c, six) r = Mul(d, h)", initializers=SIX_AND_THREE),
+    _named("Clip(x + 3, 0, 6) * 0.1667 (hard sigmoid)", "refusals", "scaled by 1/6; it is a gate",
+           "t = Add(h, three) c = Clip(t, zero, six) r = Mul(sixth, c)",
+           initializers={**SIX_AND_THREE, "sixth": np.asarray(0.1667, np.float32)}),
+    _named("Min(Relu(x + 3), 6) / 6 (hard sigmoid)", "refusals", "scaled by 1/6; it is a gate",
+           "t = Add(h, three) q = Relu(t) c = Min(q, six) r = Div(c, six)", initializers=SIX_AND_THREE),
+    _named("Clip(0.2 x + 0.5, 0, 1) (hard sigmoid)", "refusals", "which is a hard sigmoid; it is a gate",
+           "f = Mul(h, fifth) t = Add(f, half) r = Clip(t, zero, one)",
+           initializers={**ONE, "fifth": np.asarray(0.2, np.float32), "half": np.asarray(0.5, np.float32)}),
+    _named("Clip from 0 to 1 or 255 of the model's input", "refusals", "it is a clamp",
+           "c = Clip(h, zero, one) r = Neg(c)", initializers=ONE),
+    _named("Clip from 0 to 1 or 255 that is the model's output", "refusals", "an output of the model to [0, 1]",
+           "n = Sin(h) c = Clip(n, zero, one) k = Constant<value_ints = [-1, 4]>() r = Reshape(c, k)",
+           initializers=ONE, is_output=True),
     _named("Max of several and 0", "refusals", "only Max(x, 0) is taken", "r = Max(h, x, zero)"),
     _named("Max with zeros that may enlarge z", "refusals", "may enlarge 'h' by broadcasting", "r = Max(h, zeros)",
            initializers={"zeros": np.zeros((3, 4), np.float32)}),
@@ -159,10 +180,11 @@ WAYS = (
 
 def model_of(way: Way) -> onnx.ModelProto:
     """Return the model of a way."""
+    end = "Identity(r)" if way.is_output else "Mul(r, two)"
     text = (
         f'<ir_version: 8, opset_import: ["" : {way.opset}, "f" : 1]>\n'
         "g (float[N,4] x) => (float[N,4] y) {\n"
-        f"h = Add(x, shift)\n{way.body}\ny = Mul(r, two)\n}}\n{way.functions}"
+        f"h = Add(x, shift)\n{way.body}\ny = {end}\n}}\n{way.functions}"
     )
     model = parser.parse_model(text)
     for index, node in enumerate(model.graph.node):

@@ -72,6 +72,14 @@ PROVED = {
         + "y = Reshape(m, v)",
         {"inputs": TOKENS, "output": "float[N,2,5,5] y"},
     ),
+    "tokens in front of the batch": (
+        "a = Transpose <perm = [1,0,2]> (x)"
+        + c("s", "-1,6")
+        + "b = Reshape(a, s) w = ConstantOfShape(t) h = MatMul(b, w)"
+        + c("u", "5,-1,6")
+        + "d = Reshape(h, u) y = Transpose <perm = [1,0,2]> (d)",
+        {"inputs": TOKENS, "output": "float[N,5,6] y"},
+    ),
     "batch in the middle": (
         "a = Transpose <perm = [1,0,2]> (x) b = Softmax <axis = 0> (a) y = Transpose <perm = [1,0,2]> (b)",
         {"inputs": TOKENS, "output": "float[N,5,6] y"},
@@ -150,6 +158,11 @@ NOT_PROVED = {
     "reshape to one": (c("s", "1,-1") + "y = Reshape(x, s)", {}, "the output 'y' does not have one entry"),
     "reshape in front of the batch": (c("s", "2,-1,3") + "y = Reshape(x, s)", {}, "it merges the batch"),
     "reshape to a fixed batch": (c("s", "8,6") + "y = Reshape(x, s)", {}, "it reshapes the batch to a fixed size"),
+    "tokens taken for rows": (
+        "a = Transpose <perm = [1,0,2]> (x)" + c("s", "-1,30") + "y = Reshape(a, s)",
+        {"inputs": TOKENS},
+        "'y' (Reshape): it merges the batch",
+    ),
     "several for one row": (c("s", "-1,2") + "y = Reshape(x, s)", {}, "the output 'y' does not have one entry"),
     "transposed": ("y = Transpose(x)", {}, "the output 'y' does not have one entry along its first axis for each row"),
     "gram matrix": ("t = Transpose(x) y = MatMul(x, t)", {}, "'y' (MatMul): it multiplies rows with each other"),
@@ -382,4 +395,23 @@ def test_a_deep_graph_is_followed() -> None:
     nodes = [helper.make_node("Relu", [f"v{index}"], [f"v{index + 1}"]) for index in range(count)]
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("v0", f"v{count}")]
     model = helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:]), ir_version=8)
+    assert prove_rows(model)
+
+
+def test_nodes_in_any_order_are_followed() -> None:
+    model = parse("a = Relu(x) b = Neg(a) y = Abs(b)")
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    assert prove_rows(model)
+    model.graph.node[2].input[0] = "b"  # a circle
+    assert "nothing computes this value" in prove_rows(model).why
+
+
+def test_a_branch_that_reads_a_later_node_waits_for_it() -> None:
+    model = parse(
+        "t = Constant <value = bool {1}> ()"
+        " y = If (t) <then_branch = a () => (float[N,6] p) { p = Neg(h) },"
+        " else_branch = b () => (float[N,6] q) { q = Abs(h) }> h = Relu(x)"
+    )
     assert prove_rows(model)

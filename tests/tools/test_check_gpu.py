@@ -134,7 +134,7 @@ def test_bandwidth_is_judged_against_the_copy() -> None:
 
 def test_models_are_measured_on_a_provider() -> None:
     found = models.measure("wide_resnet", provider="cpu", batches=(1,), rounds=1)
-    assert [row.variant for row in found.cases[0].rows] == ["original", "where", "thresholded", "custom"]
+    assert [row.variant for row in found.cases[0].rows] == ["original", "where", "thresholded", "custom", "optimised"]
 
 
 def test_a_session_elsewhere_is_noticed() -> None:

@@ -84,6 +84,7 @@ def test_a_quantised_network_that_kept_its_relus_is_retrofitted_and_verified(
     kept = quantised(source, tmp_path / "q.onnx", how, keep=True)
     path, result = rewrite(kept, KAPPA)
     assert len(result.sites) == 3
+    assert not result.refusals, "the quantisers in front of ReLUs that were kept hide none"
     report = verify(path, original=kept, samples=8)
     assert report, report.failures
     assert "passed" in {check.verdict for check in report.checks if check.what == "reference run"}

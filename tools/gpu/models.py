@@ -33,7 +33,7 @@ def measure(
         path = Path(folder) / f"{name}.onnx"
         onnx.save(build(name), str(path))
         request = Request(
-            path, KAPPA, batches=batches, sessions=("plain",), providers=(provider,), rounds=rounds,
+            path, KAPPA, batches=batches, sessions=("plain", "optimised"), providers=(provider,), rounds=rounds,
             with_footprint=False,
         )  # fmt: skip
         return bench(request, progress)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import onnx
 
-from jr_onnx.rewrite.constants import NotConstant
 from jr_onnx.rewrite.detect.base import Context, Match, Refused
+from jr_onnx.rewrite.detect.bounds import clip_bounds
 from jr_onnx.rewrite.detect.zeros import enlarges, is_number, number_of
 from jr_onnx.rewrite.scopes import Scope, normal_domain
 
-_CLIP_WITH_INPUTS = 11
 Value = tuple[Scope, str]
 
 
@@ -130,22 +129,6 @@ def _minimum(context: Context, scope: Scope, name: str) -> tuple[Value, Refused 
         for value, bound in (node.input, node.input[::-1]):
             if is_number(context, holder, bound, 0) is not None:
                 return (holder, str(value)), enlarges(context, holder, value, bound)
-    if node.op_type == "Clip" and _bounds(context, holder, node) == (None, 0.0):
+    if node.op_type == "Clip" and clip_bounds(context, holder, node) == (None, 0.0):
         return (holder, str(node.input[0])), None
     return None
-
-
-def _bounds(context: Context, scope: Scope, node: onnx.NodeProto) -> tuple[float | None, float | None]:
-    """Return the bounds of a Clip; None for one that is left out, NaN for one that is not constant."""
-    if scope.opset < _CLIP_WITH_INPUTS:
-        found = [context.constants.attribute(scope, node, name) for name in ("min", "max")]
-        low, high = (
-            None if item is None else float("nan") if isinstance(item, NotConstant) else float(item.f) for item in found
-        )
-        return low, high
-    given = [str(node.input[index]) if len(node.input) > index else "" for index in (1, 2)]
-    numbers = [number_of(context, scope, name) if name else None for name in given]
-    low, high = (
-        float("nan") if name and number is None else number for name, number in zip(given, numbers, strict=True)
-    )
-    return low, high

@@ -12,8 +12,10 @@ from jr_onnx import provenance
 from jr_onnx.errors import ModelError
 from jr_onnx.rewrite.constants import ConstantFinder
 from jr_onnx.rewrite.detect.shapes import Shapes
-from jr_onnx.rewrite.scopes import Scope
+from jr_onnx.rewrite.scopes import Scope, top_scopes, walk
 from jr_onnx.semantics import largest, round_to
+
+_ACTIVATIONS = {"Relu", "Clip", "Max", "ThresholdedRelu", "JumpRelu"}
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,41 @@ class Context:
     shapes: Shapes
     functions: set[str]
 
+    def consumers(self, scope: Scope) -> dict[str, list[onnx.NodeProto]]:
+        """Return which nodes of a scope read a value, by its name."""
+        if scope not in self._consumers:
+            found: dict[str, list[onnx.NodeProto]] = {}
+            for node in scope.nodes:
+                for name in node.input:
+                    found.setdefault(name, []).append(node)
+            self._consumers[scope] = found
+        return self._consumers[scope]
+
+    @cached_property
+    def _consumers(self) -> dict[Scope, dict[str, list[onnx.NodeProto]]]:
+        return {}
+
     def is_own_jump(self, scope: Scope, node: onnx.NodeProto, lowering: str) -> bool:
         """Tell whether a rewrite wrote this node, by the provenance: some lowerings end in what looks like a ReLU."""
         return self._own_jumps.get((scope.path, str(node.output[0]).partition("/jr_jumped")[0])) == lowering
+
+    def is_activated_behind(self, scope: Scope, quantised: str) -> bool:
+        """Tell whether a quantised value goes through DequantizeLinear into a ReLU, or into what one has become."""
+        return (scope.path, quantised) in self._activated
+
+    @cached_property
+    def _activated(self) -> set[tuple[str, str]]:
+        found = set()
+        for scope in (scope for top in top_scopes(self.model) for scope in walk(top)):
+            dequantised = {
+                str(node.output[0]): str(node.input[0])
+                for node in scope.nodes
+                if node.op_type == "DequantizeLinear" and node.input and node.output
+            }
+            for node in scope.nodes:
+                if node.op_type in _ACTIVATIONS and node.input and node.input[0] in dequantised:
+                    found.add((scope.path, dequantised[node.input[0]]))
+        return found
 
     @cached_property
     def _own_jumps(self) -> dict[tuple[str, str], str]:

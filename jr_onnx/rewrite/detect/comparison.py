@@ -103,6 +103,9 @@ def _test(context: Context, scope: Scope, name: str, operand: str, seen_from: Sc
         if node.op_type == "Not" and node.input:
             positive, name = not positive, node.input[0]
             continue
+        if node.op_type == "Cast" and node.input:  # of a truth: it is one still, whatever its type
+            name = node.input[0]
+            continue
         if node.op_type not in _ORDERS or len(node.input) != 2:
             return None
         for value, bound, sign in ((*node.input, 1), (*reversed(node.input), -1)):

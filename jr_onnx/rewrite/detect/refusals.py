@@ -82,6 +82,8 @@ def _folded_in_zero_point(context: Context, scope: Scope, node: onnx.NodeProto, 
             return None
         starts_at_zero = _is_lowest(context, scope, node.input[position])
     elif key in _QUANTIZE:
+        if node.output and context.is_activated_behind(scope, str(node.output[0])):
+            return None  # the ReLU was kept behind the quantiser: it is the site
         found = context.constants.producer(scope, node.input[0]) if node.input else None
         producer = found[1] if found is not None else None
         if producer is None or producer.op_type not in _SIGNED_PRODUCERS or _is_activated(producer):

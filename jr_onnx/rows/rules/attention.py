@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import rule
-from jr_onnx.rows.size import ONE
-from jr_onnx.rows.value import NotProvedError, fixed, like
+from jr_onnx.rows.value import ALONE, NotProvedError, fixed, like
 
 
 @rule("Attention")
@@ -16,7 +15,7 @@ def attention(node: Node) -> Answer:
     if len(node.given()) != 3 or len(node.inputs) != 3:
         raise NotProvedError("it has a mask or a past, which are not followed")
     for index, value in enumerate(node.given()):
-        if (value.axis, value.block) != (0, ONE) or value.rank not in (3, 4):
+        if (value.axis, value.block) != (0, ALONE) or value.rank not in (3, 4):
             raise NotProvedError(f"its input {node.names[index]!r} does not have the rows along its first axis")
     if node.outputs > 1:
         raise NotProvedError("its further outputs are not followed")

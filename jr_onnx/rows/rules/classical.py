@@ -5,7 +5,7 @@ from __future__ import annotations
 from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import CLASSICAL, rule
 from jr_onnx.rows.size import ONE
-from jr_onnx.rows.value import NotProvedError, Value, fixed, like, rows
+from jr_onnx.rows.value import ALONE, NotProvedError, Value, fixed, like, rows
 
 
 def _table(node: Node) -> Value | None:
@@ -13,7 +13,7 @@ def _table(node: Node) -> Value | None:
     value = node.value(0)
     if value.axis is None:
         return None
-    if value.axis != 0 or value.block != ONE or value.rank != 2:
+    if value.axis != 0 or value.block != ALONE or value.rank != 2:
         raise NotProvedError("its input is not a table with one line for each row")
     return value
 
@@ -35,7 +35,7 @@ def by_feature(node: Node) -> Answer:
 def regressor(node: Node) -> Answer:
     """Give numbers for each line."""
     value = _table(node)
-    return fixed() if value is None else rows(0, ONE, (ONE, node.fresh()))
+    return fixed() if value is None else rows(0, ALONE, (ONE, node.fresh()))
 
 
 @rule("LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier", domain=CLASSICAL)
@@ -44,4 +44,4 @@ def classifier(node: Node) -> Answer:
     value = _table(node)
     if value is None:
         return fixed()
-    return [rows(0, ONE, (ONE,)), rows(0, ONE, (ONE, node.fresh()))][: node.outputs]
+    return [rows(0, ALONE, (ONE,)), rows(0, ALONE, (ONE, node.fresh()))][: node.outputs]

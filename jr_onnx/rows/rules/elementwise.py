@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from jr_onnx.rows.node import Answer, Node
-from jr_onnx.rows.registry import BLOCKED, MICROSOFT, rule
+from jr_onnx.rows.registry import MICROSOFT, rule
 from jr_onnx.rows.size import ONE, Size
 from jr_onnx.rows.value import Dims, NotProvedError, Value, fixed, like, rows
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE
@@ -65,23 +65,11 @@ def broadcast(values: Sequence[Value], fresh: Callable[[], Size]) -> Value:
 
 @rule(*_ONE_INPUT)
 @rule("Gelu", "QuickGelu", "Silu", domain=MICROSOFT)
-@rule("ReorderInput", "ReorderOutput", domain=BLOCKED)
 def one_input(node: Node) -> Answer:
     """Change every element by itself."""
     node.only(0)
     value = node.value(0)
-    if node.op in ("ReorderInput", "ReorderOutput"):  # channels are laid out in blocks, and padded to whole ones
-        return _padded_channels(node, value)
     return like(value)
-
-
-def _padded_channels(node: Node, value: Value) -> Value:
-    dims = value.dims
-    if dims is None:
-        return fixed()
-    if value.axis not in (None, 0):
-        raise NotProvedError("the rows do not lie along the first axis")
-    return like(value, (dims[0], *(node.fresh() for _ in dims[1:])))
 
 
 @rule(*_SEVERAL_INPUTS)

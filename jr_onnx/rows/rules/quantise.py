@@ -5,6 +5,7 @@ from __future__ import annotations
 from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import MICROSOFT, rule
 from jr_onnx.rows.rules.elementwise import broadcast
+from jr_onnx.rows.rules.shape import joined
 from jr_onnx.rows.size import ONE
 from jr_onnx.rows.value import NotProvedError, Value, like
 
@@ -61,6 +62,28 @@ def quantised_single(node: Node) -> Answer:
     node.only(0)
     _check_scalars(node, tuple(range(1, len(node.inputs))))
     return like(node.value(0))
+
+
+@rule("QLinearConcat", domain=MICROSOFT)
+def quantised_concat(node: Node) -> Answer:
+    """Put quantised values behind each other: scale and zero point of the result, then value, scale, zero point."""
+    values = list(range(2, len(node.inputs), 3))
+    _check_scalars(node, tuple(index for index in range(len(node.inputs)) if index not in values))
+    return joined(node, [node.value(index) for index in values])
+
+
+@rule("QLinearSoftmax", domain=MICROSOFT)
+def quantised_softmax(node: Node) -> Answer:
+    """Normalise along one axis; in the manner of opset 12 along all from that one on."""
+    node.only(0)
+    _check_scalars(node, tuple(range(1, len(node.inputs))))
+    value = node.value(0)
+    rank = len(node.same_rank(value))
+    axis = node.spot(int(node.attr("axis", -1)), rank)
+    over = [axis] if node.attr("opset", 0) >= 13 else range(axis, rank)
+    if value.axis in over:
+        raise NotProvedError("it works over the axis of the batch")
+    return like(value)
 
 
 def _check_scalars(node: Node, indices: tuple[int, ...]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import rule
 from jr_onnx.rows.size import ONE, Size
-from jr_onnx.rows.value import NotProvedError, Value, fixed, rows
+from jr_onnx.rows.value import ALONE, NotProvedError, Value, fixed, rows
 
 _INITIAL = {"GRU": (5,), "LSTM": (5, 6), "RNN": (5,)}
 _LENGTHS = 4
@@ -23,19 +23,19 @@ def recurrent(node: Node) -> Answer:
         return fixed()
     first = bool(node.attr("layout", 0))
     state_axis = 0 if first else 1
-    if sequence.axis != state_axis or sequence.block != ONE or sequence.rank != 3:
+    if sequence.axis != state_axis or sequence.block != ALONE or sequence.rank != 3:
         raise NotProvedError("the rows do not lie along the axis of its batch")
     for index, axis in (*((index, state_axis) for index in initial), (_LENGTHS, 0)):
         value = node.find(index)
-        if value is not None and (value.axis, value.block) != (axis, ONE):
+        if value is not None and (value.axis, value.block) != (axis, ALONE):
             raise NotProvedError(f"its input {node.names[index]!r} does not have the rows along axis {axis}")
     hidden = node.fresh() if "hidden_size" not in node.attributes else Size(int(node.attr("hidden_size")))
     directions = Size(2 if node.attr("direction", b"forward") == b"bidirectional" else 1)
     steps = (sequence.dims or ())[1 if first else 0]
     if first:
-        return [rows(0, ONE, (ONE, steps, directions, hidden)), *_states(0, (ONE, directions, hidden), node.outputs)]
-    return [rows(2, ONE, (steps, directions, ONE, hidden)), *_states(1, (directions, ONE, hidden), node.outputs)]
+        return [rows(0, ALONE, (ONE, steps, directions, hidden)), *_states(0, (ONE, directions, hidden), node.outputs)]
+    return [rows(2, ALONE, (steps, directions, ONE, hidden)), *_states(1, (directions, ONE, hidden), node.outputs)]
 
 
 def _states(axis: int, dims: tuple[Size, ...], outputs: int) -> list[Value]:
-    return [rows(axis, ONE, dims) for _ in range(outputs - 1)]
+    return [rows(axis, ALONE, dims) for _ in range(outputs - 1)]

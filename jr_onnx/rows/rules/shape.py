@@ -1,10 +1,9 @@
 """Operators that lay the same entries out in another way, and those that compute with shapes.
 
-A reshape keeps entries in their order. Before it, `L` entries of the axes in front of the batch come first, then the
-rows, each of so many entries. So rows are still in one piece after it exactly where the sizes in front of the axis
-that now holds the batch multiply to the same `L`, and the batch stands first in that axis: `(N, T, C) -> (N * T, C)`
-keeps blocks of T entries for each row. `[-1, 64]` finds the rows again only where a row is known to have a multiple
-of 64 entries.
+A reshape keeps entries in their order: all rows come so many times one after the other, each time each of them with so
+many entries. Afterwards they still do, and it only has to be found how they now lie along the one axis that holds the
+batch: `(N, T, C) -> (N * T, C)` keeps T entries for each row together, `(T, N, C) -> (T * N, C)` has all rows T times.
+`[-1, 64]` finds the rows again only where a row is known to have a multiple of 64 entries.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from jr_onnx.rows.contents import axes_of
 from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import rule
 from jr_onnx.rows.rules.elementwise import joint
-from jr_onnx.rows.size import ONE, Size, product
-from jr_onnx.rows.value import Dims, NotProvedError, Value, fixed, integers, known, numbers, rows
+from jr_onnx.rows.size import BATCH, ONE, Size, product
+from jr_onnx.rows.value import Block, Dims, NotProvedError, Value, fixed, integers, known, numbers, rows
 
 
 def relaid(value: Value, dims: Sequence[Size]) -> Value:
@@ -34,13 +33,15 @@ def relaid(value: Value, dims: Sequence[Size]) -> Value:
         return fixed(tuple(dims))
     if not changing:
         raise NotProvedError("it reshapes the batch to a fixed size")
-    block = dims[changing[0]].row
-    if len(changing) > 1 or block is None:
+    if len(changing) > 1:
         raise NotProvedError("it spreads the batch over several axes")
     axis = changing[0]
-    if product(dims[:axis]) != product(value.dims[: value.axis]):
+    before = product(value.dims[: value.axis]) * value.block.lead
+    lead = before.divided(product(dims[:axis]))
+    each = None if lead is None else dims[axis].divided(lead * BATCH)
+    if lead is None or each is None:
         raise NotProvedError("it merges the batch with other axes, or splits the rows")
-    return rows(axis, block, dims)
+    return rows(axis, Block(lead, each), dims)
 
 
 @rule("Reshape", sizes=(1,))
@@ -147,7 +148,11 @@ def unsqueeze(node: Node) -> Answer:
 @rule("Concat")
 def concat(node: Node) -> Answer:
     """Put values behind each other along one axis."""
-    values = node.given()
+    return joined(node, node.given())
+
+
+def joined(node: Node, values: Sequence[Value]) -> Value:
+    """Return what comes of putting values behind each other."""
     ranks = {len(node.same_rank(value)) for value in values}
     if len(ranks) != 1:
         raise NotProvedError("its inputs have different ranks")
@@ -211,10 +216,10 @@ def _spread(dims: Dims) -> Value:
     changing = [axis for axis, size in enumerate(dims) if size.has_batch]
     if not changing:
         return fixed(dims)
-    block = dims[changing[0]].row
-    if len(changing) > 1 or block is None:
+    each = dims[changing[0]].row
+    if len(changing) > 1 or each is None:
         raise NotProvedError("it makes a shape that has the batch in it twice")
-    return rows(changing[0], block, dims)
+    return rows(changing[0], Block(each=each), dims)
 
 
 @rule("Expand", sizes=(1,))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jr_onnx.rows.contents import axes_of
 from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import BLOCKED, MICROSOFT, rule
-from jr_onnx.rows.size import BATCH, ONE, Size
+from jr_onnx.rows.size import ONE, Size
 from jr_onnx.rows.value import Dims, NotProvedError, Value, fixed, like, numbers, rows
 from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN
 
@@ -99,11 +99,27 @@ def biased_jump(node: Node) -> Answer:
     """Add a bias along the channels and a tensor of the input's shape, and jump."""
     node.only(0, 2)
     value, addend = images(node), node.find(2)
-    if node.attr("axis", 1) == 0:
+    rank = len(node.same_rank(value))
+    if value.axis is not None and node.spot(int(node.attr("axis", 1)), rank) == 0:
         raise NotProvedError("its bias lies along the rows")
     if addend is not None and (addend.axis, addend.block) != (value.axis, value.block):
         raise NotProvedError("the rows of what it adds are not those of its input")
     return like(value)
+
+
+@rule("ReorderInput", "ReorderOutput", domain=BLOCKED)
+def reorder(node: Node) -> Answer:
+    """Lay channels out in blocks, padded to whole ones, or back; places stay."""
+    node.only(0)
+    value = images(node)
+    if value.dims is None or len(value.dims) < 3:
+        return fixed()
+    last = bool(node.attr("channels_last", 0))
+    if node.op == "ReorderInput":
+        places = value.dims[1:-1] if last else value.dims[2:]
+        return like(value, (value.dims[0], node.fresh(), *places))
+    channels, places = Size(int(node.attr("channels"))), value.dims[2:]
+    return like(value, (value.dims[0], *((*places, channels) if last else (channels, *places))))
 
 
 @rule("QLinearConv")
@@ -167,6 +183,17 @@ def pool(node: Node) -> Answer:
     if node.outputs > 1 and value.axis is not None:
         raise NotProvedError("its second output counts through the whole batch")
     return _result(value, value.dims[1], _windows(node, value.dims, _kernel(node, None)))
+
+
+@rule("QLinearAveragePool", domain=MICROSOFT)
+def quantised_pool(node: Node) -> Answer:
+    """Pool quantised values: x, its scale and zero point, those of the result."""
+    for index in range(1, len(node.inputs)):
+        _one_number(node, index)
+    value = images(node)
+    if node.attr("channels_last", 0) and value.dims is not None:
+        return like(value, (value.dims[0], *(node.fresh() for _ in value.dims[1:])))
+    return pool(node)
 
 
 @rule("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
@@ -254,7 +281,7 @@ def _check_kept(node: Node, value: Value, axes: Sequence[int], sizes: Sequence[S
         return
     if node.attr("coordinate_transformation_mode", b"") == b"tf_crop_and_resize":
         raise NotProvedError("it may crop along the axis of the batch")
-    if sizes[value.axis] != BATCH * value.block:
+    if sizes[value.axis] != value.block.size:
         raise NotProvedError("it is not known to keep the size of the axis of the batch")
 
 
