@@ -54,7 +54,7 @@ def _hints(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _complaint(text: str) -> str | None:
-    before = re.split(r"in Python|Python function", text)[0]
+    before = re.split(r"[iI]n Python|Python function", text)[0]
     return next((name for name in _ARGUMENT.findall(before) if name not in _NO_ARGUMENT), None)
 
 

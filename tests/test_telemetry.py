@@ -25,6 +25,7 @@ OTHER_REASONS = (
 USES = {
     "session": "import jr_onnx; jr_onnx.InferenceSession",
     "doctor": "from jr_onnx.cli import main; main(['doctor', '--json'])",
+    "tools": "import tools.bench_op",
     "child": "import jr_onnx, subprocess as s, sys; s.run([sys.executable, '-c', 'import onnxruntime'], check=True)",
 }
 
