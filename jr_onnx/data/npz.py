@@ -29,7 +29,15 @@ from jr_onnx.data.splits import Part, index_fractions
 from jr_onnx.errors import DataError
 
 _NAMES: Final[dict[Part, tuple[tuple[str, str], ...]]] = {
-    "one": (("images", "labels"), ("x", "y"), ("X", "y"), ("X", "Y"), ("data", "labels"), ("features", "labels")),
+    "one": (
+        ("images", "labels"),
+        ("x", "y"),
+        ("X", "y"),
+        ("X", "Y"),
+        ("data", "labels"),
+        ("features", "labels"),
+        ("arr_0", "arr_1"),
+    ),
     "train": (("x_train", "y_train"), ("X_train", "y_train"), ("train_images", "train_labels")),
     "validation": (
         ("x_val", "y_val"),

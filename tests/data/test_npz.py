@@ -25,7 +25,9 @@ def _labels(count: int = COUNT) -> np.ndarray:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("X", "y")])
+@pytest.mark.parametrize(
+    "names", [("images", "labels"), ("x", "y"), ("X", "y"), ("data", "labels"), ("arr_0", "arr_1")]
+)
 def test_one_part_is_divided_by_index(tmp_path: Path, names: tuple[str, str], compressed: bool) -> None:
     images = random_bytes(COUNT, 3, 6, 5)
     spec = _save(tmp_path / "set.npz", compressed=compressed, **{names[0]: images, names[1]: _labels()})
