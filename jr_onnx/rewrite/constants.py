@@ -214,6 +214,8 @@ class ConstantFinder:
             if isinstance(number, NotConstant) or number.size != 1:
                 return why
             return self._shaped(scope, float(number.reshape(()).astype(np.float64)), node.input[0], depth)
+        if node.op_type in ("Mul", "Sub") and len(node.input) == 2:
+            return self._zeros_like(scope, node, depth) or why
         moving = node.op_type in _MOVING or (node.op_type == "Cast" and _casts_to_float(node))
         if not moving or not node.input:
             return why
@@ -225,6 +227,18 @@ class ConstantFinder:
         if node.op_type == "Expand" and len(node.input) > 1 and inner.shape == ():
             return self._shaped(scope, inner.value, node.input[1], depth)
         return Uniform(inner.value)
+
+    def _zeros_like(self, scope: Scope, node: onnx.NodeProto, depth: int) -> Uniform | None:
+        """Return the zero that y * 0 and y - y are, for finite y, as some write zeros of y's shape."""
+        first, second = str(node.input[0]), str(node.input[1])
+        if node.op_type == "Sub":
+            same = self.origin(scope, first) == self.origin(scope, second)
+            return Uniform(0.0, None, self.origin(scope, first)) if same else None
+        for value, factor in ((first, second), (second, first)):
+            found = self.uniform(scope, factor, depth)
+            if isinstance(found, Uniform) and found.value == 0:
+                return Uniform(0.0, None, self.origin(scope, value) if found.shape == () else None)
+        return None
 
     def _shaped(self, scope: Scope, value: float, shape: str, depth: int) -> Uniform:
         """Return a uniform value whose shape another value holds: a constant, or Shape(x)."""

@@ -6,7 +6,7 @@
 The converter leaves other domains alone. Of the operators that ONNX had before it was stable, ImageScaler, Affine,
 Scale, ScaledTanh and ParametricSoftplus are written with standard ones (their definitions: operators.md of ONNX 1.1),
 the others come back as they were. The broadcast of the operator sets below 7 aligns b with the axes of a from `axis`
-on; the converter gives b as many new axes as a has, less one, whatever `axis` says.
+on; the converter gives b as many new axes as a has, less one, whatever `axis` says, and wants all sizes as numbers.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ def mask(model: onnx.ModelProto) -> list[str]:
                 continue
             if node.op_type in BROADCASTING and scope.opset < _NUMPY_BROADCAST_SINCE:
                 axes = _new_axes(scope, node, shapes)
-                if axes is None:
-                    continue
                 node.attribute.append(helper.make_attribute(_NEW_AXES, axes, attr_type=onnx.AttributeProto.INTS))
             elif _has_schema(str(node.op_type), scope.opset):
                 continue
@@ -98,11 +96,9 @@ def _has_schema(op_type: str, opset: int) -> bool:
     return True
 
 
-def _new_axes(scope: Scope, node: onnx.NodeProto, shapes: Shapes) -> list[int] | None:
-    """Return the axes that the second input gets behind its own, None for a node without the legacy attributes."""
+def _new_axes(scope: Scope, node: onnx.NodeProto, shapes: Shapes) -> list[int]:
+    """Return the axes that the second input gets behind its own."""
     given = {attribute.name: int(attribute.i) for attribute in node.attribute}
-    if not {"broadcast", "axis"} & set(given):
-        return None
     if not given.get("broadcast") or "axis" not in given:
         return []
     ranks = [shapes.of(scope, name) for name in node.input]

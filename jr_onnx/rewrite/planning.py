@@ -9,6 +9,7 @@ from typing import cast
 from jr_onnx.errors import KappaError, RefusalError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.provenance import SiteRecord
+from jr_onnx.rewrite.convert import LOWEST
 from jr_onnx.rewrite.lowering import Choice, Lowering, LoweringWish, Setting, choose
 from jr_onnx.rewrite.lowering.custom import Needs, body_problem
 from jr_onnx.rewrite.scopes import main_scope, normal_domain
@@ -89,6 +90,7 @@ def _setting(work: Work, item: LocatedSite, main_opset: int) -> Setting:
         beside=(*(str(node.op_type) for node in match.before if not normal_domain(node.domain)), *drawn),
         model_opset=main_opset if main_opset != opset else 0,
         capping=() if after is None else (str(after.op_type), "Constant"),
+        not_run=work.not_run if opset < LOWEST else "",
     )
 
 

@@ -20,9 +20,10 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewrite import contract
 from jr_onnx.rewrite.agreement import take_back
-from jr_onnx.rewrite.apply import Edit, Wish, apply
+from jr_onnx.rewrite.apply import Wish, apply
 from jr_onnx.rewrite.convert import Prover, convert
-from jr_onnx.rewrite.lowering import KEEPS_NAN, LoweringWish, Target
+from jr_onnx.rewrite.lowering import LoweringWish, Target
+from jr_onnx.rewrite.remarks import warnings_of
 from jr_onnx.rewrite.scopes import main_scope
 from jr_onnx.rewrite.selection import Selection, select
 from jr_onnx.rewrite.sites import Refusal
@@ -223,7 +224,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     )
     result = RewriteResult(
         rows, skipped, tuple(item for item in table.refusals if item.id not in ids),
-        (*base.conversion, *edit.changes), tuple(_warnings(options, edit)),
+        (*base.conversion, *edit.changes), tuple(warnings_of(options.plan, edit)),
         base.source_sha256, checker_problem=verdict.problem, proof=base.proof,
     )  # fmt: skip
     return Retrofit(original, model, result)
@@ -365,40 +366,3 @@ def _base(source: ModelFile, options: Options) -> _Base:
         conversion=tuple(lines),
         proof=options.prove(base.model, converted),
     )
-
-
-def _warnings(options: Options, edit: Edit) -> list[str]:
-    found = []
-    random = options.plan.random
-    if random is not None and random.source == "graph":
-        found.append(
-            "kappa is drawn by RandomUniform inside the graph: ONNX Runtime seeds it from the clock and one observed "
-            "draw predicts the next; use --random-source input or op for a defence"
-        )
-    elif random is not None and random.source == "input":
-        found.append(
-            "kappa is drawn by jr_onnx.InferenceSession and jr-onnx serve; elsewhere it stays at its default "
-            f"{random.middle:g}"
-        )
-    elif random is not None:
-        found.append("without the jr_onnx op library kappa is drawn by RandomUniform, which is predictable")
-    if any(record.lowering in KEEPS_NAN for record in edit.records):
-        found.append(
-            "Where does not exist for the type and opset of some sites, so that they are written without it: NaN stays "
-            "NaN there, where JumpReLU gives 0"
-        )
-    above = [record for record in edit.records if record.cap is not None and record.kappa >= record.cap]
-    if above:
-        found.append(
-            f"kappa is not below the cap at {len(above)} of {len(edit.records)} sites ({above[0].id} is one: kappa "
-            f"{above[0].kappa:g}, cap {above[0].cap:g}), which therefore yield nothing but 0 and their cap"
-        )
-    flat = [record for record in edit.records if record.kappa == 0]
-    wanted = options.plan.for_sites(record.id for record in flat)
-    lost = [record for record in flat if wanted[record.id]]
-    if lost:
-        found.append(
-            f"kappa rounds to 0 in {lost[0].dtype} at {len(lost)} of {len(edit.records)} sites ({lost[0].id} is one), "
-            "which therefore stay plain ReLUs in effect"
-        )
-    return found

@@ -14,6 +14,8 @@ from jr_onnx.kappa import KappaPlan
 from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewrite.functions import Clones
 from jr_onnx.rewrite.lowering import Choice, Jump, LoweringWish, Names, Target
+from jr_onnx.rewrite.lowering.log_step import WITHOUT_KERNEL
+from jr_onnx.rewrite.scopes import normal_domain, top_scopes, walk
 from jr_onnx.rewrite.sites import SiteTable
 
 DEFAULTS_SINCE_IR = 4
@@ -79,6 +81,12 @@ class Work:
     cap_of_others: float | None = None
 
     @cached_property
+    def not_run(self) -> str:
+        """An operator of the model that ONNX Runtime does not run below opset 7, "" where there is none."""
+        nodes = (node for top in top_scopes(self.model) for scope in walk(top) for node in scope.nodes)
+        return next((str(node.op_type) for node in nodes if _is_without_kernel(node)), "")
+
+    @cached_property
     def may_raise_ir(self) -> bool:
         """Whether raising the IR version leaves the meaning of the initializers as it is."""
         if self.model.ir_version >= DEFAULTS_SINCE_IR:
@@ -102,3 +110,7 @@ class Work:
             )
         self.edit.changes.append(f"IR version {self.model.ir_version} raised to {version}")
         self.model.ir_version = version
+
+
+def _is_without_kernel(node: onnx.NodeProto) -> bool:
+    return node.op_type in WITHOUT_KERNEL and not normal_domain(node.domain)

@@ -61,6 +61,7 @@ _BROADCAST = (
     "<float[3] b = {1, 2, 3}> { h = Add<broadcast = 1, axis = 1>(x, b) [act] y = Relu(h) }"
 )
 _UNKNOWN = _plain(6, node="Relu(k)").replace("h = Neg(x)", "h = Neg(x) k = NobodyKnows(h)")
+_WITH_ADD = _plain(6).replace("h = Neg(x)", "h = Add(x, x)")
 _TO_18 = {"opset": 18}
 
 CASES = (
@@ -70,6 +71,8 @@ CASES = (
     Case("opset 6, float16 or double", _plain(6, kind="double"), "refused: `--opset 13` helps"),
     Case("opset 6, random kappa", _plain(6, 4), "refused: `--opset 13` helps", RandomKappa(0.1, 0.2)),
     Case("opset 6, ImageScaler before the ReLU", _SCALED, "`log_step`"),
+    Case("opset 6 with Add, Mul, Gemm or another of the operators without a kernel there", _WITH_ADD,
+         "refused: `--opset 13` helps"),
     Case("opset 6, an operator that nobody knows, with `--opset 13`", _UNKNOWN, "refused: `NobodyKnows` is named",
          options={"opset": 13}),
     Case("opset 7 and 8", _plain(7), "`cast_mul`"),

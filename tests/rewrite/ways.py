@@ -105,6 +105,7 @@ WAYS = (
         "r = Max(h, z)",
         initializers={"first": np.asarray([0]), "four": np.asarray([4])},
     ),
+    _site("Max with z * 0 or z - z", "max", "z = Mul(h, zero) m = Max(h, z) d = Sub(x, x) r = Add(m, d)"),
     _site("Max with a tensor of zeros", "max", "r = Max(h, zeros)", initializers={"zeros": np.zeros(4, np.float32)}),
     _site("Max with 0 and a negative number", "max", "r = Max(h, zero, low)",
           initializers={**ZERO, "low": np.asarray(-1, np.float32)}),

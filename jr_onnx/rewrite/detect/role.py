@@ -27,6 +27,7 @@ _FAR = 8
 # 1/6 in float16 is off by 2.4e-4, as written by hand ("0.1667") by 2e-4.
 _NEARLY = 1e-3
 _MOVING = {"Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
+_ROUNDING = {"Round", "Floor", "Ceil"}
 _AFFINE = {"Add", "Sub", "Mul", "Div"}
 
 Kind = Literal["gate", "clamp"]
@@ -66,7 +67,7 @@ def set_aside(context: Context, scope: Scope, match: Match, output: str, consume
         return None
     if scope.is_main and any(_is_input(holder, name) for holder, name in chain):
         return Aside("clamp", f"it bounds an input of the model to [0, {cap:g}]; it is a clamp, not an activation")
-    if scope.is_main and _reaches_output(scope, result, consumers):
+    if scope.is_main and _reaches_output(context, scope, result, consumers):
         return Aside("clamp", f"it bounds an output of the model to [0, {cap:g}]; it is a clamp, not an activation")
     return None
 
@@ -166,15 +167,20 @@ def _is_input(scope: Scope, name: str) -> bool:
     return scope.is_main and graph is not None and any(value.name == name for value in graph.input)
 
 
-def _reaches_output(scope: Scope, result: str, consumers: Consumers) -> bool:
-    """Tell whether nothing but reshaping stands between a value and an output of the model."""
+def _reaches_output(context: Context, scope: Scope, result: str, consumers: Consumers) -> bool:
+    """Tell whether nothing but reshaping, scaling and rounding stands between a value and an output of the model."""
     outputs = {str(value.name) for value in scope.graph.output} if scope.graph is not None else set()
     name = result
     for _ in range(_FAR):
         if name in outputs:
             return True
         readers = consumers.get(name, [])
-        if len(readers) != 1 or readers[0].op_type not in _MOVING or normal_domain(readers[0].domain):
+        if len(readers) != 1 or normal_domain(readers[0].domain) or not readers[0].output:
+            return False
+        scaling = readers[0].op_type in _AFFINE and any(
+            number_of(context, scope, item) is not None for item in readers[0].input
+        )
+        if not (scaling or readers[0].op_type in _MOVING or readers[0].op_type in _ROUNDING):
             return False
         name = str(readers[0].output[0])
     return False

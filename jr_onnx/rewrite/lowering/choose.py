@@ -36,6 +36,7 @@ class Setting:
         capped: Whether the site has a cap that the custom node would hold.
         model_opset: Version of the main graph's, which the custom operator's body has too; 0 where it is the site's.
         custom_problem: Why the other sites make the custom lowering impossible, or None.
+        not_run: An operator of the model that ONNX Runtime does not run at this opset; "" where there is none.
     """
 
     dtype: str
@@ -49,6 +50,7 @@ class Setting:
     capping: tuple[str, ...] = ()
     model_opset: int = 0
     custom_problem: str | None = None
+    not_run: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def _below_seven(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
         raise OpsetError(f"{where}, where no lowering exists for {kind}")
     if wish not in ("auto", "where"):
         raise RefusalError(f"{where}, where the lowering {wish} is impossible", hint="Use --lowering where")
+    if wish == "auto" and setting.not_run:
+        raise OpsetError(f"{where}, where ONNX Runtime does not run the model's {setting.not_run}")
     return Choice("log_step", "standard nodes that ONNX Runtime runs at opset 6")
 
 

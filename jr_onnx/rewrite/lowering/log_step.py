@@ -19,6 +19,11 @@ from onnx import helper
 from jr_onnx.rewrite.lowering.base import Jump, Names
 
 OPSET = 6
+WITHOUT_KERNEL = frozenset({
+    "Add", "And", "AveragePool", "BatchNormalization", "Div", "Dropout", "Equal", "GRU", "Gemm", "Greater", "LSTM",
+    "Less", "Mul", "Or", "PRelu", "Pow", "RNN", "Sub", "Upsample", "Xor",
+})  # fmt: skip
+"""Operators that opset 6 has and ONNX Runtime (1.32, measured) does not run there."""
 _SMALL = 2.0**-100
 
 
