@@ -7,6 +7,7 @@ come here; a function returns None where it cannot say.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -16,20 +17,19 @@ import numpy as np
 import onnx
 
 from jr_onnx.rows.node import Node
-from jr_onnx.rows.size import Size, product
+from jr_onnx.rows.size import Size
 from jr_onnx.rows.value import CHANGING, LARGEST_CONTENT, Content, changes, integers
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-_INTEGERS = (
-    onnx.TensorProto.INT8,
-    onnx.TensorProto.INT16,
-    onnx.TensorProto.INT32,
-    onnx.TensorProto.INT64,
-    onnx.TensorProto.UINT8,
-    onnx.TensorProto.UINT16,
-    onnx.TensorProto.UINT32,
-    onnx.TensorProto.UINT64,
-)
+_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+_MOST = 1 << 31
+"""From here on numbers of 32 bits wrap around; what is computed beyond is not known."""
+
+_MOST_TIMES_BATCH = 1 << 22
+"""Times the number of rows; 512 rows bring that to where numbers of 32 bits wrap around."""
+
+_MOST_FLOAT = 2048
+"""Whole numbers up to here are exact in every floating type, half precision included."""
 
 
 def _unknown(*elements: object) -> Any:
@@ -44,7 +44,12 @@ def _plain(element: object) -> Any:
 
 
 def _wrap(number: Any) -> Any:
-    return number if isinstance(number, bool | float) else Size(int(number))
+    """Return a computed number as an element, None where the runtime's own type may have rounded it or wrapped it."""
+    if isinstance(number, bool):
+        return number
+    if isinstance(number, float):
+        return number if number.is_integer() and abs(number) <= _MOST_FLOAT else None
+    return Size(int(number)) if abs(number) < _MOST else None
 
 
 def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -59,7 +64,9 @@ def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any
 
 def _multiply(one: Any, other: Any) -> Any:
     if isinstance(one, Size) and isinstance(other, Size):
-        return one * other
+        result = one * other
+        most = _MOST_TIMES_BATCH if result.has_batch else _MOST
+        return result if abs(result.factor) < most else _unknown(one, other)
     return _arithmetic(operator.mul)(one, other)
 
 
@@ -89,7 +96,7 @@ def _divide(one: Any, other: Any) -> Any:
             return _unknown(one, other)
         return Size(abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1))  # integers are cut off towards 0
     if isinstance(one, float) and isinstance(other, float) and other:
-        return one / other
+        return _wrap(one / other)
     return _unknown(one, other)
 
 
@@ -171,9 +178,9 @@ def _cast_one(x: Any, target: int) -> Any:
     if plain is None or (isinstance(plain, float) and not math.isfinite(plain)):
         return _unknown(x)
     if target in _INTEGERS:
-        return Size(int(plain))
+        return _wrap(int(plain))
     if target in _FLOATS:
-        return float(plain)
+        return _wrap(float(plain))
     return bool(plain) if target == onnx.TensorProto.BOOL else _unknown(x)
 
 
@@ -271,7 +278,7 @@ def _multiply_all(node: Node) -> Content | None:
     axes = axes_of(node, 1)
     if data.ndim != 1 or axes not in (None, [0], [-1]) or not all(isinstance(element, Size) for element in data):
         return None
-    whole: Any = product(data)
+    whole: Any = functools.reduce(_multiply, data, Size(1))
     return np.asarray([whole] if node.attr("keepdims", 1) else whole, dtype=object)
 
 

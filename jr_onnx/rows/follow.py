@@ -13,7 +13,7 @@ from onnx import AttributeProto, numpy_helper
 
 from jr_onnx.rows.contents import CONTENTS
 from jr_onnx.rows.node import Node
-from jr_onnx.rows.registry import CLASSICAL, RULES, STANDARD, Known
+from jr_onnx.rows.registry import BLOCKED, CLASSICAL, MICROSOFT, RULES, STANDARD, Known
 from jr_onnx.rows.rules import __all__ as _families  # importing the rules fills the registry
 from jr_onnx.rows.size import Size
 from jr_onnx.rows.value import LARGEST_CONTENT, Lost, NotProvedError, Value, constant, fixed, known
@@ -33,6 +33,7 @@ _RANDOM: Final = {
     (STANDARD, "RandomUniformLike"),
     (OP_DOMAIN, DRAW_OP_TYPE),
 }
+_BUILT_IN: Final = (STANDARD, MICROSOFT, BLOCKED, CLASSICAL)
 _DRAWING_ATTRIBUTES: Final = {"kappa_low", "kappa_high"}
 _GRAPHS: Final = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _State = Value | Lost
@@ -141,11 +142,15 @@ class Walk:
     def _apply(self, proto: onnx.NodeProto, inputs: tuple[Value | None, ...], scope: _Scope) -> Sequence[_State]:
         domain = plain_domain(proto.domain)
         attributes = _attributes(proto, scope)
-        function = self._functions.get((domain, proto.op_type))
-        if function is not None:
-            return self._call(function, inputs, attributes, scope)
         if (domain, proto.op_type) in _RANDOM or (domain == OP_DOMAIN and _DRAWING_ATTRIBUTES & set(attributes)):
             raise NotProvedError("it draws random numbers, so that a row's answer is never the same twice")
+        function = self._functions.get((domain, proto.op_type))
+        if function is not None:
+            if domain in _BUILT_IN:
+                raise NotProvedError("a function of the model has the name of a built-in operator")
+            return self._call(function, inputs, attributes, scope)
+        if domain == STANDARD and domain not in scope.versions:
+            raise NotProvedError("the version of its operator is not said")
         if domain == STANDARD and proto.op_type == "Constant":
             return [_constant(attributes)]
         node = Node(
@@ -268,7 +273,12 @@ def _of_name(scope: _Scope, name: str) -> _State:
 
 
 def _versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    return {plain_domain(item.domain): item.version for item in imports}
+    versions: dict[str, int] = {}
+    for item in imports:
+        domain = plain_domain(item.domain)
+        if versions.setdefault(domain, item.version) != item.version:
+            raise NotProvedError(f"it imports the operators of {domain or 'ai.onnx'!r} in two versions")
+    return versions
 
 
 def _label(proto: onnx.NodeProto) -> str:

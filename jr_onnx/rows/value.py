@@ -129,6 +129,8 @@ def constant(array: npt.NDArray[Any]) -> Value:
     dims = tuple(Size(size) for size in array.shape)
     if array.size > LARGEST_CONTENT:
         return Value(dims=dims)
+    if array.dtype.kind in "iu" and array.dtype not in (np.int32, np.int64):
+        return Value(dims=dims)  # arithmetic on these wraps around early; no exporter computes shapes in them
     elements = np.empty(array.shape, dtype=object)
     for index in np.ndindex(array.shape):
         element: Any = array[index].item() if hasattr(array[index], "item") else array[index]

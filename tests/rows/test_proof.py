@@ -183,6 +183,30 @@ NOT_PROVED = {
         {},
         "'f' (Slice): it cuts the axis of the batch",
     ),
+    "a number of rows that wraps around": (
+        "n = Shape <start = 0, end = 1> (x)"
+        + c("b", "1073741824")
+        + "p = Mul(n, b) q = Div(p, b)"
+        + c("m", "-1")
+        + "s = Concat <axis = 0> (q, m) y = Reshape(x, s)",
+        {},
+        "'y' (Reshape): a size is computed from the number of rows in a way that is not followed",
+    ),
+    "a number of rows in eight bits": (
+        "n = Shape <start = 0, end = 1> (x) e = Cast <to = 3> (n) q = Cast <to = 7> (e)"
+        + c("m", "-1")
+        + "s = Concat <axis = 0> (q, m) y = Reshape(x, s)",
+        {},
+        "'y' (Reshape): a size is computed from the number of rows in a way that is not followed",
+    ),
+    "a size that floats round": (
+        "f = Constant <value = float[1] {0.1}> () n = Constant <value = float[1] {60}> () p = Mul(f, n)"
+        " i = Cast <to = 7> (p)"
+        + c("m", "-1")
+        + "s = Concat <axis = 0> (m, i) y = Reshape(x, s)",
+        {},
+        "'y' (Reshape): a row is not known to fill whole entries",
+    ),
     "rows backwards": (
         c("a", "-1") + c("b", "-9223372036854775807") + c("z", "0") + "y = Slice(x, a, b, z, a)",
         {},
@@ -415,3 +439,16 @@ def test_a_branch_that_reads_a_later_node_waits_for_it() -> None:
         " else_branch = b () => (float[N,6] q) { q = Abs(h) }> h = Relu(x)"
     )
     assert prove_rows(model)
+
+
+def test_a_function_with_the_name_of_an_operator_is_not_taken_for_it() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        g (float[N,3] x) => (float[N,3] y) { y = com.microsoft.Gelu (x) }
+        <domain: "com.microsoft", opset_import: ["" : 17]> Gelu (a) => (c) { c = Relu(a) }"""
+    assert "has the name of a built-in operator" in prove_rows(onnx.parser.parse_model(text)).why
+
+
+def test_two_versions_of_one_domain_are_not_chosen_from() -> None:
+    model = parse("y = Softmax(x)")
+    model.opset_import.add(domain="ai.onnx", version=12)
+    assert "in two versions" in prove_rows(model).why

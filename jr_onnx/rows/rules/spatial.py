@@ -268,7 +268,12 @@ def _resized(
         factor = factors[at]
         if factor == 1.0:
             return size
-        if isinstance(factor, float) and size.number is not None and (factor * size.number).is_integer():
+        if (
+            isinstance(factor, float)
+            and size.number is not None
+            and (factor * size.number).is_integer()
+            and factor * size.number < 1 << 24
+        ):
             return Size(int(factor * size.number))
         return node.fresh()
     target = targets[at] if targets is not None and at < len(targets) else None
