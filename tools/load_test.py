@@ -46,14 +46,16 @@ _OPTIONS = ("--max-body-mib", "2", "--max-json-mib", "1")
 class Crowd:
     """The clients of one server, every other over gRPC."""
 
-    def __init__(self, server: ServerProcess, known: Known, clients: int, tally: Tally) -> None:
+    def __init__(
+        self, server: ServerProcess, known: Known, clients: int, tally: Tally, *, asks_badly: bool = True
+    ) -> None:
         from tools.serving.grpc_clients import GrpcClient  # a process that imports it can never import kserve
 
         self._stop = threading.Event()
         self.stopping = threading.Event()
         kinds: tuple[tuple[type[Client], str], ...] = ((RestClient, server.http), (GrpcClient, server.grpc))
         self._threads = [
-            kind(number, target, known, tally, self._stop, self.stopping)
+            kind(number, target, known, tally, self._stop, self.stopping, asks_badly=asks_badly)
             for number, (kind, target) in ((number, kinds[number % 2]) for number in range(clients))
         ]
         for thread in self._threads:

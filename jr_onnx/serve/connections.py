@@ -1,7 +1,8 @@
 """The connections of both transports: how many there are, which one gives way, and who looks at their clocks.
 
-A full house keeps nobody out for long: the connection that has been quiet for longest, and that no accepted request
-depends on, gives way to a new one. So health checks get in whatever others hold open.
+A full house keeps nobody out for long: a connection that no accepted request depends on gives way to a new one, first
+those that never had an accepted request, then those that have been quiet for long. So health checks get in whatever
+others hold open.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import contextlib
 import resource
 import socket
 import ssl
+import time
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, Protocol
 
 from jr_onnx.errors import InputError
@@ -32,10 +36,14 @@ IDLE_SECONDS: Final = 300.0
 AGE_SECONDS: Final = 3600.0
 """How old a connection may become; then it ends after the answers to its requests."""
 
+TURN_S: Final = 0.004
+"""How long what was received is taken in before the event loop turns to what is new."""
+
 _SPARE_FILES: Final = 128
 _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
-_RETRY_S: Final = 0.05
+_ACCEPTED: Final = 64  # connections at a time
+_CANDIDATES: Final = 32  # among the oldest connections, of which the quietest gives way
 
 
 class Connection(Protocol):
@@ -56,6 +64,42 @@ class Connection(Protocol):
         """Close at once."""
 
 
+class Turns:
+    """Takes in what connections have received, a little at a time, so that none keeps others waiting.
+
+    A connection that has just received something goes before those that have more than one turn's worth.
+    """
+
+    def __init__(self) -> None:
+        self._fresh: deque[Callable[[], None]] = deque()
+        self._more: deque[Callable[[], None]] = deque()
+        self._is_running = False
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether connections wait for their turns."""
+        return self._is_running
+
+    def add(self, turn: Callable[[], None], *, is_fresh: bool) -> None:
+        """Take a turn soon."""
+        (self._fresh if is_fresh else self._more).append(turn)
+        if not self._is_running:
+            self._is_running = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = time.monotonic() + TURN_S
+        while self._fresh or self._more:
+            (self._fresh or self._more).popleft()()
+            if time.monotonic() > end:
+                break
+        if self._fresh or self._more:
+            loop.call_soon(self._run)
+        else:
+            self._is_running = False
+
+
 class ConnectionTable:
     """All open connections.
 
@@ -65,35 +109,45 @@ class ConnectionTable:
 
     def __init__(self, most: int | None = None) -> None:
         self._most = most or _most_connections()
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, None] = {}  # the oldest first
+        self._proved: dict[Connection, None] = {}  # those that had an accepted request
+        self.turns = Turns()
         self._greeting = 0  # accepted, but still in the TLS handshake
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
         """Return how many are open."""
-        return len(self._open)
+        return len(self._open) + len(self._proved)
 
     def make_room(self) -> bool:
         """Close a connection if there are too many, and tell whether there is room for one."""
-        if len(self._open) + self._greeting < self._most:
+        if len(self) + self._greeting < self._most:
             return True
-        quiet = min((one for one in self._open if one.is_expendable()), key=lambda one: one.quiet_since, default=None)
-        if quiet is None:
-            return False
-        self._open.discard(quiet)
-        quiet.abort()
-        return True
+        for connections in (self._open, self._proved):
+            candidates = islice((one for one in connections if one.is_expendable()), _CANDIDATES)
+            quiet = min(candidates, key=lambda one: one.quiet_since, default=None)
+            if quiet is not None:
+                del connections[quiet]
+                quiet.abort()
+                return True
+        return False
+
+    def prove(self, connection: Connection) -> None:
+        """Note that a request of a connection was accepted, so that it gives way only after those that had none."""
+        if self._open.pop(connection, connection) is None:
+            self._proved[connection] = None
 
     def add(self, connection: Connection) -> None:
         """Take a connection in."""
-        self._open.add(connection)
+        self._open[connection] = None
         self._empty.clear()
 
     def remove(self, connection: Connection) -> None:
         """Let go of a connection that is closed."""
-        self._open.discard(connection)
-        if not self._open:
+        self._open.pop(connection, None)
+        self._proved.pop(connection, None)
+        if not len(self):
             self._empty.set()
 
     @contextlib.contextmanager
@@ -111,18 +165,21 @@ class ConnectionTable:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = loop.time()
-            for connection in list(self._open):
+            for connection in self._all():
                 connection.sweep(now)
 
     async def drain(self, seconds: float) -> None:
         """Ask all to end after their answers; close what is left after so long."""
-        for connection in list(self._open):
+        for connection in self._all():
             connection.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
-        for connection in list(self._open):
+        for connection in self._all():
             connection.abort()
+
+    def _all(self) -> list[Connection]:
+        return [*self._open, *self._proved]
 
 
 class Listener:
@@ -155,7 +212,6 @@ class Listener:
         self._socket = _bind(address.host, port, what)
         self._factory = factory
         self._table = table
-        self._task: asyncio.Task[None] | None = None
         self._setting_up: set[asyncio.Task[None]] = set()
 
     @property
@@ -167,28 +223,28 @@ class Listener:
         """Begin to accept connections."""
         self._socket.listen(_BACKLOG)
         self._socket.setblocking(False)
-        self._task = asyncio.create_task(self._accept())
+        asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Accept no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _accept(self) -> None:
+        """Accept what is waiting: a queue that is full makes clients wait for a second."""
+        for _ in range(_ACCEPTED):
             try:
-                connection, _ = await loop.sock_accept(self._socket)
+                connection, _ = self._socket.accept()
+            except BlockingIOError:
+                return
             except OSError:  # out of files, or the client has gone already
                 self._table.make_room()
-                await asyncio.sleep(_RETRY_S)
-                continue
+                return
+            connection.setblocking(False)
             if not self._table.make_room():
                 connection.close()
                 continue
-            task = asyncio.create_task(self._set_up(connection))
+            task = asyncio.get_running_loop().create_task(self._set_up(connection))
             self._setting_up.add(task)
             task.add_done_callback(self._setting_up.discard)
 

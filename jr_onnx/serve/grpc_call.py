@@ -271,6 +271,8 @@ class Call:
 
     def _run(self, work: Awaitable[None]) -> None:
         self._server.accepted += 1
+        if self._method is not None and not self._method.is_open:
+            self._connection.prove()
         self._task = self._server.loop.create_task(self._guarded(work))
 
     async def _guarded(self, work: Awaitable[None]) -> None:

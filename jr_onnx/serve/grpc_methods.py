@@ -13,6 +13,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from jr_onnx.serve.codec_grpc import decode, encode
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.faults import BadRequestError
+from jr_onnx.serve.gate import Budget
 from jr_onnx.serve.grpc_call import Call, Method, parser
 from jr_onnx.serve.grpc_tensors import SPLIT_BYTES, split, whole
 from jr_onnx.serve.inference import Inference
@@ -34,13 +35,14 @@ class InferenceService:
         dataplane: Models and answers.
         extension: Loading and unloading.
         limits: How much clients may ask for.
+        budget: Bytes of all requests and answers together.
     """
 
-    def __init__(self, dataplane: DataPlane, extension: RepositoryExtension, limits: Limits) -> None:
+    def __init__(self, dataplane: DataPlane, extension: RepositoryExtension, limits: Limits, budget: Budget) -> None:
         self._dataplane = dataplane
         self._extension = extension
         self._limits = limits
-        self._inference = Inference(dataplane, "grpc")
+        self._inference = Inference(dataplane, budget, "grpc")
 
     def methods(self) -> dict[str, Method]:
         """Return the methods by path."""

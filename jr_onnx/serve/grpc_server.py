@@ -70,7 +70,7 @@ class GrpcServer:
 
     async def close(self) -> None:
         """Accept no more connections."""
-        await self._listener.close()
+        self._listener.close()
 
     def remove(self, call: Call) -> None:
         """Forget a call that is over."""

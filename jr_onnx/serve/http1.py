@@ -32,9 +32,9 @@ KEEP_ALIVE_S: Final = 65.0
 """How long a connection may wait for its next request."""
 
 _FIELDS: Final = 256  # in a head
-_CHUNKED_BYTES: Final = 4096  # of a chunked body that the parser is given at a time
+_CHUNKED_BYTES: Final = 2048  # of a chunked body that the parser is given at a time
 _PIECE_BYTES: Final = 128 * 1024  # of an answer that is handed to the transport at a time
-_TURNS: Final = 64  # pieces that the parser is given before the event loop turns to others
+_TURN_S: Final = 0.0005  # that the parser takes before it is the turn of others
 _DISCARD_BYTES: Final = 256 << 20  # of a body that was refused: most clients read no answer before they have sent it
 _DISCARD_S: Final = 10.0
 _CLOSING_S: Final = 10.0
@@ -102,8 +102,14 @@ class Application(Protocol):
     def answer(self, request: Request) -> Awaitable[Response]:
         """Answer a request that is whole; raises nothing."""
 
+    def proves(self, request: Request) -> bool:
+        """Whether a request tells that its client is more than a visitor."""
+
+    def refuse(self, error: Exception) -> Response:
+        """Return the answer to a request that is refused, and count it."""
+
     def failure(self, error: Exception) -> Response:
-        """Return the answer to a request that is refused."""
+        """Return the answer to what went wrong, whether or not there was a request."""
 
     @property
     def is_draining(self) -> bool:
@@ -188,7 +194,8 @@ class Http1Connection(asyncio.Protocol):
         if self._closing_since:
             return
         self.quiet_since = self._loop.time()
-        if not self._rest and not self._is_whole and not self._going_on:
+        is_fresh = self._table.turns.are_waiting
+        if not self._rest and not self._is_whole and not is_fresh:
             done = self._take_in(data)
             if done == len(data) or self._closing_since:
                 return
@@ -200,12 +207,12 @@ class Http1Connection(asyncio.Protocol):
         except OverloadedError:
             self.abort()
             return
-        self._go_on_soon()
+        self._go_on_soon(is_fresh=is_fresh)
 
-    def _go_on_soon(self) -> None:
+    def _go_on_soon(self, *, is_fresh: bool = False) -> None:
         if self._rest and not self._going_on and not self._is_whole:
             self._going_on = True
-            self._loop.call_soon(self._go_on)
+            self._table.turns.add(self._go_on, is_fresh=is_fresh)
 
     def _go_on(self) -> None:
         """Take in what has been waiting."""
@@ -224,12 +231,12 @@ class Http1Connection(asyncio.Protocol):
 
     def _take_in(self, data: bytes) -> int:
         """Give the parser what belongs to one request, a turn's worth at most, and return how much that was."""
-        position = turns = 0
-        while position < len(data) and not self._is_whole and not self._closing_since and turns < _TURNS:
+        position = 0
+        until = time.monotonic() + _TURN_S
+        while position < len(data) and not self._is_whole and not self._closing_since:
             end = self._next(data, position)
             piece = data[position:end]
             position = end
-            turns += 1
             try:
                 self._count(piece)
                 self._parser.feed_data(piece)
@@ -239,6 +246,8 @@ class Http1Connection(asyncio.Protocol):
                 self._closes = True
             except _httptools.HttpParserError:
                 self._break(BadRequestError("this is no HTTP request"))
+            if time.monotonic() > until:
+                break
         return position
 
     def _next(self, data: bytes, position: int) -> int:
@@ -345,6 +354,8 @@ class Http1Connection(asyncio.Protocol):
             self._finish_if_sent()
             return
         request.holding.settle()
+        if self._application.proves(request):
+            self._table.prove(self)
         self._task = self._loop.create_task(self._answer(request))
 
     # answering
@@ -374,7 +385,7 @@ class Http1Connection(asyncio.Protocol):
         self._refused = self._loop.time()
         request.body = bytearray()
         request.holding.release()
-        response = self._application.failure(error)
+        response = self._application.refuse(error)
         if response.status in _CLOSE_AFTER or b"expect" in request.headers:
             request.keeps_alive = False
         self._respond(request, response)

@@ -34,7 +34,7 @@ HEADER_BYTES: Final = 16 * 1024
 _WINDOW: Final = 1 << 20  # of a stream; what arrives is counted when it arrives, so this only sets the pace
 _CONNECTION_WINDOW: Final = 8 << 20
 _FRAME_BYTES: Final = 64 * 1024
-_TURN_FRAMES: Final = 32
+_TURN_FRAMES: Final = 8
 _TURN_BYTES: Final = 256 * 1024
 _WRITE_BYTES: Final = 128 * 1024  # that may lie in the transport before we wait for the client to read
 _IDLE_FRAMES: Final = 2000  # frames that bring no request forward: at most so many at once,
@@ -129,6 +129,7 @@ class Http2Connection(asyncio.Protocol):
         self._closing_since: float | None = None
         self._draining = False
         self._greeted = False
+        self._proved = False
         self._since = self.quiet_since = self._loop.time()
 
     # asyncio's protocol
@@ -175,11 +176,13 @@ class Http2Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in what the client sent, a few frames at a time."""
         if not self._rest:
-            data = self._take_in(memoryview(data))  # type: ignore[assignment] # a view of what is left
-            if not data:
-                return
+            is_fresh = self._table.turns.are_waiting
+            if not is_fresh:
+                data = self._take_in(memoryview(data))  # type: ignore[assignment] # a view of what is left
+                if not data:
+                    return
             self._transport.pause_reading()
-            self._loop.call_soon(self._go_on)
+            self._table.turns.add(self._go_on, is_fresh=is_fresh)
         self._rest.append(memoryview(data))
         try:
             self._resting.grow(len(data))
@@ -193,7 +196,7 @@ class Http2Connection(asyncio.Protocol):
         if left:
             self._rest.appendleft(left)
         if self._rest:
-            self._loop.call_soon(self._go_on)
+            self._table.turns.add(self._go_on, is_fresh=False)
             return
         self._resting.release()
         self._resting = self._budget.arriving(self.abort)
@@ -284,6 +287,12 @@ class Http2Connection(asyncio.Protocol):
     def begin(self, number: int, stream: Stream) -> None:
         """Tell a stream what happens to its request from now on."""
         self._streams[number] = stream
+
+    def prove(self) -> None:
+        """Note that a request was accepted."""
+        if not self._proved:
+            self._proved = True
+            self._table.prove(self)
 
     def answer(
         self, number: int, headers: Headers | None, data: bytes | None = None, trailers: Headers | None = None

@@ -10,10 +10,10 @@ from jr_onnx.errors import JrError
 from jr_onnx.serve.call import Call, Face
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.faults import InternalError, TimedOutError
-from jr_onnx.serve.gate import Holding
+from jr_onnx.serve.gate import Budget, Holding
 from jr_onnx.serve.metrics import count_unknown
 from jr_onnx.serve.tensors import Array
-from jr_onnx.serve.workers import LARGE_BYTES, copying
+from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, copying, parsing
 
 _Answer = TypeVar("_Answer")
 
@@ -23,10 +23,12 @@ class Inference:
 
     Args:
         dataplane: The models.
+        budget: Bytes of all requests and answers together.
         transport: Name of the transport, for the metrics.
     """
 
-    def __init__(self, dataplane: DataPlane, transport: str) -> None:
+    def __init__(self, dataplane: DataPlane, budget: Budget, transport: str) -> None:
+        self._budget = budget
         self._dataplane = dataplane
         self._transport = transport
 
@@ -69,11 +71,7 @@ class Inference:
                 _fit(holding, call)
                 call.holding, handed_on = holding, True
                 outputs = await model.answer(call, seconds - (time.perf_counter() - started))
-                size = sum(array.nbytes for array in outputs.values())
-                if size < LARGE_BYTES:
-                    answer = encode(model.face, call, outputs)
-                else:
-                    answer = await copying(encode, model.face, call, outputs)
+                answer = await self._encoded(encode, model.face, call, outputs)
                 status = 200
                 return answer
         except Exception as error:
@@ -83,6 +81,26 @@ class Inference:
             if not handed_on:
                 holding.release()
             model.metrics.count(self._transport, status, time.perf_counter() - started)
+
+    async def _encoded(
+        self,
+        encode: Callable[[Face, Call, Mapping[str, Array]], _Answer],
+        face: Face,
+        call: Call,
+        outputs: Mapping[str, Array],
+    ) -> _Answer:
+        """Write the answer; the outputs are counted as long as it takes, the answer is by whoever sends it."""
+        size = sum(array.nbytes for array in outputs.values())
+        if size < LARGE_TEXT_BYTES:
+            return encode(face, call, outputs)
+        holding = self._budget.settled()
+        try:
+            holding.grow(size)
+            if not all(call.binary.values()):
+                return await parsing(encode, face, call, outputs)
+            return encode(face, call, outputs) if size < LARGE_BYTES else await copying(encode, face, call, outputs)
+        finally:
+            holding.release()
 
 
 def _fit(holding: Holding, call: Call) -> None:

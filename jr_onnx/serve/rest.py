@@ -85,7 +85,7 @@ class RestApp:
         self._limits = limits
         self._budget = budget
         self._is_loopback = is_loopback
-        self._inference = Inference(dataplane, _TRANSPORT)
+        self._inference = Inference(dataplane, budget, _TRANSPORT)
         self._inside = 0
         self.accepted = 0
         self.answered = 0
@@ -131,10 +131,18 @@ class RestApp:
         finally:
             self.answered += 1
 
-    def failure(self, error: Exception) -> Response:
-        """Return the answer to a request that is refused before it is whole."""
+    def proves(self, request: Request) -> bool:
+        """Whether a request tells that its client is more than a visitor."""
+        return request.path not in _OPEN_PATHS
+
+    def refuse(self, error: Exception) -> Response:
+        """Return the answer to a request that is refused before it is whole, and count it."""
         self.accepted += 1
         self.answered += 1
+        return failure(error)
+
+    def failure(self, error: Exception) -> Response:
+        """Return the answer to what went wrong, whether or not there was a request."""
         return failure(error)
 
     async def _infer(self, request: Request, parts: list[str]) -> Response:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -25,6 +27,10 @@ from jr_onnx.serve.rest import RestApp
 
 _model_server: Any = kserve_module("kserve.model_server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_M_TRIM_THRESHOLD = -1
+_LARGE_BLOCK_BYTES = 1 << 20
+_KEPT_BYTES = 32 << 20
 _SIGNAL_EXIT = 128  # added to the signal's number, as shells do
 _SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another wants it; Python's 5 ms would be added to a run's time."""
@@ -69,7 +75,7 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         self._table = ConnectionTable()
         self._grpc: GrpcServer | None = None
         if options.address.grpc_port is not None:
-            service = InferenceService(self.dataplane, self.model_repository_extension, options.limits)
+            service = InferenceService(self.dataplane, self.model_repository_extension, options.limits, self._budget)
             self._grpc = GrpcServer(options.address, service.methods(), gate, options.limits, self._budget, self._table)
         self._stopping: asyncio.Task[None] | None = None
 
@@ -83,6 +89,7 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         for model in self._registry.open_all():
             self._say(_describe(model))
         sys.setswitchinterval(_SWITCH_SECONDS)
+        _return_large_blocks()
         gc.collect()
         gc.freeze()  # what is there now stays; the collector need not look at it again
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -120,7 +127,7 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         """Say "not ready" first, so that balancers look elsewhere; then close the doors and finish."""
         self.dataplane.draining = True
         await asyncio.sleep(self._options.limits.drain_delay_s)
-        await self._rest.close()
+        self._rest.close()
         if self._grpc is not None:
             await self._grpc.close()
         await self._table.drain(self._options.limits.drain_s)
@@ -134,6 +141,14 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
 
     def _answered(self) -> int:
         return self._app.answered + (self._grpc.answered if self._grpc is not None else 0)
+
+
+def _return_large_blocks() -> None:
+    """Let the C library give large blocks back to the system as soon as they are free; it learns to keep them."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)  # which else would be far less from now on
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

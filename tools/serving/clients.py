@@ -35,12 +35,21 @@ class Client(threading.Thread, ABC):
         tally: Where outcomes are counted.
         stop: Set when enough was asked.
         stopping: Set before the server is told to stop; from then on it may refuse.
+        asks_badly: Bad requests are among those that are made.
     """
 
     transport = ""
 
     def __init__(
-        self, number: int, target: str, known: Known, tally: Tally, stop: threading.Event, stopping: threading.Event
+        self,
+        number: int,
+        target: str,
+        known: Known,
+        tally: Tally,
+        stop: threading.Event,
+        stopping: threading.Event,
+        *,
+        asks_badly: bool = True,
     ) -> None:
         super().__init__(daemon=True)
         self.generator = np.random.default_rng(number)
@@ -48,11 +57,13 @@ class Client(threading.Thread, ABC):
         self.known = known
         self.tally = tally
         self.stopping = stopping
+        self._asks_badly = asks_badly
         self._stop_event = stop
 
     def run(self) -> None:
         """Ask and compare."""
-        asks = self.asks()
+        *good, bad = self.asks()
+        asks = [*good, bad] if self._asks_badly else good
         try:
             while not self._stop_event.is_set():
                 if not self.attempt(asks[self.generator.integers(len(asks))]):
@@ -64,7 +75,7 @@ class Client(threading.Thread, ABC):
 
     @abstractmethod
     def asks(self) -> tuple[Callable[[], None], ...]:
-        """Return the kinds of requests; each makes one, and counts the answer."""
+        """Return the kinds of requests, bad ones last; each makes one, and counts the answer."""
 
     @abstractmethod
     def attempt(self, ask: Callable[[], None]) -> bool:

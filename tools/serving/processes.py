@@ -58,6 +58,11 @@ class ServerProcess:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def peak_bytes(self) -> int:
+        """Return the most memory that the process has held."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
     def terminate(self, timeout_s: float = 40.0) -> int:
         """Ask the server to stop, wait, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
