@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import resource
 import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable
 from itertools import islice
 from typing import Final, Protocol
@@ -42,6 +42,8 @@ TURN_S: Final = 0.004
 _SPARE_FILES: Final = 128
 _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
+_LAST_S: Final = 0.2
+_POLL_S: Final = 0.01
 _ACCEPTED: Final = 64  # connections at a time
 _CANDIDATES: Final = 32  # among the oldest connections, of which the quietest gives way
 
@@ -64,15 +66,34 @@ class Connection(Protocol):
         """Close at once."""
 
 
+class Share:
+    """What a connection has had of the event loop's time of late."""
+
+    __slots__ = ("_at", "_spent_s")
+
+    def __init__(self) -> None:
+        self._spent_s = 0.0
+        self._at = 0.0
+
+    def of_late(self, now: float) -> float:
+        """Return the seconds, of which half are forgotten in every second."""
+        return float(self._spent_s * 0.5 ** (now - self._at))
+
+    def charge(self, now: float, seconds: float) -> None:
+        """Add what a turn took."""
+        self._spent_s = self.of_late(now) + seconds
+        self._at = now
+
+
 class Turns:
     """Takes in what connections have received, a little at a time, so that none keeps others waiting.
 
-    A connection that has just received something goes before those that have more than one turn's worth.
+    It is the turn of the connection that has had the least of late: one that was just opened, for instance.
     """
 
     def __init__(self) -> None:
-        self._fresh: deque[Callable[[], None]] = deque()
-        self._more: deque[Callable[[], None]] = deque()
+        self._waiting: list[tuple[float, int, Share, Callable[[], None]]] = []
+        self._count = 0
         self._is_running = False
 
     @property
@@ -80,22 +101,24 @@ class Turns:
         """Whether connections wait for their turns."""
         return self._is_running
 
-    def add(self, turn: Callable[[], None], *, is_fresh: bool) -> None:
-        """Take a turn soon."""
-        (self._fresh if is_fresh else self._more).append(turn)
+    def add(self, share: Share, turn: Callable[[], None]) -> None:
+        """Take a turn when it is time."""
+        self._count += 1
+        heapq.heappush(self._waiting, (share.of_late(time.monotonic()), self._count, share, turn))
         if not self._is_running:
             self._is_running = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        end = time.monotonic() + TURN_S
-        while self._fresh or self._more:
-            (self._fresh or self._more).popleft()()
-            if time.monotonic() > end:
-                break
-        if self._fresh or self._more:
-            loop.call_soon(self._run)
+        now = time.monotonic()
+        end = now + TURN_S
+        while self._waiting and now < end:
+            _, _, share, turn = heapq.heappop(self._waiting)
+            turn()
+            then, now = now, time.monotonic()
+            share.charge(now, now - then)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._run)
         else:
             self._is_running = False
 
@@ -113,8 +136,7 @@ class ConnectionTable:
         self._proved: dict[Connection, None] = {}  # those that had an accepted request
         self.turns = Turns()
         self._greeting = 0  # accepted, but still in the TLS handshake
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._is_draining = False
 
     def __len__(self) -> int:
         """Return how many are open."""
@@ -141,14 +163,13 @@ class ConnectionTable:
     def add(self, connection: Connection) -> None:
         """Take a connection in."""
         self._open[connection] = None
-        self._empty.clear()
+        if self._is_draining:  # it came through the door just before that was closed, perhaps with a request
+            asyncio.get_running_loop().call_later(_LAST_S, connection.drain)
 
     def remove(self, connection: Connection) -> None:
         """Let go of a connection that is closed."""
         self._open.pop(connection, None)
         self._proved.pop(connection, None)
-        if not len(self):
-            self._empty.set()
 
     @contextlib.contextmanager
     def greeting(self):  # type: ignore[no-untyped-def] # a generator of nothing
@@ -170,11 +191,12 @@ class ConnectionTable:
 
     async def drain(self, seconds: float) -> None:
         """Ask all to end after their answers; close what is left after so long."""
+        self._is_draining = True
         for connection in self._all():
             connection.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._empty.wait()
+        end = time.monotonic() + seconds
+        while (len(self) or self._greeting) and time.monotonic() < end:
+            await asyncio.sleep(_POLL_S)
         for connection in self._all():
             connection.abort()
 

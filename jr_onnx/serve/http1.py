@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -19,7 +20,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 from jr_onnx.errors import JrError, require
-from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, ConnectionTable
+from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, ConnectionTable, Share
 from jr_onnx.serve.faults import BadRequestError, OverloadedError, SlowBodyError, TooLargeError
 from jr_onnx.serve.gate import Budget, Holding
 
@@ -134,7 +135,10 @@ class Http1Connection(asyncio.Protocol):
         self._parser = _httptools.HttpRequestParser(self)
         self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
-        self._rest = bytearray()  # received behind the request that is being answered, or not yet looked at
+        self._share = Share()
+        self._rest: deque[memoryview] = (
+            deque()
+        )  # received behind the request that is being answered, or not yet looked at
         self._resting = budget.arriving(self.abort)
         self._going_on = False
         self._in_head = True
@@ -194,42 +198,43 @@ class Http1Connection(asyncio.Protocol):
         if self._closing_since:
             return
         self.quiet_since = self._loop.time()
-        is_fresh = self._table.turns.are_waiting
-        if not self._rest and not self._is_whole and not is_fresh:
-            done = self._take_in(data)
+        if not self._rest and not self._is_whole and not self._table.turns.are_waiting:
+            done = self._take_in(memoryview(data))
             if done == len(data) or self._closing_since:
                 return
             data = data[done:]
-        self._rest += data
+        self._rest.append(memoryview(data))
         self._transport.pause_reading()
         try:
             self._resting.grow(len(data))
         except OverloadedError:
             self.abort()
             return
-        self._go_on_soon(is_fresh=is_fresh)
+        self._go_on_soon()
 
-    def _go_on_soon(self, *, is_fresh: bool = False) -> None:
+    def _go_on_soon(self) -> None:
         if self._rest and not self._going_on and not self._is_whole:
             self._going_on = True
-            self._table.turns.add(self._go_on, is_fresh=is_fresh)
+            self._table.turns.add(self._share, self._go_on)
 
     def _go_on(self) -> None:
         """Take in what has been waiting."""
         self._going_on = False
         if self._closing_since or self._is_whole or not self._rest:
             return
-        done = self._take_in(bytes(self._rest))
+        data = self._rest.popleft()
+        done = self._take_in(data)
         if self._closing_since:
             return
-        del self._rest[:done]
+        if done < len(data):
+            self._rest.appendleft(data[done:])
         self._resting.shrink(done)
         if self._rest:
             self._go_on_soon()
         else:
             self._transport.resume_reading()
 
-    def _take_in(self, data: bytes) -> int:
+    def _take_in(self, data: memoryview) -> int:
         """Give the parser what belongs to one request, a turn's worth at most, and return how much that was."""
         position = 0
         until = time.monotonic() + _TURN_S
@@ -250,23 +255,19 @@ class Http1Connection(asyncio.Protocol):
                 break
         return position
 
-    def _next(self, data: bytes, position: int) -> int:
+    def _next(self, data: memoryview, position: int) -> int:
         """Return the end of the next piece: of the head, of the body, or of a little where neither is known."""
         if self._left:
             return min(len(data), position + self._left)
         # A head ends with an empty line, and so does a chunked body, whose data may hold empty lines as well.
         limit = min(len(data), position + (HEAD_BYTES if self._in_head else _CHUNKED_BYTES))
-        overlap = len(self._tail)
-        found = (self._tail + data[position : position + 3]).find(_HEAD_END) - overlap if overlap else -1
-        if found + len(_HEAD_END) > 0 and found >= -overlap:
-            end = position + found + len(_HEAD_END)
-        else:
-            found = data.find(_HEAD_END, position, limit)
-            end = found + len(_HEAD_END) if found >= 0 else limit
-        self._tail = (self._tail + data[max(position, end - 3) : end])[-3:]
+        window = self._tail + bytes(data[position:limit])
+        found = window.find(_HEAD_END)
+        end = limit if found < 0 else position + found + len(_HEAD_END) - len(self._tail)
+        self._tail = window[: len(self._tail) + end - position][-3:]
         return end
 
-    def _count(self, piece: bytes) -> None:
+    def _count(self, piece: memoryview) -> None:
         """Count a piece before the parser keeps any of it.
 
         Raises:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from jr_onnx.errors import require
-from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, IDLE_SECONDS, ConnectionTable
+from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, IDLE_SECONDS, ConnectionTable, Share
 from jr_onnx.serve.faults import OverloadedError
 from jr_onnx.serve.gate import Budget
 
@@ -120,6 +120,7 @@ class Http2Connection(asyncio.Protocol):
         self._outgoing: dict[int, _Outgoing] = {}
         self._rest: deque[memoryview] = deque()  # received, but not yet taken in
         self._resting = budget.arriving(self.abort)
+        self._share = Share()
         self._skip = _PREFACE_BYTES
         self._head = b""
         self._block_bytes = 0
@@ -176,13 +177,12 @@ class Http2Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in what the client sent, a few frames at a time."""
         if not self._rest:
-            is_fresh = self._table.turns.are_waiting
-            if not is_fresh:
+            if not self._table.turns.are_waiting:
                 data = self._take_in(memoryview(data))  # type: ignore[assignment] # a view of what is left
                 if not data:
                     return
             self._transport.pause_reading()
-            self._table.turns.add(self._go_on, is_fresh=is_fresh)
+            self._table.turns.add(self._share, self._go_on)
         self._rest.append(memoryview(data))
         try:
             self._resting.grow(len(data))
@@ -196,7 +196,7 @@ class Http2Connection(asyncio.Protocol):
         if left:
             self._rest.appendleft(left)
         if self._rest:
-            self._table.turns.add(self._go_on, is_fresh=False)
+            self._table.turns.add(self._share, self._go_on)
             return
         self._resting.release()
         self._resting = self._budget.arriving(self.abort)
