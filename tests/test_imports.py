@@ -30,7 +30,18 @@ WITHOUT_TORCH = (
     "report",
     "cli",
 )
-BASE = ("errors", "foreign", "semantics", "kappa", "records", "quantised", "provenance", "_version", "_callable")
+BASE = (
+    "errors",
+    "opened",
+    "foreign",
+    "semantics",
+    "kappa",
+    "records",
+    "quantised",
+    "provenance",
+    "_version",
+    "_callable",
+)
 # Modules of those rooms whose work is torch; the others reach them from inside functions only.
 WITH_TORCH = ("jr_onnx.verify.torch_network", "jr_onnx.verify.torch_side")
 # Room -> the rooms that it may import at all, functions included; the base is open to everyone.

@@ -11,8 +11,8 @@ from jr_onnx import provenance
 from jr_onnx.errors import InputError, JrError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile, load
-from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import Payloads, join
+from jr_onnx.opened import pieces
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite.agreement import take_back
 from jr_onnx.rewrite.lowering import LoweringWish, Target

@@ -32,7 +32,8 @@ from typing import ClassVar, Literal
 
 from jr_onnx._version import __version__
 from jr_onnx.deploy.options import check_model_name
-from jr_onnx.errors import InputError, IntegrityError
+from jr_onnx.errors import InputError, IntegrityError, ModelError
+from jr_onnx.opened import OpenedFile
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record, dumps, loads
 
@@ -145,17 +146,39 @@ def write_manifest(
     return target
 
 
+def small_file(path: Path) -> bytes:
+    """Read a manifest or a signature: one regular file, no link, of a bounded size.
+
+    Raises:
+        IntegrityError: It cannot be read, is something else, or is too large.
+    """
+    try:
+        file = OpenedFile(path, "a manifest's", follow=False)
+        if file.size >= _LARGEST_MANIFEST_BYTES:
+            raise IntegrityError(f"{path} has {_LARGEST_MANIFEST_BYTES} bytes or more, no manifest has")
+        return file.read(0, file.size)
+    except ModelError as error:
+        raise IntegrityError(error.message) from None
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest without checking the files it lists.
 
     Raises:
         IntegrityError: It cannot be read or is not a manifest.
     """
+    return parse_manifest(small_file(path), path)
+
+
+def parse_manifest(content: bytes, path: Path) -> Manifest:
+    """Parse the bytes of a manifest.
+
+    Raises:
+        IntegrityError: They are no manifest.
+    """
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
-            raise IntegrityError(f"{path} is larger than {_LARGEST_MANIFEST_BYTES} bytes, no manifest is")
-        manifest = loads(Manifest, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        manifest = loads(Manifest, content.decode("utf-8"))
+    except UnicodeDecodeError as error:
         raise IntegrityError(f"cannot read the manifest {path}: {error}") from None
     except RecursionError:
         raise IntegrityError(f"cannot read the manifest {path}: it is nested too deeply") from None
@@ -252,12 +275,10 @@ class Glance:
 def glance(path: Path) -> Glance:
     """Read a manifest of this or an earlier version; nothing is checked, and what is no manifest is empty."""
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST_BYTES:
-            return Glance()
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(small_file(path))
         paths = frozenset(str(entry["path"]) for entry in document["files"])
         return Glance(str(document["schema"]), str(document["kind"]), paths)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (IntegrityError, ValueError, KeyError, TypeError, RecursionError):
         return Glance()
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from jr_onnx.deploy.manifest import small_file
 from jr_onnx.errors import InputError, IntegrityError, one_line, require
 
 _KEY_HINT = (
@@ -64,8 +66,11 @@ def sign(manifest: Path, signature: Path, key: Path) -> None:
     _library("signing").Config().use_elliptic_key_signer(private_key=key).sign(manifest, signature)
 
 
-def check_signature(manifest: Path, signature: Path, key: Path) -> None:
-    """Check that the owner of a key signed exactly this manifest.
+def check_signature(manifest: Path, signature: Path, key: Path) -> bytes:
+    """Check that the owner of a key signed exactly this manifest, and return the bytes that were signed.
+
+    Both files are copied first, and the copies are checked: what is returned is what the signature holds for, whatever
+    has become of the files meanwhile.
 
     Args:
         manifest: The manifest file.
@@ -90,13 +95,23 @@ def check_signature(manifest: Path, signature: Path, key: Path) -> None:
         ) from None
     if signature.is_symlink() or not signature.is_file():
         raise IntegrityError(f"{manifest.parent} is not signed", hint="Package it with --sign KEY")
+    content, bundle = small_file(manifest), small_file(signature)
+    with tempfile.TemporaryDirectory(prefix="jr-onnx-signature-") as folder:
+        copies = Path(folder) / manifest.name, Path(folder) / signature.name
+        for copy, data in zip(copies, (content, bundle), strict=True):
+            copy.write_bytes(data)
+        _verify(config, *copies, named=manifest, key=key)
+    return content
+
+
+def _verify(config: Any, manifest: Path, signature: Path, *, named: Path, key: Path) -> None:
     try:
         # The library prints warnings about old bundles; data goes to stdout, so they do not.
         with contextlib.redirect_stdout(sys.stderr):
             config.verify(manifest, signature)
     except Exception as error:  # noqa: BLE001 - a forged bundle makes the library fail in any way it likes
         reason = one_line(error, _LONGEST_REASON)
-        raise IntegrityError(f"the signature of {manifest} does not hold for the key {key.name}: {reason}") from None
+        raise IntegrityError(f"the signature of {named} does not hold for the key {key.name}: {reason}") from None
 
 
 def _problem(key: Path, error: Exception, *, private: bool) -> str:

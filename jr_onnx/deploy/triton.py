@@ -14,7 +14,6 @@ reads one for all versions. `force` replaces the same version of the same model 
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +27,7 @@ from jr_onnx.deploy.releases import check_model
 from jr_onnx.deploy.signing import check_private_key, sign
 from jr_onnx.deploy.triton_config import CONFIG_NAME, LABELS_NAME, MODEL_NAME, Interface, config_text, interface
 from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
+from jr_onnx.opened import OpenedFile
 
 _RESERVED = {MODEL_NAME, MANIFEST_NAME, SIGNATURE_NAME}
 
@@ -204,10 +204,13 @@ def _copy(source: Path, target: Path, error_class: type[InputError]) -> None:
     if not source.is_file():
         found = "is not a regular file" if source.exists() else "does not exist"
         raise error_class(f"{source} {found}")
+    opened = OpenedFile(source, "a regular")
     try:
-        shutil.copyfile(source, target)
+        with target.open("wb") as stream:
+            opened.copy_to(stream, 0, opened.size)
     except OSError as error:
         raise OutputError(f"cannot copy {source}: {error.strerror}") from None
+    opened.require_unchanged()
 
 
 def _put_in_place(staged: Path, target: Path, options: TritonOptions) -> None:

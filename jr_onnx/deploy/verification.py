@@ -15,9 +15,10 @@ from jr_onnx.deploy.manifest import (
     base_of,
     digest_of,
     moment,
-    read_manifest,
+    parse_manifest,
     scan,
     show,
+    small_file,
 )
 from jr_onnx.errors import InputError, IntegrityError, printable
 
@@ -126,8 +127,10 @@ def _check_package(
         if key is not None:
             from jr_onnx.deploy.signing import check_signature
 
-            check_signature(path, signature, Path(key))
-        manifest = read_manifest(path)
+            content = check_signature(path, signature, Path(key))
+        else:
+            content = small_file(path)
+        manifest = parse_manifest(content, path)
     except IntegrityError as error:
         problems.append(str(error))
         return None

@@ -20,9 +20,9 @@ import onnx
 
 from jr_onnx.errors import ModelError, OutputError
 from jr_onnx.foreign import head_of, pointer
-from jr_onnx.modelfile.opened import OpenedFile
 from jr_onnx.modelfile.save import atomic_path
 from jr_onnx.modelfile.wire import THRESHOLD, Payloads
+from jr_onnx.opened import OpenedFile
 from jr_onnx.provenance import ExternalFile, sha256_file
 
 ExternalMode = Literal["auto", "copy", "hardlink", "reference"]

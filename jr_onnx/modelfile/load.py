@@ -12,9 +12,9 @@ from google.protobuf.message import DecodeError
 from jr_onnx.errors import ModelError
 from jr_onnx.foreign import HEAD_BYTES, recognise
 from jr_onnx.modelfile.guard import readable
-from jr_onnx.modelfile.opened import FileView, OpenedFile, pieces
 from jr_onnx.modelfile.text import require_text
 from jr_onnx.modelfile.wire import Payloads, WireError, split
+from jr_onnx.opened import FileView, OpenedFile, pieces
 
 
 @dataclass

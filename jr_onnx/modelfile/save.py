@@ -15,8 +15,8 @@ from pathlib import Path
 import onnx
 
 from jr_onnx.errors import OutputError
-from jr_onnx.modelfile.opened import FileView, pieces
 from jr_onnx.modelfile.wire import Payload, Payloads, WireError, join
+from jr_onnx.opened import FileView, pieces
 
 _PROTOBUF_LIMIT = 2**31 - 1
 _PART = ".part"

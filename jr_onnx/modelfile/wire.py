@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from jr_onnx.modelfile.opened import FileView
+from jr_onnx.opened import FileView
 
 THRESHOLD: Final = (32 << 10) + 1
 """Least bytes of a payload; whatever this package reads as a constant is smaller, and stays in the proto."""

@@ -18,8 +18,8 @@ from google.protobuf.message import DecodeError
 
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import external_tensors, require_text
-from jr_onnx.modelfile.opened import FileView, OpenedFile, pieces
 from jr_onnx.modelfile.wire import Buffer, Payload, Payloads, WireError, join, split
+from jr_onnx.opened import FileView, OpenedFile, pieces
 from jr_onnx.rewrite.scopes import function_key, top_scopes, walk
 from jr_onnx.semantics import OP_DOMAIN
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jr_onnx.errors import InputError
-from jr_onnx.modelfile.opened import OpenedFile
+from jr_onnx.opened import OpenedFile
 from jr_onnx.serve.faults import EncodingError, ForbiddenError, OverloadedError, UnauthorizedError, quoted
 
 _SCHEME = b"bearer "

@@ -16,7 +16,7 @@ from jr_onnx.deploy.model import external_file
 from jr_onnx.errors import IntegrityError, ModelError
 from jr_onnx.modelfile import ModelFile, absorb, external_tensors
 from jr_onnx.modelfile.load import parse
-from jr_onnx.modelfile.opened import OpenedFile
+from jr_onnx.opened import OpenedFile
 
 _MOST_BYTES = 2**31 - 1  # protobuf, and so ONNX Runtime, reads no larger file
 

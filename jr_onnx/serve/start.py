@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jr_onnx.errors import InputError, PrintableFormatter, require
-from jr_onnx.modelfile.opened import OpenedFile
+from jr_onnx.opened import OpenedFile
 from jr_onnx.runtime.providers import require_providers
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.gate import Gate

@@ -13,6 +13,7 @@ from jr_onnx import provenance
 from jr_onnx.data.further import filled
 from jr_onnx.data.model_input import ModelInput
 from jr_onnx.errors import InputError, ModelError, one_line
+from jr_onnx.opened import OpenedFile
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite import restore
 from jr_onnx.rewrite.dtypes import NAMES
@@ -67,10 +68,9 @@ def read(model: str | Path | onnx.ModelProto, values: Mapping[str, float] | None
     else:
         path = Path(model)
         base_dir = str(path.parent)
+        file = OpenedFile(path)
         try:
-            proto = onnx.load(str(path), format="protobuf", load_external_data=False)
-        except OSError as error:
-            raise ModelError(f"cannot read {path}: {error.strerror}") from None
+            proto = onnx.load_model_from_string(file.read(0, file.size))
         except (DecodeError, ValueError) as error:
             raise ModelError(f"{path} is no ONNX model: {one_line(error)}") from None
     if not proto.graph.node:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from jr_onnx.errors import JrError, one_line, require
 from jr_onnx.modelfile import ModelFile
-from jr_onnx.modelfile.opened import pieces
 from jr_onnx.modelfile.wire import join
+from jr_onnx.opened import pieces
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
 from jr_onnx.verify.older_operators import older_operators
 

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jr_onnx.deploy import TritonOptions, package_triton, verify
+from jr_onnx.deploy import TritonOptions, package_triton, signing, verify
 from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME
 from jr_onnx.deploy.signing import check_private_key
 from jr_onnx.errors import InputError, IntegrityError, MissingExtraError
@@ -52,6 +53,25 @@ def test_a_manifest_made_to_fit_a_changed_model_is_found(
     verify(forged)  # every digest fits
     with pytest.raises(IntegrityError, match="does not hold for the key"):
         verify(forged, key_pair[1])
+
+
+def test_what_is_believed_is_what_the_signature_was_checked_for(
+    signed: Path, key_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest that is swapped between the check of its signature and its use."""
+    manifest = signed / "net" / "1" / MANIFEST_NAME
+    real = signing._verify
+
+    def check_and_swap(*words: Any, **options: Any) -> None:
+        real(*words, **options)
+        manifest.write_text(manifest.read_text().replace('"name": "net"', '"name": "fraud"'))
+
+    monkeypatch.setattr(signing, "_verify", check_and_swap)
+    (package,) = verify(signed, key_pair[1])
+    assert package.manifest.name == "net"
+    monkeypatch.setattr(signing, "_verify", real)
+    with pytest.raises(IntegrityError, match="does not hold for the key"):
+        verify(signed, key_pair[1])
 
 
 def test_a_changed_file_of_a_signed_package_is_found(signed: Path, key_pair: tuple[Path, Path]) -> None:

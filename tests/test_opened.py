@@ -14,11 +14,11 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from jr_onnx import opened as opened_module
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import load
-from jr_onnx.modelfile import opened as opened_module
-from jr_onnx.modelfile.opened import OpenedFile
 from jr_onnx.modelfile.save import assemble, save
+from jr_onnx.opened import OpenedFile
 from jr_onnx.rewrite import rewrite
 from jr_onnx.runtime.session import InferenceSession
 
