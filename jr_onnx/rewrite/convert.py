@@ -26,6 +26,7 @@ Prover = Callable[[ModelFile, ModelFile], str]
 """Takes a model and its conversion; says how it proved that both compute the same, or raises RefusalError."""
 
 LOWEST = 7
+_IMPORTS_SINCE_IR = 3  # before, a model could not say which operator set it uses
 
 
 def convert(source: ModelFile, opset: int) -> tuple[ModelFile, list[str]]:
@@ -55,6 +56,7 @@ def convert(source: ModelFile, opset: int) -> tuple[ModelFile, list[str]]:
     if kept:
         lines.append(f"operators of no operator set were kept as they are: {', '.join(kept)}")
     _bring_back(inlined, converted)
+    converted.ir_version = max(converted.ir_version, _IMPORTS_SINCE_IR)
     digest, length = content_digest(converted, source.payloads)
     result = ModelFile(source.path, converted, source.payloads, digest, length)
     return result, [*conversion_summary(inlined, converted), *lines]

@@ -186,3 +186,11 @@ def test_sites_keep_their_names_where_nothing_is_inlined() -> None:
     model = old([helper.make_node("Neg", ["x"], ["h"]), RELU], {})
     converted, _ = convert(from_proto(model), 13)
     assert [site.id for site in find_sites(converted.proto).sites] == ["relu"]
+
+
+def test_a_model_from_before_operator_sets_had_versions_gets_an_ir_that_names_them() -> None:
+    model = old([helper.make_node("Neg", ["x"], ["h"]), RELU], {}, opset=2)
+    model.ir_version = 2
+    converted, lines = convert(from_proto(model), 13)
+    assert "IR version 2 -> 3" in lines
+    onnx.checker.check_model(converted.proto)
