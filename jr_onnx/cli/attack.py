@@ -16,6 +16,7 @@ from jr_onnx.cli.options import (
     model_argument,
     norm_option,
     output_folder,
+    poor_option,
     preprocess_option,
     read_data,
     seed_option,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 @preprocess_option
 @value_option
 @logits_option
+@poor_option
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "train"]),
@@ -219,6 +221,7 @@ def _request(given: dict[str, Any]) -> Request:
         black_box=given["black_box"],
         values=parse_values(given["values"]),
         logits=given["logits"],
+        force=given["force"],
     )
 
 

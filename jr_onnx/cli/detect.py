@@ -15,6 +15,7 @@ from jr_onnx.cli.options import (
     logits_option,
     model_argument,
     norm_option,
+    poor_option,
     preprocess_option,
     read_data,
     seed_option,
@@ -33,6 +34,7 @@ from jr_onnx.cli.output import json_option, print_json, print_table, say
 @preprocess_option
 @value_option
 @logits_option
+@poor_option
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most this many images.")
 @click.option("--neighbours", type=click.IntRange(min=2), default=20, show_default=True, help="k of the LID.")
 @click.option("--reference", type=click.IntRange(min=2), default=100, show_default=True, help="Reference images.")
@@ -67,6 +69,7 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
         device=given["device"],
         values=parse_values(given["values"]),
         logits=given["logits"],
+        force=given["force"],
         data=data,
     )
     with progress("detecting") as notify:

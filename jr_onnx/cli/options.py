@@ -179,6 +179,9 @@ logits_option = click.option(
     help="The output, or value inside the graph, that holds the scores.  [default: the one that fits the labels]",
 )
 shape_option = click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
+poor_option = click.option(
+    "--force", is_flag=True, help="Go on with a model that classifies clean images no better than by chance."
+)
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
 sign_option = click.option("--sign", "key", type=PATH, help="Private key (PEM) that signs the package.")
 key_option = click.option("--key", type=PATH, help="Public key (PEM); every package must be signed with it.")

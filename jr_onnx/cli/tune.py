@@ -17,6 +17,7 @@ from jr_onnx.cli.options import (
     logits_option,
     model_argument,
     norm_option,
+    poor_option,
     preprocess_option,
     read_data,
     seed_option,
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 @preprocess_option
 @value_option
 @logits_option
+@poor_option
 @click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True, help="Images to attack.")
 @seed_option
 @device_option
@@ -110,6 +112,7 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
         device=given["device"],
         values=parse_values(given["values"]),
         logits=given["logits"],
+        force=given["force"],
     )
     with progress("tuning") as notify:
         result = tune(request, notify)

@@ -62,6 +62,7 @@ class DetectRequest:
         seed: Of all random numbers.
         device: Where torch computes.
         logits: The value that holds the scores; "" to find it by the labels.
+        force: Go on where clean images are classified no better than by chance.
         values: The numbers that fill the model's further inputs, by name.
     """
 
@@ -77,6 +78,7 @@ class DetectRequest:
     seed: int = 0
     device: str = "auto"
     logits: str = ""
+    force: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -152,6 +154,7 @@ def detect(request: DetectRequest, notify: Callable[[int, int, str], None] | Non
         device=device_of(request.device),
         values=request.values,
         logits=request.logits,
+        force=request.force,
     )
     found = []
     with tempfile.TemporaryDirectory(prefix="jr-onnx-detect-") as folder:

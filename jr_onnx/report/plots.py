@@ -63,7 +63,8 @@ def minimal_perturbation(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
         panel.grid(alpha=0.25)
     first = figure.axes[0]
     first.set_ylabel("share of samples fooled")
-    first.legend(frameon=False, loc="lower right")
+    if first.get_legend_handles_labels()[0]:
+        first.legend(frameon=False, loc="lower right")
     return _svg(figure)
 
 

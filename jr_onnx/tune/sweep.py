@@ -60,6 +60,7 @@ class TuneRequest:
         rounds: How often that goes over all sites at most; it ends when a round changes nothing.
         device: Where torch computes: auto, cpu, cuda.
         logits: The value that holds the scores; "" to find it by the labels.
+        force: Go on where clean images are classified no better than by chance.
         values: The numbers that fill the model's further inputs, by name.
     """
 
@@ -74,6 +75,7 @@ class TuneRequest:
     rounds: int = 3
     device: str = "auto"
     logits: str = ""
+    force: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -174,6 +176,7 @@ class _Search:
             device=device_of(request.device),
             values=request.values,
             logits=request.logits,
+            force=request.force,
             batch=request.objective.batch,
         )
         self.target: TorchTarget | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from jr_onnx.attack.suite.gate import require_clean
 from jr_onnx.attack.suite.outputs import choose_output, head_of
 from jr_onnx.attack.suite.served import SERVED_DRAWS, Head, ServedModel, differs
 from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, Preprocessing
@@ -34,6 +35,7 @@ class Opening:
         logits: The value that holds the scores; "" to find it by the labels.
         batch: Samples in memory at once.
         black_box: Leave torch out.
+        force: Go on where clean images are classified no better than by chance.
         notes: What the reader of the results should know; filled while opening.
     """
 
@@ -44,6 +46,7 @@ class Opening:
     logits: str = ""
     batch: int = 256
     black_box: bool = False
+    force: bool = False
     notes: list[str] = field(default_factory=list)
     described: str = ""
     """Which value is taken for the logits, in words."""
@@ -96,6 +99,8 @@ class Opening:
         served.head = head_of(served, self.data, output, None if net is None else net.threshold)
         if net is not None and served.head.threshold is not None and net.threshold is None:
             net.set_offset(served.head.threshold)
+        if not self.described:  # the first file: what a large kappa does to the second one is a result
+            self.notes.extend(filter(None, [require_clean(served, self.data, self.preprocessing, force=self.force)]))
         self.described = self.described or _described(served, net)
         return served, net
 

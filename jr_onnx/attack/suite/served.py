@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,12 +128,23 @@ class ServedModel:
         """
         self.path = path
         self.random = random
+        self._image_shape = image_shape
         self._session = open_session(path, exposing(path, expose) if expose else None)
         self._further = further_inputs(self._session, values or {})
         self._adapter = InputAdapter(self._further.image, image_shape, preprocessing)
         self._name = self._further.image.name
         self._batch = self._adapter.fixed_batch or batch
         self.head = Head(self.outputs[0])
+
+    def preprocessed(self, preprocessing: Preprocessing) -> ServedModel:
+        """Return the same open file fed in another way.
+
+        Raises:
+            DataError: The images, prepared like that, do not fit the model's input.
+        """
+        other = copy.copy(self)
+        other._adapter = InputAdapter(self._further.image, self._image_shape, preprocessing)
+        return other
 
     @property
     def outputs(self) -> tuple[str, ...]:

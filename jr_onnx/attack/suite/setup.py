@@ -56,6 +56,7 @@ class Request:
         black_box: Only attacks that need ONNX Runtime alone.
         values: The numbers that fill the model's further inputs, by name.
         logits: The value that holds the scores; "" to find it by the labels.
+        force: Go on where clean images are classified no better than by chance.
     """
 
     model: Path
@@ -77,6 +78,7 @@ class Request:
     black_box: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
     logits: str = ""
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def prepare(request: Request) -> Prepared:
         device=device,
         values=request.values,
         logits=request.logits,
+        force=request.force,
         batch=request.batch,
         black_box=request.black_box,
     )
