@@ -44,7 +44,7 @@ _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
 _LAST_S: Final = 0.2
 _POLL_S: Final = 0.01
-_ACCEPTED: Final = 64  # connections at a time
+_ACCEPTED: Final = 16  # connections at a time
 _CANDIDATES: Final = 32  # among the oldest connections, of which the quietest gives way
 
 

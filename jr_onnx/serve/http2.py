@@ -115,7 +115,9 @@ class Http2Connection(asyncio.Protocol):
         self._stall_s = stall_s
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
-        self._h2 = _Bounded(_CONFIG)
+        self._h2: Any = (
+            None  # until the client says something: a connection that only stands there costs next to nothing
+        )
         self._streams: dict[int, Stream] = {}
         self._outgoing: dict[int, _Outgoing] = {}
         self._rest: deque[memoryview] = deque()  # received, but not yet taken in
@@ -136,16 +138,18 @@ class Http2Connection(asyncio.Protocol):
     # asyncio's protocol
 
     def connection_made(self, transport: Any) -> None:
-        """Greet the client."""
+        """Wait for the client's greeting."""
         self._transport = transport
         transport.set_write_buffer_limits(high=_WRITE_BYTES)
+        self._table.add(self)
+
+    def _greet(self) -> None:
+        self._h2 = _Bounded(_CONFIG)
         self._h2.local_settings = _settings.Settings(client=False, initial_values=_LOCAL_SETTINGS)
         self._h2.max_inbound_frame_size = _FRAME_BYTES
         self._h2.decoder.max_header_list_size = HEADER_BYTES
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(_CONNECTION_WINDOW - 65535)
-        self._table.add(self)
-        self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell all streams."""
@@ -205,6 +209,8 @@ class Http2Connection(asyncio.Protocol):
 
     def _take_in(self, data: memoryview) -> memoryview:
         """Take a turn's worth of what was received, and return the rest."""
+        if self._h2 is None:
+            self._greet()
         try:
             size = self._turn(data)
             self._handle(self._h2.receive_data(data[:size]))
@@ -375,7 +381,7 @@ class Http2Connection(asyncio.Protocol):
             answered.sent()
 
     def _flush(self) -> None:
-        data = self._h2.data_to_send()
+        data = self._h2.data_to_send() if self._h2 is not None else b""
         if data and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -405,8 +411,8 @@ class Http2Connection(asyncio.Protocol):
         """Tell the client to go elsewhere, and close after the last answer."""
         if not self._draining:
             self._draining = True
-            frame = _frame.GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id)
-            if not self._transport.is_closing():
+            if self._h2 is not None and not self._transport.is_closing():
+                frame = _frame.GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id)
                 # Not by way of h2, for which a connection that has said so is closed.
                 self._transport.write(frame.serialize())
         self._close_if_done()

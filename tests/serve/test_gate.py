@@ -1,0 +1,152 @@
+"""What is counted and who gives way; which requests may change something."""
+
+from __future__ import annotations
+
+import pytest
+
+from jr_onnx.serve.connections import ConnectionTable, Share
+from jr_onnx.serve.faults import EncodingError, ForbiddenError, OverloadedError
+from jr_onnx.serve.gate import Budget, Holding, expect_same_origin
+
+MEBIBYTE = 1 << 20
+LOOPBACK = {b"host": b"127.0.0.1:8000"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Arrival:
+    def __init__(self, budget: Budget) -> None:
+        self.gave_way = False
+        self.holding: Holding = budget.arriving(self.give_way)
+
+    def give_way(self) -> None:
+        self.gave_way = True
+
+
+def test_the_largest_that_still_arrives_gives_way_to_a_smaller_one() -> None:
+    budget = Budget(10 * MEBIBYTE, Clock())
+    large, small = Arrival(budget), Arrival(budget)
+    large.holding.grow(9 * MEBIBYTE)
+    small.holding.grow(2 * MEBIBYTE)
+    assert (large.gave_way, small.gave_way, budget.used) == (True, False, 2 * MEBIBYTE)
+
+
+def test_one_that_would_become_the_largest_gives_way_itself() -> None:
+    budget = Budget(10 * MEBIBYTE, Clock())
+    first, second = Arrival(budget), Arrival(budget)
+    first.holding.grow(4 * MEBIBYTE)
+    second.holding.grow(5 * MEBIBYTE)
+    with pytest.raises(OverloadedError):
+        second.holding.grow(2 * MEBIBYTE)
+    assert not first.gave_way
+
+
+def test_one_that_has_stalled_gives_way_even_to_a_larger_one() -> None:
+    clock = Clock()
+    budget = Budget(10 * MEBIBYTE, clock)
+    stalled, going = Arrival(budget), Arrival(budget)
+    stalled.holding.grow(4 * MEBIBYTE)
+    clock.now += 5
+    going.holding.grow(5 * MEBIBYTE)
+    going.holding.grow(2 * MEBIBYTE)
+    assert (stalled.gave_way, budget.used) == (True, 7 * MEBIBYTE)
+
+
+def test_a_request_that_is_whole_never_gives_way() -> None:
+    budget = Budget(10 * MEBIBYTE, Clock())
+    whole, late = Arrival(budget), Arrival(budget)
+    whole.holding.grow(10 * MEBIBYTE)
+    whole.holding.settle()
+    with pytest.raises(OverloadedError):
+        late.holding.grow(1)
+    assert not whole.gave_way
+    whole.holding.release()
+    whole.holding.release()
+    late.holding.grow(10 * MEBIBYTE)
+    assert budget.used == 10 * MEBIBYTE
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {b"content-type": b"application/json; charset=utf-8"},
+        {b"origin": b"http://127.0.0.1:8000", b"sec-fetch-site": b"same-origin"},
+        {b"host": b"[::1]:8000"},
+        {b"host": b"localhost"},
+    ],
+)
+def test_requests_of_this_machine_may_change_something(headers: dict[bytes, bytes]) -> None:
+    expect_same_origin({**LOOPBACK, **headers}, is_loopback=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({b"content-type": b"text/plain"}, EncodingError),
+        ({b"content-type": b"application/x-www-form-urlencoded"}, EncodingError),
+        ({b"origin": b"https://evil.example"}, ForbiddenError),
+        ({b"origin": b"null"}, ForbiddenError),
+        ({b"sec-fetch-site": b"cross-site"}, ForbiddenError),
+        ({b"host": b"evil.example:8000", b"origin": b"http://evil.example:8000"}, ForbiddenError),
+        ({b"host": b""}, ForbiddenError),
+        ({b"host": b"127.0.0.1.evil.example"}, ForbiddenError),
+    ],
+)
+def test_requests_of_other_sites_may_not(headers: dict[bytes, bytes], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        expect_same_origin({**LOOPBACK, **headers}, is_loopback=True)
+
+
+def test_a_server_for_others_knows_its_names_from_the_request_alone() -> None:
+    expect_same_origin({b"host": b"models.internal"}, is_loopback=False)
+    with pytest.raises(ForbiddenError):
+        expect_same_origin({b"host": b"models.internal", b"origin": b"https://evil.example"}, is_loopback=False)
+
+
+class Held:
+    def __init__(self, quiet_since: float, expendable: bool = True) -> None:
+        self.quiet_since = quiet_since
+        self.expendable = expendable
+        self.aborted = False
+
+    def is_expendable(self) -> bool:
+        return self.expendable
+
+    def sweep(self, now: float) -> None:
+        del now
+
+    def drain(self) -> None: ...
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_full_house_makes_room_with_those_who_never_asked_then_with_the_quietest() -> None:
+    table = ConnectionTable(3)
+    good, busy, idle = Held(1.0), Held(0.0, expendable=False), Held(5.0)
+    for one in (good, busy, idle):
+        assert table.make_room()
+        table.add(one)
+    table.prove(good)
+    assert table.make_room()
+    assert (good.aborted, busy.aborted, idle.aborted) == (False, False, True)
+    table.add(Held(6.0, expendable=False))
+    assert table.make_room()
+    assert good.aborted, "of those who have asked, an idle one"
+    table.add(Held(7.0, expendable=False))
+    assert not table.make_room(), "all of them wait for answers"
+
+
+def test_what_a_connection_has_had_is_forgotten_by_half_in_a_second() -> None:
+    share = Share()
+    share.charge(10.0, 1.0)
+    share.charge(11.0, 0.25)
+    assert share.of_late(11.0) == 0.75
+    assert share.of_late(13.0) == 0.1875
