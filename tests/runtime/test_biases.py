@@ -83,7 +83,7 @@ def test_every_source_of_kappa(tmp_path: Path, kappa: Any) -> None:
 def test_a_cap_stays(tmp_path: Path) -> None:
     net = ExactNet(3)
     x = net.relu6(net.conv("x", 3, 16))
-    x = net.relu6(net.conv(x, 16, 16, groups=16), cap=4.0)
+    x = net.add("Neg", [net.relu6(net.conv(x, 16, 16, groups=16), cap=4.0)])  # on the output it would be a clamp
     mark, retrofit, result = for_cuda(tmp_path, net.model([x], ["N", 3, 8, 8]))
     assert mark.fused == 2
     assert_same(retrofit, result, images())
