@@ -18,6 +18,8 @@ _SUSPICIOUS = 0.5
 
 def show(evaluation: Evaluation) -> None:
     """Print an evaluation."""
+    from jr_onnx.evaluation.advice import advice
+
     if evaluation.run.logits:
         tell(f"logits: {evaluation.run.logits}\n")
     for figures in evaluation.models:
@@ -26,6 +28,8 @@ def show(evaluation: Evaluation) -> None:
     _show_minimal(evaluation)
     for figures in evaluation.models:
         _show_verdict(figures)
+    for line in advice(evaluation):
+        tell(f"\nnote: {line}")
     _warn_of_the_data(evaluation)
     if not evaluation.complete:
         tell(
@@ -41,8 +45,8 @@ def _show_model(figures: ModelFigures) -> None:
             (
                 item.entry,
                 knows(item),
-                percent(item.robust.value),
-                interval(item.robust),
+                "" if item.minimises else percent(item.robust.value),
+                "" if item.minimises else interval(item.robust),
                 percent(item.success_rate),
                 # The size of a perturbation that uses up its budget says nothing.
                 relative(item.median_relative) if item.eps is None else "",
@@ -54,6 +58,11 @@ def _show_model(figures: ModelFigures) -> None:
         title=f"{figures.model}: clean accuracy {percent(figures.clean.value)} ({interval(figures.clean)}) "
         f"of {figures.clean.total}",
     )
+    if any(item.minimises for item in figures.entries):
+        tell(
+            "an attack that minimises has no budget, so no robust accuracy of its own: what it finds counts in the "
+            "worst case where it fits"
+        )
     tell(f"replay: {replay(figures)}\n")
 
 

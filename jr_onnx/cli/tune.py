@@ -25,7 +25,10 @@ from jr_onnx.cli.options import (
 )
 from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
 
+_TEST_IMAGES = 1000
+
 if TYPE_CHECKING:
+    from jr_onnx.data import ImageData
     from jr_onnx.tune import TunePoint, TuneResult
 
 
@@ -112,6 +115,7 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
         device=given["device"],
         values=parse_values(given["values"]),
         logits=given["logits"],
+        test=_test_images(given),
         force=given["force"],
     )
     with progress("tuning") as notify:
@@ -130,6 +134,19 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     step = _step(model, chosen, kappa_map)
     if step:
         say(step)
+
+
+def _test_images(given: dict[str, Any]) -> ImageData | None:
+    """Return some images of the test split, to compare accuracies with; None where the data have none."""
+    from jr_onnx.data import Preprocessing, load
+    from jr_onnx.errors import DataError
+
+    try:
+        return load(
+            given["spec"], split="test", limit=_TEST_IMAGES, preprocessing=Preprocessing.parse(given["preprocess"])
+        )
+    except DataError:
+        return None
 
 
 def _step(model: Path, chosen: TunePoint, kappa_map: Path | None) -> str:

@@ -47,7 +47,8 @@ class EntryFigures(Record):
     Attributes:
         robust: Robust accuracy of the served file: correct before and after.
         torch_robust: The same as the attacked torch model sees it.
-        success_rate: Share of the attacked (correctly classified) samples that were fooled.
+        success_rate: Share of the samples that the served file classified correctly and then did not, at any size of
+            the perturbation where there is no budget.
         median_relative: Median relative perturbation (paper, eq. 12) over all samples, failures as infinity.
         mean_relative: Mean relative perturbation; under the paper's protocol that of the last iterate over all samples,
             failures included, as the paper averages, else over the samples that were fooled.
@@ -75,6 +76,11 @@ class EntryFigures(Record):
     nonfinite: int
     zero_gradient: int
     disagreements: int
+
+    @property
+    def minimises(self) -> bool:
+        """Whether the attack looks for the least perturbation, so that it has no robust accuracy of its own."""
+        return self.eps is None and self.protocol == "adaptive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +261,7 @@ def _figures(item: Outcome) -> EntryFigures:
     relative = np.asarray(item.relative, dtype=np.float64)
     averaged = np.ones(len(relative), dtype=bool) if item.protocol == "paper" else item.fooled
     usable = relative[averaged & np.isfinite(relative)]
-    attacked = int(np.sum(correct))
+    served = np.asarray(item.served_correct, dtype=bool)
     return EntryFigures(
         entry=item.entry,
         view=item.view,
@@ -265,7 +271,7 @@ def _figures(item: Outcome) -> EntryFigures:
         eps=item.eps,
         robust=_share(item.served_robust),
         torch_robust=_share(correct & ~success),
-        success_rate=float(np.sum(item.fooled)) / attacked if attacked else 0.0,
+        success_rate=float(np.sum(served & ~item.served_robust)) / max(1, int(np.sum(served))),
         median_relative=median(np.where(success, relative, math.inf)) if len(relative) else 0.0,
         mean_relative=float(np.mean(usable)) if len(usable) else 0.0,
         mean_forward=float(np.mean(item.forward)) if len(item) else 0.0,

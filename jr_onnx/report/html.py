@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jr_onnx.errors import require
+from jr_onnx.evaluation.advice import advice
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.summary import Comparison, Evaluation, Share
 from jr_onnx.modelfile import atomic_write
@@ -58,6 +59,7 @@ def page(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) 
             alone=evaluation.models[0].model if len(evaluation.models) == 1 else None,
             preprocessing=_flat(run.preprocessing),
             summary=summary(evaluation),
+            advice=advice(evaluation),
             worst=worst_rows(evaluation),
             clean=next((item for item in evaluation.comparisons if item.what == "clean accuracy"), None),
             has_paper=any(item.protocol == "paper" for item in evaluation.models[0].entries),

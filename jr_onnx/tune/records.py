@@ -56,6 +56,7 @@ class TuneResult(Record):
         reason: Why this one.
         logits: Which value was taken for the logits, in words.
         notes: What the reader should know.
+        test_clean: Clean accuracy at kappa 0 on the test split; None where it was not looked at.
         seed: Of all random numbers.
         versions: Package -> version.
         host: Machine.
@@ -78,3 +79,4 @@ class TuneResult(Record):
     host: str
     logits: str = ""
     notes: tuple[str, ...] = ()
+    test_clean: float | None = None

@@ -20,7 +20,7 @@ from jr_onnx.attack.target import TorchTarget
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.scores import predictions
-from jr_onnx.evaluation.statistics import binomial_tail, paired_difference
+from jr_onnx.evaluation.statistics import binomial_tail, paired_difference, wilson
 from jr_onnx.evaluation.store import host, versions
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
@@ -60,6 +60,7 @@ class TuneRequest:
         rounds: How often that goes over all sites at most; it ends when a round changes nothing.
         device: Where torch computes: auto, cpu, cuda.
         logits: The value that holds the scores; "" to find it by the labels.
+        test: Some images of the test split, to notice a validation split that was trained on; never attacked.
         force: Go on where clean images are classified no better than by chance.
         values: The numbers that fill the model's further inputs, by name.
     """
@@ -75,6 +76,7 @@ class TuneRequest:
     rounds: int = 3
     device: str = "auto"
     logits: str = ""
+    test: ImageData | None = None
     force: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
 
@@ -109,6 +111,7 @@ def tune(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
         if request.per_site:
             found = search.by_site(points)
             points += [found] if found not in points else []
+        test_clean = search.test_accuracy(points[0].clean)
     best, reason = recommend(points, request.max_drop, request.objective, tried=search.measured - 1)
     return TuneResult(
         model=request.model.name,
@@ -124,6 +127,7 @@ def tune(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
         reason=reason,
         logits=search.logits,
         notes=tuple(dict.fromkeys(search.notes)),
+        test_clean=test_clean,
         seed=request.objective.seed,
         versions=versions(),
         host=host(),
@@ -277,6 +281,21 @@ class _Search:
             p_value=binomial_tail(more, more + less, 0.5),
             allowed=before - accuracy <= self.request.max_drop,
         )
+
+    def test_accuracy(self, clean: float) -> float | None:
+        """Return clean accuracy on test images, and note where validation images may have been trained on."""
+        test, count = self.request.test, len(self.request.data)
+        if test is None or not len(test):
+            return None
+        right = int((~self._served.misclassifies(test.images, test.labels)).sum())
+        # Intervals that do not even touch: memory, not chance.
+        if wilson(round(clean * count), count)[0] > wilson(right, len(test))[1]:
+            self.notes.append(
+                f"warning: {clean:.1%} of the validation images are classified correctly, of {len(test)} test images "
+                f"{right / len(test):.1%}: the model may have been trained on the former, so that what is measured on "
+                "them is too good"
+            )
+        return right / len(test)
 
     def _count(self, what: str) -> None:
         self.done += 1

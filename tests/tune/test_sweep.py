@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError, KappaError
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import rewrite
@@ -267,3 +268,14 @@ def test_malformed_requests_are_refused(model: Path) -> None:
         request(model, max_drop=1.5)
     with pytest.raises(InputError, match="expected adaptive, paper or black-box"):
         Objective("best")  # type: ignore[arg-type]
+
+
+def test_validation_images_that_were_trained_on_are_noticed(model: Path) -> None:
+    good = small.images(60)
+    first, bias, second = small.weights()
+    answers = (np.maximum(good.images.reshape(60, -1) @ first + bias, 0) @ second).argmax(1)
+    known = ImageData.from_arrays(good.images, answers, class_names=("a", "b", "c"))
+    found = tune(request(model, data=known, test=small.images(80, seed=3)))
+    assert found.test_clean == 0.75
+    assert any("warning: 100.0% of the validation images" in note for note in found.notes)
+    assert not any("warning" in note for note in tune(request(model, data=known, test=known)).notes)

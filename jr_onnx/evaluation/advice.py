@@ -1,0 +1,66 @@
+"""What a reader should know before quoting figures: whether budget and number of samples can tell anything at all."""
+
+from __future__ import annotations
+
+import math
+
+from jr_onnx.evaluation.statistics import binomial_tail
+from jr_onnx.evaluation.summary import Evaluation, WorstCase
+
+_FEW = 0.05
+"""A share below which nothing is left to compare."""
+
+_SIGNIFICANT = 0.05
+_WISHED = 0.1
+"""A difference that an evaluation should be able to see."""
+
+
+def advice(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return sentences about a budget that is too large or too small, too few samples, and what the wide budget is."""
+    run, found = evaluation.run, []
+    asked = [_asked(evaluation, model) for model in range(len(evaluation.models))]
+    cases = [case for case in asked if case is not None]
+    budget = f"{run.norm} {run.eps:.4g}"
+    clean = [figures.clean for figures in evaluation.models]
+    if cases and all(case.robust.value <= _FEW for case in cases):
+        found.append(f"the budget {budget} is too large to tell models apart: hardly an image survives it")
+    elif cases and all(own.value - case.robust.value <= _FEW for own, case in zip(clean, cases, strict=True)):
+        found.append(f"the budget {budget} is too small to tell models apart: attacks fool hardly an image within it")
+    least = least_difference(evaluation.samples)
+    if len(evaluation.models) > 1 and least > _WISHED:
+        found.append(
+            f"{evaluation.samples} samples are few: only differences of {least:.0%} and more can be significant "
+            f"(p below {_SIGNIFICANT}); {_samples_for(_WISHED)} samples show one of {_WISHED:.0%}"
+        )
+    wide = sorted(
+        {case.eps for figures in evaluation.models for case in figures.worst if case.eps and case.eps > run.eps}
+    )
+    if wide and cases:
+        found.append(
+            f"the rows at {run.norm} {wide[-1]:.4g} are no threat model but a check: with so wide a budget an attack must "
+            "win, and where it does not, it is the attack that fails"
+        )
+    return tuple(found)
+
+
+def least_difference(samples: int) -> float:
+    """Return the least difference of two paired shares that McNemar's test can call significant: all one way."""
+    changed = next(count for count in range(1, 64) if 2 * binomial_tail(count, count, 0.5) < _SIGNIFICANT)
+    return min(1.0, changed / samples) if samples else 1.0
+
+
+def _samples_for(difference: float) -> int:
+    return math.ceil(round(least_difference(1000) * 1000 / difference, 6))
+
+
+def _asked(evaluation: Evaluation, model: int) -> WorstCase | None:
+    """Return a model's worst case over all attacks at the budget that was asked for."""
+    run = evaluation.run
+    return next(
+        (
+            case
+            for case in evaluation.models[model].worst
+            if case.group == "all attacks" and case.norm == run.norm and case.eps == run.eps
+        ),
+        None,
+    )
