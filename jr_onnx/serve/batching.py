@@ -63,16 +63,26 @@ class Batcher:
         delay_s: How long a request may wait for others.
         instances: How many runs go on at a time.
         queue: How many requests may wait.
+        inline: Short runs may go on on the event loop; not where the values of inputs decide how long a run takes.
     """
 
     def __init__(
-        self, run: Run, metrics: ModelMetrics, *, max_rows: int, delay_s: float, instances: int, queue: int
+        self,
+        run: Run,
+        metrics: ModelMetrics,
+        *,
+        max_rows: int,
+        delay_s: float,
+        instances: int,
+        queue: int,
+        inline: bool = True,
     ) -> None:
         self._run = run
         self._metrics = metrics
         self._max_rows = max(1, max_rows)
         self._delay_s = delay_s if max_rows > 1 else 0.0
         self._queue = queue
+        self._inline_seconds = INLINE_SECONDS if inline else 0.0
         self._free = instances
         self._lines: OrderedDict[_Key, deque[_Waiting]] = OrderedDict()
         self._length = 0
@@ -192,7 +202,7 @@ class Batcher:
         rows = sum(waiting.rows for waiting in group)
         self._metrics.run_rows.observe(rows)
         self._metrics.run_requests.observe(len(group))
-        if rows * self._row_seconds.get(key, _UNKNOWN) < INLINE_SECONDS:
+        if rows * self._row_seconds.get(key, _UNKNOWN) < self._inline_seconds:
             answers, seconds = self._compute([waiting.inputs for waiting in group], rows)
             self._learn(key, seconds, rows)
             _hand_out(group, answers)

@@ -16,7 +16,7 @@ from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, one_line
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.metrics import ModelMetrics
-from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked
+from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked, values_decide
 from jr_onnx.serve.options import Limits, Running
 from jr_onnx.serve.private import read_privately
 from jr_onnx.serve.probe import best_rows
@@ -71,6 +71,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             delay_s=running.delay_us / 1e6,
             instances=running.instances,
             queue=limits.queue,
+            inline=not values_decide(self.face),
         )
         self.ready = True
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
+
 from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
 from jr_onnx.errors import InputError, JrError, ModelError
 from jr_onnx.serve.call import Face
@@ -88,6 +90,11 @@ def face_of(name: str, version: str, facts: ModelFacts, running: Running, limits
     outputs = {tensor.name: spec_of(tensor) for tensor in facts.outputs}
     batched = all((spec.dims or (1,))[0] == -1 for spec in (*required, *outputs.values()))
     return Face(name, version, inputs, outputs, batched, limits.rows, finite_only=running.reject_non_finite)
+
+
+def values_decide(face: Face) -> bool:
+    """Whether values of inputs, not only their sizes, may decide how long a run takes: counts, indices and strings."""
+    return any(spec.dtype.kind == "O" or spec.dtype in (np.int32, np.int64) for spec in face.inputs.values())
 
 
 def can_misfit(face: Face) -> bool:

@@ -19,6 +19,7 @@ pytest.importorskip("prometheus_client", reason="kserve is not installed")
 from jr_onnx.serve.batching import Batcher
 from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import OverloadedError, TimedOutError
+from jr_onnx.serve.gate import Budget
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.verify.tolerance import rounding_bound
 from tests.serve.support import Rest, request
@@ -163,6 +164,52 @@ def test_short_runs_move_to_the_event_loop_and_long_ones_do_not() -> None:
 
         asyncio.run(work())
         assert (threading.current_thread().name in model.threads) is expected
+
+
+def test_what_small_inputs_cost_says_nothing_of_large_ones() -> None:
+    threads: dict[int, set[bool]] = {}
+
+    def model(feed: Feed) -> dict[str, np.ndarray]:
+        width = feed["x"].shape[1]
+        is_loop = threading.current_thread() is threading.main_thread()
+        threads.setdefault(width, set()).add(is_loop)
+        return {"y": feed["x"]}
+
+    async def work(inline: bool) -> None:
+        queue = batcher(model, inline=inline)
+        for _ in range(20):
+            await queue.submit(call(1), 10)
+        await queue.submit(call(1, width=1000), 10)
+        queue.close()
+
+    asyncio.run(work(True))
+    assert threads == {3: {True, False}, 1000: {False}}, "the first run of every size is tried in a thread"
+    threads.clear()
+    asyncio.run(work(False))
+    assert threads == {3: {False}, 1000: {False}}
+
+
+def test_a_request_that_is_given_up_leaves_the_queue_and_its_memory() -> None:
+    budget = Budget(1000)
+    model = Recorder(0.2)
+
+    async def work() -> None:
+        queue = batcher(model, max_rows=1, queue=1)
+        running = asyncio.create_task(queue.submit(call(0), 10))
+        await asyncio.sleep(0.05)
+        given_up = call(1)
+        given_up.holding = budget.settled()
+        given_up.holding.grow(900)
+        task = asyncio.create_task(queue.submit(given_up, 10))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert budget.used == 0
+        await asyncio.gather(running, queue.submit(call(2), 10))  # there is a place again
+        queue.close()
+
+    asyncio.run(work())
+    assert [run[0, 0] for run in model.runs] == [0, 2]
 
 
 def test_joined_answers_agree_with_single_ones(server: ServerProcess, models: dict[str, Path]) -> None:
