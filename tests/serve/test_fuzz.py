@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.serve.support import GOOD, LENGTH, ROWS, Rest
+from tools.serving.barrages import frame, grpc_headers
 from tools.serving.processes import ServerProcess
 
 FUZZ = settings(
@@ -85,6 +88,52 @@ def test_connections_of_any_kind(server: ServerProcess, data: bytes) -> None:
         connection.shutdown(socket.SHUT_WR)
         received = connection.recv(12)
         assert received == b"" or received.startswith((b"HTTP/1.1 4", b"HTTP/1.1 2", b"HTTP/1.0 ")), received
+
+
+KINDS = st.sampled_from([0, 1, 2, 3, 4, 6, 7, 8, 9, 42])
+FRAMES = st.lists(st.tuples(KINDS, st.integers(0, 255), st.integers(0, 5), st.binary(max_size=60)), max_size=12)
+
+
+@settings(FUZZ, max_examples=150)
+@given(sent=FRAMES, calls=st.integers(0, 3), tail=st.binary(max_size=30))
+def test_http2_frames_of_any_kind(
+    server: ServerProcess, rest: Rest, sent: list[tuple[int, int, int, bytes]], calls: int, tail: bytes
+) -> None:
+    opened = b"".join(grpc_headers(2 * number + 1) for number in range(calls))
+    data = b"".join(frame(*one) for one in sent)
+    with socket.create_connection(("127.0.0.1", server.grpc_port), timeout=10) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + opened + data + tail)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while connection.recv(65536):
+                pass
+    assert rest.get("/v2/health/live").status == 200
+
+
+@settings(FUZZ, max_examples=150)
+@given(
+    chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=6),
+    trailers=st.lists(st.sampled_from([b"a: b", b"x:", b"authorization: Bearer y"]), max_size=3),
+    cuts=st.lists(st.integers(0, 600), max_size=6),
+)
+def test_chunked_bodies_cut_anywhere(
+    server: ServerProcess, chunks: list[bytes], trailers: list[bytes], cuts: list[int]
+) -> None:
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n"
+    request = b"POST /v2/models/fixed/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+    request += b"".join(line + b"\r\n" for line in trailers) + b"\r\n"
+    request += b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    received = b""
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        edges = [0, *sorted(min(cut, len(request)) for cut in cuts), len(request)]
+        for start, end in pairwise(edges):
+            connection.sendall(request[start:end])
+        with contextlib.suppress(ConnectionError):
+            while data := connection.recv(65536):
+                received += data
+    assert received.startswith(b"HTTP/1.1 400 "), received
+    assert b"HTTP/1.1 200 " in received, "the next request is answered, whatever was before it"
 
 
 def test_grpc_messages_of_any_kind(server: ServerProcess, rest: Rest) -> None:
