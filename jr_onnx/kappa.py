@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from jr_onnx.errors import KappaError, one_line, require_choice
-from jr_onnx.records import Record
+from jr_onnx.records import Record, read_regular
 from jr_onnx.semantics import validate_kappa
 
 DEFAULT_INPUT_NAME = "jr_kappa"
@@ -180,7 +180,7 @@ def read_kappa_map(path: Path) -> dict[str, float]:
     import yaml
 
     try:
-        content: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_strict_loader())  # noqa: S506 - a SafeLoader
+        content: Any = yaml.load(read_regular(path).decode(), Loader=_strict_loader())  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise KappaError(f"cannot read the kappa map {path}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import json
 import math
+import os
 import re
+import stat
 import types
 import typing
 from collections.abc import Callable
@@ -29,6 +32,8 @@ from typing import Any, ClassVar, Self, TypeVar
 from jr_onnx.errors import InputError
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+LARGEST_TEXT_BYTES = 64 << 20
+LARGEST_RESULT_BYTES = 1 << 30
 Decoder = Callable[[Any], Any]
 _NON_FINITE = {"nan", "inf", "-inf"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
@@ -98,10 +103,29 @@ def load_file(cls: type[R], path: Path) -> R:
         InputError: The file cannot be read, or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, LARGEST_RESULT_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     return loads(cls, text)
+
+
+def read_regular(path: Path, most_bytes: int = LARGEST_TEXT_BYTES) -> bytes:
+    """Read a file whole; a pipe, which may never end, a device and a huge file are not read.
+
+    Args:
+        path: The file.
+        most_bytes: How large it may be.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is larger.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = stream.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {most_bytes} bytes", str(path))
+    return content
 
 
 def _require_text(value: JsonValue, schema: str) -> None:

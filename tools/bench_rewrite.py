@@ -1,4 +1,4 @@
-"""Measure `jr-onnx rewrite` on a 100 MB ResNet-50 and on a model with 4 GB of external data; write the figures down.
+"""Measure `jr-onnx rewrite` on a ResNet-50, on 4 GB of external data and on 100,000 ReLUs; write the figures down.
 
     python -m tools.bench_rewrite [--runs 7] [--external-gb 4] [--output docs/rewrite-speed.md]
 
@@ -28,6 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 _STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))
 _MEGABYTE = 1_000_000
+RELUS = 100_000
 _COPY = 'cp --reflink=auto "$1" "$2" && sync "$2"'
 # A process counts the memory of its parent before exec as its own, so that a small parent must start it.
 _MEASURE = """
@@ -134,6 +135,15 @@ def write_external(folder: Path, gigabytes: float) -> Path:
     return path
 
 
+def write_relus(path: Path) -> None:
+    """Write a model of `RELUS` ReLUs, one behind the other, in which the time of each pass over the nodes shows."""
+    nodes = [helper.make_node("Relu", [f"h{number}"], [f"h{number + 1}"]) for number in range(RELUS)]
+    nodes.append(helper.make_node("Neg", [f"h{RELUS}"], ["y"]))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("h0", "y")]
+    graph = helper.make_graph(nodes, "relus", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
 def measure(words: list[str]) -> Measurement:
     """Run a process and return its time and peak memory.
 
@@ -149,7 +159,12 @@ def measure(words: list[str]) -> Measurement:
 
 def rewrite_words(source: Path, output: Path) -> list[str]:
     """Return the command line of one run."""
-    return [sys.executable, "-m", "jr_onnx", "rewrite", str(source), "--kappa", "0.06", "--force", "-o", str(output)]
+    return [*words_of("rewrite", source), "--kappa", "0.06", "--force", "-o", str(output)]
+
+
+def words_of(command: str, model: Path) -> list[str]:
+    """Return the beginning of a command line."""
+    return [sys.executable, "-m", "jr_onnx", command, str(model)]
 
 
 def median(measurements: list[Measurement]) -> Measurement:
@@ -165,12 +180,15 @@ def bench(folder: Path, runs: int, gigabytes: float) -> dict[str, tuple[int, Mea
     """Return what was measured: name -> size of the model in bytes, median time and largest peak."""
     resnet = folder / "resnet50.onnx"
     onnx.save(ResNet().model(), resnet)
+    relus, jumps = folder / "relus.onnx", folder / "relus.jr.onnx"
+    write_relus(relus)
     source = folder / "external"
     other = folder / "other"
     source.mkdir()
     other.mkdir()
     external = write_external(source, gigabytes)
-    found: dict[str, list[Measurement]] = {name: [] for name in ("start", "resnet", "beside", "across", "copy")}
+    names = ("start", "resnet", "relus", "relus inspected", "relus restored", "beside", "across", "copy")
+    found: dict[str, list[Measurement]] = {name: [] for name in names}
     results = [folder / "resnet50.jr.onnx", source / "model.jr.onnx", other / "model.jr.onnx", other / "weights.bin"]
     results.append(folder / "copy.bin")
     for number in range(runs + 1):
@@ -180,6 +198,9 @@ def bench(folder: Path, runs: int, gigabytes: float) -> dict[str, tuple[int, Mea
         round_ = {
             "start": measure([sys.executable, "-m", "jr_onnx", "rewrite", "--help"]),
             "resnet": measure(rewrite_words(resnet, folder / "resnet50.jr.onnx")),
+            "relus": measure(rewrite_words(relus, jumps)),
+            "relus inspected": measure(words_of("inspect", relus)),
+            "relus restored": measure([*words_of("restore", jumps), "--force", "-o", str(folder / "back.onnx")]),
             "beside": measure(rewrite_words(external, source / "model.jr.onnx")),
         }
         pair = {
@@ -192,7 +213,9 @@ def bench(folder: Path, runs: int, gigabytes: float) -> dict[str, tuple[int, Mea
         if number:  # the first round warms the page cache
             for name, item in round_.items():
                 found[name].append(item)
+    small = relus.stat().st_size
     sizes = {"resnet": resnet.stat().st_size, "start": 0}
+    sizes |= {name: small for name in names if name.startswith("relus")}
     data = (source / "weights.bin").stat().st_size
     return {name: (sizes.get(name, data), median(items)) for name, items in found.items()}
 
@@ -202,6 +225,9 @@ def render(found: dict[str, tuple[int, Measurement]], runs: int) -> str:
     titles = {
         "start": "`jr-onnx rewrite --help`, for comparison",
         "resnet": "ResNet-50, weights in the file",
+        "relus": f"{RELUS:,} ReLUs in a chain",
+        "relus inspected": "the same, `jr-onnx inspect`",
+        "relus restored": "its retrofit, `jr-onnx restore`",
         "beside": "external data, output beside the source (nothing is copied)",
         "across": "external data, output in another folder (copied)",
         "copy": "`cp` of the same external data, flushed to the disk as a rewrite does",

@@ -70,10 +70,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
 
 def _print_row(cells: Sequence[str], widths: Sequence[int], *, bold: bool = False) -> None:
     """Print the cells of one row, each wrapped to its width."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    lengths = list(map(cell_len, cells))
+    if all(length <= width for length, width in zip(lengths, widths, strict=True)):
+        # Nothing to wrap, so that a table of a hundred thousand rows needs no hundred thousand layouts.
+        padded = (cell + " " * (width - length) for cell, length, width in zip(cells, lengths, widths, strict=True))
+        line = (" " * _GAP).join(padded).rstrip()
+        click.secho(line, bold=True) if bold else click.echo(line)
+        return
     table = Table(box=None, pad_edge=False, show_header=False)
     for width in widths:
         table.add_column(overflow="fold", width=width)

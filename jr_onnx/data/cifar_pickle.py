@@ -17,8 +17,9 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.data.reading import reading
+from jr_onnx.data.reading import MAX_BYTES, reading
 from jr_onnx.errors import DataError
+from jr_onnx.records import read_regular
 
 _PIXELS: Final = 3072
 # The publisher's largest file is 31,035,999 bytes.
@@ -139,7 +140,7 @@ def read_python_batch(path: Path, records: int) -> tuple[NDArray[np.int64], NDAr
         size = path.stat().st_size
         if size > _LARGEST_FILE:
             raise DataError(f"{path} has {size} bytes, expected at most {_LARGEST_FILE}")
-        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        content = _Unpickler(io.BytesIO(read_regular(path, MAX_BYTES)), encoding="bytes").load()
         if not isinstance(content, dict):
             raise DataError(f"{path} holds {type(content).__name__}, expected a dictionary with data and labels")
         fields = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}

@@ -32,6 +32,8 @@ def reading(path: Path, what: str, own: bytes | tuple[bytes, ...] = b"\0") -> It
         what: What it should be.
         own: What a file of the right kind begins with, which a damaged one may still begin with.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} is a pipe or a device, expected {what}", hint="Write it to a file first")
     try:
         yield
     except JrError:

@@ -16,6 +16,7 @@ from typing import Any
 
 from jr_onnx.deploy.manifest import small_file
 from jr_onnx.errors import InputError, IntegrityError, one_line, require
+from jr_onnx.records import read_regular
 
 _KEY_HINT = (
     "Make a pair with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem, then "
@@ -39,6 +40,7 @@ def check_private_key(key: Path) -> None:
     """
     signing = _library("signing")
     try:
+        read_regular(key)  # the library would wait for a pipe
         signing.Config().use_elliptic_key_signer(private_key=key)
     except OSError as error:
         raise InputError(f"cannot read the key {key}: {error.strerror}") from None
@@ -84,6 +86,7 @@ def check_signature(manifest: Path, signature: Path, key: Path) -> bytes:
     """
     verifying = _library("verifying")
     try:
+        read_regular(key)  # the library would wait for a pipe
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except OSError as error:
         raise InputError(f"cannot read the key {key}: {error.strerror}") from None
@@ -116,7 +119,7 @@ def _verify(config: Any, manifest: Path, signature: Path, *, named: Path, key: P
 
 def _problem(key: Path, error: Exception, *, private: bool) -> str:
     """Say what is wrong with a key; the library below fails over RSA keys with words about attributes."""
-    content = key.read_bytes()
+    content = read_regular(key)
     for mark, what in _FOREIGN:
         if mark in content:
             return what

@@ -28,6 +28,7 @@ from jr_onnx.deploy.signing import check_private_key, sign
 from jr_onnx.deploy.triton_config import CONFIG_NAME, LABELS_NAME, MODEL_NAME, Interface, config_text, interface
 from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
 from jr_onnx.opened import OpenedFile
+from jr_onnx.records import read_regular
 
 _RESERVED = {MODEL_NAME, MANIFEST_NAME, SIGNATURE_NAME}
 
@@ -140,7 +141,7 @@ def _write_labels(staged: Path, face: Interface, options: TritonOptions) -> str 
     if options.labels is None:
         return None
     try:
-        text = options.labels.read_text(encoding="utf-8-sig")
+        text = read_regular(options.labels).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the labels {options.labels}: {error}") from None
     labels = text.replace("\r\n", "\n").removesuffix("\n").split("\n")

@@ -8,7 +8,9 @@ runs the same cases, as many as are asked for.
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from jr_onnx.cli.app import run
 from tests.cli.corpus import build
 from tests.cli.mutants import mutate
 
@@ -68,3 +71,64 @@ def test_mutants_of_a_model_often_parse_and_often_differ() -> None:
         except Exception:  # noqa: BLE001 - protobuf's error has another name in every version
             continue
     assert parsed > 20
+
+
+PIPES = {
+    "optimize": ["optimize", "PIPE", "-o", "out.onnx"],
+    "a model": ["rewrite", "PIPE", "--kappa", "0.1"],
+    "a kappa map": ["rewrite", "MODEL", "--kappa-map", "PIPE"],
+    "labels": ["package", "triton", "MODEL", "-o", "out", "--labels", "PIPE"],
+    "a key that signs": ["package", "triton", "MODEL", "-o", "out", "--sign", "PIPE"],
+    "a key that checks": ["verify-package", "REPOSITORY", "--key", "PIPE"],
+    "data": ["tune", "MODEL", "--data", "npz:PIPE"],
+}
+
+
+@pytest.mark.parametrize("what", PIPES)
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(
+    what: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    places = {
+        "MODEL": corpus / "classifiers" / "digits.onnx",
+        "REPOSITORY": corpus / "packages" / "repository",
+        "PIPE": pipe,
+    }
+    words = [str(places.get(word, word)).replace("npz:PIPE", f"npz:{pipe}") for word in PIPES[what]]
+    assert run(words) in (2, 7)
+    complaints = [line for line in capsys.readouterr().err.splitlines() if line.startswith("jr-onnx:")]
+    assert len(complaints) == 1
+    assert "pipe" in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("entries", []), ("models", {}), ("suite", "\ud800"), ("samples", 0), ("entries", ["a", "a"]), ("data", 3)],
+)
+def test_a_run_that_cannot_be_is_refused(
+    field: str, value: object, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(corpus / "results" / "run", folder)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (folder / "run.json").write_text(json.dumps({**record, field: value}), encoding="utf-8")
+    assert run(["report", str(folder)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_counts_beyond_any_run_are_refused(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(corpus / "results" / "run", folder)
+    for path in (folder / "units").iterdir():
+        unit = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**unit, "forward": [10**30] * len(unit["forward"])}), encoding="utf-8")
+    assert run(["report", str(folder)]) == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["optimize", ""], ["attack", ""], ["rewrite", "", "--kappa", "0.1"], ["inspect", "."]]
+)
+def test_a_path_without_a_name_is_no_model(words: list[str]) -> None:
+    assert run(words) == 2
