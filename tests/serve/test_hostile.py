@@ -227,3 +227,27 @@ def test_a_stranger_gets_no_byte_of_a_message_in(models: dict[str, Path], tmp_pa
         while not any(kind == HEADERS for kind, _, _ in frames(received)):
             received += connection.recv(65536)
         assert b"token" in _text(next(payload for kind, _, payload in frames(received) if kind == HEADERS))
+
+
+def test_deadlines_cancelled_calls_and_large_messages_over_grpc(server: ServerProcess) -> None:
+    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+    infer = "/inference.GRPCInferenceService/ModelInfer"
+    trips = np.array([2000], np.int64).tobytes()
+    tensor = b"\x0a\x05trips\x12\x05INT64\x1a\x01\x01"
+    long = b"\x0a\x04slow" + b"\x2a" + bytes([len(tensor)]) + tensor + b"\x3a\x08" + trips
+    size = 3 << 20
+    large = b"\x0a\x05fixed\x3a" + bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21])
+    with grpc.insecure_channel(server.grpc) as channel:
+        ask = channel.unary_unary(infer)
+        with pytest.raises(grpc.RpcError) as late:
+            ask(long, timeout=0.2)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        given_up = ask.future(long, timeout=30)
+        time.sleep(0.2)
+        assert given_up.cancel()
+        with pytest.raises(grpc.RpcError) as refused:
+            ask(large + bytes(size), timeout=30)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "no inputs" in refused.value.details() or "0 inputs" in refused.value.details()
+        assert channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10) == b"\x08\x01"
+    assert is_well(server)
