@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jr_onnx.torchnet.quiet import RANDOM_OPS
 from jr_onnx.torchnet.registry import TABLE
 from tests.torchnet.node_cases import (
     EXPANDED,
@@ -73,7 +74,7 @@ def test_every_registered_operator_has_a_passing_case() -> None:
     missing = []
     tested = {(domain, operator) for domain, operator, *_ in (case.key for case in CASES)}
     for domain, operator in TABLE:
-        if (domain, operator) in tested:
+        if (domain, operator) in tested or operator in RANDOM_OPS:  # those: `test_random`, against ONNX Runtime
             continue
         passing = (index for index in by_operator().get(operator, ()) if outcome(index).kind == "passed")
         if next(passing, None) is None:
