@@ -78,6 +78,7 @@ class KappaPlan(Record):
             validate_kappa(self.kappa)
         for pattern, value in self.by_site:
             validate_kappa(value, f"kappa of {pattern!r}")
+            _require_text(pattern, "an entry of the kappa map")
         if self.random is not None and (self.kappa is not None or self.by_site):
             raise KappaError("a random kappa excludes a fixed one", hint="Give either a range or a value")
         if self.input_name is not None:
@@ -85,6 +86,7 @@ class KappaPlan(Record):
                 raise KappaError(
                     f"a kappa drawn by the {self.random.source} excludes a kappa input", hint="Use one of the two"
                 )
+            _require_text(self.input_name, "the name of the kappa input")
             if self.input_name == "":
                 raise KappaError("the name of the kappa input is empty, expected a tensor name")
             if self.by_site:
@@ -219,6 +221,18 @@ def _strict_loader() -> Any:
             return super().construct_mapping(node, deep)
 
     return StrictLoader
+
+
+def _require_text(text: str, what: str) -> None:
+    """Refuse what is no text (bytes of a command line that are no UTF-8, half a character): no model can hold it.
+
+    Raises:
+        KappaError: It cannot be written as UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise KappaError(f"{what} is {text!r}, which is no text", hint="Use characters that UTF-8 has") from None
 
 
 def _only(site_id: str) -> str:

@@ -166,3 +166,11 @@ def test_an_entry_that_is_an_id_means_that_site_alone() -> None:
     assert [plan.for_site(site) for site in ids] == [0.2, 0.1, 0.2, 0.5]
     assert plan.settled(ids) == plan
     assert plan.unmatched(ids) == []
+
+
+@pytest.mark.parametrize("text", ["\udcff", "a\ud800"])
+def test_what_is_no_text_is_refused(text: str) -> None:
+    with pytest.raises(KappaError, match="which is no text"):
+        KappaPlan(kappa=0.1, input_name=text)
+    with pytest.raises(KappaError, match="which is no text"):
+        KappaPlan(by_site=((text, 0.1),))
