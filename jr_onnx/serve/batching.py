@@ -198,13 +198,12 @@ class Batcher:
     def _start(self, key: _Key, group: list[_Waiting]) -> None:
         now = time.perf_counter()
         for waiting in group:
-            self._metrics.queue_seconds.observe(now - waiting.since)
+            self._metrics.waited(now - waiting.since)
         rows = sum(waiting.rows for waiting in group)
-        self._metrics.run_rows.observe(rows)
-        self._metrics.run_requests.observe(len(group))
+        self._metrics.started(rows, len(group))
         if rows * self._row_seconds.get(key, _UNKNOWN) < self._inline_seconds:
             answers, seconds = self._compute([waiting.inputs for waiting in group], rows)
-            self._learn(key, seconds, rows)
+            self._learn(key, seconds, rows, len(group))
             _hand_out(group, answers)
             return
         self._free -= 1
@@ -223,13 +222,13 @@ class Batcher:
             answers: list[_Answer] = [NotReadyError("the server has stopped") for _ in group]
         else:
             answers, seconds = done.result()
-            self._learn(key, seconds, rows)
+            self._learn(key, seconds, rows, len(group))
         _hand_out(group, answers)
         self._flush()
 
-    def _learn(self, key: _Key, seconds: float, rows: int) -> None:
+    def _learn(self, key: _Key, seconds: float, rows: int, requests: int) -> None:
         """Remember what a row of these types and sizes costs; a row of other sizes may cost anything."""
-        self._metrics.run_seconds.observe(seconds)
+        self._metrics.ran(seconds, rows, requests)
         known = self._row_seconds.pop(key, None)
         row_seconds = seconds / rows
         self._row_seconds[key] = row_seconds if known is None else known + _SMOOTHING * (row_seconds - known)

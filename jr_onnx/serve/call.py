@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -96,6 +96,7 @@ class Call:
         id: The client's name for the request; "" for none.
         binary: Wanted outputs, in the order of the answer, and whether each is to be sent as bytes (REST only).
         timeout_s: What the client is ready to wait; None for as long as the server is.
+        classes: Of which outputs the client wants the largest elements instead, and how many.
         holding: What the inputs take of the budget; released by whoever lets go of them.
     """
 
@@ -104,6 +105,7 @@ class Call:
     id: str
     binary: dict[str, bool]
     timeout_s: float | None = None
+    classes: Mapping[str, int] = field(default_factory=dict)
     holding: Holding | None = None
 
 
@@ -125,8 +127,10 @@ def refuse_parameters(what: str, parameters: Iterable[str]) -> None:
         BadRequestError: One of them is there.
     """
     for name in parameters:
-        if name.startswith("shared_memory") or name == "classification":
-            raise BadRequestError(f"{what} has the parameter {name!r}, which this server does not support")
+        if name.startswith("shared_memory"):
+            raise BadRequestError(f"{what} lies in shared memory, which this server does not support")
+        if name == "classification" and not what.startswith("output"):
+            raise BadRequestError(f"{what} has the parameter {name!r}, which is for outputs")
 
 
 def client_timeout(value: object) -> float | None:

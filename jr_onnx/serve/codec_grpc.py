@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from jr_onnx.serve.call import LARGEST_ID, Call, Face, client_timeout, refuse_parameters, take
+from jr_onnx.serve.extensions.classification import answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError, quoted
 from jr_onnx.serve.grpc_tensors import InferMessage
 from jr_onnx.serve.tensors import Array, TensorSpec, checked_shape, from_numbers, from_raw, to_raw
@@ -64,7 +65,9 @@ def _decode(face: Face, request: Any, raw: Sequence[bytes | memoryview]) -> Call
     if len(request.id) > LARGEST_ID:
         raise BadRequestError(f"the id has {len(request.id)} characters, expected at most {LARGEST_ID}")
     timeout = request.parameters["timeout"].int64_param if "timeout" in request.parameters else None
-    return Call(inputs, face.check(inputs), request.id, _wanted(face, request), client_timeout(timeout))
+    rows = face.check(inputs)
+    binary, classes = _wanted(face, request)
+    return Call(inputs, rows, request.id, binary, client_timeout(timeout), classes)
 
 
 def encode(face: Face, call: Call, outputs: Mapping[str, Array], messages: Any) -> Any:
@@ -77,8 +80,9 @@ def encode(face: Face, call: Call, outputs: Mapping[str, Array], messages: Any) 
         messages: The module of kserve's protobuf classes.
     """
     answer = messages.ModelInferResponse(model_name=face.name, model_version=face.version, id=call.id)
+    outputs = classify(face, call, outputs)
     for name in call.binary:
-        spec, array = face.outputs[name], outputs[name]
+        spec, array = answered_spec(face, call, name), outputs[name]
         answer.outputs.add(name=name, datatype=spec.datatype, shape=array.shape or (1,))
         answer.raw_output_contents.append(to_raw(spec, array))
     return answer
@@ -103,14 +107,17 @@ def _typed(spec: TensorSpec, shape: tuple[int, ...], contents: Any) -> Array:
         raise BadRequestError(f"input {spec.name!r} holds a string that is not UTF-8") from None
 
 
-def _wanted(face: Face, request: Any) -> dict[str, bool]:
+def _wanted(face: Face, request: Any) -> tuple[dict[str, bool], dict[str, int]]:
     if not request.outputs:
-        return dict.fromkeys(face.outputs, True)
+        return dict.fromkeys(face.outputs, True), {}
     wanted: dict[str, bool] = {}
+    classes: dict[str, int] = {}
     for item in request.outputs:
         spec = face.output(item.name)
         if spec.name in wanted:
             raise BadRequestError(f"output {spec.name!r} is asked for twice")
         refuse_parameters(f"output {spec.name!r}", item.parameters)
         wanted[spec.name] = True
-    return wanted
+        if "classification" in item.parameters:
+            classes[spec.name] = class_count(item.parameters["classification"].int64_param, spec)
+    return wanted, classes

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from jr_onnx.serve.call import LARGEST_ID, Call, Face, client_timeout, refuse_parameters, take
+from jr_onnx.serve.extensions.classification import answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError, TooLargeError, quoted
 from jr_onnx.serve.tensors import Array, TensorSpec, checked_shape, from_numbers, from_raw, to_raw
 
@@ -110,8 +111,9 @@ def encode(face: Face, call: Call, outputs: Mapping[str, Array]) -> tuple[bytes,
     """Return the answer's body, and the length of its JSON where bytes follow it."""
     listed: list[dict[str, Any]] = []
     pieces: list[bytes] = []
+    outputs = classify(face, call, outputs)
     for name, binary in call.binary.items():
-        spec, array = face.outputs[name], outputs[name]
+        spec, array = answered_spec(face, call, name), outputs[name]
         item: dict[str, Any] = {"name": name, "datatype": spec.datatype, "shape": list(array.shape) or [1]}
         if binary:
             pieces.append(to_raw(spec, array))
@@ -142,21 +144,18 @@ def _call(face: Face, request: dict[str, Any], inputs: dict[str, Array]) -> Call
         raise BadRequestError(f"the id is {quoted(identity)}, expected a string of at most {LARGEST_ID} characters")
     parameters = _parameters(request, "the request")
     by_default = _flag(parameters.get("binary_data_output", False), "binary_data_output")
-    return Call(
-        inputs,
-        face.check(inputs),
-        identity,
-        _wanted(face, request.get("outputs"), by_default=by_default),
-        client_timeout(parameters.get("timeout")),
-    )
+    rows = face.check(inputs)
+    binary, classes = _wanted(face, request.get("outputs"), by_default=by_default)
+    return Call(inputs, rows, identity, binary, client_timeout(parameters.get("timeout")), classes)
 
 
-def _wanted(face: Face, outputs: object, *, by_default: bool) -> dict[str, bool]:
+def _wanted(face: Face, outputs: object, *, by_default: bool) -> tuple[dict[str, bool], dict[str, int]]:
     if outputs is None or outputs == []:
-        return dict.fromkeys(face.outputs, by_default)
+        return dict.fromkeys(face.outputs, by_default), {}
     if not isinstance(outputs, list):
         raise BadRequestError(f"'outputs' is {quoted(outputs)}, expected a list")
     wanted: dict[str, bool] = {}
+    classes: dict[str, int] = {}
     for item in outputs:
         if not isinstance(item, dict):
             raise BadRequestError(f"an output is {quoted(item)}, expected an object")
@@ -165,7 +164,9 @@ def _wanted(face: Face, outputs: object, *, by_default: bool) -> dict[str, bool]
             raise BadRequestError(f"output {spec.name!r} is asked for twice")
         parameters = _parameters(item, f"output {spec.name!r}")
         wanted[spec.name] = _flag(parameters.get("binary_data", by_default), "binary_data")
-    return wanted
+        if parameters.get("classification"):
+            classes[spec.name] = class_count(parameters["classification"], spec)
+    return wanted, classes
 
 
 def _parameters(item: dict[str, Any], what: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from jr_onnx._version import __version__
+from jr_onnx.serve.extensions.names import EXTENSIONS
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
 from jr_onnx.serve.repository import Registry
@@ -36,7 +37,11 @@ class DataPlane(_dataplane.DataPlane):  # type: ignore[misc] # kserve has no typ
 
     def metadata(self) -> dict[str, Any]:
         """Return name, version and extensions of the server."""
-        return {"name": "jr-onnx", "version": __version__, "extensions": ["binary_tensor_data", "model_repository"]}
+        return {"name": "jr-onnx", "version": __version__, "extensions": list(EXTENSIONS)}
+
+    def all(self) -> list[ServedModel]:
+        """Return every version of every loaded model."""
+        return self._registry.all()
 
     async def model_metadata(self, model_name: str, version: str = "") -> dict[str, Any]:
         """Return the metadata of a model; a hidden kappa input is not in it."""

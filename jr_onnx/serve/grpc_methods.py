@@ -5,14 +5,15 @@ A further method is one more line of `methods`: the class of its request, and wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from jr_onnx.serve.codec_grpc import decode, encode
 from jr_onnx.serve.dataplane import DataPlane
-from jr_onnx.serve.faults import BadRequestError
+from jr_onnx.serve.extensions.grpc import ExtensionService
+from jr_onnx.serve.faults import BadRequestError, reported
 from jr_onnx.serve.gate import Budget
 from jr_onnx.serve.grpc_call import Call, Method, parser
 from jr_onnx.serve.grpc_tensors import SPLIT_BYTES, split, whole
@@ -56,7 +57,11 @@ class InferenceService:
             "RepositoryModelLoad": Method(_parser("RepositoryModelLoadRequest"), self._load),
             "RepositoryModelUnload": Method(_parser("RepositoryModelUnloadRequest"), self._unload),
         }
-        return {f"/{SERVICE}/{name}": method for name, method in table.items()}
+        table["ModelStreamInfer"] = Method(
+            lambda data: data, self._stream, largest=self._limits.body_bytes, streams=True
+        )
+        found = {f"/{SERVICE}/{name}": method for name, method in table.items()}
+        return found | ExtensionService(SERVICE, self._dataplane, self._extension).methods()
 
     async def _server_live(self, request: Any, call: Call) -> Any:
         del request, call
@@ -91,6 +96,16 @@ class InferenceService:
         name = _repository_model(request)
         await self._extension.unload(name)
         return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+    async def _stream(self, requests: AsyncIterator[memoryview], call: Call) -> AsyncIterator[Any]:
+        """Answer the requests of a stream in their order; what is wrong with one is said in its answer."""
+        async for data in requests:
+            try:
+                answer = await self._model_infer(data, call)
+            except Exception as error:  # noqa: BLE001 - the stream goes on
+                yield messages.ModelStreamInferResponse(error_message=str(reported(error, "grpc")))
+            else:
+                yield messages.ModelStreamInferResponse(infer_response=answer)
 
     async def _model_infer(self, data: memoryview, call: Call) -> Any:
         if len(data) < SPLIT_BYTES:

@@ -6,7 +6,10 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from jr_onnx.serve.extensions.statistics import Statistics
+
 _LABELS = ("model", "version")
+_OK = 200
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -26,6 +29,7 @@ class ModelMetrics:
 
     def __init__(self, model: str, version: str) -> None:
         self._labels = (model, version)
+        self.statistics = Statistics()
         self._counters: dict[tuple[str, int], Any] = {}
         self.request_seconds = REQUEST_SECONDS.labels(*self._labels)
         self.queue_seconds = QUEUE_SECONDS.labels(*self._labels)
@@ -41,6 +45,22 @@ class ModelMetrics:
             counter = self._counters[transport, status] = REQUESTS.labels(*self._labels, transport, str(status))
         counter.inc()
         self.request_seconds.observe(seconds)
+        self.statistics.answered(seconds, well=status == _OK)
+
+    def waited(self, seconds: float) -> None:
+        """Count the time of a request in the queue."""
+        self.queue_seconds.observe(seconds)
+        self.statistics.waited(seconds)
+
+    def started(self, rows: int, requests: int) -> None:
+        """Count a run that begins."""
+        self.run_rows.observe(rows)
+        self.run_requests.observe(requests)
+
+    def ran(self, seconds: float, rows: int, requests: int) -> None:
+        """Count a run that has ended."""
+        self.run_seconds.observe(seconds)
+        self.statistics.ran(seconds, rows, requests)
 
 
 def count_unknown(transport: str, status: int) -> None:

@@ -17,7 +17,7 @@ from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked, values_decide
-from jr_onnx.serve.options import Limits, Running
+from jr_onnx.serve.options import DEFAULT_PROVIDERS, Limits, Running
 from jr_onnx.serve.private import read_privately
 from jr_onnx.serve.probe import best_rows
 from jr_onnx.serve.tensors import Array
@@ -38,6 +38,9 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
 
     Attributes:
         face: What clients see.
+        instances: How many runs go on at a time.
+        on_cpu: It runs on the CPU.
+        join_rows: How many rows waiting requests are joined into; 1 for never.
         metrics: What is counted.
         notes: What the operator should know, one line each.
 
@@ -61,13 +64,16 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         if running.expose_kappa and not facts.kappa_inputs:
             self.notes.append("kappa is no runtime input of this model, there is nothing to expose")
         self._session = open_session(source, running)
+        self.instances = running.instances
+        self.on_cpu = self._session.get_providers()[0] == DEFAULT_PROVIDERS[0]
         self._output_names = list(self.face.outputs)
         self._can_misfit = can_misfit(self.face)
         self.metrics = ModelMetrics(name, version)
+        self.join_rows = self._join_rows(facts, running)
         self._batcher = Batcher(
             self.run,
             self.metrics,
-            max_rows=self._join_rows(facts, running),
+            max_rows=self.join_rows,
             delay_s=running.delay_us / 1e6,
             instances=running.instances,
             queue=limits.queue,

@@ -4,6 +4,7 @@
     GET  /v2/models   /v2/models/NAME[/versions/V]   .../ready
     POST /v2/models/NAME[/versions/V]/infer
     POST /v2/repository/index   /v2/repository/models/NAME/load   .../unload
+    and the paths of the protocol's extensions (`extensions/rest`)
 
 Every error has the protocol's form, `{"error": "..."}`.
 """
@@ -22,9 +23,10 @@ from jr_onnx.serve.call import Call, Face
 from jr_onnx.serve.codec_rest import decode, encode, json_length, weight
 from jr_onnx.serve.connections import CONNECTIONS
 from jr_onnx.serve.dataplane import DataPlane
+from jr_onnx.serve.extensions.compression import compressed, expanded, known_encoding, wanted_encoding
+from jr_onnx.serve.extensions.rest import Extensions, model_of
 from jr_onnx.serve.faults import (
     BadRequestError,
-    EncodingError,
     MethodError,
     NotReadyError,
     OverloadedError,
@@ -47,6 +49,7 @@ _JSON: Final = (b"content-type", b"application/json")
 _BINARY: Final = (b"content-type", b"application/octet-stream")
 _LENGTH: Final = b"inference-header-content-length"
 _OPEN_PATHS: Final = ("/", "/v2/health/live", "/v2/health/ready")
+_WORTH_COMPRESSING: Final = 1024
 _SMALL_BODY: Final = 64 * 1024  # of requests that bring no tensors
 _INSIDE: Final = CONNECTIONS * 3 // 4
 """How many requests may be answered at a time, so that connections remain for those that are turned away."""
@@ -86,6 +89,7 @@ class RestApp:
         self._budget = budget
         self._is_loopback = is_loopback
         self._inference = Inference(dataplane, budget, _TRANSPORT)
+        self._extensions = Extensions(dataplane)
         self._inside = 0
         self.accepted = 0
         self.answered = 0
@@ -104,15 +108,13 @@ class RestApp:
         """
         if request.path not in _OPEN_PATHS:
             self._gate.check(request.headers.get(b"authorization"))
-        encoding = request.headers.get(b"content-encoding", b"identity").strip().lower()
-        if encoding not in (b"identity", b""):
-            raise EncodingError(f"the body is encoded as {quoted(encoding.decode('latin-1'))}, expected it plain")
+        known_encoding(_text(request, b"content-encoding"))
         parts = request.path.split("/")
         if not _is_inference(parts):
             return _SMALL_BODY
         try:
             _expect_method(request, "POST")
-            self._dataplane.find(*_model(parts[3:-1]))
+            self._dataplane.find(*model_of(parts[3:-1]))
         except JrError as error:
             count_unknown(_TRANSPORT, error.http_status)
             raise
@@ -125,6 +127,7 @@ class RestApp:
         try:
             if _is_inference(parts):
                 return await self._infer(request, parts[3:-1])
+            await self._expand(request, _SMALL_BODY)
             return await self._other(request, parts[1:])
         except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer in the protocol's form
             return failure(error)
@@ -145,12 +148,21 @@ class RestApp:
         """Return the answer to what went wrong, whether or not there was a request."""
         return failure(error)
 
+    async def _expand(self, request: Request, largest: int) -> None:
+        """Replace a compressed body by what it was."""
+        if not known_encoding(_text(request, b"content-encoding")):
+            return
+        length = len(request.body)
+        request.body = await expanded(request.body, largest, request.holding.grow)
+        request.holding.shrink(length)
+
     async def _infer(self, request: Request, parts: list[str]) -> Response:
         if self._inside >= _INSIDE:
             raise OverloadedError(f"{self._inside} requests are being answered already", hint="Ask again later")
         self._inside += 1
         try:
-            name, version = _model(parts)
+            name, version = model_of(parts)
+            await self._expand(request, self._limits.body_bytes)
             seconds = request.deadline - asyncio.get_running_loop().time()
             received = [request.body]
             request.body = bytearray()
@@ -162,7 +174,7 @@ class RestApp:
                 is_long = size > LARGE_BYTES
                 extra = await parsing(weight, received[0], size) if is_long else weight(received[0], size)
                 request.holding.grow(extra)
-            return await self._inference.answer(
+            answer = await self._inference.answer(
                 name,
                 version,
                 lambda face: decode(face, received.pop(), size),
@@ -171,12 +183,20 @@ class RestApp:
                 seconds,
                 worker,
             )
+            return await _encoded(answer, wanted_encoding(_text(request, b"accept-encoding")))
         finally:
             self._inside -= 1
 
     async def _other(self, request: Request, parts: list[str]) -> Response:
         if parts[:2] == ["v2", "repository"]:
             return await self._repository(request, parts[2:])
+        found = self._extensions.find(parts[1:]) if parts[:1] == ["v2"] else None
+        if found is not None:
+            _expect_method(request, *found)
+            if request.method == "POST":
+                expect_same_origin(request.headers, is_loopback=self._is_loopback)
+            answer = found["GET" if request.method == "HEAD" else request.method]
+            return _json(answer(_object(request.body) if request.method == "POST" else {}))
         _expect_known(parts, request.path)
         _expect_method(request, "GET")
         if parts == ["metrics"]:
@@ -194,7 +214,7 @@ class RestApp:
         if parts == ["v2", "models"]:
             return _json({"models": [row["name"] for row in await self._extension.index(filter_ready=True)]})
         is_ready = parts[-1] == "ready" and len(parts) > 3
-        name, version = _model(parts[2:-1] if is_ready else parts[2:])
+        name, version = model_of(parts[2:-1] if is_ready else parts[2:])
         if not is_ready:
             return _json(await self._dataplane.model_metadata(name, version))
         if not await self._dataplane.model_ready(name, version):
@@ -259,21 +279,25 @@ def _object(data: bytearray) -> dict[str, Any]:
     return value
 
 
-def _model(parts: list[str]) -> tuple[str, str]:
-    """Return name and version of NAME or NAME/versions/VERSION."""
-    if len(parts) == 1 and parts[0]:
-        return parts[0], ""
-    if len(parts) == 3 and parts[1] == "versions" and parts[2]:
-        return parts[0], parts[2]
-    raise UnknownError(f"there is no model {quoted('/'.join(parts))}")
-
-
 def _expect_known(parts: list[str], path: str) -> None:
     known = parts in ([""], ["metrics"], ["v2"], ["v2", "health", "live"], ["v2", "health", "ready"])
     if not known and parts[:2] != ["v2", "models"]:
         raise UnknownError(f"there is no {quoted(path)}")
 
 
-def _expect_method(request: Request, method: str) -> None:
-    if request.method != method:
-        raise MethodError(f"{quoted(request.path)} is asked with {method}, not {quoted(request.method)}")
+def _expect_method(request: Request, *methods: str) -> None:
+    """Refuse other methods; HEAD is as good as GET."""
+    if request.method not in methods and not (request.method == "HEAD" and "GET" in methods):
+        raise MethodError(f"{quoted(request.path)} is asked with {' or '.join(methods)}, not {quoted(request.method)}")
+
+
+def _text(request: Request, name: bytes) -> str:
+    return request.headers.get(name, b"").decode("latin-1")
+
+
+async def _encoded(response: Response, encoding: str) -> Response:
+    """Compress an answer as the client wishes, where it is long enough to gain by it."""
+    if not encoding or len(response.body) < _WORTH_COMPRESSING:
+        return response
+    body = await copying(compressed, response.body, encoding)
+    return Response(response.status, [*response.headers, (b"content-encoding", encoding.encode())], body)

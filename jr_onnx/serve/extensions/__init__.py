@@ -1,0 +1,1 @@
+"""What Triton's protocol has beside inference: configuration, statistics, settings, shared memory, health."""

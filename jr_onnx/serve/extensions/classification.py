@@ -1,0 +1,61 @@
+"""The classification extension: the largest elements of an output as strings `VALUE:INDEX`, instead of the output.
+
+As in Triton, the elements of every row of a batch are ordered by value, the largest first, and the output becomes a
+BYTES tensor of shape (N, K), or (K) for a model without batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jr_onnx.serve.call import Call, Face
+from jr_onnx.serve.faults import BadRequestError, quoted
+from jr_onnx.serve.tensors import Array, TensorSpec
+
+
+def class_count(value: object, spec: TensorSpec) -> int:
+    """Return how many classes are wanted of an output.
+
+    Raises:
+        BadRequestError: It is no number of classes, or the output holds no numbers.
+    """
+    if type(value) is not int or value < 1:
+        raise BadRequestError(f"the parameter 'classification' is {quoted(value)}, expected a number of classes")
+    if spec.is_bytes or spec.dtype.kind not in "fiu":
+        raise BadRequestError(f"output {spec.name!r} is {spec.datatype}, which has no largest elements")
+    return value
+
+
+def classify(face: Face, call: Call, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the outputs, those of which classes are wanted as their classes."""
+    found = dict(outputs)
+    for name, count in call.classes.items():
+        found[name] = _classes(outputs[name], count, batched=face.batched)
+    return found
+
+
+def answered_spec(face: Face, call: Call, name: str) -> TensorSpec:
+    """Return what an output is in the answer."""
+    spec = face.outputs[name]
+    if name not in call.classes:
+        return spec
+    return TensorSpec(name, "BYTES", np.dtype(object), None)
+
+
+def _classes(array: Array, count: int, *, batched: bool) -> Array:
+    rows = array.reshape(len(array), -1) if batched and array.ndim else array.reshape(1, -1)
+    count = min(count, rows.shape[1])
+    # NaN sorts last of all in NumPy, so that it would come first here.
+    keys = np.where(np.isnan(rows), -np.inf, rows) if rows.dtype.kind == "f" else rows
+    order = np.argsort(keys, axis=1, kind="stable")[:, ::-1][:, :count]
+    values = np.take_along_axis(rows, order, axis=1)
+    text = np.empty(order.shape, dtype=object)
+    for index in np.ndindex(order.shape):
+        text[index] = f"{_number(values[index].item())}:{order[index]}".encode()
+    return text if batched and array.ndim else text[0]
+
+
+def _number(value: int | float) -> str:
+    return f"{value:f}" if isinstance(value, float) else str(value)
