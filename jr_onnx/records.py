@@ -77,8 +77,12 @@ class Record:
 
 
 def dumps(record: Record, *, indent: int | None = 2) -> str:
-    """Return a record as JSON text, keys in the order of the fields."""
-    return json.dumps(record.to_json(), indent=indent, ensure_ascii=False, allow_nan=False)
+    """Return a record as JSON text, keys in the order of the fields.
+
+    The bytes of a file's name that are no text stand spelled out in it, so that the text can be written as UTF-8.
+    """
+    text = json.dumps(record.to_json(), indent=indent, ensure_ascii=False, allow_nan=False)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\\\u{ord(found.group()):04x}", text)
 
 
 def loads(cls: type[R], text: str) -> R:

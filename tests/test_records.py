@@ -216,3 +216,15 @@ def test_files(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="cannot read"):
         load_file(Outer, path)
+
+
+def test_a_name_that_is_no_text_is_spelled_out() -> None:
+    text = dumps(KappaMapName("net\udcff.onnx"))
+    assert text.encode()
+    assert loads(KappaMapName, text).name == "net\\udcff.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class KappaMapName(Record):
+    SCHEMA: ClassVar[str] = "test.name/1"
+    name: str
