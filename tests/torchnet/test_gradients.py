@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from jr_onnx.torchnet.dtypes import Precision
+from jr_onnx.torchnet.quiet import RANDOM_OPS
 from jr_onnx.torchnet.registry import TABLE
 from tests.torchnet.harness import evaluate, to_tensor
 from tests.torchnet.node_cases import WRONG, by_operator, node_cases, outcome
@@ -30,7 +31,9 @@ _STRAIGHT_THROUGH = {
     "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearAdd", "QLinearConv",
     "QLinearGlobalAveragePool", "QLinearMatMul", "QLinearMul", "QuantizeLinear",
 }  # fmt: skip
-_DIFFERENTIABLE = sorted({name for domain, name in TABLE if domain == ""} - _FLAT - _STRAIGHT_THROUGH)
+# What they give is drawn and does not depend on their input; a mask of Dropout is differentiated by its own cases.
+_DRAWN = set(RANDOM_OPS)
+_DIFFERENTIABLE = sorted({name for domain, name in TABLE if domain == ""} - _FLAT - _STRAIGHT_THROUGH - _DRAWN)
 _OWN_CASES = [case for case in CASES if case.operator not in _FLAT | _STRAIGHT_THROUGH]
 
 
