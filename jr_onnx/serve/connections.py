@@ -42,6 +42,7 @@ TURN_S: Final = 0.004
 _SPARE_FILES: Final = 128
 _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
+_BACK: Final = 2.0  # seconds further back in the line for every second of the event loop's time
 _LAST_S: Final = 0.2
 _POLL_S: Final = 0.01
 _ACCEPTED: Final = 16  # connections at a time
@@ -104,7 +105,9 @@ class Turns:
     def add(self, share: Share, turn: Callable[[], None]) -> None:
         """Take a turn when it is time."""
         self._count += 1
-        heapq.heappush(self._waiting, (share.of_late(time.monotonic()), self._count, share, turn))
+        now = time.monotonic()
+        # A place in the line, and further back for what was had: whoever comes later does not go before for ever.
+        heapq.heappush(self._waiting, (now + _BACK * share.of_late(now), self._count, share, turn))
         if not self._is_running:
             self._is_running = True
             asyncio.get_running_loop().call_soon(self._run)

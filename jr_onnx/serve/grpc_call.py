@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -269,13 +269,22 @@ class Call:
             return _frame(answer)
         return await copying(_frame, answer)
 
-    def _run(self, work: Awaitable[None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._server.accepted += 1
         if self._method is not None and not self._method.is_open:
             self._connection.prove()
         self._task = self._server.loop.create_task(self._guarded(work))
+        self._task.add_done_callback(lambda _: self._end(work))
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    def _end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let go of everything; also after a task that was cancelled before it began."""
+        work.close()
+        self._task = None
+        self._buffer = bytearray()
+        self._holding.release()
+        self._server.answered += 1
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except asyncio.CancelledError:
@@ -283,11 +292,6 @@ class Call:
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             self._task = None
             self.fail(error)
-        finally:
-            self._task = None
-            self._buffer = bytearray()
-            self._holding.release()
-            self._server.answered += 1
 
     def _send(self, data: bytes, trailers: Headers | None = None) -> None:
         self._outgoing.grow(len(data))

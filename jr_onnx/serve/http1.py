@@ -358,6 +358,7 @@ class Http1Connection(asyncio.Protocol):
         if self._application.proves(request):
             self._table.prove(self)
         self._task = self._loop.create_task(self._answer(request))
+        self._task.add_done_callback(lambda _: request.holding.release())
 
     # answering
 
@@ -365,8 +366,7 @@ class Http1Connection(asyncio.Protocol):
         try:
             response = await self._application.answer(request)
         except asyncio.CancelledError:
-            request.holding.release()  # the client has gone
-            return
+            return  # the client has gone
         self._task = None
         request.body = bytearray()
         request.holding.release()

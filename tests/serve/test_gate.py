@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
-from jr_onnx.serve.connections import ConnectionTable, Share
+from jr_onnx.serve.connections import ConnectionTable, Share, Turns
 from jr_onnx.serve.faults import EncodingError, ForbiddenError, OverloadedError
 from jr_onnx.serve.gate import Budget, Holding, expect_same_origin
 
@@ -150,3 +153,26 @@ def test_what_a_connection_has_had_is_forgotten_by_half_in_a_second() -> None:
     share.charge(11.0, 0.25)
     assert share.of_late(11.0) == 0.75
     assert share.of_late(13.0) == 0.1875
+
+
+def test_a_busy_connection_gets_its_turn_whoever_comes_after_it() -> None:
+    ran: list[str] = []
+
+    async def work() -> None:
+        turns = Turns()
+        busy = Share()
+        busy.charge(time.monotonic(), 0.01)
+        end = time.monotonic() + 5.0
+
+        def newcomer() -> None:
+            time.sleep(0.001)
+            if "busy" not in ran and time.monotonic() < end:
+                turns.add(Share(), newcomer)
+
+        turns.add(Share(), newcomer)
+        turns.add(busy, lambda: ran.append("busy"))
+        while turns.are_waiting:
+            await asyncio.sleep(0)
+
+    asyncio.run(work())
+    assert ran == ["busy"]
