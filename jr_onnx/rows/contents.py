@@ -276,6 +276,8 @@ def _reshape(node: Node) -> Content | None:
 def _multiply_all(node: Node) -> Content | None:
     data = _contents(node)[0]
     axes = axes_of(node, 1)
+    if axes is None and (node.find(1) is not None or node.attr("noop_with_empty_axes", 0)):
+        return None
     if data.ndim != 1 or axes not in (None, [0], [-1]) or not all(isinstance(element, Size) for element in data):
         return None
     whole: Any = functools.reduce(_multiply, data, Size(1))

@@ -76,7 +76,7 @@ class Walk:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
-        self._functions = {(plain_domain(item.domain), item.name): item for item in model.functions}
+        self._functions = {(plain_domain(item.domain), item.name, item.overload): item for item in model.functions}
         held = len(model.graph.node) + sum(len(item.node) for item in model.functions)
         self._budget = self._left = max(_LEAST_BUDGET, _TIMES * held)
         self._numbers = count()
@@ -144,7 +144,7 @@ class Walk:
         attributes = _attributes(proto, scope)
         if (domain, proto.op_type) in _RANDOM or (domain == OP_DOMAIN and _DRAWING_ATTRIBUTES & set(attributes)):
             raise NotProvedError("it draws random numbers, so that a row's answer is never the same twice")
-        function = self._functions.get((domain, proto.op_type))
+        function = self._functions.get((domain, proto.op_type, proto.overload))
         if function is not None:
             if domain in _BUILT_IN:
                 raise NotProvedError("a function of the model has the name of a built-in operator")

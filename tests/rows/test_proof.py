@@ -213,6 +213,16 @@ NOT_PROVED = {
         "'y' (Slice): it cuts the axis of the batch",
     ),
     "rows behind each other": ("y = Concat <axis = 0> (x, x)", {}, "(Concat): it joins values along the axis"),
+    "a shape made of rows": (
+        "a = ConstantOfShape(x) b = ReduceSum(a)" + c("o", "1") + "d = Reshape(b, o) e = Cast <to = 1> (x) y = Mul(e, d)",
+        {"inputs": "int64[N] x", "output": "float[N] y"},
+        "'a' (ConstantOfShape): its input 'x' holds rows",
+    ),
+    "a product that is none": (
+        "s = Shape(x) t = ReduceProd <noop_with_empty_axes = 1> (s) y = Reshape(x, t)",
+        {"opset": 18},
+        "'t' (ReduceProd): its input 's' depends on the number of rows",
+    ),
     "squeezed as it happens": ("y = Squeeze(x)", {}, "(Squeeze): it takes away every axis of size 1"),
     "places in the batch": (
         "p, y = MaxPool <kernel_shape = [2,2]> (x)",
@@ -304,6 +314,22 @@ def test_a_function_is_followed_with_its_own_opset_and_attributes() -> None:
     whole = onnx.parser.parse_model(text.replace("AXIS", "0") + function.format(arg="a"))
     assert prove_rows(by_row)
     assert "(Softmax): it works over the axis" in prove_rows(whole).why
+
+
+def test_a_function_is_told_from_its_overloads() -> None:
+    sets = [helper.make_opsetid("", 17)]
+    apart = helper.make_function("own", "f", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], sets, overload="1")
+    nodes = [helper.make_node("ReduceMax", ["a"], ["m"], axes=[0]), helper.make_node("Add", ["a", "m"], ["b"])]
+    mixed = helper.make_function("own", "f", ["a"], ["b"], nodes, sets, overload="2")
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 17, "own" : 1]> g (float[N,3] x) => (float[N,3] y) { y = own.f(x) }"""
+    )
+    for functions in ([apart, mixed], [mixed, apart]):
+        del model.functions[:]
+        model.functions.extend(functions)
+        for overload, proved in (("1", True), ("2", False)):
+            model.graph.node[0].overload = overload
+            assert bool(prove_rows(model)) is proved
 
 
 def test_functions_that_multiply_are_given_up_in_time() -> None:

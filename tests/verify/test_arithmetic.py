@@ -188,7 +188,7 @@ def at_least(model: onnx.ModelProto) -> None:
         ("custom", None, next_float),
         ("thresholded", None, skipped),
         ("where", None, at_least),
-        ("thresholded", 3.0, cap_lost),
+        ("thresholded", 6.0, cap_lost),
     ],
 )
 def test_a_wrong_jump_still_fails_there(

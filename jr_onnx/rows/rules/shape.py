@@ -201,6 +201,7 @@ def size_of(node: Node) -> Answer:
 @rule("ConstantOfShape", sizes=(0,))
 def constant_of_shape(node: Node) -> Answer:
     """Fill a shape with one number: with the batch in it, every row gets the same."""
+    node.only()
     return _filled(node, numbers(node.value(0)))
 
 
