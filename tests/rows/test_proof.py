@@ -33,6 +33,29 @@ def c(name: str, values: str, kind: str = "int64") -> str:
 
 
 PROVED = {
+    "the whole batch by its size": (
+        "n = Shape <start = 0, end = 1> (x)" + c("z", "0") + "y = Slice(x, z, n, z)",
+        {},
+    ),
+    "positions counted to a size of the input": (
+        "n = Shape <start = 1, end = 2> (x)"
+        + c("z", "0")
+        + "m = Squeeze(n, z) a = Constant <value = int64 {0}> () b = Constant <value = int64 {1}> () r = Range(a, m, b)"
+        " f = Cast <to = 1> (r) y = Add(x, f)",
+        {"inputs": "float[N,L] x"},
+    ),
+    "einsum with any number of axes": (
+        'w = ConstantOfShape(t) y = Einsum <equation = "...i,ij->...j"> (x, w)',
+        {"inputs": TOKENS, "output": "float[N,5,M] y"},
+    ),
+    "einsum of rows with rows along any number of axes": (
+        'y = Einsum <equation = "...qd,...kd->...qk"> (x, x)',
+        {"inputs": TOKENS, "output": "float[N,5,M] y"},
+    ),
+    "einsum that leaves its output open": (
+        'w = ConstantOfShape(t) y = Einsum <equation = "bi, ij"> (x, w)',
+        {"inputs": "float[N,6] x"},
+    ),
     "elementwise": ("y = Relu(x)", {}),
     "custom op": ("y = ThresholdedRelu <alpha = 0.5> (x)", {}),
     "constant row": (c("b", "1,2,3,4,5,6", "float") + "y = Add(x, b)", {}),
@@ -207,6 +230,49 @@ NOT_PROVED = {
         {},
         "'y' (Reshape): a row is not known to fill whole entries",
     ),
+    "a table as long as the batch": (
+        "n = Shape <start = 0, end = 1> (x) t = Constant <value = float[3] {1,2,3}> ()"
+        + c("z", "0")
+        + "p = Slice(t, z, n, z)"
+        + c("o", "1")
+        + "q = Unsqueeze(p, o) y = Add(x, q)",
+        {},
+        "'p' (Slice): it takes as many entries as there are rows",
+    ),
+    "as many columns as rows": (
+        "n = Shape <start = 0, end = 1> (x)" + c("z", "0") + c("o", "1") + "y = Slice(x, z, n, o)",
+        {},
+        "'y' (Slice): it takes as many entries as there are rows",
+    ),
+    "rows but the last of twice as many": (
+        "n = Shape <start = 0, end = 1> (x) d = Concat <axis = 1> (x, x)"
+        + c("s", "-1,6")
+        + "e = Reshape(d, s)"
+        + c("z", "0")
+        + "f = Slice(e, z, n, z) y = Relu(f)",
+        {},
+        "'f' (Slice): it cuts the axis of the batch",
+    ),
+    "counted rows": (
+        "n = Shape <start = 0, end = 1> (x)"
+        + c("z", "0")
+        + "m = Squeeze(n, z) a = Constant <value = int64 {0}> () b = Constant <value = int64 {1}> () r = Range(a, m, b)"
+        " f = Cast <to = 1> (r)"
+        + c("o", "1")
+        + "q = Unsqueeze(f, o) y = Add(x, q)",
+        {},
+        "'r' (Range): its input 'm' depends on the number of rows",
+    ),
+    "einsum over rows": (
+        'y = Einsum <equation = "...i,...i->i"> (x, x)',
+        {"output": "float[M] y"},
+        "'y' (Einsum): it sums over the axis of the batch",
+    ),
+    "einsum along a table of as many entries": (
+        'w = Constant <value = float[3,1] {1,2,3}> () y = Einsum <equation = "...i,...j->...i"> (x, w)',
+        {},
+        "'y' (Einsum): an axis of a value that is the same for all rows lies along the rows",
+    ),
     "rows backwards": (
         c("a", "-1") + c("b", "-9223372036854775807") + c("z", "0") + "y = Slice(x, a, b, z, a)",
         {},
@@ -214,7 +280,9 @@ NOT_PROVED = {
     ),
     "rows behind each other": ("y = Concat <axis = 0> (x, x)", {}, "(Concat): it joins values along the axis"),
     "a shape made of rows": (
-        "a = ConstantOfShape(x) b = ReduceSum(a)" + c("o", "1") + "d = Reshape(b, o) e = Cast <to = 1> (x) y = Mul(e, d)",
+        "a = ConstantOfShape(x) b = ReduceSum(a)"
+        + c("o", "1")
+        + "d = Reshape(b, o) e = Cast <to = 1> (x) y = Mul(e, d)",
         {"inputs": "int64[N] x", "output": "float[N] y"},
         "'a' (ConstantOfShape): its input 'x' holds rows",
     ),

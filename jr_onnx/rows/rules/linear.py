@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import MICROSOFT, rule
-from jr_onnx.rows.rules.elementwise import broadcast
+from jr_onnx.rows.rules.elementwise import broadcast, joint
 from jr_onnx.rows.size import ONE, Size
-from jr_onnx.rows.value import Dims, NotProvedError, Value, fixed, like, rows
+from jr_onnx.rows.value import NotProvedError, Value, fixed, like, rows
 
 _SUMMED = "it sums over the axis of the batch"
 
@@ -149,13 +149,10 @@ def _scalars(node: Node, indices: tuple[int, ...]) -> None:
 @rule("Einsum")
 def einsum(node: Node) -> Answer:
     """Sum products over named axes; the batch must keep its letter from every input that has rows to the output."""
-    equation = node.attr("equation", b"").decode().replace(" ", "")
-    left, arrow, output = equation.partition("->")
-    terms = left.split(",")
-    if not arrow or "." in equation or len(terms) != len(node.inputs):
-        raise NotProvedError(f"its equation {equation!r} is not followed")
-    carrying = [(term, value) for term, value in zip(terms, node.given(), strict=True) if value.axis is not None]
-    sizes = _letters(terms, node)
+    values = node.given()
+    terms, output = _equation(node, values)
+    carrying = [(term, value) for term, value in zip(terms, values, strict=True) if value.axis is not None]
+    sizes = _letters(terms, values, node.fresh)
     dims = tuple(sizes[letter] for letter in output)
     if not carrying:
         return fixed(dims)
@@ -165,22 +162,45 @@ def einsum(node: Node) -> Answer:
         raise NotProvedError("the rows of its inputs lie along different axes")
     if output.count(letter) != 1:
         raise NotProvedError(_SUMMED)
-    for term, value in zip(terms, node.given(), strict=True):
+    for term, value in zip(terms, values, strict=True):
         if term.count(letter) != (0 if value.axis is None else 1):
             raise NotProvedError("an axis of a value that is the same for all rows lies along the rows")
     return rows(output.index(letter), carrying[0][1].block, dims)
 
 
-def _letters(terms: list[str], node: Node) -> Mapping[str, Size]:
-    sizes: dict[str, Size] = {}
-    for term, value in zip(terms, node.given(), strict=True):
-        dims: Dims = node.same_rank(value)
-        if len(dims) != len(term):
-            raise NotProvedError("its equation does not fit the rank of its inputs")
-        for letter, size in zip(term, dims, strict=True):
-            if sizes.setdefault(letter, size) != size and size != ONE and sizes[letter] == ONE:
-                sizes[letter] = size
-    return sizes
+_DOTS = "..."
+
+
+def _equation(node: Node, values: Sequence[Value]) -> tuple[list[list[str]], list[str]]:
+    """Return the letters of every input and of the output; the axes of an ellipsis are called "...1" from the end."""
+    text = node.attr("equation", b"").decode().replace(" ", "")
+    left, arrow, right = text.partition("->")
+    given = left.split(",")
+    if len(given) != len(node.inputs) or len(values) != len(given):
+        raise NotProvedError(f"its equation {text!r} does not fit its inputs")
+    terms = [_spelled(term, len(node.same_rank(value))) for term, value in zip(given, values, strict=True)]
+    widest = max((sum(axis.startswith(_DOTS) for axis in term) for term in terms), default=0)
+    if not arrow:
+        letters = [axis for term in terms for axis in term if not axis.startswith(_DOTS)]
+        right = (_DOTS if widest else "") + "".join(sorted(axis for axis in set(letters) if letters.count(axis) == 1))
+    return terms, _spelled(right, widest + len(right.replace(_DOTS, "")) if _DOTS in right else len(right))
+
+
+def _spelled(term: str, rank: int) -> list[str]:
+    """Return a name for each axis of a term of an equation."""
+    before, dots, after = term.partition(_DOTS)
+    hidden = rank - len(before) - len(after)
+    if hidden < 0 or (hidden and not dots) or "." in before + after:
+        raise NotProvedError(f"the term {term!r} of its equation does not fit an input of rank {rank}")
+    return [*before, *(f"{_DOTS}{number}" for number in range(hidden, 0, -1)), *after]
+
+
+def _letters(terms: Sequence[Sequence[str]], values: Sequence[Value], fresh: Callable[[], Size]) -> Mapping[str, Size]:
+    sizes: dict[str, list[Size]] = {}
+    for term, value in zip(terms, values, strict=True):
+        for letter, size in zip(term, value.dims or (), strict=True):
+            sizes.setdefault(letter, []).append(size)
+    return {letter: joint(found, fresh) for letter, found in sizes.items()}
 
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=MICROSOFT)

@@ -17,7 +17,7 @@ from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import rule
 from jr_onnx.rows.rules.elementwise import joint
 from jr_onnx.rows.size import BATCH, ONE, Size, product
-from jr_onnx.rows.value import Block, Dims, NotProvedError, Value, fixed, integers, known, numbers, rows
+from jr_onnx.rows.value import Block, Dims, NotProvedError, Value, changes, fixed, integers, known, numbers, rows
 
 
 def relaid(value: Value, dims: Sequence[Size]) -> Value:
@@ -223,6 +223,13 @@ def _spread(dims: Dims) -> Value:
     return rows(changing[0], Block(each=each), dims)
 
 
+@rule("Range")
+def counted(node: Node) -> Answer:
+    """Count from a number to a number, which are the same for all rows."""
+    node.only()
+    return fixed((node.fresh(),))
+
+
 @rule("Expand", sizes=(1,))
 def expand(node: Node) -> Answer:
     """Repeat axes of one entry until the shape is reached."""
@@ -272,21 +279,24 @@ def tile(node: Node) -> Answer:
     return _spread(sizes) if value.axis is None else rows(value.axis, value.block, sizes)
 
 
-@rule("Slice")
+@rule("Slice", sizes=(2,))
 def cut(node: Node) -> Answer:
-    """Take a part of some axes; of the batch only the whole."""
+    """Take a part of some axes; of the batch only the whole, to its end or to as many as there are rows."""
     node.only(0)
     value = node.value(0)
     dims = list(node.same_rank(value))
     axes = _slice_axes(node, len(dims))
     if axes is None:
-        if value.axis is None:
+        ends = node.find(2)
+        if value.axis is None and not (ends is not None and ends.sized):
             return fixed(tuple(node.fresh() for _ in dims))
         raise NotProvedError("the axes that it cuts are not known")
     for at, axis in enumerate(axes):
         if axis == value.axis:
-            if not _takes_all(node, at):
+            if not _takes_all(node, at, dims[axis]):
                 raise NotProvedError("it cuts the axis of the batch")
+        elif _end_changes(node, at):
+            raise NotProvedError("it takes as many entries as there are rows from an axis that is not the batch's")
         else:
             dims[axis] = _cut_size(node, at, dims[axis])
     return fixed(tuple(dims)) if value.axis is None else rows(value.axis, value.block, dims)
@@ -316,9 +326,21 @@ def _bounds(node: Node, at: int) -> tuple[int | None, int | None, int | None]:
     return result[0], result[1], result[2]
 
 
-def _takes_all(node: Node, at: int) -> bool:
+def _takes_all(node: Node, at: int, size: Size) -> bool:
     start, end, step = _bounds(node, at)
-    return start == 0 and step == 1 and end is not None and end >= (1 << 31) - 1
+    to_the_end = end is not None and end >= (1 << 31) - 1
+    return start == 0 and step == 1 and (to_the_end or _end(node, at) == size)
+
+
+def _end(node: Node, at: int) -> object:
+    """Return the element that says where a cut ends, None where it is not known."""
+    value = node.find(2)
+    return value.content.flat[at] if value is not None and value.content is not None else None
+
+
+def _end_changes(node: Node, at: int) -> bool:
+    """Whether a cut ends where the number of rows says; with ends of opset 9, attributes, it cannot."""
+    return node.version >= 10 and changes(_end(node, at))
 
 
 def _cut_size(node: Node, at: int, size: Size) -> Size:
