@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from jr_onnx.bench.variants import Variant
+from jr_onnx.bench.variants import PROVIDERS, Variant
 from jr_onnx.errors import JrError
+from jr_onnx.runtime.providers import require_providers
 
 _OPENINGS = 4
 _TIMEOUT_S = 600
@@ -71,6 +72,7 @@ def main() -> None:
     variant = Variant(spec["name"], spec["kind"], Path(spec["path"]), folder)
     with np.load(spec["inputs"]) as stored:
         feed = {name: stored[name] for name in stored.files}
+    require_providers(PROVIDERS[spec["provider"]])  # looking for a provider takes memory too, once in a process
     before = _memory("VmRSS")
     session = variant.open(spec["provider"], spec["threads"])
     session.run(None, feed)

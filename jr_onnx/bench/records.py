@@ -136,6 +136,7 @@ class BenchReport(Record):
         sites: How many sites were retrofitted.
         cases: One for every combination of batch size, threads and provider.
         environment: Where and when.
+        warnings: What was measured otherwise than asked for, in words.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.bench/1"
@@ -145,3 +146,4 @@ class BenchReport(Record):
     sites: int
     cases: tuple[CaseResult, ...]
     environment: Environment
+    warnings: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from jr_onnx.bench.records import BenchReport, CaseResult, OpTime, Row
 from jr_onnx.bench.variants import LOWERINGS, PROVIDERS, SESSIONS, Prepared, Variant, prepare
 from jr_onnx.errors import InputError, JrError, one_line, require
 from jr_onnx.rewrite.lowering import LoweringWish, Target
+from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
 from jr_onnx.verify.backends import CannotRunError
 from jr_onnx.verify.inputs import InputWish, make_inputs
 
@@ -43,6 +44,7 @@ class Request:
         with_footprint: Whether opening time and memory are measured, in fresh processes.
         with_profile: Whether the time per operator type is measured.
         clock: wall; or cpu, the time that the calling thread computed, for one thread on the CPU.
+        allow_fallback: Measure on the CPU in place of a provider that does not work here, rather than refuse.
     """
 
     model: Path
@@ -58,6 +60,7 @@ class Request:
     with_footprint: bool = True
     with_profile: bool = False
     clock: clock.Clock = "wall"
+    allow_fallback: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
@@ -93,19 +96,36 @@ def bench(request: Request, progress: Progress | None = None) -> BenchReport:
     """
     require("onnxruntime", "cpu")
     report = progress or (lambda *_: None)
+    providers, warnings = _providers(request)
     load_before = environment.load()
     with tempfile.TemporaryDirectory(prefix="jr-onnx-bench-") as name:
         folder = Path(name)
-        target: Target = "cuda" if "cuda" in request.providers else "cpu"
+        target: Target = "cuda" if "cuda" in providers else "cpu"
         report("rewriting the model", 0, 1)
         prepared = prepare(request.model, request.kappa, request.lowerings, request.sessions, folder, target)
         cases = tuple(
             _case(request, prepared, batch, threads, provider, folder, report)
-            for provider, threads, batch in product(request.providers, request.threads, request.batches)
+            for provider, threads, batch in product(providers, request.threads, request.batches)
         )
     return BenchReport(
-        request.model.name, prepared.sha256, request.kappa, prepared.sites, cases, environment.describe(load_before)
-    )
+        request.model.name, prepared.sha256, request.kappa, prepared.sites, cases, environment.describe(load_before),
+        warnings,
+    )  # fmt: skip
+
+
+def _providers(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the providers to measure on, and what was left out of those that were asked for.
+
+    Raises:
+        InputError: One does not work here, and falling back is not allowed.
+    """
+    names = tuple(full_name(name) for name in request.providers)
+    if not request.allow_fallback:
+        require_providers(names)
+        return request.providers, ()
+    warnings: list[str] = []
+    kept = usable_providers(names, warnings.append)
+    return tuple(name for name in PROVIDERS if full_name(name) in kept), tuple(warnings)
 
 
 def _case(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jr_onnx.cli.options import check_outputs, model_argument, seed_option, shape_option
+from jr_onnx.cli.options import check_outputs, fallback_option, model_argument, seed_option, shape_option
 from jr_onnx.cli.output import counted, print_json_text, print_table, say, tell
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _OPS_SHOWN = 8
     "without the op library.",
 )
 @click.option("--providers", default="cpu", show_default=True, metavar="NAME,...", help="cpu, cuda.")
+@fallback_option
 @click.option("--rounds", type=int, default=50, show_default=True, help="How often every variant runs.")
 @shape_option
 @seed_option
@@ -65,10 +66,12 @@ def command(model: Path, json_path: Path | None, plot_path: Path | None, **given
         model, given["kappa"], _numbers(given["batch"], "--batch"), _numbers(given["threads"], "--threads"), lowerings,
         _words(given["session"]), _words(given["providers"]), given["rounds"],
         tuple(parse_shapes(given["shape"]).items()), given["seed"], given["footprint"], given["profile"],
-        given["clock"],
+        given["clock"], given["allow_fallback"],
     )  # fmt: skip
     with _progress() as progress:
         report = bench(request, progress)
+    for words in report.warnings:
+        say(f"warning: {words}")
     _write(report, json_path, plot_path)
 
 

@@ -165,6 +165,9 @@ device_option = click.option(
     show_default=True,
     help="Where torch computes.",
 )
+fallback_option = click.option(
+    "--allow-fallback", is_flag=True, help="Go on without a provider that does not work here, rather than refuse."
+)
 value_option = click.option(
     "--value",
     "values",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from jr_onnx.cli.options import key_option, not_before_option
+from jr_onnx.cli.options import fallback_option, key_option, not_before_option
 from jr_onnx.cli.output import say
 
 _PATH = click.Path(path_type=Path)
@@ -39,8 +39,12 @@ _MEBIBYTE = 1 << 20
 @click.option("--instances", type=int, default=1, show_default=True, help="Runs of one model at a time.")
 @click.option("--threads", type=int, help="Threads of one run. Default: one less than there are cores.")
 @click.option(
-    "--provider", multiple=True, metavar="NAME", help="ONNX Runtime's provider, repeatable. Default: the CPU's."
+    "--provider",
+    multiple=True,
+    metavar="NAME",
+    help="cpu, cuda, tensorrt or ONNX Runtime's name of a provider, repeatable, the preferred one first. Default: cpu.",
 )
+@fallback_option
 @click.option("--max-body-mib", type=int, default=64, show_default=True, help="Largest request body.")
 @click.option("--max-json-mib", type=int, default=8, show_default=True, help="Largest JSON in a request body.")
 @click.option("--max-total-mib", type=int, default=1024, show_default=True, help="All request bodies together.")
@@ -72,6 +76,7 @@ def command(
     instances: int,
     threads: int | None,
     provider: tuple[str, ...],
+    allow_fallback: bool,
     max_body_mib: int,
     max_json_mib: int,
     max_total_mib: int,
@@ -109,6 +114,7 @@ def command(
             instances=instances,
             threads=threads,
             providers=provider or DEFAULT_PROVIDERS,
+            allow_fallback=allow_fallback,
             expose_kappa=expose_kappa,
             reject_non_finite=reject_non_finite,
         ),

@@ -11,10 +11,10 @@ import functools
 import io
 import json
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from jr_onnx.records import Record
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
+SHORT_NAMES: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 _QUIET = 4  # fatal only: what goes wrong is told in words
 _WARNING = 2  # ONNX Runtime's own default
 
@@ -101,25 +103,55 @@ def _quiet(onnxruntime: Any) -> Iterator[None]:
         onnxruntime.set_default_logger_severity(_WARNING)
 
 
+def full_name(name: str) -> str:
+    """Return ONNX Runtime's name of a provider: of cpu, cuda and tensorrt, and any other name as it is."""
+    return SHORT_NAMES.get(name.lower(), name)
+
+
 def require_providers(names: Sequence[str]) -> None:
     """Refuse execution providers that a session would silently do without; the CPU's is always there.
 
     Raises:
         InputError: ONNX Runtime does not know one here, or a session on it does not run.
     """
-    wanted = [name for name in names if name != CPU]
-    if not wanted:
-        return
-    known = [str(name) for name in require("onnxruntime", "cpu").get_available_providers()]
-    for name in wanted:
+    for name in names:
+        if name == CPU:
+            continue
+        known = [str(item) for item in require("onnxruntime", "cpu").get_available_providers()]
         if name not in known:
-            raise InputError(f"ONNX Runtime has no provider {name!r} here, expected one of {', '.join(known)}")
-    for found in check_providers(wanted):
-        if not found.works:
             raise InputError(
-                f"the provider {found.name} is not usable here: {found.reason}",
-                hint="jr-onnx doctor says what it needs; leave it out for the CPU",
+                f"ONNX Runtime has no provider {name!r} here, expected one of {', '.join(known)}", hint=_fallback_hint()
             )
+        reason = why_unusable(name)
+        if reason:
+            raise InputError(f"the provider {name} is not usable here: {reason}", hint=_fallback_hint())
+
+
+def _fallback_hint() -> str:
+    return "jr-onnx doctor says what a provider needs; --allow-fallback goes on without it"
+
+
+def usable_providers(names: Sequence[str], say: Callable[[str], None]) -> tuple[str, ...]:
+    """Return those of some providers that work here, the CPU's where none does, and say which do not.
+
+    Args:
+        names: As a user named them, in order of preference.
+        say: Takes a warning in words for every provider that is left out.
+
+    Raises:
+        InputError: A name is that of no provider, so it is misspelt rather than unusable.
+    """
+    every = [str(name) for name in require("onnxruntime", "cpu").get_all_providers()]
+    kept: list[str] = []
+    for name in names:
+        if name not in every:
+            raise InputError(f"there is no provider {name!r}, expected one of {', '.join((*SHORT_NAMES, *every))}")
+        try:
+            require_providers([name])
+            kept.append(name)
+        except InputError as error:
+            say(f"{error.message}; --allow-fallback was given, so this goes on without it")
+    return tuple(kept) or (CPU,)
 
 
 @functools.cache

@@ -130,6 +130,7 @@ class Running:
         instances: How many runs of one model go on at a time.
         threads: Threads of one run; None leaves a core to the server itself.
         providers: ONNX Runtime's execution providers, the preferred one first.
+        allow_fallback: Go on without providers that do not work here, with a warning, rather than refuse.
         expose_kappa: Clients see the kappa input and may set it.
         reject_non_finite: Refuse NaN and infinities in inputs.
     """
@@ -140,6 +141,7 @@ class Running:
     instances: int = 1
     threads: int | None = None
     providers: tuple[str, ...] = DEFAULT_PROVIDERS
+    allow_fallback: bool = False
     expose_kappa: bool = False
     reject_non_finite: bool = False
 

@@ -7,14 +7,15 @@ import os
 import ssl
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from jr_onnx.errors import InputError, PrintableFormatter, require
 from jr_onnx.opened import OpenedFile
-from jr_onnx.runtime.providers import require_providers
+from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.gate import Gate
-from jr_onnx.serve.options import Address, ServeOptions
+from jr_onnx.serve.options import Address, Running, ServeOptions
 
 
 def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
@@ -32,7 +33,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     for path in (options.address.token_file, options.address.tls_key):
         for warning in secret_warnings(path):
             say(f"warning: {warning}")
-    require_providers(options.running.providers)
+    options = replace(options, running=on_usable_providers(options.running, say))
     gate = Gate.from_file(options.address.token_file)
     if gate.is_open and not options.address.is_loopback:
         say(f"warning: everybody who reaches {options.address.host} may ask; --token-file keeps strangers out")
@@ -45,6 +46,20 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     from jr_onnx.serve.server import Server
 
     Server(options, catalogue, gate, say).start()
+
+
+def on_usable_providers(running: Running, say: Callable[[str], None]) -> Running:
+    """Refuse providers that do not work here, or leave them out with a warning where that is allowed.
+
+    Raises:
+        InputError: A provider does not work, and falling back is not allowed; or there is none of its name.
+    """
+    names = tuple(full_name(name) for name in running.providers)
+    if running.allow_fallback:
+        names = usable_providers(names, lambda words: say(f"warning: {words}"))
+    else:
+        require_providers(names)
+    return replace(running, providers=names)
 
 
 def check_certificate(address: Address) -> None:

@@ -124,8 +124,22 @@ def test_a_provider_that_is_not_there_is_an_error(original: Path) -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime lists CUDA")
-    with pytest.raises(InputError, match="does not open on cuda: ONNX Runtime has no provider 'CUDAExecution"):
+    with pytest.raises(InputError, match="ONNX Runtime has no provider 'CUDAExecution"):
         bench(Request(original, 3.0, providers=("cuda",), rounds=1))
+
+
+def test_a_provider_that_is_not_there_may_be_done_without(original: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime lists CUDA")
+    request = Request(
+        original, 3.0, lowerings=("where",), providers=("cuda",), rounds=1, with_footprint=False, allow_fallback=True
+    )
+    report = bench(request)
+    assert [case.provider for case in report.cases] == ["cpu"]
+    assert "has no provider 'CUDAExecutionProvider' here" in report.warnings[0]
+    assert loads(BenchReport, dumps(report)) == report
 
 
 def test_a_batch_that_a_fixed_model_does_not_take_is_refused(tmp_path: Path) -> None:

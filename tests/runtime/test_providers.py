@@ -10,7 +10,15 @@ import pytest
 from jr_onnx.errors import InputError
 from jr_onnx.rewrite import rewrite
 from jr_onnx.runtime import providers
-from jr_onnx.runtime.providers import CPU, CUDA, require_providers, without_unusable_cuda
+from jr_onnx.runtime.providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    full_name,
+    require_providers,
+    usable_providers,
+    without_unusable_cuda,
+)
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, convnet, images
 
@@ -71,3 +79,17 @@ def test_commands_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     with pytest.raises(InputError, match=f"the provider {CUDA} is not usable here: "):
         require_providers([CUDA, CPU])
+
+
+def test_what_does_not_work_may_be_done_without(broken_cuda: None) -> None:
+    said: list[str] = []
+    assert usable_providers([CUDA, CPU], said.append) == (CPU,)
+    assert usable_providers([CUDA], said.append) == (CPU,)
+    assert len(said) == 2
+    assert "libcudnn.so.9 is missing; --allow-fallback was given" in said[0]
+    with pytest.raises(InputError, match="there is no provider 'gpu', expected one of cpu, cuda, tensorrt"):
+        usable_providers(["gpu"], said.append)
+
+
+def test_short_names() -> None:
+    assert [full_name(name) for name in ("cpu", "CUDA", "tensorrt", "Other")] == [CPU, CUDA, TENSORRT, "Other"]

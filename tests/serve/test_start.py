@@ -22,7 +22,7 @@ from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.opening import face_of, open_session, read_checked
 from jr_onnx.serve.options import Limits, Running
 from jr_onnx.serve.private import read_privately
-from jr_onnx.serve.start import secret_warnings
+from jr_onnx.serve.start import on_usable_providers, secret_warnings
 from tests.deploy.builders import make_keys
 from tests.serve.support import GOOD, Rest
 from tools.serving.processes import ROOT, jr_onnx, running
@@ -216,6 +216,22 @@ def test_a_provider_that_falls_back_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda, "CPUExecutionProvider"])
     with pytest.raises(InputError, match=f"the provider {cuda} is not usable here: "):
         require_providers([cuda])
+
+
+def test_a_provider_that_does_not_work_is_left_out_where_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jr_onnx.runtime import providers
+
+    def require(names: tuple[str, ...]) -> None:
+        if "CUDAExecutionProvider" in names:
+            raise InputError("the provider CUDAExecutionProvider is not usable here: no driver")
+
+    monkeypatch.setattr(providers, "require_providers", require)
+    said: list[str] = []
+    running = on_usable_providers(Running(providers=("cuda", "cpu"), allow_fallback=True), said.append)
+    assert running.providers == ("CPUExecutionProvider",)
+    (warning,) = said
+    assert warning.startswith("warning: the provider CUDAExecutionProvider is not usable here: no driver")
+    assert on_usable_providers(Running(providers=("cpu",)), said.append).providers == ("CPUExecutionProvider",)
 
 
 def test_a_session_on_another_provider_than_asked_for_is_refused(models: dict[str, Path]) -> None:
