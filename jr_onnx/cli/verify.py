@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jr_onnx.cli.options import (
+    fallback_option,
     logits_option,
     model_argument,
     preprocess_option,
@@ -19,6 +20,7 @@ from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, 
 
 if TYPE_CHECKING:
     from jr_onnx.verify import InputWish, VerifyReport
+    from jr_onnx.verify.device import Device
     from jr_onnx.verify.torch_side import TorchReport
 
 
@@ -60,6 +62,14 @@ _HINT = {
     help="Compare with this torch network too, the one MODEL was exported from; its ReLUs become JumpReLU.",
 )
 @logits_option
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where ONNX Runtime computes: TF32 off where equality is demanded, on within bounds.",
+)
+@fallback_option
 @click.option("--weights", type=click.Path(path_type=Path), help="State dict for --torch, read with weights_only.")
 @json_option
 def command(
@@ -90,7 +100,8 @@ def command(
     shapes, values = parse_shapes(given["shape"]), parse_values(given["values"])
     wish = InputWish(shapes, values, given["batch"], given["data"], given["preprocess"], given["seed"])
     report = verify(
-        model, kappa, original=original, samples=samples, reference_samples=reference_samples, wish=wish
+        model, kappa, original=original, samples=samples, reference_samples=reference_samples, wish=wish,
+        provider=_provider(given["provider"], allow_fallback=given["allow_fallback"]),
     )  # fmt: skip
     network = _verify_torch(model, kappa, wish, given) if given["network"] else None
     if as_json:
@@ -114,6 +125,16 @@ def command(
     if network is not None and not network.passed:
         worst = max(network.comparisons, key=lambda item: item.worst_ratio)
         raise VerificationError(f"{model} and the torch network disagree on {worst}")
+
+
+def _provider(name: Device, *, allow_fallback: bool) -> Device:
+    """Return where to verify: on the CPU, said loudly, where the provider does not work and that is allowed."""
+    from jr_onnx.runtime.providers import full_name, usable_providers
+
+    if not allow_fallback:
+        return name  # `verify` refuses what does not work
+    kept = usable_providers([full_name(name)], lambda words: say(f"warning: {words}, on the CPU"))
+    return name if full_name(name) in kept else "cpu"
 
 
 def _verify_torch(model: Path, kappa: float | None, wish: InputWish, given: dict[str, Any]) -> TorchReport:

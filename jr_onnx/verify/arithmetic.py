@@ -12,8 +12,8 @@ descriptions of the inputs. Every form of J counts as one operator, of its opera
     Mul(c, Cast(Greater(Sub(c, kappa), 0))), c = Clip(z) or Max(z, lowest)
     Clip(J), Min(J, cap)      the cap
 
-So does what only copies (Identity, the reorders of the blocked layout). kappa is no part of it: two graphs that
-differ in kappa alone are the same arithmetic, and must give equal results.
+So does what only copies (Identity, the reorders of the blocked layout, copies between devices). kappa is no part of
+it: two graphs that differ in kappa alone are the same arithmetic, and must give equal results.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from onnx import numpy_helper
 from jr_onnx.semantics import OP_TYPE
 from jr_onnx.verify.backends import OrtSession, Runnable
 
-_COPIES = {"Identity", "ReorderInput", "ReorderOutput"}
+_COPIES = {"Identity", "ReorderInput", "ReorderOutput", "MemcpyFromHost", "MemcpyToHost"}
 _JUMPS = {"ThresholdedRelu", OP_TYPE}
 _CAPS = {"Clip", "Min"}
 _PARTS_OF_SITES = {"Sub", "Greater", "Cast", "Constant"}

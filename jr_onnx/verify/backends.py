@@ -17,10 +17,12 @@ from jr_onnx.modelfile import ModelFile
 from jr_onnx.modelfile.wire import join
 from jr_onnx.opened import pieces
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
+from jr_onnx.verify import device
 from jr_onnx.verify.older_operators import older_operators
 
-Level = Literal["plain", "optimised"]
+Level = Literal["plain", "optimised", "tf32", "session"]
 LEVELS: tuple[Level, ...] = ("plain", "optimised")
+"""The settings that both providers have; on CUDA `served` looks at what is served, too."""
 Feeds = Mapping[str, NDArray[Any]]
 
 _PROTOBUF_LIMIT = 2**31 - 1
@@ -93,11 +95,12 @@ class Runnable:
 
 
 class OrtSession:
-    """One model in ONNX Runtime on the CPU, one thread, so that a second run gives the same bits.
+    """One model in ONNX Runtime, one thread, so that a second run gives the same bits; see `device` for where.
 
     Args:
         model: The model.
-        level: ONNX Runtime's optimisation off or on.
+        level: ONNX Runtime's optimisation off or on; on CUDA also on with TF32 and cuDNN's fastest algorithms, and
+            this package's session, which retrofits after optimisation.
         written: Where to write the graph that ONNX Runtime makes of it; None leaves that out.
 
     Raises:
@@ -114,19 +117,27 @@ class OrtSession:
         options.log_severity_level = 4  # what matters arrives as an exception
         levels = ort.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_DISABLE_ALL if level == "plain" else levels.ORT_ENABLE_ALL
+        options.use_deterministic_compute = level != "tf32"
         if written is not None:
             options.optimized_model_filepath = os.fspath(written)
-        if model.library:
+        session_class, places = ort.InferenceSession, device.providers(tf32=level == "tf32")
+        if level == "session":
+            from jr_onnx.runtime.session import InferenceSession
+
+            session_class = InferenceSession
+        elif model.library:
             from jr_onnx.runtime.ops_library import register
 
-            register(options, "cpu")
+            register(options, device.target())
         self.name = model.name
         try:
-            self._session = ort.InferenceSession(_source(model, options), options, providers=["CPUExecutionProvider"])
+            self._session = session_class(_source(model, options), options, providers=places, enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
             if isinstance(error, JrError):
                 raise
             raise _kind(str(error))(f"ONNX Runtime cannot load {model.name}: {one_line(error)}") from error
+        if self._session.get_providers()[0] != device.provider():
+            raise LackingError(f"{model.name} runs on {self._session.get_providers()[0]}, not on {device.provider()}")
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Any]:
         """Return the outputs, all in the model's order or those that are named.

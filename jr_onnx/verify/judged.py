@@ -30,6 +30,7 @@ def judged_comparison(
     trace: Callable[[Sample], list[SiteTrace]],
     *,
     detail: str = "",
+    more: Sequence[tuple[Outputs, Outputs]] = (),
 ) -> None:
     """Compare two evaluations of all samples within the bound, and judge what exceeds it.
 
@@ -40,9 +41,10 @@ def judged_comparison(
         pair: The outputs.
         trace: Returns the pre-activations of a sample in both evaluations; called only beyond the bound.
         detail: Why the two may differ by rounding.
+        more: Further pairs of evaluations of the original that differ by rounding alone.
     """
     tally = FlipTally()
-    bounds = case.bounds()
+    bounds = case.bounds(*more)
     worst = NO_DIFFERENCE
     failures = []
     for number, (one, other) in enumerate(zip(*pair, strict=True)):

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from jr_onnx._version import __version__
 from jr_onnx.errors import InputError, VerificationError, require
+from jr_onnx.runtime.providers import full_name, require_providers
+from jr_onnx.verify import device
 from jr_onnx.verify.backends import CannotLoadError, CannotRunError, LackingError, OrtSession, Runnable, loads
+from jr_onnx.verify.device import DEVICES, Device, on_device
 from jr_onnx.verify.draws import check_draws, check_kappa_input, kappa_in_words
 from jr_onnx.verify.evaluate import Case, Findings, evaluate_original, is_deterministic, output_names
 from jr_onnx.verify.inputs import Inputs, InputsError, InputWish, Sample, make_inputs
@@ -21,6 +24,7 @@ from jr_onnx.verify.insitu import check_in_situ
 from jr_onnx.verify.reference import check_reference
 from jr_onnx.verify.reference_only import check_without_ort
 from jr_onnx.verify.report import Check, Failure, VerifyReport, conclude
+from jr_onnx.verify.served import check_served
 from jr_onnx.verify.sites import check_sites
 from jr_onnx.verify.steps import StepEffects
 from jr_onnx.verify.subject import KappaWish, Subject, load_subject
@@ -64,6 +68,7 @@ def verify(
     samples: int = DEFAULT_SAMPLES,
     reference_samples: int = DEFAULT_REFERENCE_SAMPLES,
     wish: InputWish | None = None,
+    provider: Device = "cpu",
 ) -> VerifyReport:
     """Prove that a retrofit computes what it should; see docs/verify.md for what is compared with what.
 
@@ -75,13 +80,14 @@ def verify(
         samples: How many random or real inputs.
         reference_samples: How many of them ONNX's reference evaluator computes too; it is slow.
         wish: Shapes, values, batch size, data and seed of inputs.
+        provider: Where ONNX Runtime computes: cpu, or cuda.
 
     Returns:
         The report; true if the model ran and everything that could be compared agreed. `conclusion` is the verdict:
         verified, failed, or model not run.
 
     Raises:
-        InputError: The arguments contradict each other.
+        InputError: The arguments contradict each other, or the provider does not work here.
         InputsError: The original does not run on the inputs.
         ModelError: A file is no usable model.
         NoSiteError: A plain model has no site.
@@ -90,8 +96,15 @@ def verify(
     require("onnxruntime", "cpu")
     if samples < 1 or reference_samples < 0:
         raise InputError(f"found {samples} samples and {reference_samples} for the reference, expected 1 and 0 or more")
-    wish = wish or InputWish()
-    subject = load_subject(model, original, kappa)
+    if provider not in DEVICES:
+        raise InputError(f"the provider is {provider!r}, expected one of {', '.join(DEVICES)}")
+    require_providers([full_name(provider)])
+    wanted = _Wanted(inputs, samples, reference_samples, wish or InputWish())
+    with on_device(provider):
+        return _verify(load_subject(model, original, kappa), wanted)
+
+
+def _verify(subject: Subject, wanted: _Wanted) -> VerifyReport:
     findings = Findings(list(subject.checks), list(subject.failures))
     library = _library_works(findings)
     file = _subject_variant(subject)
@@ -102,9 +115,9 @@ def verify(
     if library:
         others = others + [item.with_library() for item in family if item.uses_custom]
         zeros = zeros + [item.with_library() for item in zeros if item.uses_custom]
-    sound = _check_all_sites([file, *others], findings, wish.seed)
+    sound = _check_all_sites([file, *others], findings, wanted.wish.seed)
     members = _Members(subject, file, others, zeros, sound=sound, library=library)
-    used = _check_whole_model(members, findings, _Wanted(inputs, samples, reference_samples, wish))
+    used = _check_whole_model(members, findings, wanted)
     return VerifyReport(
         model=subject.retrofit.name,
         sha256=subject.retrofit.sha256,
@@ -115,7 +128,7 @@ def verify(
         refused_lowerings=tuple(refused),
         samples=len(used.samples),
         inputs=used.description,
-        seed=wish.seed,
+        seed=wanted.wish.seed,
         backends=_backends(library),
         checks=tuple(findings.checks),
         failures=tuple(findings.failures),
@@ -136,7 +149,7 @@ def _library_works(findings: Findings) -> bool:
     """Tell whether the op library can take part; a note says why not."""
     from jr_onnx.runtime.ops_library import status
 
-    found = status("cpu")
+    found = status(device.target(), device.provider())
     if not found.loadable:
         findings.notes.append(f"the op library does not take part: {found.reason}")
     return found.loadable
@@ -145,9 +158,12 @@ def _library_works(findings: Findings) -> bool:
 def _backends(library: bool) -> tuple[str, ...]:
     ort = require("onnxruntime", "cpu")
     own = f"jr-onnx {__version__}"
-    return (own, f"onnxruntime {ort.__version__} (CPU)", f"onnx {onnx.__version__}", f"NumPy {np.__version__}") + (
-        ("jr_onnx op library",) if library else ()
-    )
+    return (
+        own,
+        f"onnxruntime {ort.__version__} ({device.target().upper()})",
+        f"onnx {onnx.__version__}",
+        f"NumPy {np.__version__}",
+    ) + (("jr_onnx op library",) if library else ())
 
 
 def _check_all_sites(members: Sequence[Variant], findings: Findings, seed: int) -> bool:
@@ -247,6 +263,7 @@ def _check_at_kappa(case: Case, members: _Members, reference_samples: int) -> No
         outputs = check_lowerings(case, file, members.others, members.zeros, sound=members.sound)
         if members.sound:
             check_optimisation(case, file, zero, outputs)
+            check_served(case, file, members.zeros, outputs.get("plain"))
     if not members.sound:
         return
     check_in_situ(case, file)

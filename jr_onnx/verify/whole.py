@@ -61,7 +61,7 @@ def check_zero(case: Case, zeros: Sequence[Variant]) -> None:
             exact = level == "plain" and not case.sees_float16
             bounds = None if exact else case.bounds()
             compared = f"{variant.name} with the original"
-            outputs = _outputs_or_note(case, variant.runnable, level, what, compared)
+            outputs = outputs_or_note(case, variant.runnable, level, what, compared)
             if outputs is None:
                 continue
             if case.steps and bounds is not None:
@@ -85,13 +85,13 @@ def check_lowerings(
     found: dict[Level, Outputs] = {}
     for level in LEVELS:
         what = f"kappa, {level}"
-        own = _outputs_or_note(case, file.runnable, level, what, f"{file.name} with other lowerings")
+        own = outputs_or_note(case, file.runnable, level, what, f"{file.name} with other lowerings")
         if own is None:
             continue
         found[level] = own
         for variant in others:
             compared = f"{variant.name} with {file.name}"
-            outputs = _outputs_or_note(case, variant.runnable, level, what, compared)
+            outputs = outputs_or_note(case, variant.runnable, level, what, compared)
             if outputs is None:
                 continue
             # In float16 either may be rounded where the other keeps its float32 bits; see `Case.sees_float16`.
@@ -127,7 +127,8 @@ def _controls(variant: Variant, file: Variant, level: Level, zeros: Sequence[Var
     return (by_name[variant.name], level), (by_name[own], level)
 
 
-def _outputs_or_note(case: Case, runnable: Runnable, level: Level, what: str, compared: str) -> Outputs | None:
+def outputs_or_note(case: Case, runnable: Runnable, level: Level, what: str, compared: str) -> Outputs | None:
+    """Return a retrofit's outputs, None where it does not run; what that means is entered in the findings."""
     try:
         return run_all(runnable, level, case.samples)
     except NoKernelError as error:
