@@ -1,7 +1,7 @@
 """Prove that a value is constant, and read it: initializers, Constant nodes, and what nodes make of these.
 
     Identity, Cast, CastLike, ConstantOfShape, Expand, Reshape, arithmetic, ...   folded by ONNX's reference evaluator
-    the inputs and attributes of a function                                       where all its calls agree
+    the inputs and attributes of a function                                       where all calls agree
     external data and large tensors                                               read where they are small or all zero
 
 An initializer that is also a graph input can be overridden by a caller from IR 4 on, so it proves nothing there; and
@@ -74,6 +74,7 @@ class ConstantFinder:
     def __init__(self, model: onnx.ModelProto, folder: Path | None = None) -> None:
         self._model = model
         self._folder = folder
+        self._dequantised: dict[Scope, dict[bytes, str]] = {}
         self._index: dict[Scope, tuple[dict[str, onnx.NodeProto], dict[str, onnx.TensorProto], set[str]]] = {}
         self._values: dict[tuple[Scope, str], Array | NotConstant] = {}
 
@@ -258,14 +259,38 @@ class ConstantFinder:
         return Uniform(value)
 
     def origin(self, scope: Scope, name: str) -> tuple[Scope, str]:
-        """Return the scope and name under which a value was defined, Identity looked through."""
+        """Return the scope and name under which a value was defined, Identity looked through.
+
+        A quantiser may write a DequantizeLinear for each reader of a value; they are one.
+        """
         for _ in range(_MAX_DEPTH):
             holder = self._holder(scope, name)
             node = self._of(holder)[0].get(name)
+            if node is not None and node.op_type == "DequantizeLinear":
+                return holder, self._twins(holder).get(_computation(node), name)
             if node is None or node.op_type != "Identity" or normal_domain(node.domain) or not node.input:
                 return holder, name
             scope, name = holder, node.input[0]
         return scope, name
+
+    def unquantised(self, scope: Scope, name: str) -> tuple[Scope, str]:
+        """Return the origin of a value, QuantizeLinear and DequantizeLinear looked through as well."""
+        for _ in range(_MAX_DEPTH):
+            scope, name = self.origin(scope, name)
+            node = self._of(scope)[0].get(name)
+            if node is None or node.op_type not in ("QuantizeLinear", "DequantizeLinear") or not node.input:
+                break
+            name = node.input[0]
+        return scope, name
+
+    def _twins(self, scope: Scope) -> dict[bytes, str]:
+        if scope not in self._dequantised:
+            found: dict[bytes, str] = {}
+            for node in scope.nodes:
+                if node.op_type == "DequantizeLinear" and node.output:
+                    found.setdefault(_computation(node), str(node.output[0]))
+            self._dequantised[scope] = found
+        return self._dequantised[scope]
 
     def producer(self, scope: Scope, name: str) -> tuple[Scope, onnx.NodeProto] | None:
         """Return the node that computes a value, Identity looked through, and its scope; None for other values."""
@@ -330,6 +355,12 @@ class ConstantFinder:
                 inputs = set(scope.function.input) if scope.function is not None else set()
             self._index[scope] = (producers, initializers, inputs)
         return self._index[scope]
+
+
+def _computation(node: onnx.NodeProto) -> bytes:
+    """Return what a node computes from what, whatever it and its result are called."""
+    copy = onnx.NodeProto(op_type=node.op_type, domain=node.domain, input=node.input, attribute=node.attribute)
+    return bytes(copy.SerializeToString(deterministic=True))
 
 
 def _stored(tensor: TensorProto, name: str, folder: Path | None) -> Array | NotConstant:

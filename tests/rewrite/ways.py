@@ -129,6 +129,11 @@ WAYS = (
     _site("CastLike(z > 0, z) * z", "mask", "g = Greater(h, zero) m = CastLike(g, h) r = Mul(m, h)"),
     _site("z * Where(z > 0, 1, 0)", "mask", "g = Greater(h, zero) m = Where(g, one, zero) r = Mul(h, m)",
           initializers=ONE),
+    _site("Where(z > 0, z, 0), z dequantised for each reader", "where",
+          "q = QuantizeLinear(h, sc, zp) h1 = DequantizeLinear(q, sc, zp) h2 = DequantizeLinear(q, sc, zp) "
+          "g = Greater(h1, zero) r = Where(g, h2, zero)",
+          initializers={**ZERO, "sc": np.asarray(0.25, np.float32), "zp": np.asarray(3, np.int8)},
+          result=lambda z, kappa: jump(np.float32(0.25) * np.rint(z * 4), kappa)),
     _site("(z + |z|) / 2", "abs", "a = Abs(h) s = Add(h, a) r = Div(s, half)",
           initializers={"half": np.asarray(2, np.float32)}),
     _site("0.5 * (|z| + z)", "abs", "a = Abs(h) s = Add(a, h) r = Mul(half, s)",
@@ -159,6 +164,10 @@ WAYS = (
     _named("Clip from 0 to 1 or 255 that is the model's output", "refusals", "an output of the model to [0, 1]",
            "n = Sin(h) c = Clip(n, zero, one) k = Constant<value_ints = [-1, 4]>() r = Reshape(c, k)",
            initializers=ONE, is_output=True),
+    _named("z times a quantised Cast(z > 0)", "refusals", "leave this Mul and the Cast in front of it out",
+           "g = Greater(h, zero) m = Cast<to = 1>(g) q = QuantizeLinear(m, sc, zp) n = DequantizeLinear(q, sc, zp) "
+           "r = Mul(n, h)",
+           initializers={**ZERO, "sc": np.asarray(0.25, np.float32), "zp": np.asarray(3, np.int8)}),
     _named("Max of several and 0", "refusals", "only Max(x, 0) is taken", "r = Max(h, x, zero)"),
     _named("Max with zeros that may enlarge z", "refusals", "may enlarge 'h' by broadcasting", "r = Max(h, zeros)",
            initializers={"zeros": np.zeros((3, 4), np.float32)}),

@@ -57,6 +57,19 @@ def detect_mask(context: Context, scope: Scope, node: onnx.NodeProto) -> Match |
     return None
 
 
+def is_mask(context: Context, scope: Scope, operand: str, mask: str) -> bool:
+    """Tell whether a value is 1 where another is above zero and 0 elsewhere, quantisers looked through."""
+    holder, name = context.constants.unquantised(scope, mask)
+    test = _mask(context, holder, name, operand, scope, is_loose=True)
+    return test is not None and test.above and test.number == 0
+
+
+def is_test(context: Context, scope: Scope, condition: str, operand: str) -> bool | None:
+    """Tell whether a condition says that a value is above zero (or, if False, below); quantisers looked through."""
+    test = _test(context, scope, condition, operand, is_loose=True)
+    return test.above if test is not None and test.number == 0 else None
+
+
 def _verdict(
     context: Context, scope: Scope, node: onnx.NodeProto, what: tuple[str, str, str], test: _Test
 ) -> Match | Refused | NotASite:
@@ -70,7 +83,9 @@ def _verdict(
     return Match(form, operand, node.output[0])
 
 
-def _mask(context: Context, scope: Scope, name: str, operand: str) -> _Test | None:
+def _mask(
+    context: Context, scope: Scope, name: str, operand: str, seen_from: Scope | None = None, *, is_loose: bool = False
+) -> _Test | None:
     """Return the test of a factor that is 1 where it holds and 0 elsewhere."""
     found = context.constants.producer(scope, name)
     if found is None:
@@ -80,20 +95,38 @@ def _mask(context: Context, scope: Scope, name: str, operand: str) -> _Test | No
         return None
     if node.op_type in _CASTS:
         # A cast of a number would be no mask; what is tested must be the operand as it is seen where the product is.
-        return _test(context, holder, node.input[0], operand, seen_from=scope)
+        return _test(context, holder, node.input[0], operand, seen_from or scope, is_loose=is_loose)
     if node.op_type == "Where" and len(node.input) == 3:
         values = [number_of(context, holder, item) for item in node.input[1:]]
-        test = _test(context, holder, node.input[0], operand, seen_from=scope)
+        test = _test(context, holder, node.input[0], operand, seen_from or scope, is_loose=is_loose)
         if test is not None and values in ([1.0, 0.0], [0.0, 1.0]):
             above = test.above == (values == [1.0, 0.0])
             return _Test(test.scope, test.name, test.bound, test.number, above)
     return None
 
 
-def _test(context: Context, scope: Scope, name: str, operand: str, seen_from: Scope | None = None) -> _Test | None:
-    """Return what a condition says of the operand, None if it is no comparison of it with a number."""
+def _test(
+    context: Context,
+    scope: Scope,
+    name: str,
+    operand: str,
+    seen_from: Scope | None = None,
+    *,
+    is_loose: bool = False,
+) -> _Test | None:
+    """Return what a condition says of the operand, None if it is no comparison of it with a number.
+
+    Args:
+        context: The model.
+        scope: Where the condition is seen.
+        name: The condition.
+        operand: The value that it should be about.
+        seen_from: Where the operand is seen, if not where the condition is.
+        is_loose: Whether the operand before and behind a quantiser is one and the same.
+    """
     constants = context.constants
-    wanted = constants.origin(seen_from or scope, operand)
+    origin = constants.unquantised if is_loose else constants.origin
+    wanted = origin(seen_from or scope, operand)
     positive = True
     for _ in range(8):
         found = constants.producer(scope, name)
@@ -110,7 +143,7 @@ def _test(context: Context, scope: Scope, name: str, operand: str, seen_from: Sc
             return None
         for value, bound, sign in ((*node.input, 1), (*reversed(node.input), -1)):
             number = number_of(context, scope, bound)
-            if number is not None and constants.origin(scope, value) == wanted:
+            if number is not None and origin(scope, value) == wanted:
                 return _Test(scope, str(value), str(bound), number, (_ORDERS[node.op_type] * sign > 0) == positive)
         return None
     return None

@@ -2,7 +2,8 @@
 
 - an attribute that selects relu inside a larger operator (RNN, GRU, LSTM, NhwcFusedConv, MoE, ...);
 - an operator called Relu in a foreign domain;
-- a quantised operator whose output range starts at zero: its ReLU was folded into the zero point.
+- a quantised operator whose output range starts at zero: its ReLU was folded into the zero point;
+- what `quantised` names.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from onnx import AttributeProto
 
 from jr_onnx.rewrite.constants import NotConstant
 from jr_onnx.rewrite.detect.base import Context, NotASite, Refused
+from jr_onnx.rewrite.detect.quantised import refuse_quantised
 from jr_onnx.rewrite.scopes import Scope, function_key, normal_domain
 from jr_onnx.semantics import OP_DOMAIN
 
@@ -50,7 +52,11 @@ def refuse(context: Context, scope: Scope, node: onnx.NodeProto) -> Refused | No
         return NotASite(_KIN[str(node.op_type)])
     if domain != "" and str(node.op_type).lower() in _SELECTS and function_key(node) not in context.functions:
         return Refused(f"{domain}::{node.op_type} is not ONNX's Relu, and its definition is not in the model")
-    return _selected_by_attribute(node) or _folded_in_zero_point(context, scope, node, domain)
+    return (
+        _selected_by_attribute(node)
+        or _folded_in_zero_point(context, scope, node, domain)
+        or refuse_quantised(context, scope, node, domain)
+    )
 
 
 def _selected_by_attribute(node: onnx.NodeProto) -> Refused | None:
