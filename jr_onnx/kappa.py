@@ -43,8 +43,9 @@ class RandomKappa(Record):
         """Refuse a range that is empty or not a range of kappas, and words that mean nothing here."""
         require_choice("per of a random kappa", self.per, get_args(RandomPer))
         require_choice("source of a random kappa", self.source, get_args(RandomSource))
-        validate_kappa(self.low, "the lower end of the random kappa")
-        validate_kappa(self.high, "the upper end of the random kappa")
+        # Floats, for whole numbers would become attributes of type INT, which the operators do not take.
+        object.__setattr__(self, "low", validate_kappa(self.low, "the lower end of the random kappa"))
+        object.__setattr__(self, "high", validate_kappa(self.high, "the upper end of the random kappa"))
         if not self.low < self.high:
             raise KappaError(f"the random range is {self.low} to {self.high}, expected low < high")
 

@@ -174,3 +174,8 @@ def test_what_is_no_text_is_refused(text: str) -> None:
         KappaPlan(kappa=0.1, input_name=text)
     with pytest.raises(KappaError, match="which is no text"):
         KappaPlan(by_site=((text, 0.1),))
+
+
+def test_a_range_of_whole_numbers_is_one_of_floats() -> None:
+    found = RandomKappa(1, 5)
+    assert (type(found.low), type(found.high)) == (float, float)

@@ -23,6 +23,10 @@ from jr_onnx.runtime.skeleton import Feed, Skeleton, foreign_domain
 
 _ON_CPU = {CPU, "AzureExecutionProvider"}  # Azure's takes only the calls to its own services
 
+_NHWC = (
+    "with prefer_nhwc, ONNX Runtime puts two Transposes around every custom operator between two convolutions, "
+    "and none around standard operators"
+)
 _log = logging.getLogger("jr_onnx.runtime")
 
 
@@ -53,6 +57,7 @@ class Opening:
         arguments: Further arguments of ONNX Runtime's session.
         way: What the caller asked for.
         wants_library: Whether the op library is registered where it is built.
+        nhwc: Whether CUDA is asked for the layout (N, H, W, C).
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Opening:
         way: Way,
         *,
         wants_library: bool = True,
+        nhwc: bool = False,
     ) -> None:
         self._skeleton = skeleton
         self._agreement = agreement
@@ -76,6 +82,7 @@ class Opening:
         self._way = way
         # The op library's kernels would run in place of the bodies of functions that the file brings.
         self._wants_library = wants_library and not agreement.has_foreign_body
+        self._nhwc = nhwc
 
     def prepare(self) -> Prepared:
         """Choose the way and prepare it.
@@ -133,6 +140,8 @@ class Opening:
         other = next((name for name in self._providers if name not in (*_ON_CPU, CUDA)), None)
         if other is not None:
             return self._plain(f"it is for the CPU and CUDA only, and the session asks for {other}")
+        if self._nhwc:
+            return self._in_nhwc(self._record)
         target: Target = "cuda" if CUDA in self._providers else "cpu"
         level = self._options.graph_optimization_level if self._options is not None else None
         if level == _levels().ORT_DISABLE_ALL:
@@ -154,8 +163,20 @@ class Opening:
         feed.prepare(options)
         return Prepared(feed, options, replace(info, mode="optimised", jumps=result.jumps, fused=result.fused))
 
+    def _in_nhwc(self, record: Provenance | None) -> Prepared:
+        """Leave the jumps to standard operators, which ONNX Runtime's layout (N, H, W, C) passes by.
+
+        It does not know that a custom operator takes any layout, and puts a Transpose before and behind each that
+        stands between two convolutions. Only a kappa that the op library draws needs its operators all the same.
+        """
+        draws = record is not None and record.plan.random is not None and record.plan.random.source == "op"
+        self._wants_library = self._wants_library and draws
+        return self._plain(_NHWC)
+
     def _saved(self, mark: saved.Mark) -> Prepared:
         mark.check(self._providers)
+        if self._nhwc:
+            _log.warning("the optimised file runs slower than it could: %s", _NHWC)
         options = copy_options(self._options)
         info = self._registered(options, "cuda" if CUDA in self._providers else "cpu")
         if mark.needs_library and info.library is None:

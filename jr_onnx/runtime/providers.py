@@ -189,6 +189,18 @@ def without_unusable_cuda(
     return rest, options or None, reason
 
 
+def prefers_nhwc(providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None) -> bool:
+    """Tell whether a session asks CUDA to keep convolutions in the layout (N, H, W, C).
+
+    Args:
+        providers: As ONNX Runtime's session takes them.
+        provider_options: Their options.
+    """
+    named = [item if isinstance(item, tuple) else (item, {}) for item in providers or ()]
+    asked = [*named, *zip([name for name, _ in named], provider_options or (), strict=False)]
+    return any(name == CUDA and str(options.get("prefer_nhwc", "0")) in ("1", "True") for name, options in asked)
+
+
 def _preload(onnxruntime: Any, names: Collection[str]) -> None:
     """Load the CUDA libraries that came as Python packages; the provider finds those that are loaded already."""
     if CUDA in names and hasattr(onnxruntime, "preload_dlls"):

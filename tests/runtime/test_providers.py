@@ -15,6 +15,7 @@ from jr_onnx.runtime.providers import (
     CUDA,
     TENSORRT,
     full_name,
+    prefers_nhwc,
     require_providers,
     usable_providers,
     without_unusable_cuda,
@@ -93,3 +94,19 @@ def test_what_does_not_work_may_be_done_without(broken_cuda: None) -> None:
 
 def test_short_names() -> None:
     assert [full_name(name) for name in ("cpu", "CUDA", "tensorrt", "Other")] == [CPU, CUDA, TENSORRT, "Other"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "options", "nhwc"),
+    [
+        (None, None, False),
+        ([CUDA, CPU], None, False),
+        ([(CUDA, {"prefer_nhwc": "1"}), CPU], None, True),
+        ([(CUDA, {"prefer_nhwc": True})], None, True),
+        ([(CUDA, {"prefer_nhwc": "0"}), CPU], None, False),
+        ([CUDA, CPU], [{"prefer_nhwc": "1"}, {}], True),
+        ([CPU, CUDA], [{"prefer_nhwc": "1"}, {}], False),
+    ],
+)
+def test_who_asks_for_the_other_layout(asked: Any, options: Any, nhwc: bool) -> None:
+    assert prefers_nhwc(asked, options) == nhwc
