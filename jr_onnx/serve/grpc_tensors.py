@@ -113,7 +113,7 @@ def split(data: memoryview) -> InferMessage:
     """
     result = InferMessage(worker=copying if len(data) >= LARGE_BYTES else None)
     for number, start, payload, end in _fields(data):
-        if number == _RAW:
+        if number == _RAW and data[start] & 7 == _LENGTH:  # of another wire type it is a field that nobody knows
             result.raw.append(data[payload:end])
         else:
             result._pieces.append(data[start:end])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("kserve", reason="kserve is not installed")
@@ -75,6 +75,7 @@ def test_what_no_request_needs_is_refused(sent: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(head=st.sampled_from([b"", b"\x0a\x03net", b"\x2a\x05\x0a\x01x\x12\x00"]), tail=st.binary(max_size=60))
+@example(head=b"", tail=b"=\x00\x00\x00\x00")
 def test_bytes_of_any_kind_are_what_protobuf_says_or_refused(head: bytes, tail: bytes) -> None:
     try:
         expected = whole(memoryview(head + tail), KIND)
