@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jr_onnx.bench.running import runner
 from jr_onnx.bench.variants import PROVIDERS, Variant
 from jr_onnx.errors import JrError
 from jr_onnx.runtime.providers import require_providers
@@ -50,6 +51,7 @@ def footprint(variant: Variant, provider: str, threads: int, feed: dict[str, Any
         "path": str(variant.path),
         "folder": str(variant.folder) if variant.folder is not None else None,
         "provider": provider,
+        "options": variant.options,
         "threads": threads,
         "inputs": str(inputs),
     }
@@ -69,13 +71,13 @@ def main() -> None:
 
     spec = json.load(sys.stdin)
     folder = Path(spec["folder"]) if spec["folder"] is not None else None
-    variant = Variant(spec["name"], spec["kind"], Path(spec["path"]), folder)
+    variant = Variant(spec["name"], spec["kind"], Path(spec["path"]), folder, spec["options"])
     with np.load(spec["inputs"]) as stored:
         feed = {name: stored[name] for name in stored.files}
     require_providers(PROVIDERS[spec["provider"]])  # looking for a provider takes memory too, once in a process
     before = _memory("VmRSS")
     session = variant.open(spec["provider"], spec["threads"])
-    session.run(None, feed)
+    runner(session, feed, spec["provider"])()
     memory = _memory("VmHWM") - before
     del session
     best = float("inf")

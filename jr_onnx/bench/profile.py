@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jr_onnx.bench.records import OpTime
+from jr_onnx.bench.running import runner
 from jr_onnx.bench.variants import Variant
 
 _KERNEL = "_kernel_time"
@@ -28,8 +29,9 @@ def profile(
         runs: How many runs; the first is left out.
     """
     session = variant.open(provider, threads, str(folder / f"profile_{variant.name}"))
+    run = runner(session, feed, provider)
     for _ in range(runs + 1):
-        session.run(None, feed)
+        run()
     return summarise(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")))
 
 

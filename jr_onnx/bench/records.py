@@ -51,7 +51,7 @@ class Row(Record):
         session: onnxruntime, plain, optimised or standard.
         median_ms: Median time of a run.
         p99_ms: 99th percentile.
-        ratio: Median over the rounds of the time divided by the original's time in the same round.
+        ratio: Median over the rounds of the time divided by the base's time in the same round; see `CaseResult`.
         ratio_low: Lower end of the 95 % confidence interval of that median.
         ratio_high: Upper end.
         open_ms: Time of the processor to open the session in a fresh process; None where it was not measured.
@@ -101,6 +101,7 @@ class CaseResult(Record):
         missing: Variants that could not, and why.
         profile: Variant -> time per operator type, the longest first; empty unless asked for.
         clock: wall, or cpu: the time that the calling thread computed.
+        base: The row that ratios refer to: the original, with those of the provider's options that make it fastest.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.bench_case/1"
@@ -112,6 +113,7 @@ class CaseResult(Record):
     missing: dict[str, str]
     profile: dict[str, tuple[OpTime, ...]]
     clock: str = "wall"
+    base: str = "original"
 
     def row(self, variant: str) -> Row:
         """Return a variant's row.

@@ -15,7 +15,18 @@ from jr_onnx.bench import clock, environment
 from jr_onnx.bench.footprint import footprint
 from jr_onnx.bench.profile import profile
 from jr_onnx.bench.records import BenchReport, CaseResult, OpTime, Row
-from jr_onnx.bench.variants import LOWERINGS, PROVIDERS, SESSIONS, Prepared, Variant, prepare
+from jr_onnx.bench.running import runner
+from jr_onnx.bench.variants import (
+    CUDA_OPTIONS,
+    LOWERINGS,
+    ORIGINAL,
+    PROVIDERS,
+    SESSIONS,
+    USUAL_OPTIONS,
+    Prepared,
+    Variant,
+    prepare,
+)
 from jr_onnx.errors import InputError, JrError, one_line, require
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
@@ -44,6 +55,7 @@ class Request:
         with_footprint: Whether opening time and memory are measured, in fresh processes.
         with_profile: Whether the time per operator type is measured.
         clock: wall; or cpu, the time that the calling thread computed, for one thread on the CPU.
+        cuda_options: Which options of the CUDA provider the original and the optimised session are measured with.
         allow_fallback: Measure on the CPU in place of a provider that does not work here, rather than refuse.
     """
 
@@ -60,6 +72,7 @@ class Request:
     with_footprint: bool = True
     with_profile: bool = False
     clock: clock.Clock = "wall"
+    cuda_options: tuple[str, ...] = USUAL_OPTIONS
     allow_fallback: bool = False
 
     def __post_init__(self) -> None:
@@ -71,10 +84,13 @@ class Request:
             ("session", self.sessions, SESSIONS),
             ("provider", self.providers, tuple(PROVIDERS)),
             ("lowering", self.lowerings, LOWERINGS),
+            ("CUDA option", self.cuda_options, tuple(CUDA_OPTIONS)),
         ):
             unknown = [name for name in names if name not in known]
             if unknown or not names:
                 raise InputError(f"the {what} is {', '.join(unknown) or 'missing'}, expected {', '.join(known)}")
+        if "default" not in self.cuda_options:
+            raise InputError(f"the CUDA options are {', '.join(self.cuda_options)}, expected default among them")
         if self.clock not in clock.CLOCKS:
             raise InputError(f"the clock is {self.clock!r}, expected {', '.join(clock.CLOCKS)}")
         if self.clock == "cpu" and (self.threads != (1,) or self.providers != ("cpu",)):
@@ -135,15 +151,18 @@ def _case(
     report(f"{label}: opening sessions", 0, 1)
     missing = dict(prepared.missing)
     opened: list[tuple[Variant, Any]] = []
-    for variant in prepared.variants:
+    variants = [found for item in prepared.variants for found in item.on(provider, request.cuda_options)]
+    # The original with the provider's own defaults comes first: it finds the inputs and the outputs' shapes.
+    for variant in sorted(variants, key=lambda item: item.name != ORIGINAL):
         try:
             opened.append((variant, variant.open(provider, threads)))
         except Exception as error:
-            if variant.kind == "onnxruntime":
+            if variant.name == ORIGINAL:
                 raise InputError(f"the original does not open on {provider}: {one_line(error)}") from error
             missing[variant.name] = one_line(error)
     feed = _feed(request, prepared, batch, opened[0][1])
-    runs = [runner(session, feed, provider) for _, session in opened]
+    outputs = opened[0][1].run(None, feed) if provider == "cuda" else None
+    runs = [runner(session, feed, provider, outputs) for _, session in opened]
     done = 0
 
     def tick() -> None:
@@ -152,8 +171,9 @@ def _case(
         report(f"{label}: measuring", done, request.rounds)
 
     times = clock.interleave(runs, request.rounds, seed=request.seed, progress=tick, clock=request.clock)
-    rows = tuple(_row(variant, times, index) for index, (variant, _) in enumerate(opened))
     variants = [variant for variant, _ in opened]
+    base = _fastest_original(variants, times)
+    rows = tuple(_row(variant, times, index, base) for index, variant in enumerate(variants))
     del opened, runs
     if request.with_footprint:
         rows = tuple(_with_footprints(rows, variants, provider, threads, feed, folder, label, report))
@@ -161,26 +181,9 @@ def _case(
     if request.with_profile:
         report(f"{label}: profiling", 0, 1)
         profiles = {variant.name: profile(variant, provider, threads, feed, folder) for variant in variants}
-    return CaseResult(batch, threads, provider, request.rounds, rows, missing, profiles, request.clock)
-
-
-def runner(session: Any, feed: dict[str, Any], provider: str) -> Callable[[], object]:
-    """Return a function that runs a session once; on a GPU its inputs and outputs stay there."""
-    if provider == "cpu":
-        return lambda: session.run(None, feed)
-    import onnxruntime
-
-    binding = session.io_binding()
-    for name, value in feed.items():
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, provider, 0))
-    for output in session.get_outputs():
-        binding.bind_output(output.name, provider, 0)
-
-    def run() -> None:
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-
-    return run
+    return CaseResult(
+        batch, threads, provider, request.rounds, rows, missing, profiles, request.clock, variants[base].name
+    )
 
 
 def _with_footprints(
@@ -195,8 +198,14 @@ def _with_footprints(
         yield dataclasses.replace(row, open_ms=found.open_ms, memory_bytes=found.memory_bytes)
 
 
-def _row(variant: Variant, times: clock.Times, index: int) -> Row:
-    ratio, low, high = clock.median_interval(clock.ratios(times, index))
+def _fastest_original(variants: list[Variant], times: clock.Times) -> int:
+    """Return which original is the baseline: the one with the options that suit it best."""
+    originals = [index for index, variant in enumerate(variants) if variant.kind == "onnxruntime"]
+    return min(originals, key=lambda index: float(np.median(times[:, index])))
+
+
+def _row(variant: Variant, times: clock.Times, index: int, base: int) -> Row:
+    ratio, low, high = clock.median_interval(clock.ratios(times, index, base))
     own = times[:, index]
     return Row(
         variant.name, variant.kind, float(np.median(own)), float(np.percentile(own, 99)), ratio, low, high

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,7 +17,7 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.rewrite.agreement import take_back
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.rewrite.retrofit import Options, retrofit
-from jr_onnx.runtime.providers import CPU, CUDA, require_providers
+from jr_onnx.runtime.providers import CPU, CUDA, prefers_nhwc, require_providers
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
 SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]
@@ -28,6 +28,18 @@ PROVIDERS: Final[dict[str, list[str]]] = {
     "cpu": [CPU],
     "cuda": [CUDA, CPU],
 }
+CUDA_OPTIONS: Final[dict[str, dict[str, str]]] = {
+    "default": {},
+    "fuse_conv_bias": {"fuse_conv_bias": "1"},
+    "prefer_nhwc": {"prefer_nhwc": "1"},
+    "both": {"fuse_conv_bias": "1", "prefer_nhwc": "1"},
+    "tf32_off": {"use_tf32": "0"},
+    "heuristic": {"cudnn_conv_algo_search": "HEURISTIC"},
+    "graph": {"enable_cuda_graph": "1"},
+}
+"""Options of the CUDA provider, for an original without its best ones is no baseline; graph captures and replays."""
+USUAL_OPTIONS: Final = ("default", "fuse_conv_bias", "prefer_nhwc", "both")
+ORIGINAL: Final = "original"
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,27 @@ class Variant:
         kind: Which session.
         path: The model file.
         folder: What its external data is relative to, None without external data.
+        options: Of `CUDA_OPTIONS`; without meaning on the CPU.
     """
 
     name: str
     kind: SessionKind
     path: Path
     folder: Path | None = None
+    options: str = "default"
+
+    def on(self, provider: str, options: Sequence[str]) -> list[Variant]:
+        """Return this variant with each of the provider's options that it is measured with.
+
+        The original and the optimised session, which are what is compared, get all; the lowerings as they are run
+        with ONNX Runtime's defaults.
+        """
+        if provider != "cuda" or self.kind not in ("onnxruntime", "optimised"):
+            return [self]
+        return [
+            replace(self, name=self.name if name == "default" else f"{self.name}, {name}", options=name)
+            for name in options
+        ]
 
     def open(self, provider: str, threads: int, profile_prefix: str | None = None) -> Any:
         """Open the session.
@@ -67,12 +94,16 @@ class Variant:
             source = self.path.read_bytes()
             options.add_session_config_entry(FOLDER_KEY, str(self.folder))
         require_providers(PROVIDERS[provider])
-        session = self._open(source, options, PROVIDERS[provider])
+        session = self._open(source, options, self._providers(provider))
         if session.get_providers()[0] != PROVIDERS[provider][0]:
             raise InputError(f"a session asked for {provider} runs on {session.get_providers()[0]}")
         return session
 
-    def _open(self, source: str | bytes, options: Any, providers: list[str]) -> Any:
+    def _providers(self, provider: str) -> list[Any]:
+        first, *rest = PROVIDERS[provider]
+        return [(first, CUDA_OPTIONS[self.options]), *rest] if provider == "cuda" else [first, *rest]
+
+    def _open(self, source: str | bytes, options: Any, providers: list[Any]) -> Any:
         import onnxruntime
 
         from jr_onnx.runtime.session import InferenceSession
@@ -80,6 +111,8 @@ class Variant:
         if self.kind == "onnxruntime":
             return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
         way = "plain" if self.kind == "plain" else "optimised"
+        if way == "optimised" and prefers_nhwc(providers, None):
+            way = "auto"  # which leaves the jumps to standard operators there
         return InferenceSession(
             source, options, providers, retrofit=way, op_library=self.kind != "standard", enable_fallback=0
         )
@@ -130,7 +163,7 @@ def prepare(
         take_back(source.proto, str(model), source.payloads, source.folder)
     outside = source.folder if _has_external_data(source) else None
     original = _write(folder / "original.onnx", source.proto, source.payloads)
-    variants = [Variant("original", "onnxruntime", original, outside)]
+    variants = [Variant(ORIGINAL, "onnxruntime", original, outside)]
     missing: dict[str, str] = {}
     sites, best = 0, None
     for lowering in lowerings:

@@ -35,6 +35,14 @@ _OPS_SHOWN = 8
     "without the op library.",
 )
 @click.option("--providers", default="cpu", show_default=True, metavar="NAME,...", help="cpu, cuda.")
+@click.option(
+    "--cuda-options",
+    default="default,fuse_conv_bias,prefer_nhwc,both",
+    show_default=True,
+    metavar="NAME,...",
+    help="Options of the CUDA provider that the original and the optimised session are measured with; also tf32_off, "
+    "heuristic, graph.",
+)
 @fallback_option
 @click.option("--rounds", type=int, default=50, show_default=True, help="How often every variant runs.")
 @shape_option
@@ -54,7 +62,8 @@ def command(model: Path, json_path: Path | None, plot_path: Path | None, **given
     """Measure MODEL, an original or a retrofit, in all its forms, in one interleaved run.
 
     Every form runs once in every round, in random order. A ratio is the median, over the rounds, of a form's time
-    divided by the original's in the same round, with its 95 % confidence interval.
+    divided by the original's in the same round, with its 95 % confidence interval. On CUDA the original is the fastest
+    of those with the given options.
     """
     from jr_onnx.bench import Request, bench
     from jr_onnx.bench.variants import LOWERINGS
@@ -66,7 +75,7 @@ def command(model: Path, json_path: Path | None, plot_path: Path | None, **given
         model, given["kappa"], _numbers(given["batch"], "--batch"), _numbers(given["threads"], "--threads"), lowerings,
         _words(given["session"]), _words(given["providers"]), given["rounds"],
         tuple(parse_shapes(given["shape"]).items()), given["seed"], given["footprint"], given["profile"],
-        given["clock"], given["allow_fallback"],
+        given["clock"], _words(given["cuda_options"]), given["allow_fallback"],
     )  # fmt: skip
     with _progress() as progress:
         report = bench(request, progress)
@@ -119,6 +128,8 @@ def _show_case(case: CaseResult) -> None:
         for row in case.rows
     ]  # fmt: skip
     title = f"batch {case.batch}, threads {case.threads}, {case.provider}, {case.rounds} rounds, {case.clock} clock"
+    if case.base != "original":
+        title += f"; ratios to the fastest original ({case.base})"
     columns = ("model", "session", "median ms", "p99 ms", "ratio", "95 % interval", "open ms", "memory MiB")
     print_table(columns, rows, title=title)
     for name, reason in case.missing.items():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from jr_onnx.bench import BenchReport, Request, bench
 from jr_onnx.bench.plot import plot
 from jr_onnx.bench.profile import summarise
+from jr_onnx.bench.variants import SessionKind, Variant
 from jr_onnx.errors import InputError, ModelError, OutputError
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewrite import rewrite
@@ -51,6 +52,7 @@ def test_every_form_is_measured(report: BenchReport) -> None:
             assert row.open_ms > 0
             assert row.memory_bytes is not None
             assert row.memory_bytes > 100_000
+        assert case.base == "original"
         assert case.row("original").ratio == case.row("original").ratio_high == 1
     assert report.sites == 6
     assert report.environment.cores >= 1
@@ -66,6 +68,21 @@ def test_the_profile_shows_what_each_form_adds(report: BenchReport) -> None:
     assert profile["optimised"]["Conv"].calls == profile["original"]["Conv"].calls
     reorders = {name: found["ReorderOutput"].calls for name, found in profile.items()}
     assert reorders["optimised"] == reorders["original"] < reorders["where"]
+
+
+def test_options_of_a_provider_are_for_what_is_compared() -> None:
+    wanted = ("default", "both")
+    names = {
+        kind: [item.name for item in Variant("it", kind, Path("m.onnx")).on("cuda", wanted)]
+        for kind in get_args(SessionKind)
+    }
+    assert names == {
+        "onnxruntime": ["it", "it, both"],
+        "plain": ["it"],
+        "optimised": ["it", "it, both"],
+        "standard": ["it"],
+    }
+    assert [item.name for item in Variant("it", "onnxruntime", Path("m.onnx")).on("cpu", wanted)] == ["it"]
 
 
 def test_the_report_survives_json(report: BenchReport) -> None:
@@ -106,6 +123,8 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
         ({"sessions": ("fast",)}, "the session is fast, expected plain, optimised, standard"),
         ({"providers": ("tpu",)}, "the provider is tpu, expected cpu, cuda"),
         ({"lowerings": ()}, "the lowering is missing"),
+        ({"cuda_options": ("default", "fast")}, "the CUDA option is fast, expected default, fuse_conv_bias"),
+        ({"cuda_options": ("graph",)}, "the CUDA options are graph, expected default among them"),
         ({"rounds": 0}, "0 rounds"),
         ({"clock": "sun"}, "the clock is 'sun', expected wall, cpu"),
         ({"clock": "cpu", "threads": (1, 2)}, "the cpu clock sees the calling thread only"),
