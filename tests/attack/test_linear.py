@@ -182,12 +182,33 @@ def test_a_targeted_success_is_the_goal_and_nothing_else() -> None:
     assert torch.equal(result.success, reached)
 
 
-def test_random_restarts_and_momentum_only_help() -> None:
+def test_restarts_and_momentum_cost_a_linear_model_nothing() -> None:
     model, images, labels, margins = binary()
     eps = 1.001 * float((margins / 16).max())
-    plain = PGD(eps=eps, steps=10).run(TorchTarget(model), images, labels)
     helped = PGD(eps=eps, steps=10, restarts=3, momentum=0.9).run(TorchTarget(model), images, labels)
-    assert plain.success.all()
     assert helped.success.all()
     # What round one has fooled takes no part in round two.
     assert int(helped.forward.max()) <= 3 * 12
+
+
+class Plateau(torch.nn.Module):
+    """Class 1 only where the first pixel is above 0.8, and flat below: gradients lead nowhere, luck does."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first = images.flatten(1)[:, 0]
+        return torch.stack([torch.full_like(first, 0.5), 100 * torch.relu(first - 0.8)], dim=1)
+
+
+def test_restarts_find_what_one_start_misses() -> None:
+    """A start fools with probability 1/8 (0.8 to 0.9 of 0.1 to 0.9), so ten fool 1 - (7/8)^10 = 74 %."""
+    images = torch.full((200, 1, 1, 1), 0.5)
+    labels = torch.zeros(200, dtype=torch.int64)
+    shares = [
+        float(
+            PGD(eps=0.4, steps=2, restarts=restarts).run(TorchTarget(Plateau()), images, labels).success.float().mean()
+        )
+        for restarts in (1, 10)
+    ]
+    deviation = (0.74 * 0.26 / 200) ** 0.5
+    assert shares[0] < 0.3
+    assert abs(shares[1] - 0.74) < 5 * deviation

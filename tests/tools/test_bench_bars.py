@@ -16,7 +16,11 @@ def measured() -> BenchReport:
     return bench_bars.measure(BARS[-1], 3, with_footprint=False)
 
 
-def test_one_bar_is_measured_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bar_is_measured_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Three rounds prove nothing about the real bar.
+    monkeypatch.setattr(bench_bars, "BARS", tuple(dataclasses.replace(bar, reach=1000.0) for bar in BARS))
     page = tmp_path / "speed.md"
     page.write_text(f"before\n{BEGIN}\nstale\n{END}\nafter\n", encoding="utf-8")
     words = [
@@ -30,7 +34,7 @@ def test_one_bar_is_measured_and_written(tmp_path: Path, capsys: pytest.CaptureF
         "--write",
         str(page),
     ]
-    assert bench_bars.main(words) in (0, 1)  # three rounds prove nothing about the bar
+    assert bench_bars.main(words) == 0
     report = load_file(BarsReport, tmp_path / "bars.json")
     assert report.names == ("mlp",)
     case = report.reports[0].cases[0]

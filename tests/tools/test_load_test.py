@@ -89,7 +89,12 @@ def test_what_is_wrong_is_noticed(changes: dict[str, int], log: str, last_mib: i
     assert message in found[0]
 
 
-def test_a_slow_return_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["load_test", "--clients", "1"])
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize("words", [["--clients", "1"], ["--seconds", "0"]])
+def test_a_test_of_too_little_is_refused(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["load_test", *words])
+    with pytest.raises(SystemExit) as stopped:
         load_test.main()
+    assert stopped.value.code == 2
+    assert "expected two clients at least and some seconds" in capsys.readouterr().err
