@@ -26,6 +26,7 @@ Prover = Callable[[ModelFile, ModelFile], str]
 """Takes a model and its conversion; says how it proved that both compute the same, or raises RefusalError."""
 
 LOWEST = 7
+_HIDDEN_SINCE_IR = 4  # initializers need not be inputs
 _IMPORTS_SINCE_IR = 3  # before, a model could not say which operator set it uses
 
 
@@ -39,7 +40,8 @@ def convert(source: ModelFile, opset: int) -> tuple[ModelFile, list[str]]:
     newest = onnx.defs.onnx_opset_version()
     if not LOWEST <= opset <= newest:
         raise ModelError(f"--opset is {opset}, expected {LOWEST} to {newest}")
-    if main_scope(source.proto).opset == opset:
+    before = main_scope(source.proto).opset
+    if before == opset:
         return source, []
     work = onnx.ModelProto()
     work.CopyFrom(source.proto)
@@ -47,10 +49,18 @@ def convert(source: ModelFile, opset: int) -> tuple[ModelFile, list[str]]:
     inlined = onnx.ModelProto()
     inlined.CopyFrom(work)
     carried = legacy.mask(work)
-    what = f"onnx cannot convert this model from opset {main_scope(source.proto).opset} to {opset}"
-    with blaming(what, ModelError, hint="Export the model again, at a newer opset"):
+    if _has_hidden_initializers(work):
+        work.ir_version = max(work.ir_version, _HIDDEN_SINCE_IR)
+    what = f"onnx cannot convert this model from opset {before} to {opset}"
+    hint = (
+        "Export the model again, at a newer opset"
+        if opset > before
+        else f"onnx can rarely lower an opset: leave --opset away, or export the model again at opset {opset}"
+    )
+    with blaming(what, ModelError, hint=hint):
         converted = version_converter.convert_version(work, opset)
     kept = legacy.unmask(converted)
+    legacy.keep_resizing(converted, before)
     if carried:
         lines.append(f"carried past onnx's converter: {', '.join(carried)}")
     if kept:
@@ -128,6 +138,12 @@ def _signature(op_type: str, opset: int) -> object:
         return None
     attributes = {name: item.default_value.SerializeToString() for name, item in schema.attributes.items()}
     return [(item.name, item.option) for item in schema.inputs], attributes
+
+
+def _has_hidden_initializers(model: onnx.ModelProto) -> bool:
+    """Tell whether some weights are no inputs, which IR 3 forbids and runtimes allow; onnx's converter fails there."""
+    inputs = {value.name for value in model.graph.input}
+    return any(tensor.name not in inputs for tensor in model.graph.initializer)
 
 
 def _bring_back(source: onnx.ModelProto, converted: onnx.ModelProto) -> None:

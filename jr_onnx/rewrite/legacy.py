@@ -2,6 +2,7 @@
 
     Op(...) without a schema           ->  jr_onnx.legacy::Op(...)  -> [converter] ->  standard nodes, or Op(...) again
     Add(a, b; broadcast=1, axis=1)     ->  jr_onnx.legacy::Add(...) -> [converter] ->  Add(a, Unsqueeze(b))
+    Resize(x, scales), opset 10        ->  [converter] ->  Resize(x, , scales; asymmetric, floor)
 
 The converter leaves other domains alone. Of the operators that ONNX had before it was stable, ImageScaler, Affine,
 Scale, ScaledTanh and ParametricSoftplus are written with standard ones (their definitions: operators.md of ONNX 1.1),
@@ -28,6 +29,7 @@ DOMAIN = "jr_onnx.legacy"
 BROADCASTING = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
 _NUMPY_BROADCAST_SINCE = 7
 _AXES_AS_INPUT_SINCE = 13
+_HALF_PIXELS_SINCE = 11
 _NEW_AXES = "new_axes"
 
 
@@ -80,6 +82,29 @@ def unmask(model: onnx.ModelProto) -> list[str]:
         if model.opset_import[index].domain == DOMAIN:
             del model.opset_import[index]
     return list(dict.fromkeys(kept))
+
+
+def keep_resizing(model: onnx.ModelProto, before: int) -> None:
+    """Let Resize compute what it did up to opset 10, in place: onnx's converter leaves the newer defaults to it.
+
+    Up to opset 10 pixel i of the result lies at i / scale, from opset 11 on at (i + 0.5) / scale - 0.5 unless an
+    attribute says otherwise; the nearest pixel was the one below.
+
+    Args:
+        model: The converted model.
+        before: The opset that it had.
+    """
+    for scope in (scope for top in top_scopes(model) for scope in walk(top)):
+        if not before < _HALF_PIXELS_SINCE <= scope.opset:
+            continue
+        for node in scope.nodes:
+            if node.op_type != "Resize" or normal_domain(node.domain):
+                continue
+            given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+            wanted = {"coordinate_transformation_mode": "asymmetric"}
+            if given.get("mode", b"nearest") == b"nearest":
+                wanted["nearest_mode"] = "floor"
+            node.attribute.extend(helper.make_attribute(*item) for item in wanted.items() if item[0] not in given)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

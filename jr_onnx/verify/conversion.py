@@ -22,6 +22,7 @@ from jr_onnx.verify.evaluate import nudged_samples
 from jr_onnx.verify.evaluator_form import evaluator_form
 from jr_onnx.verify.inputs import InputsError, InputWish, Sample, make_inputs, required_inputs
 from jr_onnx.verify.legacy_ops import legacy_operators
+from jr_onnx.verify.older_operators import older_operators
 from jr_onnx.verify.tolerance import rounding_bound
 from jr_onnx.verify.weights import with_weights
 
@@ -118,7 +119,7 @@ class _Evaluator:
         proto = evaluator_form(with_weights(model))
         legacy.mask(proto)
         try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=legacy_operators())
+            self._evaluator = ReferenceEvaluator(proto, new_ops=[*legacy_operators(), *older_operators(proto)])
         except Exception as error:
             raise CannotLoadError(f"ONNX's reference evaluator cannot load it: {one_line(error)}") from error
 

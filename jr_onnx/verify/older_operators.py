@@ -1,9 +1,11 @@
-"""Operators in the versions of older opsets that ONNX's reference evaluator lacks, or computes as newer ones.
+"""Operators that ONNX's reference evaluator lacks or computes wrongly, most of them in the versions of older opsets.
 
 | operator | opset | what the evaluator does without this |
 |---|---|---|
 | DequantizeLinear | 10 to 18 | it has none |
 | BatchNormalization | 7 to 13 | with a momentum it trains; one output means inference |
+| LRN | all | it normalises only as many channels as the batch has images |
+| Dropout | up to 6 | it has none; with is_test it passes its input on |
 | Softmax, LogSoftmax | up to 12 | it takes one axis, where the operator takes all from that axis on (default 1) |
 """
 
@@ -16,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 
 _DEQUANTIZE_SINCE, _DEQUANTIZE_IN_EVALUATOR = 10, 19
+_DROPOUT_IN_EVALUATOR = 7
 _SOFTMAX_OF_ONE_AXIS = 13
 _NORMALIZATION_SINCE, _NORMALIZATION_WITH_A_MODE = 7, 14
 
@@ -28,6 +31,10 @@ def older_operators(proto: onnx.ModelProto) -> list[type[Any]]:
         found.append(_dequantize())
     if _NORMALIZATION_SINCE <= opset < _NORMALIZATION_WITH_A_MODE and not _trains(proto):
         found.append(_batch_normalization())
+    if any(node.op_type == "LRN" for node in proto.graph.node):
+        found.append(_lrn())
+    if 0 < opset < _DROPOUT_IN_EVALUATOR:
+        found.append(_dropout())
     if 0 < opset < _SOFTMAX_OF_ONE_AXIS:
         found += [_of_trailing_axes("Softmax", logarithm=False), _of_trailing_axes("LogSoftmax", logarithm=True)]
     return found
@@ -64,6 +71,36 @@ def _batch_normalization() -> type[Any]:
             return (result.astype(x.dtype),)
 
     return BatchNormalization
+
+
+def _lrn() -> type[Any]:
+    from onnx.reference.op_run import OpRun
+
+    class LRN(OpRun):  # type: ignore[misc, unused-ignore] # as above
+        op_domain = ""
+
+        def _run(self, x: Any, alpha: Any = None, beta: Any = None, bias: Any = None, size: Any = None) -> tuple[Any]:
+            squares = np.zeros_like(x)
+            for channel in range(x.shape[1]):
+                begin, end = max(0, channel - (size - 1) // 2), channel + size // 2 + 1
+                squares[:, channel] = np.sum(x[:, begin:end] ** 2, axis=1)
+            return ((x / (bias + (alpha / size) * squares) ** beta).astype(x.dtype),)
+
+    return LRN
+
+
+def _dropout() -> type[Any]:
+    from onnx.reference.op_run import OpRun
+
+    class Dropout(OpRun):  # type: ignore[misc, unused-ignore] # as above
+        op_domain = ""
+
+        def _run(self, x: Any, **_: Any) -> tuple[Any, ...]:
+            if not any(item.name == "is_test" and item.i for item in self.onnx_node.attribute):
+                raise NotImplementedError("Dropout in training mode draws random numbers")
+            return (x, np.ones_like(x))[: len(self.onnx_node.output)]
+
+    return Dropout
 
 
 def _of_trailing_axes(name: str, *, logarithm: bool) -> type[Any]:

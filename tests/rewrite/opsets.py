@@ -62,6 +62,9 @@ _BROADCAST = (
 )
 _UNKNOWN = _plain(6, node="Relu(k)").replace("h = Neg(x)", "h = Neg(x) k = NobodyKnows(h)")
 _WITH_ADD = _plain(6).replace("h = Neg(x)", "h = Add(x, x)")
+_RESIZED = """<ir_version: 5, opset_import: ["" : 10]>
+    g (float[1,1,2,2] x) => (float[1,1,4,4] y) <float[4] s = {1, 1, 2, 2}>
+    { h = Resize<mode = "linear">(x, s) y = Relu(h) }"""
 _TO_18 = {"opset": 18}
 
 CASES = (
@@ -84,6 +87,8 @@ CASES = (
     Case("ReLU in a function of another opset", _OTHER, "`thresholded`"),
     Case("ImageScaler, with `--opset 18`", _SCALED, "`thresholded`, converted and proved", options=_TO_18),
     Case("broadcast along an axis at opset 6, with `--opset 18`", _BROADCAST, "`thresholded`, converted and proved",
+         options=_TO_18),
+    Case("Resize or Upsample of opset 10 or lower, with `--opset 18`", _RESIZED, "`thresholded`, converted and proved",
          options=_TO_18),
     Case("function, with `--opset 18`", _SAME, "`thresholded`, converted and proved", options=_TO_18),
     Case("function of another opset whose operators are called alike, with `--opset 18`", _OLDER,

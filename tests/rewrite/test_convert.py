@@ -110,6 +110,46 @@ def test_what_the_converter_cannot_carry_is_carried(
     assert f"carried past onnx's converter: {node.op_type}" in result.changes
 
 
+@pytest.mark.parametrize("opset", [11, 18])
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize(("operator", "before"), [("Resize", 10), ("Upsample", 9)])
+def test_pixels_stay_where_they_are_when_the_meaning_of_resize_changes(
+    operator: str, before: int, mode: str, opset: int
+) -> None:
+    scales = {"s": np.asarray([1, 1, 1.5, 3], np.float32)}
+    node = helper.make_node(operator, ["x", "s"], ["h"], mode=mode)
+    model = old([node, helper.make_node("Relu", ["h"], ["y"])], scales, before)
+    model.graph.output[0].type.tensor_type.shape.Clear()
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", 1, [2, 3, 3, 6]))
+    output, _ = rewrite(model, 0.0, opset=opset, prove=prove_conversion)
+    np.testing.assert_allclose(run(output), run(model), rtol=0, atol=1e-6)
+
+
+def test_old_dropout_and_softmax_are_proved_where_only_the_evaluator_runs_them() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["h"]),
+        helper.make_node("LRN", ["h"], ["l"], size=3, alpha=0.5),
+        helper.make_node("Dropout", ["l"], ["d"], is_test=1),
+        helper.make_node("Softmax", ["d"], ["y"]),
+    ]
+    _, result = rewrite(old(nodes, {}), 0.5, opset=13, prove=prove_conversion)
+    assert "reference evaluator" in (result.proof or "")
+
+
+def test_weights_that_ir_3_wants_among_the_inputs_are_converted_without() -> None:
+    model = old([helper.make_node("Mul", ["x", "w"], ["h"]), RELU], {"w": np.asarray(2, np.float32)}, 7)
+    del model.graph.input[1]
+    output, _ = rewrite(model, 0.5, opset=13, prove=prove_conversion)
+    np.testing.assert_array_equal(run(output), jump(2 * X))
+
+
+def test_a_lower_opset_is_refused_with_advice_that_holds() -> None:
+    model = old([helper.make_node("Add", ["x", "x"], ["h"]), RELU], {}, 18)
+    with pytest.raises(JrError) as caught:
+        rewrite(model, 0.5, opset=13, prove=prove_conversion)
+    assert "at opset 13" in str(caught.value.hint)
+
+
 def test_an_operator_that_nobody_knows_is_named() -> None:
     model = old([helper.make_node("DynamicSliceOfOld", ["x"], ["h"]), RELU], {})
     with pytest.raises(JrError, match="DynamicSliceOfOld"):

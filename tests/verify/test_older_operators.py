@@ -65,5 +65,23 @@ def test_batch_normalization_of_inference(opset: int, attributes: dict[str, floa
     agree(model(node, opset, TensorProto.FLOAT, constants), x, 4e-6)
 
 
+@pytest.mark.parametrize("size", [1, 3, 5])  # ONNX Runtime takes no even ones
+def test_lrn_normalises_every_channel(size: int) -> None:
+    node = helper.make_node("LRN", ["x"], ["y"], size=size, alpha=0.5, beta=0.7, bias=1.2)
+    proto = model(node, 17, TensorProto.FLOAT, {})
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 7, 2, 2]))
+    agree(proto, np.random.default_rng(0).standard_normal((3, 7, 2, 2)).astype(np.float32) * 3, 4e-6)
+
+
+def test_dropout_of_old_passes_values_on_or_is_refused() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    passes = model(helper.make_node("Dropout", ["x"], ["y", "m"], is_test=1), 6, TensorProto.FLOAT, {})
+    (found,) = ReferenceEvaluator(passes, new_ops=older_operators(passes)).run(["y"], {"x": x})
+    np.testing.assert_array_equal(found, x)
+    trains = model(helper.make_node("Dropout", ["x"], ["y"]), 6, TensorProto.FLOAT, {})
+    with pytest.raises(NotImplementedError, match="draws random numbers"):
+        ReferenceEvaluator(trains, new_ops=older_operators(trains)).run(None, {"x": x})
+
+
 def test_newer_models_get_the_evaluators_own() -> None:
     assert older_operators(model(helper.make_node("Softmax", ["x"], ["y"]), 21, TensorProto.FLOAT, {})) == []
