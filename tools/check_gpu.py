@@ -1,12 +1,13 @@
 """Settle and measure, on a machine with an NVIDIA GPU and onnxruntime-gpu, what only a GPU can tell.
 
-    python -m tools.check_gpu [--json gpu-report.json] [--write docs/gpu.md] [--quick]
+    python -m tools.check_gpu [--json gpu-report.json] [--write docs/gpu.md] [--quick] [--limit-s SECONDS]
 
-Needs no network and a few minutes. Checked: where ThresholdedRelu runs at opset 21 and 22; whether Conv and Relu are
-fused; the op library's kernel, in every type, eager, bound to device memory and in a captured graph; which random
-kappas repeat when a graph is replayed; the kernel's bandwidth against a copy and torch's ReLU; the time of retrofits
-against their originals. Without a GPU every check is skipped, none passes, and the exit code is 3; it is 1 where a
-check fails and 0 where all is well.
+Needs no network and some minutes. Checked: whether a network computes on the GPU what it does on the CPU; where
+ThresholdedRelu runs at opset 21 and 22; whether Conv and Relu are fused; the op library's kernel, in every type, eager,
+bound to device memory and in a captured graph; which random kappas repeat when a graph is replayed; the kernel's
+bandwidth against a copy and torch's ReLU; whether retrofits are verified there; the time of retrofits against their
+originals. The results are saved after every check, so that a run that is cut off loses one check alone. Without a GPU
+every check is skipped, none passes, and the exit code is 3; it is 1 where a check fails and 0 where all is well.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jr_onnx.bench import BenchReport, environment
+from jr_onnx.bench import BenchReport, CaseResult, Row, environment
+from jr_onnx.modelfile import atomic_write
 from jr_onnx.records import dumps
 from tools.bench_bars import replace_figures
-from tools.gpu import bandwidth, kernel, models, placement, replay
-from tools.gpu.findings import Finding, GpuReport, Verdict, run_check
+from tools.gpu import agreement, bandwidth, kernel, models, placement, replay
+from tools.gpu.findings import Finding, GpuReport, SkipCheckError, Verdict, run_check
 from tools.gpu.sessions import has_gpu
 
 CHECKS: dict[str, Callable[[], Verdict]] = {
+    "ResNet-50 on the GPU and the CPU": agreement.with_the_cpu,
     "ThresholdedRelu at opset 21": lambda: placement.thresholded_relu(21),
     "ThresholdedRelu at opset 22": lambda: placement.thresholded_relu(22),
     "Conv and Relu fused": placement.conv_relu_fusion,
@@ -46,9 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=Path("gpu-report.json"), help="where the results go")
     parser.add_argument("--write", type=Path, help="replace the figures in this Markdown file")
     parser.add_argument("--quick", action="store_true", help="leave the models out")
+    parser.add_argument("--limit-s", type=float, default=float("inf"), help="begin no further check after this time")
     options = parser.parse_args(arguments)
-    report = examine(quick=options.quick)
-    options.json.write_text(dumps(report) + "\n", encoding="utf-8")
+
+    def save(report: GpuReport) -> None:
+        atomic_write(options.json, [(dumps(report) + "\n").encode()])
+
+    report = examine(quick=options.quick, limit_s=options.limit_s, save=save)
     text = render(report)
     print(text)
     measured = any(finding.status != "skipped" for finding in report.findings)
@@ -60,31 +68,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(finding.status == "failed" for finding in report.findings) else 0
 
 
-def examine(*, quick: bool = False) -> GpuReport:
-    """Make all checks."""
-    load = environment.load()
-    gpu = has_gpu()
-    findings = []
-    for name, check in CHECKS.items():
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        findings.append(run_check(name, check, has_gpu=gpu))
+def examine(
+    *, quick: bool = False, limit_s: float = float("inf"), save: Callable[[GpuReport], None] = lambda _: None
+) -> GpuReport:
+    """Make all checks.
+
+    Args:
+        quick: Whether the models are left out.
+        limit_s: No check begins later than this many seconds after the first.
+        save: Takes the report after every check.
+    """
+    start, load, gpu = time.perf_counter(), environment.load(), has_gpu()
+    findings: list[Finding] = []
     benchmarks: list[BenchReport] = []
+    here, found = environment.describe(load), versions()
+    for name, check in all_checks(benchmarks, quick=quick).items():
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        late = time.perf_counter() - start > limit_s
+        findings.append(run_check(name, _out_of_time if late else check, has_gpu=gpu))
+        save(GpuReport(here, found, tuple(findings), tuple(benchmarks)))
+    report = GpuReport(environment.describe(load), found, tuple(findings), tuple(benchmarks))
+    save(report)
+    return report
+
+
+def all_checks(benchmarks: list[BenchReport], *, quick: bool) -> dict[str, Callable[[], Verdict]]:
+    """Return the checks in their order: what must hold first, then times, the largest batches last.
+
+    Args:
+        benchmarks: Takes what is measured.
+        quick: Whether the models are left out.
+    """
+    checks = dict(CHECKS)
     if not quick:
-        findings.extend(_measure(network, benchmarks, has_gpu=gpu) for network in models.NETWORKS)
-    return GpuReport(environment.describe(load), versions(), tuple(findings), tuple(benchmarks))
+        for network in models.NETWORKS:
+            checks[f"{network} verified"] = partial(agreement.verified, network)
+        for batch in models.BATCHES:
+            for network in models.NETWORKS:
+                checks[f"{network}, batch {batch}"] = partial(_measure, network, batch, benchmarks)
+    return checks
 
 
-def _measure(network: str, benchmarks: list[BenchReport], *, has_gpu: bool) -> Finding:
-    def check() -> Verdict:
-        print(f"{network} ...", file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        found = models.measure(network)
-        benchmarks.append(found)
-        worst = max(row.ratio for case in found.cases for row in case.rows)
-        words = f"{len(found.cases)} batch sizes in {time.perf_counter() - start:.0f} s, largest ratio {worst:.3f}"
-        return Verdict("measured", words, {"largest_ratio": worst})
+def _out_of_time() -> Verdict:
+    raise SkipCheckError("out of time")
 
-    return run_check(f"{network} retrofitted", check, has_gpu=has_gpu)
+
+def _measure(network: str, batch: int, benchmarks: list[BenchReport]) -> Verdict:
+    found = models.measure(network, batches=(batch,))
+    benchmarks.append(found)
+    (case,) = found.cases
+    words = [f"baseline {case.base} {case.row(case.base).median_ms:.2f} ms"]
+    figures: dict[str, str | float] = {"baseline": case.base}
+    best = best_session(case)
+    if best is not None:
+        words.append(f"{best.variant} {best.ratio:.3f} of it")
+        figures["ratio"] = best.ratio
+    words += [f"{name} not measured: {reason}" for name, reason in case.missing.items()]
+    return Verdict("measured", "; ".join(words), figures)
+
+
+def best_session(case: CaseResult) -> Row | None:
+    """Return the fastest of this package's sessions, whatever options of the provider it has; None without one."""
+    return min((row for row in case.rows if row.session == "optimised"), key=lambda row: row.ratio, default=None)
 
 
 def versions() -> dict[str, str]:
@@ -117,8 +162,13 @@ def render(report: GpuReport) -> str:
     ]
     lines += [f"| {finding.name} | {finding.status} | {finding.summary} |" for finding in report.findings]
     if report.benchmarks:
-        lines += ["", "Time of a retrofit divided by its original's, data kept on the GPU.", ""]
-        lines += ["| model | batch | ReLU ms | where | thresholded | custom | session |", 7 * "|---" + "|"]
+        lines += [
+            "",
+            "Time of a retrofit divided by that of its original with the options of the provider that make it fastest,",
+            "data kept on the GPU. session: the fastest of `jr_onnx.InferenceSession`, and its options.",
+            "",
+        ]
+        lines += ["| model | batch | original | ms | where | thresholded | custom | session |", 8 * "|---" + "|"]
         lines += [row for benchmark in report.benchmarks for row in _rows(benchmark)]
     return "\n".join(lines)
 
@@ -127,10 +177,16 @@ def _rows(benchmark: BenchReport) -> list[str]:
     rows = []
     for case in benchmark.cases:
         ratios = {row.variant: f"{row.ratio:.3f}" for row in case.rows}
-        cells = [ratios.get(name, "-") for name in ("where", "thresholded", "custom", "optimised")]
-        relu = f"{case.row('original').median_ms:.2f}"
+        cells = [ratios.get(name, "-") for name in ("where", "thresholded", "custom")]
+        best = best_session(case)
+        cells.append("-" if best is None else f"{best.ratio:.3f} ({_options(best.variant)})")
+        relu = f"{_options(case.base)} | {case.row(case.base).median_ms:.2f}"
         rows.append(f"| {benchmark.model.removesuffix('.onnx')} | {case.batch} | {relu} | {' | '.join(cells)} |")
     return rows
+
+
+def _options(variant: str) -> str:
+    return variant.partition(", ")[2] or "default"
 
 
 if __name__ == "__main__":

@@ -162,7 +162,15 @@ def _case(
             missing[variant.name] = one_line(error)
     feed = _feed(request, prepared, batch, opened[0][1])
     outputs = opened[0][1].run(None, feed) if provider == "cuda" else None
-    runs = [runner(session, feed, provider, outputs) for _, session in opened]
+    runs = []
+    for variant, session in list(opened):
+        try:
+            runs.append(_tried(runner(session, feed, provider, outputs)))
+        except Exception as error:  # a graph that cannot be captured, memory that is not there
+            if variant.name == ORIGINAL:
+                raise InputError(f"the original does not run on {provider}: {one_line(error)}") from error
+            missing[variant.name] = one_line(error)
+            opened.remove((variant, session))
     done = 0
 
     def tick() -> None:
@@ -196,6 +204,11 @@ def _with_footprints(
         report(f"{label}: opening time and memory", index, len(rows))
         found = footprint(variant, provider, threads, feed, folder)
         yield dataclasses.replace(row, open_ms=found.open_ms, memory_bytes=found.memory_bytes)
+
+
+def _tried(run: Callable[[], object]) -> Callable[[], object]:
+    run()
+    return run
 
 
 def _fastest_original(variants: list[Variant], times: clock.Times) -> int:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from jr_onnx.errors import JrError
 from jr_onnx.records import dumps, loads
+from tests.runtime.exact_nets import convnet
 from tools import check_gpu
-from tools.gpu import bandwidth, kernel, models, placement, replay, sessions
+from tools.gpu import agreement, bandwidth, kernel, models, placement, replay, sessions
 from tools.gpu.findings import Finding, GpuReport, SkipCheckError, Verdict, run_check
 from tools.gpu.sessions import CPU, open_session, require_on
 
@@ -34,7 +36,7 @@ def test_without_a_gpu_everything_is_skipped_and_nothing_passes(
     code = check_gpu.main(["--json", str(tmp_path / "report.json"), "--write", str(page)])
     assert code == check_gpu.NOTHING_CHECKED
     report = loads(GpuReport, (tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert len(report.findings) == len(check_gpu.CHECKS) + len(models.NETWORKS)
+    assert [finding.name for finding in report.findings] == list(check_gpu.all_checks([], quick=False))
     assert {finding.status for finding in report.findings} == {"skipped"}
     assert {finding.summary for finding in report.findings} == {"skipped: no GPU"}
     assert "nothing was checked" in capsys.readouterr().err
@@ -132,6 +134,60 @@ def test_bandwidth_is_judged_against_the_copy() -> None:
     assert bandwidth.kernel_seconds(1 << 12, ON_CPU, "cpu", "cpu") > 0
 
 
+def test_results_are_saved_after_every_check(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that is killed keeps what it had; one that runs out of time says which checks it left out."""
+    path = tmp_path / "report.json"
+
+    def first() -> Verdict:
+        assert not path.exists()
+        return Verdict("measured", "well", {})
+
+    def killed() -> Verdict:
+        assert [item["name"] for item in json.loads(path.read_text(encoding="utf-8"))["findings"]] == ["first"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check_gpu, "has_gpu", lambda: True)
+    monkeypatch.setattr(check_gpu, "CHECKS", {"first": first, "second": killed})
+    with pytest.raises(KeyboardInterrupt):
+        check_gpu.main(["--quick", "--json", str(path)])
+    kept = loads(GpuReport, path.read_text(encoding="utf-8"))
+    assert [(finding.name, finding.status) for finding in kept.findings] == [("first", "measured")]
+    assert check_gpu.main(["--quick", "--json", str(path), "--limit-s", "0"]) == check_gpu.NOTHING_CHECKED
+    late = loads(GpuReport, path.read_text(encoding="utf-8"))
+    assert [(finding.name, finding.summary) for finding in late.findings] == [
+        ("first", "skipped: out of time"),
+        ("second", "skipped: out of time"),
+    ]
+
+
+def test_a_device_that_computes_something_else_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = agreement.with_the_cpu(ON_CPU)
+    assert (same.status, same.figures["relative_difference"]) == ("passed", 0.0)
+    sessions_opened = 0
+
+    def first_is_wrong(model: Any, providers: Any) -> Any:
+        nonlocal sessions_opened
+        sessions_opened += 1
+        other = onnx.ModelProto()
+        other.CopyFrom(model)
+        if sessions_opened == 1:
+            weight = other.graph.initializer[0]
+            weight.raw_data = bytes(len(weight.raw_data))
+        return open_session(other, providers)
+
+    monkeypatch.setattr(agreement, "open_session", first_is_wrong)
+    assert agreement.with_the_cpu(ON_CPU).status == "failed"
+
+
+def test_a_network_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "build", lambda _: convnet())
+    verdict = agreement.verified("a network", "cpu", samples=1)
+    assert (verdict.status, verdict.figures["failed"]) == ("passed", 0)
+    assert verdict.summary.startswith("verified: ")
+
+
 def test_models_are_measured_on_a_provider() -> None:
     found = models.measure("wide_resnet", provider="cpu", batches=(1,), rounds=1)
     assert [row.variant for row in found.cases[0].rows] == ["original", "where", "thresholded", "custom", "optimised"]
@@ -152,4 +208,4 @@ def test_the_page_holds_every_check_and_every_model() -> None:
     text = check_gpu.render(report)
     assert "on a GPU," in text
     assert "| two | failed | wrong |" in text
-    assert "| wide_resnet | 1 | " in text
+    assert "| wide_resnet | 1 | default | " in text

@@ -14,6 +14,9 @@ from jr_onnx.bench.models import build
 KAPPA = 0.06
 NETWORKS = ("resnet50", "mobilenet_v2", "wide_resnet")
 BATCHES = (1, 32, 256)
+# Sessions are open side by side, and each keeps its memory: at 256 images a GPU holds fewer of them.
+_OPTIONS = ("default", "fuse_conv_bias", "prefer_nhwc", "both", "graph")
+_OPTIONS_OF_LARGE, _LARGE = ("default", "both"), 64
 
 
 def measure(
@@ -34,6 +37,6 @@ def measure(
         onnx.save(build(name), str(path))
         request = Request(
             path, KAPPA, batches=batches, sessions=("plain", "optimised"), providers=(provider,), rounds=rounds,
-            with_footprint=False,
+            with_footprint=False, cuda_options=_OPTIONS_OF_LARGE if max(batches) > _LARGE else _OPTIONS,
         )  # fmt: skip
         return bench(request, progress)
