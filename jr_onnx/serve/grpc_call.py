@@ -3,77 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
-
-from google.protobuf.message import DecodeError
+from typing import TYPE_CHECKING, Any
 
 from jr_onnx.errors import JrError
+from jr_onnx.serve.extensions.compression import ENCODINGS, IDENTITY, expanded
 from jr_onnx.serve.faults import (
-    GRPC_CODES,
     BadRequestError,
-    EncodingError,
     OverloadedError,
     SlowBodyError,
     TimedOutError,
     TooLargeError,
-    reported,
+    UnimplementedError,
+    quoted,
 )
 from jr_onnx.serve.gate import Holding
+from jr_onnx.serve.grpc_method import Method
+from jr_onnx.serve.grpc_wire import HEADERS, OK, PREFIX_BYTES, frame, prefix, seconds, trailers
 from jr_onnx.serve.workers import LARGE_BYTES, copying
 
 if TYPE_CHECKING:
     from jr_onnx.serve.grpc_server import GrpcServer
     from jr_onnx.serve.http2 import Headers, Http2Connection
 
-SMALL_MESSAGE: Final = 64 * 1024
-"""Largest request message of a method that takes no tensors."""
 
-STATUS: Final = {
-    "OK": 0,
-    "CANCELLED": 1,
-    "INVALID_ARGUMENT": 3,
-    "DEADLINE_EXCEEDED": 4,
-    "NOT_FOUND": 5,
-    "PERMISSION_DENIED": 7,
-    "RESOURCE_EXHAUSTED": 8,
-    "FAILED_PRECONDITION": 9,
-    "UNIMPLEMENTED": 12,
-    "INTERNAL": 13,
-    "UNAVAILABLE": 14,
-    "UNAUTHENTICATED": 16,
-}
-"""Numbers of the statuses that this server gives (grpc's `statuscodes.md`)."""
+@dataclass(slots=True)
+class _Message:
+    """A request message as it came, behind its prefix, and what it takes of the budget."""
 
-_PREFIX_BYTES: Final = 5
-_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_PRINTABLE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
-_HEADERS: Final = [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity")]
-_OK: Final = [(b"grpc-status", b"0")]
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A method of a gRPC service.
-
-    Attributes:
-        request: Makes a message of a view of its bytes, or raises `BadRequestError`; see `parser`. It runs on the event
-            loop: a method that takes long messages lets this return the view, and reads it in a thread.
-        answer: The method. Takes a message and the call, and returns a message. With `streams` it is an asynchronous
-            generator of messages, and takes an iterator of messages and the call.
-        is_open: It needs no token.
-        largest: Largest message in bytes.
-        streams: Messages go to and fro as long as both sides like.
-    """
-
-    request: Callable[[memoryview], Any]
-    answer: Callable[[Any, Call], Any]
-    is_open: bool = False
-    largest: int = SMALL_MESSAGE
-    streams: bool = False
+    data: bytearray
+    is_compressed: bool
+    holding: Holding
 
 
 class Call:
@@ -95,8 +58,13 @@ class Call:
         self._method: Method | None = None
         self._buffer = bytearray()
         self._expected = -1
+        self._is_compressed = False  # the message that comes
+        self._encoding = ""  # of messages that say that they are compressed
         self._whole = False
-        self._messages: asyncio.Queue[bytearray | None] | None = None
+        self._streams = False
+        self._messages: deque[_Message] = deque()  # of a stream, not yet answered
+        self._arrived = asyncio.Event()
+        self._owed = 0  # bytes of a stream that the client may not yet replace
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
@@ -107,20 +75,36 @@ class Call:
         self._taken = asyncio.Event()
         self.started = server.loop.time()
         self._holding = server.budget.arriving(self._give_way)
+        self._answering = server.budget.settled()  # of the message that is being answered
         self._outgoing = server.budget.settled()
 
-    def begin(self, method: Method, timeout: bytes | None) -> None:
-        """Wait for the message; `timeout` is the value of the header `grpc-timeout`."""
+    def begin(self, method: Method, timeout: bytes | None, encoding: bytes = b"") -> None:
+        """Wait for the message.
+
+        Args:
+            method: What is called.
+            timeout: The value of the header `grpc-timeout`.
+            encoding: The value of the header `grpc-encoding`.
+
+        Raises:
+            BadRequestError: The timeout is none.
+            UnimplementedError: This server does not know the encoding.
+        """
+        self._encoding = encoding.decode("latin-1")
+        if self._encoding not in (*IDENTITY, *ENCODINGS):
+            raise UnimplementedError(
+                f"messages are encoded as {quoted(self._encoding)}, expected {', '.join(ENCODINGS)} or identity"
+            )
         self._method = method
         loop = self._server.loop
         self._deadline = self.started + self._server.limits.timeout_s
         if timeout is not None:
-            seconds = _seconds(timeout)
-            self._timer = loop.call_later(seconds, self._expire, seconds)
+            patience = seconds(timeout)
+            self._timer = loop.call_later(patience, self._expire, patience)
         if method.streams:
-            self._messages = asyncio.Queue()
+            self._streams = True
             self._holding.settle()
-            self._run(self._stream(method, self._messages))
+            self._run(self._stream(method))
 
     def seconds_left(self) -> float:
         """Return how long the answer may still take."""
@@ -132,47 +116,64 @@ class Call:
         Raises:
             OverloadedError: There are not so many left.
         """
-        self._holding.grow(size)
+        self._answering.grow(size)
 
     def take_holding(self) -> Holding:
         """Return the request's bytes in the budget, which the caller releases when it lets go of them."""
-        holding, self._holding = self._holding, self._server.budget.settled()
+        holding, self._answering = self._answering, self._server.budget.settled()
         return holding
 
     # what the connection calls
 
-    def data(self, data: bytes) -> None:
-        """Take a piece of the request."""
+    def data(self, data: bytes) -> bool:
+        """Take a piece of the request, and return whether the client may send as much again."""
         if self._method is None or self._whole or self._is_over:
-            return
+            return True
         try:
             self._holding.grow(len(data))
             self._buffer += data
             self._cut(self._method)
         except JrError as error:
-            self.fail(error)
+            self._turn_away(error)
+        if len(self._messages) < self._server.limits.queue:
+            return True
+        self._owed += len(data)
+        return False
 
     def _cut(self, method: Method) -> None:
-        """Look at the prefix of a message, and hand out whole messages of a stream."""
-        while len(self._buffer) >= _PREFIX_BYTES:
+        """Look at the prefix of a message, and cut whole messages of a stream off, as many as may wait."""
+        while len(self._buffer) >= PREFIX_BYTES and len(self._messages) < self._server.limits.queue:
             if self._expected < 0:
-                compressed, self._expected = struct.unpack_from(">BI", self._buffer)
-                if compressed:
-                    raise EncodingError("the message is compressed, expected it plain")
+                self._is_compressed, self._expected = prefix(self._buffer)
+                if self._is_compressed and self._encoding in IDENTITY:
+                    raise BadRequestError("the message is compressed, but no header grpc-encoding says how")
                 if self._expected > method.largest:
                     raise TooLargeError(f"the message has {self._expected} bytes, expected at most {method.largest}")
-            end = _PREFIX_BYTES + self._expected
-            if self._messages is None:
+            end = PREFIX_BYTES + self._expected
+            if not self._streams:
                 if len(self._buffer) > end:
                     raise BadRequestError("there is more than one message, expected one")
                 return
             if len(self._buffer) < end:
                 return
-            if self._messages.qsize() >= self._server.limits.queue:
-                raise OverloadedError(f"{self._messages.qsize()} messages of this stream are waiting already")
-            self._messages.put_nowait(self._buffer[:end])
+            self._messages.append(self._cut_off(end))
+            self._server.accepted += 1
+            self._arrived.set()
+
+    def _cut_off(self, end: int) -> _Message:
+        """Take a whole message off the buffer; its bytes are counted by themselves from now on."""
+        holding = self._server.budget.settled()
+        self._holding.shrink(end)
+        holding.grow(end)  # there is room: it was given back just now
+        data = self._buffer
+        if len(data) < 2 * end:  # copy the shorter part
+            self._buffer = data[end:]
+            del data[end:]
+        else:
+            data = data[:end]
             del self._buffer[:end]
-            self._expected = -1
+        self._expected = -1
+        return _Message(data, self._is_compressed, holding)
 
     def end(self) -> None:
         """The request is whole: start to answer."""
@@ -180,14 +181,14 @@ class Call:
         if method is None or self._is_over:
             return
         self._whole = True
-        if self._messages is not None:
-            self._messages.put_nowait(None)
-            return
-        if self._expected < 0 or len(self._buffer) != _PREFIX_BYTES + self._expected:
+        if self._streams:
+            self._arrived.set()
+        elif self._expected < 0 or len(self._buffer) != PREFIX_BYTES + self._expected:
             self.fail(BadRequestError(f"the message ended after {len(self._buffer)} bytes"))
-            return
-        self._holding.settle()
-        self._run(self._unary(method))
+        else:
+            self._holding.settle()
+            self._server.accepted += 1
+            self._run(self._unary(method))
 
     def lost(self) -> None:
         """The client has given up or gone."""
@@ -222,76 +223,117 @@ class Call:
                 self.lost()
         elif not self._whole and now > self._deadline:
             limit = self._server.limits.timeout_s
-            if self._messages is None:
+            if not self._streams:
                 self.fail(SlowBodyError(f"the message did not arrive within {limit:g} s"))
-            elif self._messages.empty() and self._idle:
-                self._cancel()
-                self.fail(SlowBodyError(f"no message came within {limit:g} s"))
+            elif self._idle:
+                self._turn_away(SlowBodyError(f"no message came within {limit:g} s"))
 
     def is_accepted(self) -> bool:
-        """Whether the request is whole, and an answer is owed."""
-        return self._task is not None
+        """Whether a request is whole, and an answer is owed."""
+        return self._task is not None and not self._idle
+
+    def give_way(self) -> None:
+        """Let another call have the place of this one, to which no answer is owed."""
+        self._turn_away(OverloadedError("others need the place of this call", hint="Ask again later"))
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """While this lasts, a stream owes no answer."""
+        self._idle = True
+        try:
+            yield
+        finally:
+            self._idle = False
 
     # answering
 
     async def _unary(self, method: Method) -> None:
-        buffer, self._buffer = self._buffer, bytearray()
-        request = [method.request(memoryview(buffer)[_PREFIX_BYTES:])]
-        del buffer
+        message = _Message(self._buffer, self._is_compressed, self._holding)
+        self._buffer, self._holding = bytearray(), self._server.budget.settled()
+        request = [await self._request(method, message)]
         # The method is given the only reference, so that it can let go of the request before its answer is ready.
-        self._send(await self._framed(await method.answer(request.pop(), self)), _OK)
+        self._send(await self._framed(await method.answer(request.pop(), self)), OK)
 
-    async def _stream(self, method: Method, messages: asyncio.Queue[bytearray | None]) -> None:
-        async for answer in method.answer(self._requests(method, messages), self):
+    async def _request(self, method: Method, message: _Message) -> Any:
+        """Return the request of a message, whose bytes are those that are being answered from now on."""
+        self._answering = message.holding
+        data, message.data = message.data, bytearray()
+        view = memoryview(data)[PREFIX_BYTES:]
+        if message.is_compressed:
+            view = memoryview(await expanded(view, method.largest, message.holding.grow))
+            message.holding.shrink(len(data))
+        return method.request(view)
+
+    async def _stream(self, method: Method) -> None:
+        async for answer in method.answer(self._requests(method), self):
             self._taken.clear()
             self._send(await self._framed(answer))
             await self._taken.wait()
-        self._write(None, _OK)
+        self._write(None, OK)
 
-    async def _requests(self, method: Method, messages: asyncio.Queue[bytearray | None]) -> AsyncIterator[Any]:
+    async def _requests(self, method: Method) -> AsyncIterator[Any]:
         while True:
-            self._idle = True
             self._deadline = self._server.loop.time() + self._server.limits.timeout_s
-            data = await messages.get()
-            self._idle = False
-            if data is None:
-                return
-            self._deadline = self._server.loop.time() + self._server.limits.timeout_s
-            size = len(data)
-            request = method.request(memoryview(data)[_PREFIX_BYTES:])
-            del data
-            yield request
-            self._holding.shrink(size)
+            if not self._messages:
+                if self._whole:
+                    if self._buffer:
+                        raise BadRequestError(f"the message ended after {len(self._buffer)} bytes")
+                    return
+                self._arrived.clear()
+                with self.resting():
+                    await self._arrived.wait()
+                continue
+            request = [await self._request(method, self._messages.popleft())]
+            self._cut(method)
+            self._allow()
+            try:
+                yield request.pop()
+            finally:
+                self._answering.release()
+                self._server.answered += 1
+
+    def _allow(self) -> None:
+        """Let the client send again what it was not allowed to while too many messages waited."""
+        if self._owed and len(self._messages) < self._server.limits.queue:
+            owed, self._owed = self._owed, 0
+            self._connection.allow(self._number, owed)
 
     async def _framed(self, answer: Any) -> bytes:
         size = answer.ByteSize()
         if size < LARGE_BYTES:
-            return _frame(answer)
-        return await copying(_frame, answer)
+            return frame(answer)
+        return await copying(frame, answer)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._server.accepted += 1
         if self._method is not None and not self._method.is_open:
             self._connection.prove()
         self._task = self._server.loop.create_task(self._guarded(work))
-        self._task.add_done_callback(lambda _: self._end(work))
-
-    def _end(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let go of everything; also after a task that was cancelled before it began."""
-        work.close()
-        self._task = None
-        self._buffer = bytearray()
-        self._holding.release()
-        self._server.answered += 1
+        # Not at the end of the task itself: one that is cancelled before its first step has no end of its own.
+        self._task.add_done_callback(lambda _: self._done(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except asyncio.CancelledError:
-            pass  # the client has given up, or its time is over; it has its status
         except Exception as error:  # noqa: BLE001 - every error becomes a status
             self._task = None
             self.fail(error)
+
+    def _done(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let go of everything once nothing is answered any more."""
+        work.close()
+        self._task = None
+        self._buffer = bytearray()
+        self._holding.release()
+        self._answering.release()
+        self._server.answered += len(self._messages) if self._streams else 1
+        for message in self._messages:
+            message.holding.release()
+        self._messages.clear()
+
+    def _turn_away(self, error: Exception) -> None:
+        """Stop answering, and say why."""
+        self._cancel()
+        self.fail(error)
 
     def _send(self, data: bytes, trailers: Headers | None = None) -> None:
         self._outgoing.grow(len(data))
@@ -299,7 +341,7 @@ class Call:
 
     def _write(self, data: bytes | None, trailers: Headers | None) -> None:
         self._write_by = self._server.loop.time() + self._server.limits.timeout_s
-        headers, self._begun = None if self._begun else _HEADERS, True
+        headers, self._begun = None if self._begun else HEADERS, True
         self._is_over = trailers is not None
         self._connection.answer(self._number, headers, data, trailers)
 
@@ -310,20 +352,15 @@ class Call:
         self._buffer = bytearray()
         if self._task is None:
             self._holding.release()
-        known = reported(error, "grpc")
-        status = STATUS[GRPC_CODES[known.http_status]]
-        text = quote(str(known), safe=_PRINTABLE).encode()
-        trailers: Headers = [(b"grpc-status", b"%d" % status), (b"grpc-message", text)]
         if self._begun:
-            self._write(None, trailers)
+            self._write(None, trailers(error))
         else:
             self._begun = True  # an answer of nothing but trailers, in one frame
-            self._write(None, [*_HEADERS, *trailers])
+            self._write(None, [*HEADERS, *trailers(error)])
 
     def _expire(self, seconds: float) -> None:
         self._timer = None
-        self._cancel()
-        self.fail(TimedOutError(f"the client's deadline of {seconds:g} s has passed"))
+        self._turn_away(TimedOutError(f"the client's deadline of {seconds:g} s has passed"))
 
     def _give_way(self) -> None:
         self.fail(OverloadedError("others need the memory that this request holds", hint="Ask again later"))
@@ -337,32 +374,3 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def parser(kind: Any) -> Callable[[memoryview], Any]:
-    """Return what makes a message of a protobuf class of its bytes, for `Method.request`."""
-
-    def parse(data: memoryview) -> Any:
-        try:
-            return kind.FromString(bytes(data))
-        except DecodeError:
-            raise BadRequestError("the message cannot be parsed") from None
-
-    return parse
-
-
-def _frame(answer: Any) -> bytes:
-    data: bytes = answer.SerializeToString()
-    return struct.pack(">BI", 0, len(data)) + data
-
-
-def _seconds(timeout: bytes) -> float:
-    """Return the value of a `grpc-timeout` header.
-
-    Raises:
-        BadRequestError: It is none.
-    """
-    number, unit = timeout[:-1], _UNITS.get(timeout[-1:])
-    if unit is None or not number.isdigit() or len(number) > 8:
-        raise BadRequestError("the header grpc-timeout is expected to be a number and a unit")
-    return int(number) * unit

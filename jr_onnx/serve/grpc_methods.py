@@ -13,9 +13,11 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from jr_onnx.serve.codec_grpc import decode, encode
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.extensions.grpc import ExtensionService
+from jr_onnx.serve.extensions.messages import message
 from jr_onnx.serve.faults import BadRequestError, reported
 from jr_onnx.serve.gate import Budget
-from jr_onnx.serve.grpc_call import Call, Method, parser
+from jr_onnx.serve.grpc_call import Call
+from jr_onnx.serve.grpc_method import Method, parser
 from jr_onnx.serve.grpc_tensors import SPLIT_BYTES, split, whole
 from jr_onnx.serve.inference import Inference
 from jr_onnx.serve.kserve_import import kserve_module
@@ -27,6 +29,29 @@ messages: Any = kserve_module("kserve.protocol.grpc.grpc_predict_v2_pb2")
 SERVICE: Final = "inference.GRPCInferenceService"
 _TRITON_MODEL_NAME: Final = 2  # its field in Triton's RepositoryModelLoadRequest; kserve's has it in field 1
 _TRITON_PARAMETERS: Final = 3
+_LAST: Final = "triton_final_response"  # in a stream: nothing more comes for this request
+
+
+class _Streamed:
+    """An answer as it stands in a stream; it is put together where it is serialized, which may be a thread.
+
+    Args:
+        answer: The `ModelInferResponse`.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def ByteSize(self) -> int:  # noqa: N802 - protobuf's name
+        """Return how long it is, nearly."""
+        size: int = self._answer.ByteSize()
+        return size
+
+    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
+        """Return its bytes."""
+        inner = self._answer.SerializeToString()
+        data: bytes = message("ModelStreamInferResponse")(infer_response=inner).SerializeToString()
+        return data
 
 
 class InferenceService:
@@ -103,9 +128,10 @@ class InferenceService:
             try:
                 answer = await self._model_infer(data, call)
             except Exception as error:  # noqa: BLE001 - the stream goes on
-                yield messages.ModelStreamInferResponse(error_message=str(reported(error, "grpc")))
+                yield message("ModelStreamInferResponse")(error_message=str(reported(error, "grpc")))
             else:
-                yield messages.ModelStreamInferResponse(infer_response=answer)
+                answer.parameters[_LAST].bool_param = True
+                yield _Streamed(answer)
 
     async def _model_infer(self, data: memoryview, call: Call) -> Any:
         if len(data) < SPLIT_BYTES:

@@ -10,7 +10,8 @@ from jr_onnx.errors import JrError
 from jr_onnx.serve.connections import ConnectionTable, Listener
 from jr_onnx.serve.faults import OverloadedError, UnimplementedError, quoted
 from jr_onnx.serve.gate import Budget, Gate
-from jr_onnx.serve.grpc_call import Call, Method
+from jr_onnx.serve.grpc_call import Call
+from jr_onnx.serve.grpc_method import Method
 from jr_onnx.serve.http2 import Headers, Http2Connection
 from jr_onnx.serve.options import Address, Limits
 
@@ -91,7 +92,7 @@ class GrpcServer:
             method = self._admitted(fields)
             if len(self._calls) > CALLS:
                 self._make_room(method)
-            call.begin(method, fields.get(b"grpc-timeout"))
+            call.begin(method, fields.get(b"grpc-timeout"), fields.get(b"grpc-encoding", b""))
         except JrError as error:
             call.fail(error)
 
@@ -118,6 +119,6 @@ class GrpcServer:
         """
         oldest = next((call for call in self._calls if not call.is_accepted()), None)
         if oldest is not None:
-            oldest.fail(OverloadedError("others need the place of this call", hint="Ask again later"))
+            oldest.give_way()
         elif not method.is_open:
             raise OverloadedError(f"{len(self._calls)} calls are open already", hint="Ask again later")

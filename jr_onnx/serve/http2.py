@@ -51,7 +51,7 @@ Headers = list[tuple[bytes, bytes]]
 class Stream(Protocol):
     """What a connection must know of a request on it."""
 
-    def data(self, data: bytes) -> None:
+    def data(self, data: bytes) -> bool:
         """Take a piece of the request's body."""
 
     def end(self) -> None:
@@ -259,11 +259,7 @@ class Http2Connection(asyncio.Protocol):
         for event in events:
             kind = type(event)
             if kind is _events.DataReceived:
-                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                stream = self._streams.get(event.stream_id)
-                if stream is not None:
-                    self.quiet_since = self._loop.time()
-                    stream.data(event.data)
+                self._take(event)
             elif kind is _events.StreamEnded:
                 stream = self._streams.get(event.stream_id)
                 if stream is not None:
@@ -281,6 +277,18 @@ class Http2Connection(asyncio.Protocol):
                 self._greeted = True
             elif kind is _events.ConnectionTerminated:
                 self._draining = True
+
+    def _take(self, event: Any) -> None:
+        """Hand data to its stream, and let the client send as much again, unless the stream has enough."""
+        stream = self._streams.get(event.stream_id)
+        goes_on = True
+        if stream is not None:
+            self.quiet_since = self._loop.time()
+            goes_on = stream.data(event.data)
+        if goes_on:
+            self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif event.flow_controlled_length:
+            self._h2.increment_flow_control_window(event.flow_controlled_length)  # other streams go on
 
     def _forget(self, number: int) -> None:
         self._outgoing.pop(number, None)
@@ -318,6 +326,13 @@ class Http2Connection(asyncio.Protocol):
         except _exceptions.ProtocolError:  # the client has said that it goes
             self._close()
         self._flush()
+
+    def allow(self, number: int, size: int) -> None:
+        """Let the client send more on a stream that had enough."""
+        if number in self._streams:
+            with contextlib.suppress(_exceptions.ProtocolError):  # the stream is over
+                self._h2.increment_flow_control_window(size, number)
+            self._flush()
 
     def refuse(self, number: int, status: bytes) -> None:
         """Answer what is no call with a status of HTTP."""

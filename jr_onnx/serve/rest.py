@@ -299,5 +299,5 @@ async def _encoded(response: Response, encoding: str) -> Response:
     """Compress an answer as the client wishes, where it is long enough to gain by it."""
     if not encoding or len(response.body) < _WORTH_COMPRESSING:
         return response
-    body = await copying(compressed, response.body, encoding)
+    body = await parsing(compressed, response.body, encoding)
     return Response(response.status, [*response.headers, (b"content-encoding", encoding.encode())], body)

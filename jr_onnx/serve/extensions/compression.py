@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from jr_onnx.serve.faults import BadRequestError, EncodingError, TooLargeError, quoted
-from jr_onnx.serve.workers import copying
+from jr_onnx.serve.workers import parsing
 
 IDENTITY: Final = ("", "identity")
 ENCODINGS: Final = ("gzip", "deflate")
@@ -20,6 +20,7 @@ ENCODINGS: Final = ("gzip", "deflate")
 _EITHER: Final = zlib.MAX_WBITS | 32  # zlib finds out which of the two formats it is given
 _PIECE_BYTES: Final = 1 << 20
 _INLINE_BYTES: Final = 32 * 1024  # expanded in a fraction of a millisecond
+_SLICE_BYTES: Final = 16 * 1024
 _LEVEL: Final = 1  # answers are of random numbers: more effort gains next to nothing
 
 
@@ -50,27 +51,59 @@ async def expanded(data: bytes | bytearray | memoryview, largest: int, grow: Cal
         TooLargeError: The result would be too long.
         OverloadedError: There is no room for it in the budget.
     """
-    stream = zlib.decompressobj(_EITHER)
-    result = bytearray()
-    rest = bytes(data)
-    step = _INLINE_BYTES
-    while not stream.eof:
-        arguments = (rest, min(step, largest + 1 - len(result)))
-        try:
-            # The first piece is made at once; more than that is worth a thread.
-            piece = stream.decompress(*arguments) if not result else await copying(stream.decompress, *arguments)
-        except zlib.error as error:
-            raise BadRequestError(f"the compressed content is damaged: {error}") from None
-        if not piece and not stream.eof:
-            raise BadRequestError("the compressed content is cut off")
+    expansion = _Expansion(data)
+    # What is short is expanded at once; more than that is worth a thread.
+    result = expansion.piece(min(_INLINE_BYTES, largest + 1)) if len(data) <= _INLINE_BYTES else bytearray()
+    grow(len(result))
+    while not expansion.is_over and len(result) <= largest:
+        piece = await parsing(expansion.piece, min(_PIECE_BYTES, largest + 1 - len(result)))
         grow(len(piece))
         result += piece
-        if len(result) > largest:
-            raise TooLargeError(f"the content has more than {largest} bytes when it is expanded")
-        rest, step = stream.unconsumed_tail, _PIECE_BYTES
-    if stream.unused_data:
-        raise BadRequestError(f"{len(stream.unused_data)} bytes follow the compressed content")
+    if len(result) > largest:
+        raise TooLargeError(f"the content has more than {largest} bytes when it is expanded")
+    if expansion.left:
+        raise BadRequestError(f"{expansion.left} bytes follow the compressed content")
     return result
+
+
+class _Expansion:
+    """Compressed data that is expanded piece by piece, and read in slices: zlib copies what it has not used yet."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._stream = zlib.decompressobj(_EITHER)
+        self._rest = memoryview(data)
+        self._slice = b""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end of the content has come."""
+        return self._stream.eof
+
+    @property
+    def left(self) -> int:
+        """How many bytes follow the end."""
+        return len(self._stream.unused_data) + len(self._rest)
+
+    def piece(self, most: int) -> bytearray:
+        """Return the next bytes, `most` of them except at the end.
+
+        Raises:
+            BadRequestError: The data is damaged or cut off.
+        """
+        result = bytearray()
+        while len(result) < most and not self._stream.eof:
+            if not self._slice:
+                self._slice, self._rest = bytes(self._rest[:_SLICE_BYTES]), self._rest[_SLICE_BYTES:]
+            is_last = not self._slice
+            try:
+                found = self._stream.decompress(self._slice, most - len(result))
+            except zlib.error as error:
+                raise BadRequestError(f"the compressed content is damaged: {error}") from None
+            if is_last and not found and not self._stream.eof:
+                raise BadRequestError("the compressed content is cut off")
+            self._slice = self._stream.unconsumed_tail
+            result += found
+        return result
 
 
 def wanted_encoding(accepted: str) -> str:

@@ -13,7 +13,8 @@ from jr_onnx.serve.extensions import forms
 from jr_onnx.serve.extensions.messages import message
 from jr_onnx.serve.extensions.statistics import all_forms
 from jr_onnx.serve.faults import UnknownError, quoted
-from jr_onnx.serve.grpc_call import Call, Method, parser
+from jr_onnx.serve.grpc_call import Call
+from jr_onnx.serve.grpc_method import Method, parser
 from jr_onnx.serve.repository import RepositoryExtension
 
 HEALTH: Final = "grpc.health.v1.Health"
@@ -104,17 +105,19 @@ class ExtensionService:
         return await self._health()
 
     async def _watch(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-        """Tell the health now and whenever it changes, as long as one call may take; clients then ask again."""
+        """Tell the health now and whenever it changes, until the server stops."""
         async for request in requests:
             known = request.service in ("", self._service, HEALTH)
             last = None
-            while call.seconds_left() > 0:
+            while True:
                 health = await self._health() if known else message("HealthCheckResponse")(status="SERVICE_UNKNOWN")
                 if health != last:
                     yield health
                     last = health
-                await asyncio.sleep(_WATCH_S)
-            return
+                if not await self._dataplane.ready():
+                    return
+                with call.resting():
+                    await asyncio.sleep(_WATCH_S)
 
     async def _health(self) -> Any:
         ready = await self._dataplane.ready()

@@ -1,8 +1,9 @@
 """Protobuf messages of the protocol that kserve lacks: those of Triton's extensions, and gRPC's health service.
 
 Field numbers and types are those of Triton's `grpc_service.proto` and `model_config.proto`, as far as this server fills
-them, and of gRPC's `health.proto`. The classes lie in a pool of their own: kserve and tritonclient both declare
-messages of these names to protobuf's common pool.
+them, and of gRPC's `health.proto`; a field of bytes stands for a message that kserve has, for both look the same. The
+classes lie in a pool of their own: kserve and tritonclient both declare messages of these names to protobuf's common
+pool.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ CudaSharedMemoryRegisterRequest: 1 string name, 2 bytes raw_handle, 3 int64 devi
 CudaSharedMemoryRegisterResponse:
 CudaSharedMemoryUnregisterRequest: 1 string name
 CudaSharedMemoryUnregisterResponse:
+ModelStreamInferResponse: 1 string error_message, 2 bytes infer_response
 TraceSettingRequest: 1 map TraceValue settings, 2 string model_name
 TraceSettingResponse: 1 map TraceValue settings
 TraceValue: 1 repeated string value

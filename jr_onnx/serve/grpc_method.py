@@ -1,0 +1,50 @@
+"""A method of a gRPC service: how its request is read, and what answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import DecodeError
+
+from jr_onnx.serve.faults import BadRequestError
+
+if TYPE_CHECKING:
+    from jr_onnx.serve.grpc_call import Call
+
+SMALL_MESSAGE: Final = 64 * 1024
+"""Largest request message of a method that takes no tensors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a gRPC service.
+
+    Attributes:
+        request: Makes a message of a view of its bytes, or raises `BadRequestError`; see `parser`. It runs on the event
+            loop: a method that takes long messages lets this return the view, and reads it in a thread.
+        answer: The method. Takes a message and the call, and returns a message. With `streams` it is an asynchronous
+            generator of messages, and takes an iterator of messages and the call.
+        is_open: It needs no token.
+        largest: Largest message in bytes, before and after it is expanded.
+        streams: Messages go to and fro as long as both sides like.
+    """
+
+    request: Callable[[memoryview], Any]
+    answer: Callable[[Any, Call], Any]
+    is_open: bool = False
+    largest: int = SMALL_MESSAGE
+    streams: bool = False
+
+
+def parser(kind: Any) -> Callable[[memoryview], Any]:
+    """Return what makes a message of a protobuf class of its bytes, for `Method.request`."""
+
+    def parse(data: memoryview) -> Any:
+        try:
+            return kind.FromString(bytes(data))
+        except DecodeError:
+            raise BadRequestError("the message cannot be parsed") from None
+
+    return parse
