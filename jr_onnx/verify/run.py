@@ -190,6 +190,8 @@ def _check_all_sites(members: Sequence[Variant], findings: Findings, seed: int) 
 def _check_whole_model(members: _Members, findings: Findings, wanted: _Wanted) -> Inputs:
     """Compare whole models and return the inputs that were used."""
     subject, wish = members.subject, wanted.wish
+    if not _same_interface(subject, findings):
+        return Inputs([], "none")
     original = Runnable("the original", subject.original)
     try:
         session = OrtSession(original, "plain")
@@ -227,6 +229,29 @@ def _check_whole_model(members: _Members, findings: Findings, wanted: _Wanted) -
             findings.not_run("whole model, outputs", "ONNX Runtime", reason)
             check_in_situ(case, members.file, alone=reason)
     return used
+
+
+def _same_interface(subject: Subject, findings: Findings) -> bool:
+    """Tell whether retrofit and original take and give values of the same names; else nothing can be compared."""
+    before, after = subject.original.proto, subject.retrofit.proto
+    for what, one, other in (
+        ("inputs", _fed(before), [name for name in _fed(after) if name != subject.record.plan.input_name]),
+        ("outputs", output_names(before), output_names(after)),
+    ):
+        if one != other:
+            reason = "the retrofit is not of this original, or was edited since"
+            findings.add(
+                Check(_WHOLE, f"{what} of the file with the original's", 0, float("inf"), None, 0, "failed", reason),
+                Failure(_WHOLE, "", "", ", ".join(one) or "none", ", ".join(other) or "none", f"{what}; {reason}"),
+            )
+            return False
+    return True
+
+
+def _fed(model: onnx.ModelProto) -> list[str]:
+    given = {tensor.name for tensor in model.graph.initializer}
+    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
+    return [value.name for value in model.graph.input if value.name not in given]
 
 
 def _loads(members: _Members, findings: Findings, used: Inputs, wanted: _Wanted) -> bool:

@@ -224,3 +224,24 @@ def test_another_model_as_the_original_is_named_as_such(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="cannot be rewritten like the retrofit") as caught:
         verify(path, original=other)
     assert "Give the very model that was rewritten" in caught.value.hint
+
+
+@pytest.mark.parametrize("more", ["outputs", "inputs"])
+@pytest.mark.parametrize("where", ["retrofit", "original"])
+def test_other_inputs_or_outputs_than_the_originals_are_named(tmp_path: Path, where: str, more: str) -> None:
+    def plant(model: onnx.ModelProto) -> None:
+        value = helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1])
+        if more == "outputs":
+            model.graph.node.append(helper.make_node("Constant", [], ["more"], value_floats=[1.0]))
+        getattr(model.graph, more[:-1]).append(value)
+
+    path, original = spoiled(tmp_path, network(), "thresholded", plant if where == "retrofit" else lambda _: None)
+    if where == "original":
+        model = onnx.load(original)
+        plant(model)
+        onnx.save(model, original)
+    report = verify(path, original=original, samples=2)
+    assert report.conclusion == "failed"
+    failure = at(report, "whole model")
+    assert "more" in (failure.found if where == "retrofit" else failure.expected)
+    assert more in failure.message
