@@ -3,6 +3,8 @@
     y = Clip(x + 3, 0, 6);  x * y, y / 6, y * (1/6)      gate: hard swish and hard sigmoid, written out
     Clip(0.2 x + 0.5, 0, 1)                              gate: hard sigmoid
     Clip(pixels, 0, 1), logits = Clip(z, 0, 255)         clamp: of the model's input, or of its output
+    Round(Clip(z / s, 0, 255)), Clip(Round(z / s), 0, 15)   clamp: of a quantiser that is written out
+    Clip(Sigmoid(z), 0, 1)                               clamp: of what lies between 0 and 1 anyway
 
 A jump in a gate would switch whole channels, and a jump in a clamp would erase dark pixels; neither is an activation.
 Both have an upper bound: in the node itself, or in a Min or Clip right behind or before it. A ReLU without one is an
@@ -28,6 +30,7 @@ _FAR = 8
 _NEARLY = 1e-3
 _MOVING = {"Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"}
 _ROUNDING = {"Round", "Floor", "Ceil"}
+_PROBABILITIES = {"Sigmoid", "HardSigmoid", "Softmax"}
 _AFFINE = {"Add", "Sub", "Mul", "Div"}
 
 Kind = Literal["gate", "clamp"]
@@ -63,6 +66,11 @@ def set_aside(context: Context, scope: Scope, match: Match, output: str, consume
         return Aside("gate", f"{why}; it is a gate, not an activation")
     if cap == 1 and _adds(context, scope, operand, 0.5):
         return Aside("gate", "it bounds a x + 0.5 to [0, 1], which is a hard sigmoid; it is a gate, not an activation")
+    what = _makes(context, scope, operand)
+    if what in _ROUNDING or any(_is_standard(node, _ROUNDING) for node in consumers.get(result, ())):
+        return Aside("clamp", f"it bounds numbers that are rounded to [0, {cap:g}]; it is the clamp of a quantiser")
+    if cap == 1 and what in _PROBABILITIES:
+        return Aside("clamp", f"it bounds the result of {what} to [0, 1]; it is a clamp, not an activation")
     if cap == _RELU6:
         return None
     if scope.is_main and any(_is_input(holder, name) for holder, name in chain):
@@ -126,6 +134,16 @@ def _sources(context: Context, scope: Scope, name: str) -> Iterator[tuple[Scope,
             return
 
 
+def _makes(context: Context, scope: Scope, name: str) -> str:
+    """Return the standard operator that computes a value, "" where there is none."""
+    found = context.constants.producer(scope, name)
+    return "" if found is None or normal_domain(found[1].domain) else str(found[1].op_type)
+
+
+def _is_standard(node: onnx.NodeProto, operators: set[str]) -> bool:
+    return not normal_domain(node.domain) and node.op_type in operators
+
+
 def _adds(context: Context, scope: Scope, name: str, wanted: float) -> bool:
     found = context.constants.producer(scope, name)
     if found is None or found[1].op_type != "Add" or normal_domain(found[1].domain):
@@ -151,7 +169,7 @@ def _gates(
                 other = str(node.input[1] if node.input[0] == name else node.input[0])
                 number = number_of(context, scope, other)
                 if number is None:
-                    if node.op_type == "Mul" and context.constants.origin(scope, other) in chain:
+                    if node.op_type == "Mul" and any(item in chain for item in _sources(context, scope, other)):
                         return "its result is multiplied with its own input"
                     continue
                 scale = number if node.op_type == "Mul" else (1 / number if number and node.input[0] == name else 0.0)
