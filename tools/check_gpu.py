@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def examine(
 
 
 def all_checks(benchmarks: list[BenchReport], *, quick: bool) -> dict[str, Callable[[], Verdict]]:
-    """Return the checks in their order: what must hold first, then times, the largest batches last.
+    """Return the checks in their order: the kernel, times, whole networks, and the largest batches last.
 
     Args:
         benchmarks: Takes what is measured.
@@ -101,11 +102,13 @@ def all_checks(benchmarks: list[BenchReport], *, quick: bool) -> dict[str, Calla
     """
     checks = dict(CHECKS)
     if not quick:
+        *small, largest = models.BATCHES
+        for batch, network in product(small, models.NETWORKS):
+            checks[f"{network}, batch {batch}"] = partial(_measure, network, batch, benchmarks)
         for network in models.NETWORKS:
             checks[f"{network} verified"] = partial(agreement.verified, network)
-        for batch in models.BATCHES:
-            for network in models.NETWORKS:
-                checks[f"{network}, batch {batch}"] = partial(_measure, network, batch, benchmarks)
+        for network in models.NETWORKS:
+            checks[f"{network}, batch {largest}"] = partial(_measure, network, largest, benchmarks)
     return checks
 
 

@@ -11,7 +11,7 @@ import onnxruntime
 
 from jr_onnx.runtime.ops_library import Target
 from tools.gpu.findings import SkipCheckError, Verdict
-from tools.gpu.sessions import CUDA, built_target, elementwise, jump_node, open_session, require_on
+from tools.gpu.sessions import CUDA, built_target, elementwise, has_gpu, jump_node, open_session, require_on
 
 ELEMENTS = 1 << 28  # 1 GiB of float32
 _CHAIN = 16  # kernels a run, so that starting a run does not count
@@ -101,3 +101,14 @@ def judge(own: float, copy: float, relu: float, elements: int = ELEMENTS) -> Ver
         f"torch's ReLU {moved / relu:.0f} GB/s"
     )
     return Verdict("passed" if part >= _AIM else "failed", summary, figures)
+
+
+def main() -> None:
+    """Run the kernel on the GPU, for a profiler to watch."""
+    if not has_gpu():
+        raise SystemExit("there is no usable GPU here")
+    print(f"{kernel_seconds():.6f} s for a pass over {ELEMENTS} elements")
+
+
+if __name__ == "__main__":
+    main()
