@@ -91,8 +91,8 @@ CASES = (
     Case("Resize or Upsample of opset 10 or lower, with `--opset 18`", _RESIZED, "`thresholded`, converted and proved",
          options=_TO_18),
     Case("function, with `--opset 18`", _SAME, "`thresholded`, converted and proved", options=_TO_18),
-    Case("function of another opset whose operators are called alike, with `--opset 18`", _OLDER,
+    Case("function of another opset, its operators called alike, with `--opset 18`", _OLDER,
          "`thresholded`, converted and proved", options=_TO_18),
-    Case("function of another opset whose operators are not, with `--opset 18`", _OTHER,
+    Case("function of another opset, its operators called otherwise, with `--opset 18`", _OTHER,
          "refused: `f::act` is named", options=_TO_18),
 )  # fmt: skip
