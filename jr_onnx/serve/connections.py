@@ -14,7 +14,7 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final, Protocol
 
@@ -138,7 +138,7 @@ class ConnectionTable:
         self._open: dict[Connection, None] = {}  # the oldest first
         self._proved: dict[Connection, None] = {}  # those that had an accepted request
         self.turns = Turns()
-        self._greeting = 0  # accepted, but still in the TLS handshake
+        self._greeting: dict[asyncio.Task[None], float] = {}  # still in the TLS handshake, and since when
         self._is_draining = False
 
     def __len__(self) -> int:
@@ -147,16 +147,20 @@ class ConnectionTable:
 
     def make_room(self) -> bool:
         """Close a connection if there are too many, and tell whether there is room for one."""
-        if len(self) + self._greeting < self._most:
+        if len(self) + len(self._greeting) < self._most:
             return True
-        for connections in (self._open, self._proved):
-            candidates = islice((one for one in connections if one.is_expendable()), _CANDIDATES)
-            quiet = min(candidates, key=lambda one: one.quiet_since, default=None)
-            if quiet is not None:
-                del connections[quiet]
-                quiet.abort()
-                return True
-        return False
+        visitor = _quietest(self._open)
+        handshake, since = next(iter(self._greeting.items()), (None, 0.0))
+        if handshake is not None and (visitor is None or since <= visitor.quiet_since):
+            del self._greeting[handshake]
+            handshake.cancel()
+            return True
+        quiet = visitor or _quietest(self._proved)
+        if quiet is None:
+            return False
+        self.remove(quiet)
+        quiet.abort()
+        return True
 
     def prove(self, connection: Connection) -> None:
         """Note that a request of a connection was accepted, so that it gives way only after those that had none."""
@@ -175,13 +179,13 @@ class ConnectionTable:
         self._proved.pop(connection, None)
 
     @contextlib.contextmanager
-    def greeting(self):  # type: ignore[no-untyped-def] # a generator of nothing
-        """Count a connection that is being set up."""
-        self._greeting += 1
+    def greeting(self, task: asyncio.Task[None]) -> Iterator[None]:
+        """Count a connection that a task is setting up; the task is cancelled if the connection has to give way."""
+        self._greeting[task] = task.get_loop().time()
         try:
             yield
         finally:
-            self._greeting -= 1
+            self._greeting.pop(task, None)
 
     async def sweep(self) -> None:
         """Look at all clocks, for ever."""
@@ -278,7 +282,8 @@ class Listener:
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        with self._table.greeting():
+        task = asyncio.current_task(loop)
+        with self._table.greeting(task) if task is not None else contextlib.nullcontext():
             try:
                 if self._tls is None:
                     await loop.connect_accepted_socket(self._factory, connection)
@@ -298,6 +303,12 @@ class Listener:
         with contextlib.suppress(OSError, ssl.SSLError):
             _load(self._tls, self._address)
             self._stamp = stamp
+
+
+def _quietest(connections: Iterable[Connection]) -> Connection | None:
+    """Return which of the connections gives way, None if an accepted request depends on each."""
+    candidates = islice((one for one in connections if one.is_expendable()), _CANDIDATES)
+    return min(candidates, key=lambda one: one.quiet_since, default=None)
 
 
 def _most_connections() -> int:

@@ -71,6 +71,7 @@ class Call:
         self._write_by = 0.0  # when the client must have read what waits for it; 0 where nothing does
         self._begun = False
         self._is_over = False
+        self._broken: JrError | None = None  # why a stream ends after the messages that have come
         self._idle = False  # a stream that waits for a message
         self._taken = asyncio.Event()
         self.started = server.loop.time()
@@ -103,7 +104,6 @@ class Call:
             self._timer = loop.call_later(patience, self._expire, patience)
         if method.streams:
             self._streams = True
-            self._holding.settle()
             self._run(self._stream(method))
 
     def seconds_left(self) -> float:
@@ -127,7 +127,7 @@ class Call:
 
     def data(self, data: bytes) -> bool:
         """Take a piece of the request, and return whether the client may send as much again."""
-        if self._method is None or self._whole or self._is_over:
+        if self._method is None or self._whole or self._is_over or self._broken is not None:
             return True
         try:
             self._holding.grow(len(data))
@@ -275,6 +275,8 @@ class Call:
         while True:
             self._deadline = self._server.loop.time() + self._server.limits.timeout_s
             if not self._messages:
+                if self._broken is not None:
+                    raise self._broken
                 if self._whole:
                     if self._buffer:
                         raise BadRequestError(f"the message ended after {len(self._buffer)} bytes")
@@ -363,7 +365,11 @@ class Call:
         self._turn_away(TimedOutError(f"the client's deadline of {seconds:g} s has passed"))
 
     def _give_way(self) -> None:
-        self.fail(OverloadedError("others need the memory that this request holds", hint="Ask again later"))
+        error = OverloadedError("others need the memory that this request holds", hint="Ask again later")
+        if self._streams and self.is_accepted():
+            self._broken, self._buffer = error, bytearray()  # messages that are whole are answered first
+        else:
+            self._turn_away(error)
 
     def _cancel(self) -> None:
         """Stop answering; the task releases what the request holds when it lets go of it."""

@@ -11,18 +11,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable
-from dataclasses import dataclass, field
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
-from typing import Any, Final, Protocol
-from urllib.parse import unquote
+from typing import Any, Final
 
 from jr_onnx.errors import JrError, require
 from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, ConnectionTable, Share
-from jr_onnx.serve.faults import BadRequestError, OverloadedError, SlowBodyError, TooLargeError
-from jr_onnx.serve.gate import Budget, Holding
+from jr_onnx.serve.faults import BadRequestError, OverloadedError, SlowBodyError
+from jr_onnx.serve.gate import Budget
+from jr_onnx.serve.http_messages import (
+    FIELDS,
+    Application,
+    Request,
+    Response,
+    announced_length,
+    check_head,
+    check_size,
+    response_head,
+    target_path,
+)
 
 _httptools: Any = require("httptools", "serve")
 
@@ -32,7 +37,6 @@ HEAD_BYTES: Final = 64 * 1024
 KEEP_ALIVE_S: Final = 65.0
 """How long a connection may wait for its next request."""
 
-_FIELDS: Final = 256  # in a head
 _CHUNKED_BYTES: Final = 2048  # of a chunked body that the parser is given at a time
 _PIECE_BYTES: Final = 128 * 1024  # of an answer that is handed to the transport at a time
 _TURN_S: Final = 0.0005  # that the parser takes before it is the turn of others
@@ -42,79 +46,6 @@ _CLOSING_S: Final = 10.0
 _STALLED_S: Final = 2.0  # without reading its answer
 _HEAD_END: Final = b"\r\n\r\n"
 _CLOSE_AFTER: Final = frozenset({400, 408, 413})
-
-Headers = list[tuple[bytes, bytes]]
-
-
-@dataclass(eq=False)
-class Request:
-    """A request, whose body may still be on its way.
-
-    Attributes:
-        method: Its method.
-        path: The path, without escapes.
-        headers: Headers by name in lower case; the last of a name.
-        started: When its first byte came, by the event loop's clock.
-        deadline: When its answer must be ready.
-        holding: Its bytes in the budget.
-        body: What has come of its body.
-        largest: How long the body may be.
-    """
-
-    started: float
-    deadline: float
-    holding: Holding
-    method: str = ""
-    path: str = ""
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    body: bytearray = field(default_factory=bytearray)
-    largest: int = 0
-    keeps_alive: bool = True
-
-    def take_holding(self, budget: Budget) -> Holding:
-        """Return the request's bytes in the budget, which the caller releases when it lets go of them."""
-        holding, self.holding = self.holding, budget.settled()
-        return holding
-
-
-@dataclass(frozen=True)
-class Response:
-    """An answer.
-
-    Attributes:
-        status: Its status.
-        headers: Its headers, without those that every answer has.
-        body: Its body.
-    """
-
-    status: int
-    headers: Headers
-    body: bytes
-
-
-class Application(Protocol):
-    """What answers requests."""
-
-    timeout_s: float
-
-    def admit(self, request: Request) -> int:
-        """Return how long the body of a request may be, of which only the head is there, or raise what is wrong."""
-
-    def answer(self, request: Request) -> Awaitable[Response]:
-        """Answer a request that is whole; raises nothing."""
-
-    def proves(self, request: Request) -> bool:
-        """Whether a request tells that its client is more than a visitor."""
-
-    def refuse(self, error: Exception) -> Response:
-        """Return the answer to a request that is refused, and count it."""
-
-    def failure(self, error: Exception) -> Response:
-        """Return the answer to what went wrong, whether or not there was a request."""
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether connections are to be closed after their answers."""
 
 
 class Http1Connection(asyncio.Protocol):
@@ -302,8 +233,8 @@ class Http1Connection(asyncio.Protocol):
         if self._request is None or not self._in_head:
             return
         self._fields += 1
-        if self._fields <= _FIELDS:
-            self._request.headers[name.lower()] = value
+        if self._fields <= FIELDS:
+            self._request.add_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Admit the request, or refuse it before its body comes."""
@@ -313,15 +244,16 @@ class Http1Connection(asyncio.Protocol):
         self._in_head = False
         self._tail = b""
         request.method = self._parser.get_method().decode("latin-1")
-        request.keeps_alive = self._parser.get_http_version() != "1.0" and self._parser.should_keep_alive()
+        version = self._parser.get_http_version()
+        request.keeps_alive = version != "1.0" and self._parser.should_keep_alive()
         self._is_chunked = b"transfer-encoding" in request.headers
         announced = 0
         try:
-            _check_fields(self._fields)
-            request.path = _path(self._url)
-            announced = 0 if self._is_chunked else _length(request.headers.get(b"content-length", b"0"))
+            check_head(request, self._fields, version)
+            request.path = target_path(self._url)
+            announced = 0 if self._is_chunked else announced_length(request.headers.get(b"content-length", b"0"))
             request.largest = self._application.admit(request)
-            _check_size(announced, request.largest)
+            check_size(announced, request.largest)
         except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
             self._left = announced
             self._refuse(error)
@@ -338,7 +270,7 @@ class Http1Connection(asyncio.Protocol):
             self._discarded += len(data)
             return
         try:
-            _check_size(len(request.body) + len(data), request.largest)
+            check_size(len(request.body) + len(data), request.largest)
             request.holding.grow(len(data))
         except JrError as error:
             self._refuse(error)
@@ -400,7 +332,7 @@ class Http1Connection(asyncio.Protocol):
             request.holding.release()
         if not self._refused:
             response = self._application.failure(error)
-            self._transport.write(_head(response, close=True) + response.body)
+            self._transport.write(response_head(response, close=True) + response.body)
         self._close()
 
     def _respond(self, request: Request, response: Response) -> None:
@@ -409,13 +341,13 @@ class Http1Connection(asyncio.Protocol):
         if self._application.is_draining or response.status in (408, 413):
             request.keeps_alive = False
         self._closes = self._closes or not request.keeps_alive
-        head = _head(response, close=self._closes)
+        head = response_head(response, close=self._closes)
         body = b"" if request.method == "HEAD" else response.body
         try:
             self._leaving.grow(len(body))
         except OverloadedError as error:
             response = self._application.failure(error)
-            head, body = _head(response, close=self._closes), response.body
+            head, body = response_head(response, close=self._closes), response.body
         self._write_by = self._loop.time() + self._application.timeout_s
         if len(body) <= _PIECE_BYTES:
             self._outgoing = memoryview(head + body)
@@ -494,50 +426,3 @@ class Http1Connection(asyncio.Protocol):
         """Close at once."""
         self._closing_since = self._closing_since or self._loop.time()
         self._transport.abort()
-
-
-def _path(url: bytes) -> str:
-    try:
-        path = _httptools.parse_url(url).path
-    except _httptools.HttpParserError:
-        path = None
-    if path is None:
-        raise BadRequestError("the target of the request is no path")
-    text: str = path.decode("latin-1")
-    return unquote(text) if "%" in text else text
-
-
-def _check_fields(count: int) -> None:
-    if count > _FIELDS:
-        raise BadRequestError(f"the request has {count} headers, expected at most {_FIELDS}")
-
-
-def _check_size(size: int, largest: int) -> None:
-    if size > largest:
-        raise TooLargeError(f"the body has {size} bytes or more, expected at most {largest}")
-
-
-def _length(value: bytes) -> int:
-    if not value.isdigit() or len(value) > 19:
-        raise BadRequestError("the content-length is no number")
-    return int(value)
-
-
-@lru_cache(maxsize=64)
-def _status_line(status: int) -> bytes:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
-
-
-@lru_cache(maxsize=2)
-def _date(second: int) -> bytes:
-    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
-
-
-def _head(response: Response, *, close: bool) -> bytes:
-    lines = [_status_line(response.status), _date(int(time.time()))]
-    lines += [b"%b: %b\r\n" % pair for pair in response.headers]
-    lines.append(b"content-length: %d\r\n" % len(response.body))
-    if close:
-        lines.append(b"connection: close\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)

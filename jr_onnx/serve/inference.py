@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from jr_onnx.errors import JrError
 from jr_onnx.serve.call import Call, Face
 from jr_onnx.serve.dataplane import DataPlane
+from jr_onnx.serve.extensions.classification import classification_bytes
 from jr_onnx.serve.faults import InternalError, TimedOutError
 from jr_onnx.serve.gate import Budget, Holding
 from jr_onnx.serve.metrics import count_unknown
@@ -91,12 +92,13 @@ class Inference:
     ) -> _Answer:
         """Write the answer; the outputs are counted as long as it takes, the answer is by whoever sends it."""
         size = sum(array.nbytes for array in outputs.values())
+        size += sum(classification_bytes(outputs[name], count) for name, count in call.classes.items())
         if size < LARGE_TEXT_BYTES:
             return encode(face, call, outputs)
         holding = self._budget.settled()
         try:
             holding.grow(size)
-            if not all(call.binary.values()):
+            if call.classes or not all(call.binary.values()):
                 return await parsing(encode, face, call, outputs)
             return encode(face, call, outputs) if size < LARGE_BYTES else await copying(encode, face, call, outputs)
         finally:

@@ -36,7 +36,7 @@ from jr_onnx.serve.faults import (
     reported,
 )
 from jr_onnx.serve.gate import Budget, Gate, expect_same_origin
-from jr_onnx.serve.http1 import Request, Response
+from jr_onnx.serve.http_messages import Request, Response
 from jr_onnx.serve.inference import Inference
 from jr_onnx.serve.metrics import count_unknown
 from jr_onnx.serve.options import Limits

@@ -8,6 +8,7 @@ import zlib
 
 import pytest
 
+from jr_onnx.serve.extensions.classification import MOST_CLASSES
 from tests.serve.support import GOOD, Rest
 
 
@@ -85,3 +86,13 @@ def test_the_largest_elements_of_an_output(rest: Rest) -> None:
         values = plain["data"][row * width : (row + 1) * width]
         order = sorted(range(width), key=lambda index: -values[index])[:2]
         assert found["data"][2 * row : 2 * row + 2] == [f"{values[index]:f}:{index}" for index in order]
+
+
+def test_more_classes_than_can_be_made_at_a_time_are_refused(rest: Rest) -> None:
+    shape = (64, 2000)
+    ids = {"name": "ids", "shape": shape, "datatype": "INT64", "parameters": {"binary_data_size": 8 * 64 * 2000}}
+    for count, status in ((10**9, 400), (MOST_CLASSES // 64 + 1, 400), (3, 200)):
+        wish = {"inputs": [ids], "outputs": [{"name": "y", "parameters": {"classification": count}}]}
+        answer = rest.binary("lookup", wish, bytes(8 * 64 * 2000))
+        assert answer.status == status
+    assert answer.json["outputs"][0]["shape"] == [64, 3]

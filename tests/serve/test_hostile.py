@@ -251,3 +251,62 @@ def test_deadlines_cancelled_calls_and_large_messages_over_grpc(server: ServerPr
         assert "no inputs" in refused.value.details() or "0 inputs" in refused.value.details()
         assert channel.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=10) == b"\x08\x01"
     assert is_well(server)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"",
+        b"Host: localhost\r\nHost: evil.example\r\n",
+        b"Host: x\r\nContent-Type: text/plain\r\nContent-Type: application/json\r\n",
+        b"Host: x\r\nAuthorization: Bearer a\r\nauthorization: Bearer b\r\n",
+        b"Host: x\r\nTransfer-Encoding: gzip, chunked\r\n",
+        b"Host: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        b"Host: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+        b"Host: x\r\nContent-Length: +5\r\n",
+        b"Host: x\r\nA: b\r\n c\r\n",
+        b"Host: x\nA: b\r\n",
+    ],
+)
+def test_a_head_that_others_may_read_in_another_way_is_refused(server: ServerProcess, headers: bytes) -> None:
+    behind = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(server.http_port) as connection:
+        connection.sendall(b"POST /v2/repository/index HTTP/1.1\r\n" + headers + b"\r\n0\r\n\r\n" + behind)
+        received = until_closed(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert len(re.findall(rb"HTTP/1.1 \d+", received)) == 1, "what follows such a head is no request"
+
+
+def test_streams_of_messages_that_never_end_give_way(hasty: ServerProcess) -> None:
+    stream = "/inference.GRPCInferenceService/ModelStreamInfer"
+    held = [connect(hasty.grpc_port) for _ in range(2)]
+    for connection in held:
+        connection.sendall(PREFACE + grpc_headers(1, stream))
+        part = b"\0" + struct.pack(">I", 3_900_000) + bytes(3_800_000)
+        time.sleep(0.05)  # until the windows are open
+        _send_in_windows(connection, part)
+    grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
+    size = 3 << 20
+    large = b"\x0a\x05fixed\x3a" + bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14 & 127 | 128, size >> 21])
+    with grpc.insecure_channel(hasty.grpc) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(large + bytes(size), timeout=30)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, "it was read, not turned away"
+    for connection in held:
+        connection.close()
+
+
+def _send_in_windows(connection: socket.socket, data: bytes) -> None:
+    """Send DATA frames as far as the server lets, and read what it says meanwhile."""
+    window, received = 1 << 20, b""
+    connection.settimeout(5)
+    while data:
+        while window < 16384:
+            received += connection.recv(65536)
+            while len(received) >= 9 and len(received) >= 9 + int.from_bytes(received[:3], "big"):
+                size = int.from_bytes(received[:3], "big")
+                if received[3] == 8 and received[5:9] == b"\0\0\0\1":
+                    window += int.from_bytes(received[9:13], "big")
+                received = received[9 + size :]
+        connection.sendall(frame(DATA, 0, 1, data[:16384]))
+        window -= min(len(data), 16384)
+        data = data[16384:]

@@ -7,12 +7,19 @@ BYTES tensor of shape (N, K), or (K) for a model without batches.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
 from jr_onnx.serve.call import Call, Face
 from jr_onnx.serve.faults import BadRequestError, quoted
 from jr_onnx.serve.tensors import Array, TensorSpec
+
+MOST_CLASSES: Final = 131072
+"""How many classes one output may become: each is made by itself, and takes many times what a number takes."""
+
+_SORTING_BYTES: Final = 24  # per element: a copy of at most 8 bytes, its index twice
+_TEXT_BYTES: Final = 96  # per class: a reference, the object, about 30 characters
 
 
 def class_count(value: object, spec: TensorSpec) -> int:
@@ -26,6 +33,11 @@ def class_count(value: object, spec: TensorSpec) -> int:
     if spec.is_bytes or spec.dtype.kind not in "fiu":
         raise BadRequestError(f"output {spec.name!r} is {spec.datatype}, which has no largest elements")
     return value
+
+
+def classification_bytes(array: Array, count: int) -> int:
+    """Return how much memory the largest `count` elements of every row take at most: all are sorted first."""
+    return array.size * _SORTING_BYTES + min(array.size, count * max(1, len(array) if array.ndim else 1)) * _TEXT_BYTES
 
 
 def classify(face: Face, call: Call, outputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -49,6 +61,8 @@ def _classes(array: Array, count: int, *, batched: bool) -> Array:
     count = min(count, rows.shape[1])
     # NaN sorts last of all in NumPy, so that it would come first here.
     keys = np.where(np.isnan(rows), -np.inf, rows) if rows.dtype.kind == "f" else rows
+    if len(rows) * count > MOST_CLASSES:
+        raise BadRequestError(f"{len(rows)} rows of {count} classes are wanted, expected {MOST_CLASSES} in all at most")
     order = np.argsort(keys, axis=1, kind="stable")[:, ::-1][:, :count]
     values = np.take_along_axis(rows, order, axis=1)
     text = np.empty(order.shape, dtype=object)
