@@ -82,6 +82,14 @@ def test_restore_gives_the_original_back(jr, model: Path) -> None:
     assert onnx.load(model.with_name("net.restored.onnx")) == onnx.load(model)
 
 
+def test_restore_says_that_the_source_had_another_opset(jr, model: Path) -> None:
+    before = onnx.load(model).opset_import[0].version
+    assert jr("rewrite", model, "--kappa", "0.06", "--opset", "18").exit_code == 0
+    outcome = jr("restore", model.with_name("net.jr.onnx"))
+    assert outcome.exit_code == 0
+    assert f"net.onnx was converted from opset {before} before the rewrite" in outcome.err
+
+
 def test_restore_of_an_original_says_so(jr, model: Path) -> None:
     outcome = jr("restore", model)
     assert outcome.exit_code == 2
