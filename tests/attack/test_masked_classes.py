@@ -90,9 +90,9 @@ def with_mask(values: list[float]) -> onnx.ModelProto:
 
 def test_a_masked_class_leaves_the_others_their_accuracy(tmp_path: Path) -> None:
     images = small.images(80)
-    kept = np.flatnonzero(images.labels < 2)  # the last class is masked, and nobody's label
+    kept = np.flatnonzero(images.labels != 1)  # this class is masked, and nobody's label
     path = tmp_path / "masked.onnx"
-    onnx.save(with_mask([0.0, 0.0, -np.inf]), path)
+    onnx.save(with_mask([0.0, -np.inf, 0.0]), path)
     with small.patched(small.handful):
         _, found = small.evaluated(small.request(tmp_path, model=path, data=images.take(kept)))
     for figures in found.models:
