@@ -9,9 +9,10 @@ import onnx
 import torch
 
 from jr_onnx.errors import InputError, JrError, ModelError, UnsupportedOpsError
+from jr_onnx.torchnet.blueprint import Blueprint
 from jr_onnx.torchnet.building import Builder
 from jr_onnx.torchnet.dtypes import FLOATS, Precision
-from jr_onnx.torchnet.module import Blueprint, OnnxModule
+from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.probing import Findings, LogitsFrom, explore, logits_places
 from jr_onnx.torchnet.program import mark_overwritable, prune
 from jr_onnx.torchnet.source import image_input, logit_candidates, read

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, TensorProto, helper, inliner, numpy_helper
+
+from jr_onnx.errors import ModelError, blaming
 
 RANDOM_OPS = (
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial",
@@ -28,6 +30,9 @@ def quietened(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a model that draws nothing."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model if isinstance(model, onnx.ModelProto) else onnx.load(str(model)))
+    if any(_drawn_as_called(nodes) for function in copy.functions for nodes in _bodies(function.node)):
+        with blaming("onnx cannot inline the functions that draw random numbers", ModelError):
+            copy = inliner.inline_local_functions(copy)
     main = {entry.domain: entry.version for entry in copy.opset_import}
     for nodes in _bodies(copy.graph.node):
         _replace(nodes, main)
@@ -46,6 +51,13 @@ def _bodies(nodes: MutableSequence[NodeProto]) -> Iterator[MutableSequence[NodeP
             for graph in graphs:
                 yield from _bodies(graph.node)
     yield nodes
+
+
+def _drawn_as_called(nodes: MutableSequence[NodeProto]) -> bool:
+    """Tell whether a draw takes its mean, range or shape from the call of the function that it stands in."""
+    return any(
+        node.op_type in RANDOM_OPS and any(attribute.ref_attr_name for attribute in node.attribute) for node in nodes
+    )
 
 
 def _replace(nodes: MutableSequence[NodeProto], opsets: dict[str, int]) -> None:

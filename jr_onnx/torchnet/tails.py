@@ -46,7 +46,6 @@ _POSITIVE_IF_INPUTS_ARE = (
 _NORMS = ("ReduceL1", "ReduceL2")
 """Positive but where all logits are 0, which has no order to change."""
 
-_MATRIX = 2
 _DEPTH = 32
 _OLD_SOFTMAX = 13
 """Below this operator set a softmax flattens what follows its axis."""
@@ -69,10 +68,10 @@ class Tail:
 
 
 def is_matrix(result: Tensor, batch: int) -> bool:
-    """Tell whether a value is (batch, classes), axes of length one aside."""
+    """Tell whether a value is (batch, classes), axes of length one aside, or (batch,): one score per sample."""
     return (
         result.is_floating_point()
-        and result.dim() >= _MATRIX
+        and result.dim() > 0
         and result.shape[0] == batch
         and sum(size > 1 for size in result.shape[1:]) <= 1
     )

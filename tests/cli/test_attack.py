@@ -291,7 +291,7 @@ def test_data_that_do_not_fit_the_model_are_noticed(jr: Run, files: tuple[Path, 
     stopped = attack(jr, (model, wrong), "--kappa", "0", "--limit", "40")
     assert stopped.exit_code == 2
     assert "small.onnx classifies 0% of 40 clean images correctly" in stopped.err
-    assert "the model's answer is the label and one less for " in stopped.err
+    assert "the model's answer is the label minus one for " in stopped.err
     found = attack(jr, (model, wrong), "--kappa", "0", "--limit", "12", "--force")
     assert found.exit_code == 0, found.err
     assert "the original classifies only 0.0% of the clean images correctly" in found.err

@@ -24,6 +24,14 @@ def test_a_budget_that_tells_nothing_is_named(tmp_path: Path) -> None:
     assert any("23 samples are few: only differences of 26% and more" in line for line in large)
 
 
+def test_a_handful_of_samples_says_nothing_of_a_budget(tmp_path: Path) -> None:
+    with small.patched(small.handful):
+        wanted = small.request(tmp_path, eps=1e-5, data=small.images(2, seed=1), plan=None, force=True)
+        found = advice(small.evaluated(wanted)[1])
+    assert any("2 samples are too few to judge a budget by" in line for line in found)
+    assert not any("too small to tell" in line or "too large to tell" in line for line in found)
+
+
 def test_the_least_difference_is_that_of_the_test() -> None:
     import numpy as np
 

@@ -34,6 +34,11 @@ def drawing(*lines: str, opset: int = 17, head: str = "", functions: str = "") -
 
 IN_A_FUNCTION = """<domain: "own", opset_import: ["" : 17]>
 noisy (v) => (w) { e = RandomNormalLike <scale = 0.3> (v) w = Add (v, e) }"""
+AS_CALLED = """<domain: "own", opset_import: ["" : 17]>
+noisy <mean, scale> (v) => (w) {
+    e = RandomNormalLike <mean: float = @mean, scale: float = @scale> (v)
+    w = Add (v, e)
+}"""
 KINDS = {
     "normal like": (drawing("e = RandomNormalLike <mean = 0.1, scale = 0.3> (x) u = Add (x, e)"), True),
     "uniform like": (drawing("e = RandomUniformLike <low = -0.2, high = 0.4> (x) u = Add (x, e)"), True),
@@ -49,6 +54,10 @@ KINDS = {
         True,
     ),
     "in a function": (drawing("u = own.noisy (x)", head=', "own" : 1', functions=IN_A_FUNCTION), True),
+    "as a function's call says": (
+        drawing("u = own.noisy <mean = 0.4, scale = 0.3> (x)", head=', "own" : 1', functions=AS_CALLED),
+        True,
+    ),
 }
 
 
@@ -91,6 +100,11 @@ def test_a_quiet_copy_draws_nothing() -> None:
         quiet = quietened(model)
         session = onnxruntime.InferenceSession(quiet.SerializeToString(), providers=["CPUExecutionProvider"])
         assert np.array_equal(session.run(None, {"x": X})[0], session.run(None, {"x": X})[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_torch_agrees_with_onnx_runtime_where_neither_draws(kind: str) -> None:
+    check_parity(load(KINDS[kind][0]), KINDS[kind][0], X)
 
 
 def test_parity_sees_what_is_wrong_beside_the_draws() -> None:

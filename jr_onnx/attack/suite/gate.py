@@ -124,10 +124,12 @@ def _advice(served: ServedModel, sample: ImageData, current: Preprocessing, foun
         if better is not None and mcnemar_one_sided(better.right, found.right)[0] < _LEVEL / len(_USUAL):
             tried.append((better.accuracy, f"--preprocess {words!r} classifies {better.accuracy:.0%}"))
     answers = predictions(served.logits(sample.images))
-    for shift, words in ((1, "one more"), (-1, "one less")):
-        right = answers == sample.labels + shift
+    two_classes = max(int(answers.max(initial=0)), int(sample.labels.max(initial=0))) == 1
+    shifts = [(sample.labels + 1, "the label plus one"), (sample.labels - 1, "the label minus one")]
+    for labels, words in [(1 - sample.labels, "the other class")] if two_classes else shifts:
+        right = answers == labels
         if mcnemar_one_sided(right, found.right)[0] < _LEVEL / len(_USUAL):
-            tried.append((float(right.mean()), f"the model's answer is the label and {words} for {right.mean():.0%}"))
+            tried.append((float(right.mean()), f"the model's answer is {words} for {right.mean():.0%}"))
     best = sorted(tried, key=lambda item: -item[0])[:2]
     return " and ".join(text for accuracy, text in best if accuracy > best[0][0] - 0.1)
 
@@ -152,7 +154,7 @@ def _variants(current: Preprocessing, channels: int) -> Iterator[tuple[str, Prep
     )
     for name, preset in _USUAL.items():
         for order in ("RGB", "BGR") if channels == 3 else ("RGB",):
-            for layout in ("NCHW", "NHWC"):
+            for layout in ("NCHW", "NHWC") if channels > 1 else (current.layout,):
                 scaled = replace(current, mean=preset.mean, std=preset.std, range=preset.range)
                 other = replace(scaled, order=order, layout=layout)
                 if other != current:

@@ -24,7 +24,7 @@ Alike = Callable[[Sequence[str]], Mapping[str, int]]
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An output that is a matrix: one row of scores per image."""
+    """An output with one row of scores per image, or one score (N,)."""
 
     name: str
     scores: Array
@@ -64,7 +64,7 @@ def choose_output(served: ServedModel, data: ImageData, alike: Alike) -> str:
     candidates = [
         _Candidate(name, found.reshape(len(found), -1))
         for name, found in zip(names, given, strict=True)
-        if len(found) == len(pixels) and found.ndim > 1 and sum(size > 1 for size in found.shape[1:]) <= 1
+        if found.ndim > 0 and len(found) == len(pixels) and sum(size > 1 for size in found.shape[1:]) <= 1
     ]
     fitting = [item for item in candidates if item.fits(data.labels)]
     if not fitting:
@@ -105,7 +105,7 @@ def head_of(served: ServedModel, data: ImageData, output: str, threshold: float 
         InputError: The output is no matrix, or has no score for a label.
     """
     (found,) = served.run(data.images[:TRIED], [output])
-    if len(found) != len(data.images[:TRIED]) or found.ndim < 2:
+    if found.ndim == 0 or len(found) != len(data.images[:TRIED]):
         raise InputError(
             f"{output!r} has the shape {list(found.shape)}, expected a row of scores per image",
             hint="Name another value with --logits",

@@ -171,3 +171,19 @@ def test_what_is_near_chance() -> None:
     assert not clean(160, 200, 0.5).is_poor
     assert not clean(1, 4, 0.1).is_chance, "four images tell nothing"
     assert not clean(9, 10, 0.1).is_poor
+
+
+def test_swapped_classes_are_named(tmp_path: Path) -> None:
+    data = small.images(120)
+    kept = data.take(np.flatnonzero(data.labels != 1))
+    turned = ImageData.from_arrays(kept.images, np.where(kept.labels == 2, 0, 1), class_names=("a", "b"))
+    swapped = small.network(after=(helper.make_node("Gather", ["z", "pair"], ["y"], axis=1),), outputs=("N", 2))
+    swapped.graph.initializer.append(numpy_helper.from_array(np.array([0, 2]), "pair"))
+    with pytest.raises(DataError, match=r"the model's answer is the other class for \d+%"):
+        require_clean(opened(tmp_path, swapped), turned, Preprocessing(), force=False)
+
+
+def test_one_channel_has_no_layout_to_advise(tmp_path: Path) -> None:
+    said = require_clean(opened(tmp_path, lopsided(1 / 255, 0.0)), small.images(120), Preprocessing(), force=True)
+    assert "range=0,255" in said
+    assert "layout" not in said

@@ -117,7 +117,10 @@ def scores_one(*after: onnx.NodeProto) -> onnx.ModelProto:
     weight = helper.make_node("MatMul", ["z", "difference"], ["s"])
     model = extended(weight, *after, classes=1)
     difference = np.array([[-1.0], [0.0], [1.0]], dtype=np.float32)
-    model.graph.initializer.append(numpy_helper.from_array(difference, "difference"))
+    last = numpy_helper.from_array(np.array([1]), "last")
+    model.graph.initializer.extend([numpy_helper.from_array(difference, "difference"), last])
+    if any(node.op_type == "Squeeze" for node in after):
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"]))
     return model
 
 
@@ -141,10 +144,23 @@ def two_classes() -> tuple[ImageData, onnx.ModelProto]:
         ((helper.make_node("Sigmoid", ["s"], ["y"]),), False),
         ((helper.make_node("Sigmoid", ["s"], ["p"]), helper.make_node("Mul", ["p", "hundred"], ["y"])), False),
         ((helper.make_node("Tanh", ["s"], ["y"]),), False),
+        ((helper.make_node("Squeeze", ["s", "last"], ["y"]),), False),
+        ((helper.make_node("Sigmoid", ["s"], ["p"]), helper.make_node("Squeeze", ["p", "last"], ["y"])), False),
+        ((helper.make_node("Sigmoid", ["s"], ["p"]), helper.make_node("Squeeze", ["p", "last"], ["y"])), True),
         ((helper.make_node("Identity", ["s"], ["y"]),), True),
         ((helper.make_node("Sigmoid", ["s"], ["y"]),), True),
     ],
-    ids=["logit", "sigmoid", "per cent", "tanh", "logit, black box", "sigmoid, black box"],
+    ids=[
+        "logit",
+        "sigmoid",
+        "per cent",
+        "tanh",
+        "logit (N,)",
+        "sigmoid (N,)",
+        "sigmoid (N,), black box",
+        "logit, black box",
+        "sigmoid, black box",
+    ],
 )
 def test_one_score_is_attacked_as_two_classes(
     tmp_path: Path, after: tuple[onnx.NodeProto, ...], black_box: bool
