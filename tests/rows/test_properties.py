@@ -21,7 +21,7 @@ def test_what_is_proved_holds(drawn: Drawn) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=3_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(graphs())
 def test_what_is_proved_holds_for_many_graphs(drawn: Drawn) -> None:
     check(*drawn)
