@@ -95,6 +95,13 @@ if TYPE_CHECKING:
 @seed_option
 @device_option
 @click.option(
+    "--replay-provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where ONNX Runtime runs every image again: the provider that will serve.",
+)
+@click.option(
     "--batch",
     type=click.IntRange(min=1),
     default=256,
@@ -222,6 +229,7 @@ def _request(given: dict[str, Any]) -> Request:
         values=parse_values(given["values"]),
         logits=given["logits"],
         force=given["force"],
+        replay_provider=given["replay_provider"],
     )
 
 

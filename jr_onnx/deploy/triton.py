@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from jr_onnx.deploy.accelerator import check_accelerator
 from jr_onnx.deploy.atomic import publish, staging, sync_tree
 from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.kappa_policy import check_kappa
@@ -118,6 +119,7 @@ def _write_shared(staged: Path, facts: ModelFacts, options: TritonOptions) -> tu
         allow_fixed=options.allow_fixed_kappa,
         expose=options.expose_kappa,
     )
+    notes += check_accelerator(facts, options.placement)
     model = staged / str(options.version) / MODEL_NAME
     insist = "--max-batch" if options.batching.max_size is not None else ""
     face = interface(facts, options, lambda shown: joining(facts, shown, model, insist=insist))

@@ -108,27 +108,29 @@ def full_name(name: str) -> str:
     return SHORT_NAMES.get(name.lower(), name)
 
 
-def require_providers(names: Sequence[str]) -> None:
+def require_providers(names: Sequence[str], *, may_fall_back: bool = True) -> None:
     """Refuse execution providers that a session would silently do without; the CPU's is always there.
+
+    Args:
+        names: The providers.
+        may_fall_back: Whether the hint names --allow-fallback, which not every command has.
 
     Raises:
         InputError: ONNX Runtime does not know one here, or a session on it does not run.
     """
+    hint = "jr-onnx doctor says what a provider needs"
+    hint += "; --allow-fallback goes on without it" if may_fall_back else ""
     for name in names:
         if name == CPU:
             continue
         known = [str(item) for item in require("onnxruntime", "cpu").get_available_providers()]
         if name not in known:
             raise InputError(
-                f"ONNX Runtime has no provider {name!r} here, expected one of {', '.join(known)}", hint=_fallback_hint()
+                f"ONNX Runtime has no provider {name!r} here, expected one of {', '.join(known)}", hint=hint
             )
         reason = why_unusable(name)
         if reason:
-            raise InputError(f"the provider {name} is not usable here: {reason}", hint=_fallback_hint())
-
-
-def _fallback_hint() -> str:
-    return "jr-onnx doctor says what a provider needs; --allow-fallback goes on without it"
+            raise InputError(f"the provider {name} is not usable here: {reason}", hint=hint)
 
 
 def usable_providers(names: Sequence[str], say: Callable[[str], None]) -> tuple[str, ...]:

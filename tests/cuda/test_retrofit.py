@@ -89,3 +89,24 @@ def test_doctor_runs_a_node_on_the_provider(relu: Path, caplog: pytest.LogCaptur
     states = {item.name: item.works for item in check_providers()}
     assert states[CUDA]
     assert states[CPU]
+
+
+def test_images_are_run_again_on_the_provider_that_will_serve(relu: Path) -> None:
+    from jr_onnx.attack.suite.served import open_session
+
+    path, _ = jr_onnx.rewrite(str(relu), 0.25, lowering="custom", target="cuda")
+    assert open_session(path, provider="cuda").get_providers()[0] == CUDA
+    assert open_session(path).get_providers() == [CPU]
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+def test_the_server_takes_short_names_and_several_instances(relu: Path, instances: int) -> None:
+    path, _ = jr_onnx.rewrite(str(relu), 0.25, lowering="custom", target="cuda")
+    command = ["-m", "jr_onnx", "serve", str(path), "--provider", "cuda", "--instances", str(instances)]
+    with running([*command, "--http-port", "0", "--no-grpc"]) as server:
+        client = Rest(server.http_port)
+        for _ in range(8):
+            data = {"name": "x", "shape": [3], "datatype": "FP32", "data": [0.2, 0.25, 0.5]}
+            answer = client.infer("model", {"inputs": [data]})
+            assert (answer.status, answer.json["outputs"][0]["data"]) == (200, [0.0, 0.0, 0.5])
+        client.close()

@@ -258,6 +258,44 @@ def test_a_custom_lowering_needs_no_library(tmp_path: Path, model: Path) -> None
     assert "op_library" not in (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("lowering", "with_library"), [("where", False), ("thresholded", False), ("custom", False), ("custom", True)]
+)
+def test_tensorrt_gets_no_custom_operator(
+    tmp_path: Path, model: Path, library: Path, lowering: str, with_library: bool
+) -> None:
+    retrofit = _retrofit(model, 0.06, lowering=lowering)
+    options = TritonOptions(
+        name="net",
+        placement=Placement("gpu", accelerator="tensorrt"),
+        op_library=OpLibrary("/models", library) if with_library else None,
+    )
+    if lowering != "custom":
+        package_triton(retrofit, tmp_path / "r", options)
+        assert "tensorrt" in (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
+        return
+    with pytest.raises(RefusalError, match="TensorRT has no jr_onnx::JumpRelu") as caught:
+        package_triton(retrofit, tmp_path / "r", options)
+    assert "--lowering thresholded" in caught.value.hint
+    assert not (tmp_path / "r").exists()
+
+
+def test_sites_that_leave_the_gpu_are_named(tmp_path: Path) -> None:
+    def notes(opset: int, placement: Placement, **options: Any) -> tuple[str, ...]:
+        source = save(classifier(opset=opset), tmp_path / "model.onnx")
+        retrofit = _retrofit(source, 0.06, force=True, **options)
+        packaged = package_triton(retrofit, tmp_path / "r", TritonOptions(name="net", placement=placement, force=True))
+        return tuple(note for note in packaged.notes if "CUDA kernel" in note)
+
+    gpu = Placement("gpu")
+    (note,) = notes(22, gpu, lowering="thresholded")
+    assert note.startswith("ONNX Runtime has no CUDA kernel of ThresholdedRelu at opset 22: its sites run on the CPU")
+    assert notes(21, gpu, lowering="thresholded") == ()
+    assert notes(22, Placement(), lowering="thresholded") == ()
+    assert notes(22, gpu, lowering="where") == ()
+    assert notes(22, gpu, target="cuda") == ()
+
+
 def test_a_library_that_nothing_uses_is_refused(tmp_path: Path, model: Path, library: Path) -> None:
     with pytest.raises(InputError, match="no node of the model uses it"):
         package_triton(model, tmp_path / "r", TritonOptions(name="net", op_library=OpLibrary("/models", library)))

@@ -36,6 +36,7 @@ class Opening:
         batch: Samples in memory at once.
         black_box: Leave torch out.
         force: Go on where clean images are classified no better than by chance.
+        replay_provider: Where ONNX Runtime runs images again: the provider that will serve.
         notes: What the reader of the results should know; filled while opening.
     """
 
@@ -47,6 +48,7 @@ class Opening:
     batch: int = 256
     black_box: bool = False
     force: bool = False
+    replay_provider: str = "cpu"
     notes: list[str] = field(default_factory=list)
     described: str = ""
     """Which value is taken for the logits, in words."""
@@ -114,6 +116,7 @@ class Opening:
                 batch=self.batch,
                 values=self.values,
                 expose=expose,
+                provider=self.replay_provider,
             )
 
         if not self.logits:

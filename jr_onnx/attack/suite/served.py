@@ -16,22 +16,25 @@ from jr_onnx.attack.target import ArrayTarget
 from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, ModelInput, Preprocessing
 from jr_onnx.errors import JrError, ModelError, one_line, require
 from jr_onnx.evaluation.scores import predictions
+from jr_onnx.runtime.providers import CPU, CUDA, full_name
 from jr_onnx.torchnet.runtime import exposing
 from jr_onnx.torchnet.source import refuse_maps
 
 Array = npt.NDArray[Any]
 _FLOATING = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _REPEATED, _REPEATS = 8, 3
+_PLACES = {CPU: "the CPU", CUDA: "CUDA"}
 SERVED_DRAWS = 32
 """Runs of a random model whose majority is its answer."""
 
 
-def open_session(path: Path, content: str | bytes | None = None) -> Any:
-    """Open a file in `jr_onnx.InferenceSession` on the CPU, without warnings of a kappa input that can be overridden.
+def open_session(path: Path, content: str | bytes | None = None, provider: str = "cpu") -> Any:
+    """Open a file in `jr_onnx.InferenceSession`, without warnings of a kappa input that can be overridden.
 
     Args:
         path: The file.
         content: What to open in its place.
+        provider: Where it computes: cpu, cuda, or ONNX Runtime's name of a provider.
 
     Raises:
         ModelError: ONNX Runtime cannot open the file.
@@ -43,12 +46,15 @@ def open_session(path: Path, content: str | bytes | None = None) -> Any:
     quiet = onnxruntime.SessionOptions()
     quiet.log_severity_level = 3
     try:
-        return InferenceSession(str(path) if content is None else content, quiet, providers=["CPUExecutionProvider"])
+        first = full_name(provider)
+        places = [first] if first == CPU else [first, CPU]
+        return InferenceSession(str(path) if content is None else content, quiet, providers=places)
     except JrError:
         raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
         raise ModelError(
-            f"ONNX Runtime cannot open {path.name} on the CPU, where images are judged: {one_line(error)}",
+            f"ONNX Runtime cannot open {path.name} on {_PLACES.get(full_name(provider), provider)}, "
+            f"where images are judged: {one_line(error)}",
             # It has no kernel for the types of a node: those of float32 are the most complete.
             hint="Export the model in float32" if "NOT_IMPLEMENTED" in str(error) else "",
         ) from None
@@ -108,6 +114,7 @@ class ServedModel:
         batch: int = 256,
         values: Mapping[str, float] | None = None,
         expose: str = "",
+        provider: str = "cpu",
     ) -> None:
         """Open the file.
 
@@ -119,6 +126,7 @@ class ServedModel:
             batch: Images at a time, where the file leaves that free.
             values: The numbers that fill the file's further inputs.
             expose: A value inside the graph to have as a further output; the file is then a copy in memory.
+            provider: Where ONNX Runtime computes.
 
         Raises:
             DataError: The images do not fit the model's input.
@@ -129,7 +137,7 @@ class ServedModel:
         self.path = path
         self.random = random
         self._image_shape = image_shape
-        self._session = open_session(path, exposing(path, expose) if expose else None)
+        self._session = open_session(path, exposing(path, expose) if expose else None, provider)
         self._further = further_inputs(self._session, values or {})
         self._adapter = InputAdapter(self._further.image, image_shape, preprocessing)
         self._name = self._further.image.name

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,7 @@ from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import dumps
 from jr_onnx.rewrite import restore, rewrite
+from jr_onnx.runtime.providers import CPU, full_name, require_providers
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Request:
         values: The numbers that fill the model's further inputs, by name.
         logits: The value that holds the scores; "" to find it by the labels.
         force: Go on where clean images are classified no better than by chance.
+        replay_provider: Where ONNX Runtime runs images again, for the figures are that file's there: cpu or cuda.
     """
 
     model: Path
@@ -79,6 +82,7 @@ class Request:
     values: Mapping[str, float] = field(default_factory=dict)
     logits: str = ""
     force: bool = False
+    replay_provider: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def prepare(request: Request) -> Prepared:
         InputError: Model, data and options do not fit together.
         VerificationError: A torch module does not compute what ONNX Runtime computes.
     """
+    require_providers([full_name(request.replay_provider)], may_fall_back=False)
     files = _files(request)
     found_in = provenance.read(load_file(files[RETROFIT]).proto) if RETROFIT in files else None
     kappas = {site.id: site.kappa for site in found_in.sites} if found_in is not None else {}
@@ -117,6 +122,7 @@ def prepare(request: Request) -> Prepared:
         force=request.force,
         batch=request.batch,
         black_box=request.black_box,
+        replay_provider=request.replay_provider,
     )
     notes = opening.notes
     contenders = []
@@ -221,13 +227,15 @@ def _run_record(
     device: torch.device,
 ) -> RunRecord:
     data = request.data
-    options = {
+    options: dict[str, Any] = {
         "transfer_from": list(request.transfer_from),
         "paper": asdict(request.paper),
         "keep": request.keep,
         "values": dict(request.values),
         "classes": list(data.class_names),
     }
+    if full_name(request.replay_provider) != CPU:
+        options["replay_provider"] = full_name(request.replay_provider)
     return RunRecord(
         suite=request.suite,
         entries=tuple(entry.name for entry in entries),
