@@ -18,6 +18,7 @@ _SHORTEST_TOKEN = 8
 _LONGEST_FILE_BYTES = 64 << 10
 _STALLED_S = 2.0  # without a byte; a connection that is merely slow has one more often
 _STALLED_BYTES = 64 * 1024  # smaller ones are not worth the search
+_SPARED_BYTES = 4096  # of a request that arrives or an answer: so much, a health check for instance, needs no room
 
 
 class Gate:
@@ -109,7 +110,8 @@ class Budget:
     Whoever holds bytes has a `Holding`, which grows as they arrive. When the budget is full, the request that still
     arrives and is worth the least gives way: first one that has stalled, then the largest; the one that wants to grow
     gives way itself where it would become the largest. So announcements cost nobody anything, and a small request is
-    not kept out by large ones that never end.
+    not kept out by large ones that never end. The first 4 KiB of a request, and an answer of that length, are always
+    let in, though counted: health checks are answered whatever others hold.
 
     Args:
         total: How many bytes.
@@ -133,7 +135,7 @@ class Budget:
         Args:
             give_up: Ends the request; it must release the holding before it returns.
         """
-        holding = Holding(self, give_up)
+        holding = Holding(self, give_up, _SPARED_BYTES)
         self._arriving.add(holding)
         return holding
 
@@ -141,11 +143,15 @@ class Budget:
         """Return a holding without bytes that never gives way."""
         return Holding(self, None)
 
+    def leaving(self) -> Holding:
+        """Return a holding without bytes for an answer, which never gives way, and finds room where it is short."""
+        return Holding(self, None, _SPARED_BYTES)
+
     def _take(self, holding: Holding, size: int) -> None:
         now = self._clock()
-        while self._used + size > self._total:
+        while self._used + size > self._total and holding.size + size > holding.spared:
             victim = max(self._arriving, key=lambda one: one.worth(now), default=None)
-            gives_way = victim is not None and victim.size and victim is not holding
+            gives_way = victim is not None and victim.size > victim.spared and victim is not holding
             if not gives_way or (holding in self._arriving and victim.worth(now) <= (False, holding.size + size)):  # type: ignore[union-attr] # None does not give way
                 raise OverloadedError("too many bytes are being received or answered already", hint="Ask again later")
             victim.give_up()  # type: ignore[union-attr] # as above
@@ -169,11 +175,12 @@ class Budget:
 class Holding:
     """Bytes of one request or answer; see `Budget`."""
 
-    __slots__ = ("_budget", "_give_up", "since", "size")
+    __slots__ = ("_budget", "_give_up", "since", "size", "spared")
 
-    def __init__(self, budget: Budget, give_up: Callable[[], None] | None) -> None:
+    def __init__(self, budget: Budget, give_up: Callable[[], None] | None, spared: int = 0) -> None:
         self._budget = budget
         self._give_up = give_up
+        self.spared = spared
         self.size = 0
         self.since = 0.0
 

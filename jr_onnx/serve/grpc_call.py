@@ -77,7 +77,7 @@ class Call:
         self.started = server.loop.time()
         self._holding = server.budget.arriving(self._give_way)
         self._answering = server.budget.settled()  # of the message that is being answered
-        self._outgoing = server.budget.settled()
+        self._outgoing = server.budget.leaving()
 
     def begin(self, method: Method, timeout: bytes | None, encoding: bytes = b"") -> None:
         """Wait for the message.
@@ -134,7 +134,7 @@ class Call:
             self._buffer += data
             self._cut(self._method)
         except JrError as error:
-            self._turn_away(error)
+            self._break_off(error)
         if len(self._messages) < self._server.limits.queue:
             return True
         self._owed += len(data)
@@ -260,7 +260,7 @@ class Call:
         data, message.data = message.data, bytearray()
         view = memoryview(data)[PREFIX_BYTES:]
         if message.is_compressed:
-            view = memoryview(await expanded(view, method.largest, message.holding.grow))
+            view = memoryview(await expanded(view, method.largest, message.holding.grow, self.seconds_left()))
             message.holding.shrink(len(data))
         return method.request(view)
 
@@ -332,6 +332,14 @@ class Call:
             message.holding.release()
         self._messages.clear()
 
+    def _break_off(self, error: JrError) -> None:
+        """Take nothing more of a request; messages of a stream that are whole are answered before it ends."""
+        if self._streams and self.is_accepted():
+            self._broken, self._buffer = error, bytearray()
+            self._holding.release()
+        else:
+            self._turn_away(error)
+
     def _turn_away(self, error: Exception) -> None:
         """Stop answering, and say why."""
         self._cancel()
@@ -365,11 +373,7 @@ class Call:
         self._turn_away(TimedOutError(f"the client's deadline of {seconds:g} s has passed"))
 
     def _give_way(self) -> None:
-        error = OverloadedError("others need the memory that this request holds", hint="Ask again later")
-        if self._streams and self.is_accepted():
-            self._broken, self._buffer = error, bytearray()  # messages that are whole are answered first
-        else:
-            self._turn_away(error)
+        self._break_off(OverloadedError("others need the memory that this request holds", hint="Ask again later"))
 
     def _cancel(self) -> None:
         """Stop answering; the task releases what the request holds when it lets go of it."""

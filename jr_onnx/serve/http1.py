@@ -70,7 +70,7 @@ class Http1Connection(asyncio.Protocol):
         self._rest: deque[memoryview] = (
             deque()
         )  # received behind the request that is being answered, or not yet looked at
-        self._resting = budget.arriving(self.abort)
+        self._resting = budget.arriving(self._drop_rest)
         self._going_on = False
         self._in_head = True
         self._tail = b""  # the last bytes of the head so far, in which its end may have begun
@@ -84,7 +84,7 @@ class Http1Connection(asyncio.Protocol):
         self._refused = 0.0  # when the request was refused while its body was still coming
         self._discarded = 0
         self._outgoing = memoryview(b"")
-        self._leaving = budget.settled()
+        self._leaving = budget.leaving()
         self._paused = False
         self._closes = False
         self._closing_since = 0.0
@@ -139,9 +139,18 @@ class Http1Connection(asyncio.Protocol):
         try:
             self._resting.grow(len(data))
         except OverloadedError:
-            self.abort()
+            self._drop_rest()
             return
         self._go_on_soon()
+
+    def _drop_rest(self) -> None:
+        """Let go of what waits to be looked at: the connection ends, after the answer that is owed."""
+        if self._task is None and not self._write_by:
+            self.abort()
+            return
+        self._rest.clear()
+        self._resting.release()
+        self._closes = True
 
     def _go_on_soon(self) -> None:
         if self._rest and not self._going_on and not self._is_whole:

@@ -121,7 +121,8 @@ class Http2Connection(asyncio.Protocol):
         self._streams: dict[int, Stream] = {}
         self._outgoing: dict[int, _Outgoing] = {}
         self._rest: deque[memoryview] = deque()  # received, but not yet taken in
-        self._resting = budget.arriving(self.abort)
+        self._resting = budget.arriving(self._drop_rest)
+        self._is_deaf = False  # what the client sends is not looked at any more
         self._share = Share()
         self._skip = _PREFACE_BYTES
         self._head = b""
@@ -170,7 +171,7 @@ class Http2Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client reads again."""
         self._paused_since = None
-        if not self._rest:
+        if not self._rest and not self._is_deaf:
             self._transport.resume_reading()
         self._pump()
 
@@ -187,23 +188,41 @@ class Http2Connection(asyncio.Protocol):
                     return
             self._transport.pause_reading()
             self._table.turns.add(self._share, self._go_on)
+        if self._is_deaf:
+            return
         self._rest.append(memoryview(data))
         try:
             self._resting.grow(len(data))
         except OverloadedError:
+            self._drop_rest()
+
+    def _drop_rest(self) -> None:
+        """Let go of what waits to be looked at: the connection ends, after the answers that are owed."""
+        if self.is_expendable():
             self.abort()
+            return
+        self._is_deaf = True
+        self._rest.clear()
+        self._resting.release()
+        self._transport.pause_reading()
+        for number, stream in list(self._streams.items()):
+            if not stream.is_accepted():
+                self._forget(number)
+        self.drain()
 
     def _go_on(self) -> None:
         if not self._rest or self._transport.is_closing():
             return
         left = self._take_in(self._rest.popleft())
+        if self._is_deaf:
+            return
         if left:
             self._rest.appendleft(left)
         if self._rest:
             self._table.turns.add(self._share, self._go_on)
             return
         self._resting.release()
-        self._resting = self._budget.arriving(self.abort)
+        self._resting = self._budget.arriving(self._drop_rest)
         if self._paused_since is None and not self._transport.is_closing():
             self._transport.resume_reading()
 

@@ -153,7 +153,8 @@ class RestApp:
         if not known_encoding(_text(request, b"content-encoding")):
             return
         length = len(request.body)
-        request.body = await expanded(request.body, largest, request.holding.grow)
+        seconds = request.deadline - asyncio.get_running_loop().time()
+        request.body = await expanded(request.body, largest, request.holding.grow, seconds)
         request.holding.shrink(length)
 
     async def _infer(self, request: Request, parts: list[str]) -> Response:

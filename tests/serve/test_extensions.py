@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import zlib
@@ -9,6 +10,8 @@ import zlib
 import pytest
 
 from jr_onnx.serve.extensions.classification import MOST_CLASSES
+from jr_onnx.serve.extensions.compression import expanded
+from jr_onnx.serve.faults import TimedOutError
 from tests.serve.support import GOOD, Rest
 
 
@@ -96,3 +99,9 @@ def test_more_classes_than_can_be_made_at_a_time_are_refused(rest: Rest) -> None
         answer = rest.binary("lookup", wish, bytes(8 * 64 * 2000))
         assert answer.status == status
     assert answer.json["outputs"][0]["shape"] == [64, 3]
+
+
+def test_an_expansion_ends_with_the_time_of_its_request() -> None:
+    body = gzip.compress(bytes(1 << 20))
+    with pytest.raises(TimedOutError):
+        asyncio.run(expanded(bytes(body) + bytes(64 << 10), 1 << 21, lambda _: None, 0.0))

@@ -67,12 +67,27 @@ def test_a_request_that_is_whole_never_gives_way() -> None:
     whole.holding.grow(10 * MEBIBYTE)
     whole.holding.settle()
     with pytest.raises(OverloadedError):
-        late.holding.grow(1)
+        late.holding.grow(4097)
     assert not whole.gave_way
     whole.holding.release()
     whole.holding.release()
     late.holding.grow(10 * MEBIBYTE)
     assert budget.used == 10 * MEBIBYTE
+
+
+def test_what_is_as_short_as_a_health_check_gets_in_and_out_of_a_full_house() -> None:
+    budget = Budget(10 * MEBIBYTE, Clock())
+    whole, check = Arrival(budget), Arrival(budget)
+    whole.holding.grow(10 * MEBIBYTE)
+    whole.holding.settle()
+    check.holding.grow(100)
+    budget.leaving().grow(100)
+    for holding in (check.holding, budget.leaving()):
+        with pytest.raises(OverloadedError):
+            holding.grow(4097)
+    with pytest.raises(OverloadedError):
+        budget.settled().grow(1)
+    assert not check.gave_way
 
 
 @pytest.mark.parametrize(

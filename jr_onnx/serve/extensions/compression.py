@@ -6,12 +6,13 @@ the largest body that is allowed. `deflate` is the zlib format (RFC 9110, 8.4.1.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import Callable
 from typing import Final
 
-from jr_onnx.serve.faults import BadRequestError, EncodingError, TooLargeError, quoted
+from jr_onnx.serve.faults import BadRequestError, EncodingError, TimedOutError, TooLargeError, quoted
 from jr_onnx.serve.workers import parsing
 
 IDENTITY: Final = ("", "identity")
@@ -38,19 +39,31 @@ def known_encoding(name: str) -> str:
     raise EncodingError(f"the content is encoded as {quoted(name)}, expected {', '.join(ENCODINGS)} or plain")
 
 
-async def expanded(data: bytes | bytearray | memoryview, largest: int, grow: Callable[[int], None]) -> bytearray:
+async def expanded(
+    data: bytes | bytearray | memoryview, largest: int, grow: Callable[[int], None], seconds: float
+) -> bytearray:
     """Return what compressed data was.
 
     Args:
         data: The compressed data.
         largest: How long the result may be in bytes.
         grow: Counts bytes in the budget, or raises.
+        seconds: How long it may take, most of which is waiting for others.
 
     Raises:
         BadRequestError: The data is damaged, cut off, or followed by other data.
         TooLargeError: The result would be too long.
         OverloadedError: There is no room for it in the budget.
+        TimedOutError: It took too long.
     """
+    try:
+        async with asyncio.timeout(seconds):
+            return await _expanded(data, largest, grow)
+    except TimeoutError:
+        raise TimedOutError("the content was not expanded within the time of the request") from None
+
+
+async def _expanded(data: bytes | bytearray | memoryview, largest: int, grow: Callable[[int], None]) -> bytearray:
     expansion = _Expansion(data)
     # What is short is expanded at once; more than that is worth a thread.
     result = expansion.piece(min(_INLINE_BYTES, largest + 1)) if len(data) <= _INLINE_BYTES else bytearray()
