@@ -165,7 +165,8 @@ def _encode(value: Any) -> JsonValue:
         return plain
     names = _field_names(kind)
     if names is not None:
-        return {name: _encode(getattr(value, name)) for name in names}
+        fields = ((name, getattr(value, name)) for name in names)
+        return {name: item if type(item) in _PLAIN else _encode(item) for name, item in fields}
     if isinstance(value, dict):
         return {str(key): _encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -263,24 +264,35 @@ def _decode_part(decoder: Decoder, value: Any, kind: str, place: object) -> Any:
 def _decode_dataclass(kind: Any, value: Any) -> Any:
     if not isinstance(value, dict):
         raise _MisfitError(f"found {type(value).__name__}, expected an object")
-    decoders, required = _decoders_of(kind)
+    decoders, exact, required = _decoders_of(kind)
     if not value.keys() <= decoders.keys():
         raise _MisfitError(f"unknown field {min(value.keys() - decoders.keys())!r}")
     if not required <= value.keys():
         raise _MisfitError(
             f"the field {next(name for name in decoders if name in required - value.keys())!r} is missing"
         )
-    return kind(**{name: _decode_part(decoders[name], item, ".", name) for name, item in value.items()})
+    fields = {
+        name: item if type(item) in exact[name] else _decode_part(decoders[name], item, ".", name)
+        for name, item in value.items()
+    }
+    return kind(**fields)
 
 
 @functools.cache
-def _decoders_of(kind: Any) -> tuple[dict[str, Decoder], frozenset[str]]:
-    """Return what decodes each field of a dataclass, and the names of those without a default."""
+def _decoders_of(kind: Any) -> tuple[dict[str, Decoder], dict[str, frozenset[type]], frozenset[str]]:
+    """Return what decodes each field of a dataclass, the types it takes as they are, and the fields without a default."""
     hints = typing.get_type_hints(kind)
     fields = [field for field in dataclasses.fields(kind) if field.init]
     missing = dataclasses.MISSING
     required = {field.name for field in fields if field.default is missing and field.default_factory is missing}
-    return {field.name: _decoder(hints[field.name]) for field in fields}, frozenset(required)
+    decoders = {field.name: _decoder(hints[field.name]) for field in fields}
+    return decoders, {name: _as_they_are(hints[name]) for name in decoders}, frozenset(required)
+
+
+def _as_they_are(kind: Any) -> frozenset[type]:
+    """Return the types whose JSON values are the decoded values of an annotation, so that nothing need decode them."""
+    kinds = set(typing.get_args(kind)) if typing.get_origin(kind) in (types.UnionType, typing.Union) else {kind}
+    return frozenset(kinds) if kinds <= {*_PLAIN, float} and len(kinds - {type(None)}) == 1 else frozenset()
 
 
 def _decode_float(value: Any) -> float:

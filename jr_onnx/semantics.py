@@ -10,6 +10,7 @@ does. At kappa = 0 this is ReLU, value for value, on every input without NaN.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,11 @@ def round_kappa(kappa: float, dtype: str) -> float:
     Raises:
         KappaError: kappa is invalid, or overflows the dtype.
     """
-    value = validate_kappa(kappa)
+    return _round_valid(validate_kappa(kappa), dtype)
+
+
+@lru_cache(maxsize=4096)
+def _round_valid(value: float, dtype: str) -> float:
     if dtype not in _LARGEST:
         raise KappaError(f"kappa cannot be rounded to {dtype!r}, expected one of {', '.join(FLOAT_DTYPES)}")
     rounded = round_to(round_to(value, "float32"), dtype)

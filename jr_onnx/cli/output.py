@@ -18,6 +18,7 @@ WIDTH = 100
 """Columns of a table where there is no terminal to fit it to."""
 
 _GAP, _INDENT, _LEAST = 2, 4, 6
+_LINES_AT_ONCE = 1000
 _FIRST_SHARE, _PROSE_SHARE = 0.6, 0.3
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
@@ -61,27 +62,39 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     widths = _widths([head, *shown], limit)
     if title:  # as lines of its own, for rich breaks the title of a table at the table's width
         tell("\n".join(textwrap.wrap(title, limit)))
-    _print_row(head, widths, bold=is_terminal)
+    for line in _row_lines(head, widths):
+        click.secho(line, bold=True) if is_terminal else click.echo(line)
+    lines: list[str] = []
     for row, whole in zip(shown, cells, strict=True):
-        _print_row(row, widths)
-        for line in textwrap.wrap(whole[-1], limit - _INDENT) if below else ():
-            click.echo(" " * _INDENT + line)
+        lines.extend(_row_lines(row, widths))
+        lines.extend(" " * _INDENT + line for line in (textwrap.wrap(whole[-1], limit - _INDENT) if below else ()))
+        if len(lines) >= _LINES_AT_ONCE:
+            click.echo("\n".join(lines))
+            lines.clear()
+    if lines:
+        click.echo("\n".join(lines))
 
 
-def _print_row(cells: Sequence[str], widths: Sequence[int], *, bold: bool = False) -> None:
-    """Print the cells of one row, each wrapped to its width."""
+def _cell_length(cell: str) -> int:
+    """Return how many columns of a terminal a printable cell takes."""
+    if cell.isascii():
+        return len(cell)
     from rich.cells import cell_len
+
+    return cell_len(cell)
+
+
+def _row_lines(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Return the lines of one row, each cell wrapped to its width."""
+    lengths = [_cell_length(cell) for cell in cells]
+    if all(length <= width for length, width in zip(lengths, widths, strict=True)):
+        # Nothing to wrap, so that a table of a hundred thousand rows needs no hundred thousand layouts.
+        padded = (cell + " " * (width - length) for cell, length, width in zip(cells, lengths, widths, strict=True))
+        return [(" " * _GAP).join(padded).rstrip()]
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    lengths = list(map(cell_len, cells))
-    if all(length <= width for length, width in zip(lengths, widths, strict=True)):
-        # Nothing to wrap, so that a table of a hundred thousand rows needs no hundred thousand layouts.
-        padded = (cell + " " * (width - length) for cell, length, width in zip(cells, lengths, widths, strict=True))
-        line = (" " * _GAP).join(padded).rstrip()
-        click.secho(line, bold=True) if bold else click.echo(line)
-        return
     table = Table(box=None, pad_edge=False, show_header=False)
     for width in widths:
         table.add_column(overflow="fold", width=width)
@@ -89,23 +102,18 @@ def _print_row(cells: Sequence[str], widths: Sequence[int], *, bold: bool = Fals
     console = Console(width=sum(widths) + _GAP * len(widths), file=io.StringIO(), force_terminal=False, no_color=True)
     with console.capture() as captured:
         console.print(table)
-    for line in captured.get().splitlines():
-        click.secho(line.rstrip(), bold=True) if bold else click.echo(line.rstrip())
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def _is_prose_last(rows: Sequence[Sequence[str]], limit: int) -> bool:
     """Tell whether a table is too wide because of its last column, which then goes below the rows."""
-    from rich.cells import cell_len
-
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(_cell_length, column)) for column in zip(*rows, strict=True)]
     return len(widths) > 1 and sum(widths) + _GAP * (len(widths) - 1) > limit and widths[-1] > limit * _PROSE_SHARE
 
 
 def _widths(rows: Sequence[Sequence[str]], limit: int) -> list[int]:
     """Return the width of every column: what it needs, or less, the widest giving way first."""
-    from rich.cells import cell_len
-
-    widths = [min(max(cell_len(cell) for cell in column), limit) for column in zip(*rows, strict=True)]
+    widths = [min(max(map(_cell_length, column)), limit) for column in zip(*rows, strict=True)]
     shrinking = list(range(1, len(widths))) if widths[0] <= limit * _FIRST_SHARE else list(range(len(widths)))
     while sum(widths) + _GAP * (len(widths) - 1) > limit:
         widest = max(shrinking, key=lambda place: widths[place], default=0)

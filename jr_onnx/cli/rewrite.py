@@ -154,6 +154,7 @@ def _plan(given: dict[str, Any]) -> KappaPlan:
 
 
 def _show(result: RewriteResult, plan: KappaPlan) -> None:
+    hidden = len(result.sites) - _ROWS_SHOWN + 1
     rows = [
         (
             site.id,
@@ -162,11 +163,10 @@ def _show(result: RewriteResult, plan: KappaPlan) -> None:
             plan.label(site.kappa),
             site.lowering,
         )
-        for site in result.sites
+        for site in (result.sites if hidden < 2 else result.sites[: _ROWS_SHOWN - 1])
     ]
-    if len(rows) > _ROWS_SHOWN:
-        hidden = len(rows) - _ROWS_SHOWN + 1
-        rows = [*rows[: _ROWS_SHOWN - 1], (f"... and {hidden} more (--json lists all)", "", "", "", "")]
+    if hidden > 1:
+        rows = [*rows, (f"... and {hidden} more (--json lists all)", "", "", "", "")]
     print_table(("site", "form", "dtype", "kappa", "lowering"), rows)
     lost = [item for item in result.refusals if item.kind == "refused"]
     refused = f", {len(lost)} ReLUs cannot be rewritten (jr-onnx inspect says why)" if lost else ""

@@ -118,7 +118,7 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Pa
         light, held = _light(model) if payloads is None else (_copy(model), payloads)
         original = _copy(light)
         try:
-            undo(original)
+            undo(original, record)
             edit, again = _redo(original, record, folder)
             found = [*_in_records(record, edit), *_in_graph(light, again, record)]
             found = found or [*_unrecorded(original, held, record), *foreign]
@@ -161,10 +161,15 @@ def take_back(
         RefusalError: The graph does not compute what the provenance says.
     """
     found = examine(model, payloads, folder)
-    record = undo(model)  # says by itself what is missing
-    if not found:
-        raise disagreement(what, found.reason)
-    return record
+    if found.original is None or payloads is None:  # without `payloads` the weights of `original` are tokens of its own
+        record = undo(model, found.record)  # says by itself what is missing
+        if not found:
+            raise disagreement(what, found.reason)
+        return record
+    if found.record is None:
+        raise RefusalError(f"{what} has an original and no provenance")
+    model.CopyFrom(found.original)
+    return found.record
 
 
 def disagreement(what: str, reason: str) -> RefusalError:
@@ -234,8 +239,13 @@ def _in_records(record: Provenance, edit: Edit) -> Iterator[Mismatch]:
     """Compare what is recorded with what rewriting again records."""
     again = {site.id: site for site in edit.records}
     for site in record.sites:
-        for name in ("form", "dtype", "scope", "output", "cap", "lowering", "nodes", "kappa", "original"):
-            said, found = getattr(site, name), getattr(again[site.id], name)
+        other = again[site.id]
+        for name in (
+            ()
+            if site == other
+            else ("form", "dtype", "scope", "output", "cap", "lowering", "nodes", "kappa", "original")
+        ):
+            said, found = getattr(site, name), getattr(other, name)
             if said != found:
                 shown = "another node" if name == "original" else f"{said!r}, expected {found!r}"
                 if name == "dtype":

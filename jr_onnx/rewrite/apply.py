@@ -16,7 +16,7 @@ from jr_onnx.rewrite.lowering import custom as custom_lowering
 from jr_onnx.rewrite.planning import Planned, draws_in_graph_per_site, function_opset, plan_sites
 from jr_onnx.rewrite.protos import pack, replace_nodes
 from jr_onnx.rewrite.runtime_kappa import bring_runtime_kappa, demote, uniform_nodes
-from jr_onnx.rewrite.scopes import Scope, add_children, function_key, main_scope, top_scopes, walk
+from jr_onnx.rewrite.scopes import Scope, add_children, function_key, main_opset, top_scopes, walk
 from jr_onnx.rewrite.sites import Findings, LocatedSite, locate
 from jr_onnx.rewrite.work import Edit, Wish, Work
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
@@ -54,7 +54,7 @@ def apply(
     work.edit.table, work.edit.plan = findings.table, plan
     plans = plan_sites(work, bring_runtime_kappa(work, choose(findings)))
     _write(work, plans)
-    _finish(work, function_opset(plans, main_scope(model).opset))
+    _finish(work, function_opset(plans, main_opset(model)))
     work.edit.undo = work.undo
     return work.edit
 

@@ -301,7 +301,8 @@ class ConstantFinder:
     def _holder(self, scope: Scope, name: str) -> Scope:
         current: Scope | None = scope
         while current is not None:
-            if any(name in names for names in self._of(current)):
+            producers, initializers, inputs = self._of(current)
+            if name in producers or name in initializers or name in inputs:
                 return current
             current = current.parent
         return scope

@@ -45,6 +45,13 @@ _FLOAT_CONTRIB = {
     "NhwcFusedConv", "NhwcConv", "GroupNorm", "LayerNormalization",
 }  # fmt: skip
 
+# Operators whose attributes tell the type of their output.
+_TELLING_WITH_DEFAULT = {"RandomNormal", "RandomUniform", "HannWindow", "HammingWindow", "BlackmanWindow"}
+_TELLING = {
+    "Cast", "Constant", "ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
+    "Multinomial", *_TELLING_WITH_DEFAULT,
+}  # fmt: skip
+
 _SCAN_WITHOUT_LENGTHS = 9  # Scan of opset 8 has the sequence lengths as its first input
 
 Key = tuple[int, str]
@@ -114,9 +121,10 @@ class ElementTypes:
             arguments = [table.find_or_add(name, number) if name else None for name in node.input]
             results = [table[name] if name else None for name in node.output]
             self._node(scope, node, arguments, results)
-            bodies = scope.children_of.get(position, [])
-            tables = [self._visit(body, table) for body in bodies]
-            self._control_flow(node, arguments, results, bodies, tables)
+            bodies = scope.children_of.get(position)
+            if bodies:
+                tables = [self._visit(body, table) for body in bodies]
+                self._control_flow(node, arguments, results, bodies, tables)
             called = self._functions.get(function_key(node)) if self._functions else None
             if called is not None:
                 self._call(called, arguments, results)
@@ -137,10 +145,7 @@ class ElementTypes:
         elif scope.function is not None:
             for name in scope.function.input:
                 table[name] = (number, name)
-        for node in scope.nodes:
-            for name in node.output:
-                if name:
-                    table[name] = (number, name)
+        table.update((name, (number, name)) for node in scope.nodes for name in node.output if name)
         declared = (*graph.input, *graph.output, *graph.value_info) if graph is not None else ()
         for value in declared:
             key = table.find(value.name)
@@ -220,9 +225,11 @@ class ElementTypes:
             self._unite(table.find(name), key)
 
     def _find(self, key: Key) -> Key:
-        root = key
-        while self._parent.get(root, root) != root:
-            root = self._parent[root]
+        root = self._parent.get(key)
+        if root is None:
+            return key
+        while (further := self._parent.get(root, root)) != root:
+            root = further
         while self._parent.get(key, key) != root:
             self._parent[key], key = root, self._parent.get(key, key)
         return root
@@ -263,17 +270,17 @@ def _signature(op_type: str, version: int, domain: str) -> tuple[list[_Formal], 
 
 def _told_by_attribute(node: onnx.NodeProto) -> int:
     """Return the output type that an attribute names, 0 where none does."""
+    if node.op_type not in _TELLING:
+        return 0
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if node.op_type == "Cast":
         return int(attributes["to"].i) if "to" in attributes else 0
     if node.op_type in ("Constant", "ConstantOfShape"):
         return _constant_type(node, attributes)
-    if node.op_type in ("RandomNormal", "RandomUniform", "HannWindow", "HammingWindow", "BlackmanWindow"):
+    if node.op_type in _TELLING_WITH_DEFAULT:
         name = "dtype" if node.op_type.startswith("Random") else "output_datatype"
         return int(attributes[name].i) if name in attributes else TensorProto.FLOAT
-    if node.op_type in ("EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"):
-        return int(attributes["dtype"].i) if "dtype" in attributes else 0
-    return 0
+    return int(attributes["dtype"].i) if "dtype" in attributes else 0
 
 
 def _constant_type(node: onnx.NodeProto, attributes: dict[str, AttributeProto]) -> int:

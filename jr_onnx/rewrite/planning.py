@@ -12,7 +12,7 @@ from jr_onnx.provenance import SiteRecord
 from jr_onnx.rewrite.convert import LOWEST
 from jr_onnx.rewrite.lowering import Choice, Lowering, LoweringWish, Setting, choose
 from jr_onnx.rewrite.lowering.custom import Needs, body_problem
-from jr_onnx.rewrite.scopes import main_scope, normal_domain
+from jr_onnx.rewrite.scopes import main_opset, normal_domain
 from jr_onnx.rewrite.sites import LocatedSite, Site
 from jr_onnx.rewrite.work import Work
 from jr_onnx.semantics import round_kappa, round_to
@@ -44,9 +44,9 @@ def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
         RefusalError: A lowering is impossible.
         KappaError: kappa overflows the dtype of a site.
     """
-    main_opset = main_scope(work.model).opset
+    opset = main_opset(work.model)
     if work.wish.recorded is not None:
-        return [_as_recorded(item, work.wish.recorded[item.site.id], main_opset) for item in chosen]
+        return [_as_recorded(item, work.wish.recorded[item.site.id], opset) for item in chosen]
     wish = work.wish.lowering
     random = work.wish.plan.random
     if random is not None and random.source == "op" and random.per == "site":
@@ -59,9 +59,9 @@ def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
     elif random is not None and random.source == "op" and wish == "auto":
         wish = "custom"
     kappas = work.wish.plan.for_sites(item.site.id for item in chosen)
-    settings = [_setting(work, item, main_opset) for item in chosen]
+    settings = [_setting(work, item, opset) for item in chosen]
     plans = [_plan(item, wish, setting, kappas) for item, setting in zip(chosen, settings, strict=True)]
-    problem = body_problem(_needs(work, plans), function_opset(plans, main_opset))
+    problem = body_problem(_needs(work, plans), function_opset(plans, opset))
     if problem is None:
         return plans
     if wish != "auto":
@@ -70,12 +70,12 @@ def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
     return [_plan(item, wish, setting, kappas) for item, setting in zip(chosen, settings, strict=True)]
 
 
-def function_opset(plans: Sequence[Planned], main_opset: int) -> int:
+def function_opset(plans: Sequence[Planned], model_opset: int) -> int:
     """Return the standard opset of the function body: the main graph's, or the lowest of the sites' without one."""
-    return main_opset or min((planned.item.scope.opset for planned in plans), default=0)
+    return model_opset or min((planned.item.scope.opset for planned in plans), default=0)
 
 
-def _setting(work: Work, item: LocatedSite, main_opset: int) -> Setting:
+def _setting(work: Work, item: LocatedSite, model_opset: int) -> Setting:
     plan, opset, match = work.wish.plan, item.scope.opset, item.match
     drawn = ("RandomUniform", "Squeeze") if draws_in_graph_per_site(plan) else ()
     after = match.after
@@ -86,9 +86,9 @@ def _setting(work: Work, item: LocatedSite, main_opset: int) -> Setting:
         may_raise_ir=work.may_raise_ir,
         target=work.wish.target,
         variable=plan.random is not None or plan.input_name is not None,
-        capped=_attribute_holds_cap(item.site, main_opset or opset),
+        capped=_attribute_holds_cap(item.site, model_opset or opset),
         beside=(*(str(node.op_type) for node in match.before if not normal_domain(node.domain)), *drawn),
-        model_opset=main_opset if main_opset != opset else 0,
+        model_opset=model_opset if model_opset != opset else 0,
         capping=() if after is None else (str(after.op_type), "Constant"),
         not_run=work.not_run if opset < LOWEST else "",
     )
@@ -112,11 +112,11 @@ def _plan(item: LocatedSite, wish: LoweringWish, setting: Setting, kappas: Mappi
     return Planned(item, choice, kappa, choice.lowering == "custom" and setting.capped)
 
 
-def _as_recorded(item: LocatedSite, record: SiteRecord, main_opset: int) -> Planned:
+def _as_recorded(item: LocatedSite, record: SiteRecord, model_opset: int) -> Planned:
     """Plan a site as an earlier rewrite recorded it."""
     lowering = cast(Lowering, record.lowering)
     kappa = round_kappa(record.kappa, item.site.dtype)
-    cap_inside = lowering == "custom" and _attribute_holds_cap(item.site, main_opset or item.scope.opset)
+    cap_inside = lowering == "custom" and _attribute_holds_cap(item.site, model_opset or item.scope.opset)
     return Planned(item, Choice(lowering, "as recorded"), kappa, cap_inside)
 
 

@@ -16,7 +16,7 @@ from jr_onnx._version import __version__
 from jr_onnx.errors import InputError, JrError, OpsetError, OutputError, RefusalError, require_choice
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, refuse_target, save
-from jr_onnx.provenance import Provenance
+from jr_onnx.provenance import ExternalFile, Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewrite import contract
 from jr_onnx.rewrite.agreement import take_back
@@ -24,7 +24,7 @@ from jr_onnx.rewrite.apply import Wish, apply
 from jr_onnx.rewrite.convert import Prover, convert
 from jr_onnx.rewrite.lowering import LoweringWish, Target
 from jr_onnx.rewrite.remarks import warnings_of
-from jr_onnx.rewrite.scopes import main_scope
+from jr_onnx.rewrite.scopes import main_opset
 from jr_onnx.rewrite.selection import Selection, select
 from jr_onnx.rewrite.sites import Refusal
 
@@ -110,11 +110,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Retrofit:
-    """A finished rewrite in memory: the source it is compared with, the new model, and the result."""
+    """A finished rewrite in memory: the source it is compared with, the new model, the result, and data to carry along."""
 
     source: ModelFile
     model: onnx.ModelProto
     result: RewriteResult
+    external_data: tuple[ExternalFile, ...] = ()
 
 
 def rewrite(
@@ -184,7 +185,7 @@ def retrofit(source: ModelFile, options: Options) -> Retrofit:
 
 def _advice(source: ModelFile, options: Options) -> str:
     """Say which conversion makes a rewrite possible, after trying it: advice that fails is worse than none."""
-    current = options.opset or main_scope(source.proto).opset
+    current = options.opset or main_opset(source.proto)
     reason = ""
     for opset in (opset for opset in _OPSETS_TO_TRY if opset > current):
         try:
@@ -227,7 +228,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
         (*base.conversion, *edit.changes), tuple(warnings_of(options.plan, edit)),
         base.source_sha256, checker_problem=verdict.problem, proof=base.proof,
     )  # fmt: skip
-    return Retrofit(original, model, result)
+    return Retrofit(original, model, result, files)
 
 
 def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: bool) -> RewriteResult:
@@ -239,9 +240,8 @@ def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: boo
     """
     require_choice("external_data", external_data, get_args(ExternalMode))
     how = "none"
-    record = provenance.read(done.model)
-    if record is not None and done.source.folder is not None:
-        how = carry(record.external_data, done.source.folder, path, external_data, force=force)
+    if done.source.folder is not None:
+        how = carry(done.external_data, done.source.folder, path, external_data, force=force)
     save(done.model, done.source.payloads, path)
     warnings = done.result.warnings
     if how == "hardlink":
@@ -350,7 +350,7 @@ def _base(source: ModelFile, options: Options) -> _Base:
         )
     if options.opset is None:
         return base
-    before = main_scope(base.model.proto).opset
+    before = main_opset(base.model.proto)
     converted, lines = convert(base.model, options.opset)
     if not lines:
         return base

@@ -71,8 +71,8 @@ class Scope:
 
     def node_label(self, node: onnx.NodeProto) -> str:
         """Return the name by which people know a node: its name, else its first output."""
-        if node.name:
-            return str(node.name)
+        if name := node.name:
+            return str(name)
         return next((str(name) for name in node.output if name), str(node.op_type))
 
 
@@ -96,12 +96,22 @@ def opset_table(imports: MutableSequence[onnx.OperatorSetIdProto]) -> dict[str, 
     return {normal_domain(entry.domain): min(int(entry.version), _LARGEST_VERSION) for entry in imports}
 
 
-def main_scope(model: onnx.ModelProto, taken: dict[str, int] | None = None) -> Scope:
-    """Return the scope of the main graph, its sub-graphs below it; their paths are added to `taken`."""
+def main_opsets(model: onnx.ModelProto) -> dict[str, int]:
+    """Return domain -> version of the main graph."""
     opsets = opset_table(model.opset_import)
     if "" not in opsets and model.ir_version < 3:
         opsets[""] = 1  # before IR 3 there were no imports, and operator set 1 was meant
-    return _graph_scope("", model.graph, None, None, opsets, {} if taken is None else taken)
+    return opsets
+
+
+def main_opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard domain in the main graph; 0 where it is not imported."""
+    return main_opsets(model).get("", 0)
+
+
+def main_scope(model: onnx.ModelProto, taken: dict[str, int] | None = None) -> Scope:
+    """Return the scope of the main graph, its sub-graphs below it; their paths are added to `taken`."""
+    return _graph_scope("", model.graph, None, None, main_opsets(model), {} if taken is None else taken)
 
 
 def function_scopes(model: onnx.ModelProto, taken: dict[str, int] | None = None) -> list[Scope]:

@@ -269,8 +269,9 @@ class _Readers:
             self._by_name = {}
             for inner in walk(self._scope):
                 for node in inner.nodes:
+                    entry = inner, node
                     for read in node.input:
-                        self._by_name.setdefault(read, []).append((inner, node))
+                        self._by_name.setdefault(read, []).append(entry)
         readers = [f"{node.op_type} {inner.node_label(node)}" for inner, node in self._by_name.get(name, ())]
         found = list(dict.fromkeys([*readers, *([f"output {name}"] if name in self._outputs else ())]))
         if len(found) > _FEEDS_SHOWN:

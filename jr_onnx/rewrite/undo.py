@@ -16,13 +16,17 @@ from jr_onnx.rewrite.scopes import Scope, function_key
 _FROM_ORIGINAL = "Rewrite the original model again"
 
 
-def undo(model: onnx.ModelProto) -> Provenance:
+def undo(model: onnx.ModelProto, record: Provenance | None = None) -> Provenance:
     """Put the original back, in place, and return the provenance that was there.
+
+    Args:
+        model: The retrofit.
+        record: Its provenance, where it was read already.
 
     Raises:
         ModelError: The model is no retrofit, was optimised, or was changed so that a site is not where it was.
     """
-    record = provenance.read(model)
+    record = record or provenance.read(model)
     if record is None:
         raise ModelError(
             "the model carries no jr-onnx provenance, so there is nothing to restore",
@@ -108,6 +112,8 @@ def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
 
 
 def _restore_calls(model: onnx.ModelProto, calls: tuple[tuple[str, int, str], ...]) -> None:
+    if not calls:
+        return
     scopes = scopes_by_path(model)
     # Inner calls first: copying over a call that holds sub-graphs copies the calls in these too.
     for path, index, packed in reversed(calls):

