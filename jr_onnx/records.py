@@ -280,7 +280,7 @@ def _decode_dataclass(kind: Any, value: Any) -> Any:
 
 @functools.cache
 def _decoders_of(kind: Any) -> tuple[dict[str, Decoder], dict[str, frozenset[type]], frozenset[str]]:
-    """Return what decodes each field of a dataclass, the types it takes as they are, and the fields without a default."""
+    """Return of a dataclass's fields what decodes them, the types they take as they are, and which have no default."""
     hints = typing.get_type_hints(kind)
     fields = [field for field in dataclasses.fields(kind) if field.init]
     missing = dataclasses.MISSING

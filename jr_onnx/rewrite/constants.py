@@ -294,6 +294,9 @@ class ConstantFinder:
 
     def producer(self, scope: Scope, name: str) -> tuple[Scope, onnx.NodeProto] | None:
         """Return the node that computes a value, Identity looked through, and its scope; None for other values."""
+        here = self._of(scope)[0].get(name)
+        if here is not None and here.op_type != "Identity":
+            return scope, here
         holder, name = self.origin(scope, name)
         node = self._of(holder)[0].get(name)
         return None if node is None else (holder, node)

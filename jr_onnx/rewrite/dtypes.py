@@ -156,28 +156,23 @@ class ElementTypes:
         self, scope: Scope, node: onnx.NodeProto, arguments: Sequence[Key | None], results: Sequence[Key | None]
     ) -> None:
         domain = normal_domain(node.domain)
-        signature = _signature(str(node.op_type), scope.opsets.get(domain, 0), domain)
-        if signature is None:
+        keys = (*arguments, *results)
+        ties = _ties(node.op_type, scope.opsets.get(domain, 0), domain, len(arguments), len(results))
+        if ties is None:
             if domain.startswith("com.microsoft") and node.op_type in _FLOAT_CONTRIB and arguments and results:
                 self._unite(arguments[0], results[0])
             return
         by_variable: dict[str, Key] = {}
-        inputs, outputs = signature
-        for formals, actuals in ((inputs, arguments), (outputs, results)):
-            for index, key in enumerate(actuals):
-                if key is None or not formals:
-                    continue
-                type_name, variadic, homogeneous = formals[min(index, len(formals) - 1)]
-                if index >= len(formals) and not (variadic and homogeneous):
-                    continue
-                if variadic and not homogeneous:
-                    continue
-                if type_name in _SCHEMA_TYPES:
-                    self._assign(key, _SCHEMA_TYPES[type_name])
-                elif type_name in by_variable:
-                    self._unite(by_variable[type_name], key)
-                else:
-                    by_variable[type_name] = key
+        for position, type_name in ties:
+            key = keys[position]
+            if key is None:
+                continue
+            if type_name in _SCHEMA_TYPES:
+                self._assign(key, _SCHEMA_TYPES[type_name])
+            elif type_name in by_variable:
+                self._unite(by_variable[type_name], key)
+            else:
+                by_variable[type_name] = key
         told = _told_by_attribute(node)
         if told and results and results[0] is not None:
             self._assign(results[0], told)
@@ -266,6 +261,21 @@ def _signature(op_type: str, version: int, domain: str) -> tuple[list[_Formal], 
         [(item.type_str, item.option == variadic, item.is_homogeneous) for item in schema.inputs],
         [(item.type_str, item.option == variadic, item.is_homogeneous) for item in schema.outputs],
     )
+
+
+@lru_cache(maxsize=4096)
+def _ties(op_type: str, version: int, domain: str, inputs: int, outputs: int) -> list[tuple[int, str]] | None:
+    """Return which inputs and outputs, counted together, the schema gives which type or type variable."""
+    signature = _signature(op_type, version, domain)
+    if signature is None:
+        return None
+    found = []
+    for formals, count, first in zip(signature, (inputs, outputs), (0, inputs), strict=True):
+        for index in range(count if formals else 0):
+            type_name, variadic, homogeneous = formals[min(index, len(formals) - 1)]
+            if homogeneous if variadic else index < len(formals):
+                found.append((first + index, type_name))
+    return found
 
 
 def _told_by_attribute(node: onnx.NodeProto) -> int:

@@ -59,20 +59,33 @@ def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
     elif random is not None and random.source == "op" and wish == "auto":
         wish = "custom"
     kappas = work.wish.plan.for_sites(item.site.id for item in chosen)
-    settings = [_setting(work, item, opset) for item in chosen]
-    plans = [_plan(item, wish, setting, kappas) for item, setting in zip(chosen, settings, strict=True)]
+    # Most sites of a model are alike, and then share one setting and one choice.
+    alike: dict[tuple[str, int], Setting] = {}
+    settings = [_shared_setting(work, item, opset, alike) for item in chosen]
+    choices: dict[int, Choice] = {}
+    plans = [_plan(item, wish, setting, kappas, choices) for item, setting in zip(chosen, settings, strict=True)]
     problem = body_problem(_needs(work, plans), function_opset(plans, opset))
     if problem is None:
         return plans
     if wish != "auto":
         raise RefusalError(problem, hint="Use --lowering where")
     settings = [replace(setting, custom_problem=problem) for setting in settings]
-    return [_plan(item, wish, setting, kappas) for item, setting in zip(chosen, settings, strict=True)]
+    return [_plan(item, wish, setting, kappas, {}) for item, setting in zip(chosen, settings, strict=True)]
 
 
 def function_opset(plans: Sequence[Planned], model_opset: int) -> int:
     """Return the standard opset of the function body: the main graph's, or the lowest of the sites' without one."""
     return model_opset or min((planned.item.scope.opset for planned in plans), default=0)
+
+
+def _shared_setting(work: Work, item: LocatedSite, model_opset: int, alike: dict[tuple[str, int], Setting]) -> Setting:
+    """Return the setting of a site; the same object for all sites of a type and opset that need nothing beside J."""
+    if item.site.cap is not None or item.match.before or item.match.after is not None:
+        return _setting(work, item, model_opset)
+    key = item.site.dtype, item.scope.opset
+    if key not in alike:
+        alike[key] = _setting(work, item, model_opset)
+    return alike[key]
 
 
 def _setting(work: Work, item: LocatedSite, model_opset: int) -> Setting:
@@ -99,7 +112,14 @@ def draws_in_graph_per_site(plan: KappaPlan) -> bool:
     return plan.random is not None and plan.random.per == "site" and plan.random.source == "graph"
 
 
-def _plan(item: LocatedSite, wish: LoweringWish, setting: Setting, kappas: Mapping[str, float | None]) -> Planned:
+def _plan(
+    item: LocatedSite,
+    wish: LoweringWish,
+    setting: Setting,
+    kappas: Mapping[str, float | None],
+    choices: dict[int, Choice],
+) -> Planned:
+    """Plan a site; `choices` holds what was chosen for a setting before, by the identity of the setting."""
     site = item.site
     wanted = kappas[site.id]
     if wanted is None:
@@ -108,7 +128,9 @@ def _plan(item: LocatedSite, wish: LoweringWish, setting: Setting, kappas: Mappi
         kappa = round_kappa(wanted, site.dtype)
     except KappaError as error:
         raise KappaError(f"site {site.id}: {error.message}", hint=error.hint) from None
-    choice = choose(wish, setting, site.id)
+    choice = choices.get(id(setting))
+    if choice is None:
+        choice = choices[id(setting)] = choose(wish, setting, site.id)
     return Planned(item, choice, kappa, choice.lowering == "custom" and setting.capped)
 
 

@@ -110,7 +110,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Retrofit:
-    """A finished rewrite in memory: the source it is compared with, the new model, the result, and data to carry along."""
+    """A finished rewrite in memory: the source it is compared with, the new model, its result and external data."""
 
     source: ModelFile
     model: onnx.ModelProto

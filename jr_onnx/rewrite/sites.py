@@ -172,7 +172,7 @@ def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Fin
     others: list[Other] = []
     taken: dict[str, int] = {}
     for scope in (scope for top in tops if not _is_own_function(top) for scope in walk(top)):
-        readers = _Readers(scope)
+        readers = _Readers(scope, context)
         for index, node in enumerate(scope.nodes):
             verdict = _judge(context, scope, node)
             if verdict is None:
@@ -201,13 +201,15 @@ def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Fin
 
 
 def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:
-    key = scope_domain(node), str(node.op_type)
-    complete = bool(node.input and node.output and all(node.output))
+    key = scope_domain(node), node.op_type
     detector: Callable[..., Match | Refused | NotASite | None] | None = DETECTORS.get(key)
-    if detector is not None and not complete:
-        return Refused(f"a {node.op_type} has inputs and a named output, found otherwise")
-    if detector is None and complete:
-        detector = PATTERNS.get(key)
+    pattern = PATTERNS.get(key) if detector is None else None
+    if (detector or pattern) is not None:
+        complete = bool(node.input and node.output and all(node.output))
+        if detector is not None and not complete:
+            return Refused(f"a {node.op_type} has inputs and a named output, found otherwise")
+        if complete:
+            detector = detector or pattern
     verdict = detector(context, scope, node) if detector is not None else None
     return verdict if verdict is not None else refuse(context, scope, node)
 
@@ -220,7 +222,8 @@ def _is_own_function(scope: Scope) -> bool:
 
 def scope_domain(node: onnx.NodeProto) -> str:
     """Return the node's domain, "" for both spellings of the standard one."""
-    return "" if node.domain in ("", "ai.onnx") else str(node.domain)
+    domain = node.domain
+    return "" if domain in ("", "ai.onnx") else str(domain)
 
 
 def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refused | NotASite:
@@ -254,8 +257,9 @@ def _type_name(number: int) -> str:
 class _Readers:
     """Who reads a value of a scope, sub-graphs included."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, context: Context) -> None:
         self._scope = scope
+        self._context = context
         self._by_name: dict[str, list[tuple[Scope, onnx.NodeProto]]] | None = None
         outputs: Sequence[str] = ()
         if scope.graph is not None:
@@ -265,6 +269,9 @@ class _Readers:
         self._outputs = set(outputs)
 
     def of(self, name: str) -> tuple[str, ...]:
+        if not self._scope.children_of:
+            nodes = self._context.consumers(self._scope).get(name, ())
+            return self._shown(name, [f"{node.op_type} {self._scope.node_label(node)}" for node in nodes])
         if self._by_name is None:
             self._by_name = {}
             for inner in walk(self._scope):
@@ -272,7 +279,13 @@ class _Readers:
                     entry = inner, node
                     for read in node.input:
                         self._by_name.setdefault(read, []).append(entry)
-        readers = [f"{node.op_type} {inner.node_label(node)}" for inner, node in self._by_name.get(name, ())]
+        return self._shown(
+            name, [f"{node.op_type} {inner.node_label(node)}" for inner, node in self._by_name.get(name, ())]
+        )
+
+    def _shown(self, name: str, readers: list[str]) -> tuple[str, ...]:
+        if len(readers) == 1 and name not in self._outputs:
+            return (readers[0],)
         found = list(dict.fromkeys([*readers, *([f"output {name}"] if name in self._outputs else ())]))
         if len(found) > _FEEDS_SHOWN:
             found[_FEEDS_SHOWN - 1 :] = [f"and {len(found) - _FEEDS_SHOWN + 1} more"]

@@ -50,6 +50,8 @@ class Context:
 
     def is_own_jump(self, scope: Scope, node: onnx.NodeProto, lowering: str) -> bool:
         """Tell whether a rewrite wrote this node, by the provenance: some lowerings end in what looks like a ReLU."""
+        if not self._own_jumps:
+            return False
         return self._own_jumps.get((scope.path, str(node.output[0]).partition("/jr_jumped")[0])) == lowering
 
     def is_activated_behind(self, scope: Scope, quantised: str) -> bool:

@@ -10,8 +10,9 @@ from jr_onnx.rewrite.scopes import Scope
 
 def detect_relu(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:
     """Match the standard operator Relu (1, 6, 13, 14)."""
-    if len(node.input) != 1 or not node.input[0] or len(node.output) != 1 or not node.output[0]:
-        return Refused(f"a Relu has one input and one output, found {len(node.input)} and {len(node.output)}")
+    inputs, outputs = list(node.input), list(node.output)
+    if len(inputs) != 1 or not inputs[0] or len(outputs) != 1 or not outputs[0]:
+        return Refused(f"a Relu has one input and one output, found {len(inputs)} and {len(outputs)}")
     if context.is_own_jump(scope, node, "log_step"):
         return NotASite("it is the end of a JumpReLU already")
-    return Match("relu", node.input[0], node.output[0])
+    return Match("relu", inputs[0], outputs[0])
