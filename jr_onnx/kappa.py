@@ -122,6 +122,11 @@ class KappaPlan(Record):
         others = [pair for pair in self.by_site if pair[0] not in ids]
         return replace(self, by_site=(*exact, *others))
 
+    @property
+    def has_expressions(self) -> bool:
+        """Whether the map holds anything but what `settled` makes of ids."""
+        return any(_id_of(pattern) is None for pattern, _ in self.by_site)
+
     def for_site(self, site_id: str) -> float | None:
         """Return the wanted kappa of a site, None where the plan leaves it alone."""
         return self.for_sites([site_id])[site_id]

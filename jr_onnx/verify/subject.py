@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from jr_onnx import provenance
-from jr_onnx.errors import InputError, JrError
+from jr_onnx.errors import InputError, JrError, KappaError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ModelFile, assemble, check, content_digest, from_proto, load, resolve
 from jr_onnx.provenance import Provenance, sha256_file
@@ -21,6 +21,7 @@ from jr_onnx.rewrite.retrofit import Options, retrofit
 from jr_onnx.rewrite.scopes import main_scope
 from jr_onnx.rewrite.undo import undo
 from jr_onnx.semantics import round_kappa
+from jr_onnx.verify.expressions import recorded_kappas
 from jr_onnx.verify.report import Check, Failure, Verdict
 
 _SHOWN = 3
@@ -74,7 +75,7 @@ def load_subject(
         )
     restored = ModelFile(source.path, onnx.ModelProto(), source.payloads, "", 0)
     restored.proto.CopyFrom(source.proto)
-    undo(restored.proto)
+    undo(restored.proto, record)
     plan_failures, graph_failures = _plan_failures(record), _graph_failures(source)
     checks = [_plan_check(record, plan_failures), _graph_check(record, graph_failures)]
     failures = [*plan_failures, *graph_failures]
@@ -132,7 +133,10 @@ def _plain(source: ModelFile, original: object, kappa: KappaWish | None) -> Subj
 def _plan_failures(record: Provenance) -> list[Failure]:
     """Return the sites whose recorded kappa is not what the recorded plan rounds to."""
     found = []
-    plan = record.plan.for_sites(site.id for site in record.sites)
+    try:
+        plan = recorded_kappas(record.plan, [site.id for site in record.sites])
+    except KappaError as error:
+        return [Failure("provenance", "", "", "", "", error.message)]
     for site in record.sites:
         wanted = plan[site.id]
         expected = round_kappa(wanted, site.dtype) if wanted is not None else None
