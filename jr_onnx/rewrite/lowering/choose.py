@@ -110,7 +110,10 @@ def _auto(setting: Setting, site_id: str) -> Choice:
         return Choice("thresholded", "one standard node")
     form = _where_form(setting)
     if form is not None:
-        return Choice(form, "standard nodes with a kernel for this type, opset and target")
+        reason = "standard nodes with a kernel for this type, opset and target"
+        if not on_cuda:
+            reason += f"; ONNX Runtime has no CUDA kernel of ThresholdedRelu at opset {setting.opset}"
+        return Choice(form, reason)
     if setting.ir_version >= MINIMUM_IR and _problem("custom", setting) is None:
         return Choice(
             "custom", f"the function's opset {setting.opset} is not the model's, where a function stands apart"
