@@ -169,6 +169,8 @@ class Store:
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             names = dict.fromkeys(str(key) for key in (*now, *was) if was.get(key) != now.get(key))
             return OutputError(f"{self.folder} holds another run: its {' and '.join(names)} is another file", hint=hint)
+        if field == "options":
+            field, was, now = _first_difference(str(was), str(now))
         return OutputError(
             f"{self.folder} holds another run: its {field} is {_short(was)}, now {_short(now)}",
             hint=hint,
@@ -256,6 +258,18 @@ def digest(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
 def _file_name(unit: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9._=*-]+", "-", unit)[:80]
     return f"{readable}.{hashlib.sha256(unit.encode()).hexdigest()[:10]}"
+
+
+def _first_difference(was: str, now: str) -> tuple[str, object, object]:
+    """Return the name of the first option that differs, and its values; of what is no such text, the texts."""
+    try:
+        before, after, name = json.loads(was), json.loads(now), "option"
+        while isinstance(before, dict) and isinstance(after, dict):
+            key = next(key for key in sorted({**before, **after}) if before.get(key) != after.get(key))
+            before, after, name = before.get(key), after.get(key), f"{name} {key}"
+    except (ValueError, StopIteration):
+        return "options", was, now
+    return name, before, after
 
 
 def _short(value: object) -> str:

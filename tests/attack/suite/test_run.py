@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jr_onnx.attack.suite.plan import PaperSettings
 from jr_onnx.attack.suite.run import Progress, Shard, run
 from jr_onnx.attack.suite.setup import prepare
 from jr_onnx.errors import InputError, OutputError
@@ -154,7 +155,8 @@ def _first(item: Outcome, count: int) -> Outcome:
         ({"plan": KappaPlan(0.4)}, "retrofit"),
         ({"data": small.images(22)}, "data_sha256"),
         ({"block": 6}, "block"),
-        ({"keep": True}, "options"),
+        ({"keep": True}, "option keep"),
+        ({"paper": PaperSettings(steps=3)}, "option paper steps"),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused_and_loses_nothing(
