@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from jr_onnx.opened import OpenedFile
 from jr_onnx.serve.faults import EncodingError, ForbiddenError, OverloadedError, UnauthorizedError, quoted
 
 _SCHEME = b"bearer "
+_HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^:@\[\]]*))(?::[0-9]*)?")  # an address in brackets or a name, and a port
 _SHORTEST_TOKEN = 8
 _LONGEST_FILE_BYTES = 64 << 10
 _STALLED_S = 2.0  # without a byte; a connection that is merely slow has one more often
@@ -96,8 +98,10 @@ def expect_same_origin(headers: Mapping[bytes, bytes], *, is_loopback: bool) -> 
 
 
 def _is_own_name(host: bytes) -> bool:
-    name = host.decode("latin-1")
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    match = _HOST.fullmatch(host.decode("latin-1"))
+    if match is None:
+        return False
+    name = match[1] or match[2]
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:

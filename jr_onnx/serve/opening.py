@@ -40,7 +40,7 @@ def open_session(model: PrivateModel, running: Running) -> Any:
     from jr_onnx.runtime.session import InferenceSession
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # the reason is in the exception, which gets a line that clients cannot multiply
     cores = len(os.sched_getaffinity(0))
     options.intra_op_num_threads = running.threads or max(1, cores - 1)
     # Threads that wait by spinning take the processor away from the server that is to feed them.

@@ -115,6 +115,9 @@ def test_requests_of_this_machine_may_change_something(headers: dict[bytes, byte
         ({b"host": b"evil.example:8000", b"origin": b"http://evil.example:8000"}, ForbiddenError),
         ({b"host": b""}, ForbiddenError),
         ({b"host": b"127.0.0.1.evil.example"}, ForbiddenError),
+        ({b"host": b"[::1].evil.example"}, ForbiddenError),
+        ({b"host": b"localhost:80@evil.example"}, ForbiddenError),
+        ({b"host": b"localhost."}, ForbiddenError),
     ],
 )
 def test_requests_of_other_sites_may_not(headers: dict[bytes, bytes], error: type[Exception]) -> None:

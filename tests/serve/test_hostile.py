@@ -310,3 +310,12 @@ def _send_in_windows(connection: socket.socket, data: bytes) -> None:
         connection.sendall(frame(DATA, 0, 1, data[:16384]))
         window -= min(len(data), 16384)
         data = data[16384:]
+
+
+def test_requests_that_a_model_cannot_compute_do_not_fill_the_log(server: ServerProcess, rest: Rest) -> None:
+    before = len(server.log)
+    for _ in range(30):
+        answer = rest.infer("lookup", request(np.array([[99]]), "ids", "INT64"))
+        assert (answer.status, "out of data bounds" in answer.error) == (400, True)
+    assert "\x1b" not in server.log[before:]
+    assert "onnxruntime" not in server.log[before:], "its own lines are neither escaped nor limited"

@@ -8,7 +8,9 @@ Each barrage opens connections and keeps on as long as it is told to; what the s
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
+import os
 import socket
 import struct
 import sys
@@ -22,6 +24,7 @@ _FRAME: Final = 16384
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 8, 9
 _INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
+_STREAM: Final = "/inference.GRPCInferenceService/ModelStreamInfer"
 _BLOCK: Final = bytes(64 * 1024)
 
 
@@ -187,12 +190,24 @@ def numbers(target: Target) -> None:
     _ask(target, post(len(body)) + body)
 
 
+def compressed(target: Target) -> None:
+    """Compressed bodies: zeros that become far too many, and noise that stays as long as it was."""
+    noise = os.urandom(1 << 20)
+    bodies = gzip.compress(bytes(200 << 20), 1), gzip.compress(noise * 58, 0)
+    held: list[socket.socket | None] = []
+    for _ in target.rounds():
+        while len(held) < 16:
+            held.append(target.http())
+            body = bodies[len(held) % 2]
+            send(held[-1], post(len(body), extra="Content-Encoding: gzip\r\n") + body)
+        held = [one for one in held if send(one, b"")][4:]
+
+
 def _ask(target: Target, request: bytes) -> None:
     while target.goes_on():
         connection = target.http()
-        if connection is None:
+        if connection is None or not send(connection, request):
             continue
-        send(connection, request)
         connection.settimeout(10.0)
         with contextlib.suppress(OSError):
             connection.recv(65536)
@@ -242,12 +257,21 @@ def idle(target: Target) -> None:
 
 def messages(target: Target) -> None:
     """Messages over gRPC of which the last bytes never come."""
+    _unended(target, _INFER)
+
+
+def unended(target: Target) -> None:
+    """The same in streams of messages."""
+    _unended(target, _STREAM)
+
+
+def _unended(target: Target, path: str) -> None:
     held: list[tuple[socket.socket | None, int]] = []
     prefix = b"\0" + struct.pack(">I", _BODY_BYTES)
     for _ in target.rounds(0.05):
         if len(held) < 24:
             connection = target.grpc()
-            send(connection, grpc_headers(1) + frame(_DATA, 0, 1, prefix))
+            send(connection, grpc_headers(1, path) + frame(_DATA, 0, 1, prefix))
             held.append((connection, 0))
         kept: list[tuple[socket.socket | None, int]] = []
         for connection, sent in held:
@@ -317,8 +341,8 @@ def _flood(target: Target, data: bytes) -> None:
 BARRAGES: Final[dict[str, Callable[[Target], None]]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        trailers, heads, announcements, bodies, chunks, strings, lists, numbers, unread, cancelled, pipelined, idle,
-        messages, streams, pings, windows, resets, header_blocks,
+        trailers, heads, announcements, bodies, chunks, strings, lists, numbers, compressed, unread, cancelled,
+        pipelined, idle, messages, unended, streams, pings, windows, resets, header_blocks,
     )
 }  # fmt: skip
 
