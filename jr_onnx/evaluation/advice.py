@@ -22,8 +22,11 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
     cases = [case for case in asked if case is not None]
     budget = f"{run.norm} {run.eps:.4g}"
     clean = [figures.clean for figures in evaluation.models]
-    if evaluation.samples < 1 / _FEW:
-        found.append(f"{evaluation.samples} samples are too few to judge a budget by, or a share: see the intervals")
+    if evaluation.samples < 1 / _FEW:  # two models are told below how few these are
+        if len(evaluation.models) == 1:
+            found.append(
+                f"{evaluation.samples} samples are too few to judge a budget by, or a share: see the intervals"
+            )
     elif cases and all(case.robust.value <= _FEW for case in cases):
         found.append(f"the budget {budget} is too large to tell models apart: hardly an image survives it")
     elif cases and all(own.value - case.robust.value <= _FEW for own, case in zip(clean, cases, strict=True)):

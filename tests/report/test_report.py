@@ -138,6 +138,13 @@ def test_the_papers_protocol_is_labelled() -> None:
     assert "paper protocol (non-adaptive): PGD 70.0 %" in text
 
 
+def test_the_paper_suite_claims_no_budget_that_it_does_not_use() -> None:
+    assert "in pixel scale" in words(page(*made()))
+    text = words(page(*made(suite="paper")))
+    assert "suite paper (its own budgets" in text
+    assert "in pixel scale" not in text
+
+
 def test_names_are_escaped() -> None:
     html = page(*made(data="<script>alert(1)</script>"))
     assert "<script" not in html
