@@ -204,7 +204,9 @@ def logit_candidates(model: onnx.ModelProto, output: str | None) -> list[str]:
         if value.type.HasField("tensor_type") and value.type.tensor_type.elem_type in (0, *FLOATS)
     ]
     if not floating:
-        refuse_maps([value.name for value in model.graph.output if value.type.HasField("sequence_type")])
+        refuse_maps(
+            [value.name for value in model.graph.output if value.type.sequence_type.elem_type.HasField("map_type")]
+        )
         raise ModelError("the model has no output of a floating type, so there are no logits to attack")
 
     def unlikely(value: onnx.ValueInfoProto) -> int:

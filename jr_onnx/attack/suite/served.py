@@ -164,7 +164,7 @@ class ServedModel:
         given = self._session.get_outputs()
         found = tuple(str(item.name) for item in given if item.type in _FLOATING)
         if not found:
-            refuse_maps([str(item.name) for item in given if item.type.startswith("seq(")])
+            refuse_maps([str(item.name) for item in given if item.type.startswith("seq(map(")])
             kinds = ", ".join(f"{item.name!r} ({item.type})" for item in given)
             raise ModelError(
                 f"no output of {self.path.name} holds scores, which are floating numbers: {kinds}",

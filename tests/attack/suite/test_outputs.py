@@ -112,6 +112,17 @@ def test_outputs_that_do_not_fit_are_refused_with_their_names(tmp_path: Path, bl
         evaluated(tmp_path, whole, black_box=black_box)
 
 
+@pytest.mark.parametrize("black_box", [False, True])
+def test_a_sequence_of_tensors_is_not_taken_for_one_of_maps(tmp_path: Path, black_box: bool) -> None:
+    model = extended(helper.make_node("SequenceConstruct", ["z"], ["y"]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
+    with pytest.raises(
+        (InputError, ModelError), match=r"no output of (a floating type|model\.onnx holds scores)"
+    ) as said:
+        evaluated(tmp_path, model, black_box=black_box)
+    assert "ZipMap" not in str(said.value)
+
+
 def scores_one(*after: onnx.NodeProto) -> onnx.ModelProto:
     """The small network reduced to one score, "s": the logit of class 2 minus that of class 0."""
     weight = helper.make_node("MatMul", ["z", "difference"], ["s"])
