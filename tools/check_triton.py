@@ -127,7 +127,7 @@ def check_fault(environment: Environment, backends: Path, work: Path, fault: Fau
 
 
 def _start(environment: Environment, backends: Path, repository: Path, work: Path) -> tuple[Server, int, int]:
-    http, grpc = _free_port(), _free_port()
+    http, grpc = free_port(), free_port()
     log = work / "tritonserver.log"
     server = Server(environment, backends, repository, http=http, grpc=grpc, address="127.0.0.1", log=log)
     return server, http, grpc
@@ -143,7 +143,8 @@ def _explain(errors: list[str], fault: Fault) -> str:
     return ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

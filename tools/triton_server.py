@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class Server:
         grpc: int,
         address: str,
         log: Path,
+        options: Sequence[str] = (),
     ) -> None:
         site_packages = environment.query("sysconfig.get_path('purelib')")
         libraries = [environment.query("sysconfig.get_config_var('LIBDIR')"), f"{site_packages}/nvidia_pytriton.libs"]
@@ -71,6 +73,7 @@ class Server:
             f"--grpc-port={grpc}",
             "--allow-metrics=false",
             "--exit-timeout-secs=10",
+            *options,
         ]
         settings = {
             "PATH": f"{environment.folder / 'bin'}:{os.environ['PATH']}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,7 @@ class Face:
         batched: The first dimension of every input and output is open: it is a batch.
         max_rows: Largest batch of one request.
         finite_only: NaN and infinities in inputs are refused.
+        labels: Names of the classes of an output, by the output's name.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Face:
     batched: bool
     max_rows: int
     finite_only: bool = False
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def input(self, name: object) -> TensorSpec:
         """Return an input.

@@ -29,13 +29,15 @@ class Entry:
         name: Name of the model.
         version: Its version, a number as text.
         path: The model file.
-        digests: SHA-256 of the package's files by path relative to the model's folder; None for a file alone.
+        digests: SHA-256 of the files beside the model, by path relative to its folder; None for a file alone.
+        shared: SHA-256 of the files that all versions of the model share, by name; None for a file alone.
     """
 
     name: str
     version: str
     path: Path
     digests: Mapping[str, str] | None = None
+    shared: Mapping[str, str] | None = None
 
 
 class Catalogue:
@@ -163,7 +165,8 @@ def _entry(package: VerifiedPackage) -> Entry:
     digests = {
         item.path.removeprefix(inside): item.sha256 for item in package.manifest.files if item.path.startswith(inside)
     }
-    return Entry(package.manifest.name, str(package.manifest.version), path, digests)
+    shared = {item.path: item.sha256 for item in package.manifest.files if "/" not in item.path}
+    return Entry(package.manifest.name, str(package.manifest.version), path, digests, shared)
 
 
 def _name_of(path: Path) -> str:

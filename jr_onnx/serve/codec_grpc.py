@@ -118,6 +118,6 @@ def _wanted(face: Face, request: Any) -> tuple[dict[str, bool], dict[str, int]]:
             raise BadRequestError(f"output {spec.name!r} is asked for twice")
         refuse_parameters(f"output {spec.name!r}", item.parameters)
         wanted[spec.name] = True
-        if "classification" in item.parameters:
+        if "classification" in item.parameters and item.parameters["classification"].int64_param:
             classes[spec.name] = class_count(item.parameters["classification"].int64_param, spec)
     return wanted, classes

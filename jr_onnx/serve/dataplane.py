@@ -48,7 +48,11 @@ class DataPlane(_dataplane.DataPlane):  # type: ignore[misc] # kserve has no typ
         model = self.find(model_name, version)
         return {
             "name": model.name,
-            "versions": [other.version for other in self._registry.all() if other.name == model.name],
+            "versions": [
+                other.version
+                for other in self._registry.all()
+                if other.name == model.name and version in ("", other.version)
+            ],
             "platform": "onnxruntime_onnx",
             "inputs": model.get_input_types(),
             "outputs": model.get_output_types(),

@@ -16,6 +16,7 @@ from jr_onnx.serve.faults import EncodingError, ForbiddenError, OverloadedError,
 
 _SCHEME = b"bearer "
 _HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^:@\[\]]*))(?::[0-9]*)?")  # an address in brackets or a name, and a port
+_UNCOMMON = (b"application/json", b"application/octet-stream")  # what browsers let no page post to another site
 _SHORTEST_TOKEN = 8
 _LONGEST_FILE_BYTES = 64 << 10
 _STALLED_S = 2.0  # without a byte; a connection that is merely slow has one more often
@@ -74,7 +75,8 @@ class Gate:
 def expect_same_origin(headers: Mapping[bytes, bytes], *, is_loopback: bool) -> None:
     """Refuse a request that changes something if a page of another site may have sent it.
 
-    A browser lets any page post text and forms anywhere, but it says where they come from, and lets none post JSON.
+    A browser lets any page post text and forms anywhere, but it says where they come from, and lets none post JSON or
+    plain bytes (what tritonclient calls its JSON with asyncio) without asking the server first.
     A name that points to this machine for a moment does not make a page one of this machine's.
 
     Args:
@@ -86,7 +88,7 @@ def expect_same_origin(headers: Mapping[bytes, bytes], *, is_loopback: bool) -> 
         ForbiddenError: The request comes from another site, or was sent to another name.
     """
     kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
-    if kind != b"application/json":
+    if kind not in _UNCOMMON:
         raise EncodingError(f"the content-type is {quoted(kind.decode('latin-1'))}, expected application/json")
     host = headers.get(b"host", b"").strip().lower()
     if is_loopback and not _is_own_name(host):

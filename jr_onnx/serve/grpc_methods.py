@@ -14,7 +14,7 @@ from jr_onnx.serve.codec_grpc import decode, encode
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.extensions.grpc import ExtensionService
 from jr_onnx.serve.extensions.messages import message
-from jr_onnx.serve.faults import BadRequestError, reported
+from jr_onnx.serve.faults import BadRequestError, UnknownError, reported
 from jr_onnx.serve.gate import Budget
 from jr_onnx.serve.grpc_call import Call
 from jr_onnx.serve.grpc_method import Method, parser
@@ -102,7 +102,11 @@ class InferenceService:
 
     async def _model_ready(self, request: Any, call: Call) -> Any:
         del call
-        return messages.ModelReadyResponse(ready=await self._dataplane.model_ready(request.name, request.version))
+        try:
+            is_ready = await self._dataplane.model_ready(request.name, request.version)
+        except UnknownError:
+            is_ready = False  # as in Triton: a client may ask before the model is there
+        return messages.ModelReadyResponse(ready=is_ready)
 
     async def _model_metadata(self, request: Any, call: Call) -> Any:
         del call

@@ -92,7 +92,10 @@ class Inference:
     ) -> _Answer:
         """Write the answer; the outputs are counted as long as it takes, the answer is by whoever sends it."""
         size = sum(array.nbytes for array in outputs.values())
-        size += sum(classification_bytes(outputs[name], count) for name, count in call.classes.items())
+        size += sum(
+            classification_bytes(outputs[name], count, face.labels.get(name, ()))
+            for name, count in call.classes.items()
+        )
         if size < LARGE_TEXT_BYTES:
             return encode(face, call, outputs)
         holding = self._budget.settled()

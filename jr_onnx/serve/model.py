@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jr_onnx.serve.batching import Batcher, Outputs
 from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, one_line
 from jr_onnx.serve.kserve_import import kserve_module
+from jr_onnx.serve.labels import read_labels
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked, values_decide
 from jr_onnx.serve.options import DEFAULT_PROVIDERS, Limits, Running
@@ -35,10 +37,12 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         running: How it runs.
         limits: How much a request may ask for.
         digests: SHA-256 of the files of a package, by path relative to the model's folder.
+        shared: SHA-256 of the files in the folder above, by name.
 
     Attributes:
         face: What clients see.
         instances: How many runs go on at a time.
+        delay_us: How long a request may wait for others that join it, in microseconds.
         on_cpu: It runs on the CPU.
         join_rows: How many rows waiting requests are joined into; 1 for never.
         metrics: What is counted.
@@ -50,7 +54,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
 
     def __init__(
         self, name: str, version: str, path: Path, running: Running, limits: Limits,
-        digests: Mapping[str, str] | None = None,
+        digests: Mapping[str, str] | None = None, shared: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(name)
         self.version = version
@@ -61,10 +65,13 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         source = read_privately(path, digests)
         facts = read_checked(source)
         self.face = face_of(name, version, facts, running, limits)
+        if shared is not None:
+            self.face = replace(self.face, labels=read_labels(path.parent.parent, shared, self.face.outputs))
         if running.expose_kappa and not facts.kappa_inputs:
             self.notes.append("kappa is no runtime input of this model, there is nothing to expose")
         self._session = open_session(source, running)
         self.instances = running.instances
+        self.delay_us = running.delay_us
         self.on_cpu = self._session.get_providers()[0] == DEFAULT_PROVIDERS[0]
         self._output_names = list(self.face.outputs)
         self._can_misfit = can_misfit(self.face)

@@ -77,12 +77,14 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
         await _finish(old)
 
     async def unload_model(self, name: str) -> None:
-        """Stop offering a model, wait for the answers to its requests, and close it.
+        """Stop offering a model, wait for the answers to its requests, and close it; one that is not loaded stays so.
 
         Raises:
-            UnknownError: It is not loaded.
+            UnknownError: There is no such model.
         """
         if name not in self._versions:
+            if name in await asyncio.to_thread(self.available):
+                return
             raise UnknownError(f"there is no model {quoted(name)}")
         old = list(self._versions.pop(name).values())
         self.models.pop(name, None)
@@ -106,7 +108,9 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
         return [self._open(entry) for entry in entries]
 
     def _open(self, entry: Entry) -> ServedModel:
-        return ServedModel(entry.name, entry.version, entry.path, self._running, self._limits, entry.digests)
+        return ServedModel(
+            entry.name, entry.version, entry.path, self._running, self._limits, entry.digests, entry.shared
+        )
 
     def _install(self, name: str, models: list[ServedModel]) -> None:
         if models:
@@ -129,10 +133,7 @@ class RepositoryExtension(_extension.ModelRepositoryExtension):  # type: ignore[
 
     async def index(self, filter_ready: bool = False) -> list[dict[str, str]]:
         """List what is loaded, and unless only that is wanted, what can be."""
-        rows = [
-            {"name": model.name, "version": model.version, "state": "READY", "reason": ""}
-            for model in self._registry.all()
-        ]
+        rows = [{"name": model.name, "version": model.version, "state": "READY"} for model in self._registry.all()]
         loaded = {row["name"] for row in rows}
         if not filter_ready:
             names = await asyncio.to_thread(self._registry.available)

@@ -1,12 +1,13 @@
 """The classification extension: the largest elements of an output as strings `VALUE:INDEX`, instead of the output.
 
 As in Triton, the elements of every row of a batch are ordered by value, the largest first, and the output becomes a
-BYTES tensor of shape (N, K), or (K) for a model without batches.
+BYTES tensor of shape (N, K), or (K) for a model without batches. Where the
+package has labels for the output, an element is `VALUE:INDEX:LABEL`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -35,16 +36,17 @@ def class_count(value: object, spec: TensorSpec) -> int:
     return value
 
 
-def classification_bytes(array: Array, count: int) -> int:
+def classification_bytes(array: Array, count: int, labels: Sequence[str] = ()) -> int:
     """Return how much memory the largest `count` elements of every row take at most: all are sorted first."""
-    return array.size * _SORTING_BYTES + min(array.size, count * max(1, len(array) if array.ndim else 1)) * _TEXT_BYTES
+    text = _TEXT_BYTES + 4 * max(map(len, labels), default=0)  # a character of UTF-8 has up to four bytes
+    return array.size * _SORTING_BYTES + min(array.size, count * max(1, len(array) if array.ndim else 1)) * text
 
 
 def classify(face: Face, call: Call, outputs: Mapping[str, Array]) -> dict[str, Array]:
     """Return the outputs, those of which classes are wanted as their classes."""
     found = dict(outputs)
     for name, count in call.classes.items():
-        found[name] = _classes(outputs[name], count, batched=face.batched)
+        found[name] = _classes(outputs[name], count, face.labels.get(name, ()), batched=face.batched)
     return found
 
 
@@ -56,20 +58,29 @@ def answered_spec(face: Face, call: Call, name: str) -> TensorSpec:
     return TensorSpec(name, "BYTES", np.dtype(object), None)
 
 
-def _classes(array: Array, count: int, *, batched: bool) -> Array:
+def _classes(array: Array, count: int, labels: Sequence[str], *, batched: bool) -> Array:
     rows = array.reshape(len(array), -1) if batched and array.ndim else array.reshape(1, -1)
-    count = min(count, rows.shape[1])
-    # NaN sorts last of all in NumPy, so that it would come first here.
-    keys = np.where(np.isnan(rows), -np.inf, rows) if rows.dtype.kind == "f" else rows
+    size = rows.shape[1]
+    count = min(count, size)
     if len(rows) * count > MOST_CLASSES:
         raise BadRequestError(f"{len(rows)} rows of {count} classes are wanted, expected {MOST_CLASSES} in all at most")
-    order = np.argsort(keys, axis=1, kind="stable")[:, ::-1][:, :count]
+    # NaN sorts last of all in NumPy, so that it would come first here.
+    keys = np.where(np.isnan(rows), -np.inf, rows) if rows.dtype.kind == "f" else rows
+    # Turned around twice: the largest comes first, and of equals the one of the lower index, as in Triton.
+    order = size - 1 - np.argsort(keys[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
     values = np.take_along_axis(rows, order, axis=1)
     text = np.empty(order.shape, dtype=object)
-    for index in np.ndindex(order.shape):
-        text[index] = f"{_number(values[index].item())}:{order[index]}".encode()
+    for row, (numbers, indices) in enumerate(zip(values.tolist(), order.tolist(), strict=True)):
+        text[row] = [
+            f"{_number(number)}:{index}{_label(labels, index)}".encode()
+            for number, index in zip(numbers, indices, strict=True)
+        ]
     return text if batched and array.ndim else text[0]
 
 
-def _number(value: int | float) -> str:
+def _number(value: object) -> str:
     return f"{value:f}" if isinstance(value, float) else str(value)
+
+
+def _label(labels: Sequence[str], index: int) -> str:
+    return f":{labels[index]}" if index < len(labels) else ""

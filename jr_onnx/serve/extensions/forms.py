@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from jr_onnx.serve.faults import BadRequestError, UnimplementedError, quoted
+from jr_onnx.deploy.triton_config import LABELS_NAME
+from jr_onnx.serve.faults import BadRequestError, UnimplementedError, UnknownError, quoted
 from jr_onnx.serve.model import ServedModel
 from jr_onnx.serve.tensors import BYTES, TensorSpec
 
@@ -36,25 +37,39 @@ def configuration(model: ServedModel) -> dict[str, Any]:
         "backend": "onnxruntime",
         "version_policy": {"all": {}},
         "max_batch_size": largest,
-        "input": [_tensor(spec, batched=largest > 0, is_input=True) for spec in face.inputs.values()],
-        "output": [_tensor(spec, batched=largest > 0, is_input=False) for spec in face.outputs.values()],
+        "input": [
+            {
+                **_tensor(spec, batched=largest > 0),
+                "format": "FORMAT_NONE",
+                "allow_ragged_batch": False,
+                "optional": spec.optional,
+            }
+            for spec in face.inputs.values()
+        ],
+        "output": [
+            {
+                **_tensor(spec, batched=largest > 0),
+                "label_filename": LABELS_NAME if spec.name in face.labels else "",
+            }
+            for spec in face.outputs.values()
+        ],
         "instance_group": [
-            {"name": face.name, "kind": "KIND_CPU" if model.on_cpu else "KIND_GPU", "count": model.instances}
+            {"name": f"{face.name}_0", "kind": "KIND_CPU" if model.on_cpu else "KIND_GPU", "count": model.instances}
         ],
         "default_model_filename": model.path.name,
     }
     if model.join_rows > 1:
-        found["dynamic_batching"] = {"preferred_batch_size": [model.join_rows]}
+        found["dynamic_batching"] = {
+            "preferred_batch_size": [model.join_rows],
+            "max_queue_delay_microseconds": model.delay_us,
+        }
     return found
 
 
-def _tensor(spec: TensorSpec, *, batched: bool, is_input: bool) -> dict[str, Any]:
+def _tensor(spec: TensorSpec, *, batched: bool) -> dict[str, Any]:
     kind = "STRING" if spec.datatype == BYTES else spec.datatype
     dims = spec.shape[1:] if batched else spec.shape
-    found: dict[str, Any] = {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": dims}
-    if is_input and spec.optional:
-        found["optional"] = True
-    return found
+    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": dims, "is_shape_tensor": False}
 
 
 def log_settings() -> dict[str, Any]:
@@ -103,7 +118,7 @@ def expect_no_region(name: str) -> None:
     """Look for a region by name; without a name nothing is looked for.
 
     Raises:
-        BadRequestError: There is none of this name, for there is none at all.
+        UnknownError: There is none of this name, for there is none at all.
     """
     if name:
-        raise BadRequestError(f"unable to find shared memory region {quoted(name)}: {_NO_SHARED_MEMORY}")
+        raise UnknownError(f"unable to find shared memory region {quoted(name)}: {_NO_SHARED_MEMORY}")

@@ -22,8 +22,9 @@ ModelConfig: 1 string name, 2 string platform, 17 string backend, 3 ModelVersion
 8 string default_model_filename
 ModelVersionPolicy: 2 All all
 All:
-ModelInput: 1 string name, 2 DataType data_type, 4 repeated int64 dims, 8 bool optional
-ModelOutput: 1 string name, 2 DataType data_type, 3 repeated int64 dims
+ModelInput: 1 string name, 2 DataType data_type, 3 Format format, 4 repeated int64 dims, 6 bool is_shape_tensor, \
+7 bool allow_ragged_batch, 8 bool optional
+ModelOutput: 1 string name, 2 DataType data_type, 3 repeated int64 dims, 4 string label_filename, 6 bool is_shape_tensor
 ModelDynamicBatching: 1 repeated int32 preferred_batch_size, 2 uint64 max_queue_delay_microseconds
 ModelInstanceGroup: 1 string name, 4 Kind kind, 2 int32 count
 ModelStatisticsRequest: 1 string name, 2 string version
@@ -69,6 +70,7 @@ _ENUMS: Final = {
         "TYPE_INT8": 6, "TYPE_INT16": 7, "TYPE_INT32": 8, "TYPE_INT64": 9, "TYPE_FP16": 10, "TYPE_FP32": 11,
         "TYPE_FP64": 12, "TYPE_STRING": 13, "TYPE_BF16": 14,
     },
+    "Format": {"FORMAT_NONE": 0, "FORMAT_NHWC": 1, "FORMAT_NCHW": 2},
     "Kind": {"KIND_AUTO": 0, "KIND_GPU": 1, "KIND_CPU": 2},
     "ServingStatus": {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN": 3},
 }  # fmt: skip
@@ -125,7 +127,7 @@ def _classes() -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
     found: dict[str, Any] = {}
     for file in (
-        _file("inference", _INFERENCE, ("DataType", "Kind")),
+        _file("inference", _INFERENCE, ("DataType", "Format", "Kind")),
         _file("grpc.health.v1", _HEALTH, ("ServingStatus",)),
     ):
         pool.Add(file)
