@@ -147,4 +147,11 @@ def _range(kappas: list[float]) -> str:
 
 
 def _flat(text: str) -> str:
-    return ", ".join(f"{key} {value}" for key, value in json.loads(text).items() if key != "schema")
+    """Write a record in JSON as words; what is none, which only a damaged file holds, as it is."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    if not isinstance(record, dict):
+        return text
+    return ", ".join(f"{key} {value}" for key, value in record.items() if key != "schema")

@@ -11,7 +11,7 @@ import pytest
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.store import RunRecord
 from jr_onnx.evaluation.summary import Evaluation, evaluate
-from jr_onnx.report import page, write
+from jr_onnx.report import html, page, write
 from tests.evaluation.builders import first, outcome
 
 Outcomes = dict[str, dict[str, Outcome]]
@@ -172,3 +172,9 @@ def test_suites_without_minimal_attacks_or_without_budgets(missing: str) -> None
     html = page(evaluate(run, kept), kept)
     words(html)
     assert html.count("<svg") == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "7", '{"a": ' * 5000])
+def test_a_damaged_record_of_the_preprocessing_is_shown_as_it_is(text: str) -> None:
+    assert html._flat(text) == text
+    assert html._flat('{"schema": "x/1", "layout": "NCHW"}') == "layout NCHW"
