@@ -76,6 +76,10 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
         tail = Tail(compiled.result)
     elif tail.ops:
         notes.append(f"logits are taken before the final {_listed(tail.ops)} of {name!r}")
+    else:
+        tail = Tail(
+            compiled.result
+        )  # nothing is gained before what only moves elements, and the batch may lie elsewhere
     if tail.place != compiled.result:
         compiled = compiled.ending_at(tail.place)
     logits: Tensor = values[compiled.result]
