@@ -42,6 +42,7 @@ TURN_S: Final = 0.004
 _SPARE_FILES: Final = 128
 _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
+_SLOW_HANDSHAKE_S: Final = 1.0  # then it gives way before those that have had a request
 _BACK: Final = 2.0  # seconds further back in the line for every second of the event loop's time
 _LAST_S: Final = 0.2
 _POLL_S: Final = 0.01
@@ -151,11 +152,13 @@ class ConnectionTable:
             return True
         visitor = _quietest(self._open)
         handshake, since = next(iter(self._greeting.items()), (None, 0.0))
-        if handshake is not None and (visitor is None or since <= visitor.quiet_since):
+        is_slow = handshake is not None and handshake.get_loop().time() - since > _SLOW_HANDSHAKE_S
+        quiet = visitor or _quietest(self._proved)
+        # Whoever has just come is no handshake that does not go on: without TLS it has none at all.
+        if handshake is not None and (quiet is None or (is_slow and (visitor is None or since <= visitor.quiet_since))):
             del self._greeting[handshake]
             handshake.cancel()
             return True
-        quiet = visitor or _quietest(self._proved)
         if quiet is None:
             return False
         self.remove(quiet)

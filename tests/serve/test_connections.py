@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("httptools", reason="the server's packages are not installed")
 from jr_onnx.serve.connections import ConnectionTable
+from tests.serve.test_gate import Held
 
 
 async def _shake_hands(table: ConnectionTable) -> asyncio.Task[None]:
@@ -35,5 +36,20 @@ def test_a_tls_handshake_that_does_not_go_on_gives_way() -> None:
         await asyncio.wait([second], timeout=0.2)
         assert second.cancelled()
         third.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_whoever_has_just_come_stays_where_a_quiet_connection_can_go() -> None:
+    async def scenario() -> None:
+        table = ConnectionTable(most=2)
+        quiet = Held(0.0)
+        table.add(quiet)
+        table.prove(quiet)
+        newcomer = await _shake_hands(table)
+        assert table.make_room()
+        await asyncio.sleep(0)
+        assert (quiet.aborted, newcomer.cancelled()) == (True, False)
+        newcomer.cancel()
 
     asyncio.run(scenario())
