@@ -105,7 +105,7 @@ def _text(raw: UnfailingStream, old: object) -> io.TextIOWrapper:
     encoding = getattr(old, "encoding", None) or "utf-8"
     # What the old stream still holds must not come later, nor fail at the end of the process.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        old.flush()  # type: ignore[attr-defined]
+        old.flush()  # type: ignore[attr-defined] # whatever stood there before
     stream: Any = raw  # of a buffered stream TextIOWrapper uses no more than this class has
     return io.TextIOWrapper(stream, encoding=encoding, errors="backslashreplace", write_through=True)
 

@@ -102,7 +102,7 @@ def head_of(served: ServedModel, data: ImageData, output: str, threshold: float 
         threshold: The threshold where the graph tells. Else it is 1/2 where all scores are in [0, 1], and 0.
 
     Raises:
-        InputError: The output is no matrix, or has no score for a label.
+        InputError: The output is not a matrix, or lacks a score for a label.
     """
     (found,) = served.run(data.images[:TRIED], [output])
     if found.ndim == 0 or len(found) != len(data.images[:TRIED]):

@@ -51,4 +51,4 @@ def lower_log_step(jump: Jump, names: Names) -> list[onnx.NodeProto]:
 
 def _node(op_type: str, inputs: list[str], names: Names, jump: Jump, what: str, **attributes: float) -> onnx.NodeProto:
     name = names.fresh(f"{jump.base}/jr_{what}")
-    return helper.make_node(op_type, inputs, [name], name=name, **attributes)  # type: ignore[arg-type]
+    return helper.make_node(op_type, inputs, [name], name=name, **attributes)  # type: ignore[arg-type] # floats, which onnx types as Any
