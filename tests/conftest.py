@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
-
+from tests.development import DataFolder
 
 _NEEDS_TORCH = re.compile(
     r"^(?:(?:import|from) (?:torch|scipy|sklearn|models|tools\.train|jr_onnx\.(?:attack|detect|torchnet|tune)|"
@@ -27,12 +25,9 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 @pytest.fixture(scope="session")
-def shared_dir() -> Path:
-    """The folder of development data, or a skip that says so."""
-    folder = SHARED / "data"
-    if not folder.is_dir():
-        pytest.skip("the development data (../shared/data) is not on this machine")
-    return folder
+def data_dir() -> DataFolder:
+    """The folder of development data."""
+    return DataFolder()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

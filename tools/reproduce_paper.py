@@ -1,8 +1,8 @@
 """Reproduce the paper's Tables 1(a) and 2(a): LeNetLike on MNIST, with the authors' checkpoints.
 
-    python -m tools.reproduce_paper --data DATA --out out/reproduction --page docs/reproduction.md
+    python -m tools.reproduce_paper --out out/reproduction --page docs/reproduction.md
 
-DATA holds `mnist/` and `checkpoints/LeNetLike_{baseline,robust}.pkl`. A run that was stopped goes on where it was.
+The data folder holds `mnist/` and `checkpoints/LeNetLike_{baseline,robust}.pkl`. An interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import click
 
 from jr_onnx.attack.suite.run import Progress
 from jr_onnx.errors import JrError
+from tools.development import data_folder
 from tools.reproduction.page import page
 from tools.reproduction.runs import Measured, measure
 
@@ -40,7 +41,12 @@ class _Lines:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=data_folder,
+    help="Folder with mnist/ and checkpoints/. [default: $JR_ONNX_DATA, else ../shared/data]",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/reproduction"), show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Images for all attacks but the trust region. [default: all]")
 @click.option(

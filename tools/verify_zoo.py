@@ -1,6 +1,6 @@
 """Rewrite and verify every model of a folder and the real graphs inside the onnx package; write the table of results.
 
-    python -m tools.verify_zoo ../shared/data/onnx --output docs/model-zoo.md
+    python -m tools.verify_zoo [FOLDER] --output docs/model-zoo.md
 
 Every model is rewritten as a file with the lowering that `auto` chooses, and that file is verified against its original
 together with every other possible lowering. Leaves with exit code 1 if a model that has sites is not verified.
@@ -28,6 +28,7 @@ from jr_onnx.rewrite import RewriteResult, rewrite
 from jr_onnx.rewrite.contract import check
 from jr_onnx.rewrite.scopes import main_scope
 from jr_onnx.verify import VerifyReport, prove_conversion, verify
+from tools.development import data_folder
 
 Array = npt.NDArray[Any]
 KAPPA = 0.06
@@ -96,7 +97,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Rewrite and verify every model of a folder.")
-    parser.add_argument("folder", type=Path, help="searched with its sub-folders for .onnx files")
+    models = data_folder() / "onnx"
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=models,
+        help="searched with its sub-folders for .onnx files (default: %(default)s)",
+    )
     parser.add_argument("--output", type=Path, help="Markdown page to write")
     parser.add_argument("--samples", type=int, default=2, help="inputs for every model")
     parser.add_argument("--reference-samples", type=int, default=1, help="of these for ONNX's reference evaluator")

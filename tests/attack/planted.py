@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from jr_onnx.attack import TorchTarget
 from jr_onnx.data import PRESETS
 from jr_onnx.torchnet.jump import SiteBackward, jump
+from tests.development import DataFolder
 
 SHAPE = (1, 4, 4)
 PIXELS = 16
@@ -155,11 +155,11 @@ class JumpNet(nn.Module):
         return self.inner(x)
 
 
-def lenet(folder: Path, checkpoint: str, kappa: float) -> TorchTarget:
+def lenet(folder: DataFolder, checkpoint: str, kappa: float) -> TorchTarget:
     """The authors' MNIST network with a jump, attacked in pixels."""
     from models.checkpoints import load_weights
     from models.lenet_like import LeNetLike
 
     net = JumpNet(LeNetLike, kappa)
-    load_weights(net.inner, folder / "checkpoints" / f"LeNetLike_{checkpoint}.pkl")
+    load_weights(net.inner, folder / f"checkpoints/LeNetLike_{checkpoint}.pkl")
     return TorchTarget(net, PRESETS["mnist"])

@@ -5,8 +5,6 @@ The figures for the first 400 test images were read off the authors' own code, r
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -25,14 +23,15 @@ from jr_onnx.attack import (
 from jr_onnx.data import load
 from jr_onnx.data.images import ImageData
 from tests.attack.planted import lenet
+from tests.development import DataFolder
 
 EPS = 0.4 * 0.3081
 """What 40 steps of 0.01 in normalised units can move a pixel: 0.1232 of the pixel range."""
 
 
 @pytest.fixture(scope="module")
-def digits(shared_dir: Path) -> ImageData:
-    return load(f"mnist:{shared_dir / 'mnist'}", limit=400)
+def digits(data_dir: DataFolder) -> ImageData:
+    return load(f"mnist:{data_dir / 'mnist'}", limit=400)
 
 
 def attack_paper(attack, target: TorchTarget, digits: ImageData, count: int = 400) -> AttackResult:
@@ -51,8 +50,8 @@ def _few_threads():
     torch.set_num_threads(before)
 
 
-def test_the_papers_pgd_reads_what_the_authors_code_reads(shared_dir: Path, digits: ImageData) -> None:
-    result = attack_paper(IteratedFGSM(), lenet(shared_dir, "baseline", 0.0), digits)
+def test_the_papers_pgd_reads_what_the_authors_code_reads(data_dir: DataFolder, digits: ImageData) -> None:
+    result = attack_paper(IteratedFGSM(), lenet(data_dir, "baseline", 0.0), digits)
     # One image is 0.25 points; float rounding may tip one.
     assert percent(result.clean_accuracy) == 99.75
     assert abs(percent(result.robust_accuracy) - 65.75) <= 0.25
@@ -61,8 +60,8 @@ def test_the_papers_pgd_reads_what_the_authors_code_reads(shared_dir: Path, digi
     assert float(result.distances["linf"].max()) <= EPS / 0.3081 + 1e-5
 
 
-def test_deepfool_reads_what_the_authors_code_reads(shared_dir: Path, digits: ImageData) -> None:
-    result = attack_paper(DeepFool(), lenet(shared_dir, "baseline", 0.0), digits)
+def test_deepfool_reads_what_the_authors_code_reads(data_dir: DataFolder, digits: ImageData) -> None:
+    result = attack_paper(DeepFool(), lenet(data_dir, "baseline", 0.0), digits)
     assert percent(float(result.relative["linf"].mean())) == pytest.approx(17.68, abs=0.02)
     assert result.robust_accuracy == 0
     assert not result.nonfinite.any()
@@ -70,17 +69,17 @@ def test_deepfool_reads_what_the_authors_code_reads(shared_dir: Path, digits: Im
 
 @pytest.mark.parametrize(("norm", "broken"), [("linf", 17), ("l2", 10)])
 def test_deepfool_at_kappa_one_breaks_down_as_often_as_the_authors_code(
-    shared_dir: Path, digits: ImageData, norm: str, broken: int
+    data_dir: DataFolder, digits: ImageData, norm: str, broken: int
 ) -> None:
     # The authors' code turns these images into NaN and counts them as fooled; here they are failures.
-    result = attack_paper(DeepFool(norm=norm), lenet(shared_dir, "baseline", 1.0), digits)
+    result = attack_paper(DeepFool(norm=norm), lenet(data_dir, "baseline", 1.0), digits)
     assert abs(int((result.nonfinite > 0).sum()) - broken) <= 1
     assert percent(result.robust_accuracy) == pytest.approx(broken / 4, abs=0.26)
     assert set(np.asarray(digits.labels)[:400][result.nonfinite.numpy() > 0]) == {1}
 
 
-def test_a_smooth_backward_pass_unmasks_kappa_one(shared_dir: Path, digits: ImageData) -> None:
-    target = lenet(shared_dir, "baseline", 1.0)
+def test_a_smooth_backward_pass_unmasks_kappa_one(data_dir: DataFolder, digits: ImageData) -> None:
+    target = lenet(data_dir, "baseline", 1.0)
     images, labels = digits.images[:200], digits.labels[:200]
     paper = attack_paper(IteratedFGSM(), target, digits, 200)
     assert paper.robust_accuracy >= 0.78
@@ -103,11 +102,11 @@ def test_a_smooth_backward_pass_unmasks_kappa_one(shared_dir: Path, digits: Imag
     ],
 )
 def test_the_papers_table(
-    shared_dir: Path, checkpoint: str, kappa: float, clean: float, pgd: float, linf: float | None, l2: float | None
+    data_dir: DataFolder, checkpoint: str, kappa: float, clean: float, pgd: float, linf: float | None, l2: float | None
 ) -> None:
     # An independent implementation's figures for the first 1000 test images, rounded to 0.1; one image is 0.1.
-    digits = load(f"mnist:{shared_dir / 'mnist'}", limit=1000)
-    target = lenet(shared_dir, checkpoint, kappa)
+    digits = load(f"mnist:{data_dir / 'mnist'}", limit=1000)
+    target = lenet(data_dir, checkpoint, kappa)
     result = attack_paper(IteratedFGSM(), target, digits, 1000)
     assert percent(result.clean_accuracy) == pytest.approx(clean, abs=0.01)
     assert percent(result.robust_accuracy) == pytest.approx(pgd, abs=0.3)
@@ -118,8 +117,8 @@ def test_the_papers_table(
 
 
 @pytest.mark.slow
-def test_minimal_perturbations_shrink_under_adaptive_attacks(shared_dir: Path, digits: ImageData) -> None:
-    target = lenet(shared_dir, "baseline", 1.0)
+def test_minimal_perturbations_shrink_under_adaptive_attacks(data_dir: DataFolder, digits: ImageData) -> None:
+    target = lenet(data_dir, "baseline", 1.0)
     paper = attack_paper(DeepFool(norm="l2"), target, digits, 100).relative["l2"].mean()
     exact = attack_paper(DDN(), target, digits, 100)
     smooth = attack_paper(DDN(backward="smooth:5"), target, digits, 100)
@@ -133,8 +132,8 @@ def test_minimal_perturbations_shrink_under_adaptive_attacks(shared_dir: Path, d
 
 
 @pytest.mark.slow
-def test_trust_region_needs_the_papers_thousand_steps(shared_dir: Path, digits: ImageData) -> None:
-    result = attack_paper(TrustRegion(), lenet(shared_dir, "baseline", 0.0), digits, 100)
+def test_trust_region_needs_the_papers_thousand_steps(data_dir: DataFolder, digits: ImageData) -> None:
+    result = attack_paper(TrustRegion(), lenet(data_dir, "baseline", 0.0), digits, 100)
     assert float(result.relative["l2"].mean()) == pytest.approx(0.196, abs=0.015)
-    short = attack_paper(TrustRegion(steps=40), lenet(shared_dir, "baseline", 0.0), digits, 100)
+    short = attack_paper(TrustRegion(steps=40), lenet(data_dir, "baseline", 0.0), digits, 100)
     assert float(short.relative["l2"].mean()) < 0.016

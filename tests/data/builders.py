@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.development import DataFolder
+
 
 def random_bytes(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, size=shape, dtype=np.uint8)
@@ -93,9 +95,12 @@ def python2_batch(pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> bytes
     )
 
 
-def unpack_cifar10(shared_dir: Path, folder: Path) -> str:
-    """Lay CIFAR-10 out below `folder` and return its specification; skip where Pillow is missing."""
-    pytest.importorskip("PIL", reason="unpacking CIFAR-10 needs Pillow")
-    unpack = [sys.executable, str(shared_dir / "unpack.py"), str(folder), "cifar10"]
+def unpack_cifar10(data_dir: DataFolder, folder: Path) -> str:
+    """Return the specification of CIFAR-10: the publisher's files, or sheets of pictures unpacked below `folder`."""
+    source = data_dir / "cifar10"
+    if not (sheets := sorted(source.glob("*.webp"))):
+        return f"cifar10:{source}"
+    pytest.importorskip("PIL", reason=f"unpacking {sheets[0].name} needs Pillow")
+    unpack = [sys.executable, str(data_dir / "unpack.py"), str(folder), "cifar10"]
     subprocess.run(unpack, check=True, capture_output=True)
     return f"cifar10:{folder}"

@@ -11,6 +11,7 @@ from jr_onnx.data import load
 from jr_onnx.data.mnist import read_idx
 from jr_onnx.errors import DataError
 from tests.data.builders import idx_bytes, random_bytes, write_mnist
+from tests.development import DataFolder
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -108,8 +109,8 @@ def test_a_missing_or_empty_folder_says_what_is_expected(tmp_path: Path) -> None
         load(f"mnist:{tmp_path}")
 
 
-def test_the_real_files_are_read(shared_dir: Path) -> None:
-    test = load(f"mnist:{shared_dir / 'mnist'}")
+def test_the_real_files_are_read(data_dir: DataFolder) -> None:
+    test = load(f"mnist:{data_dir / 'mnist'}")
     assert len(test) == 10_000
     assert test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     # The mean of the whole training set is the known 0.1307, that of the test set 0.1325.

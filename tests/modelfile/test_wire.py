@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from jr_onnx.modelfile.wire import THRESHOLD, TOKEN_BYTES, Payloads, WireError, join, split
+from tests.development import DataFolder
 
 BIG = THRESHOLD // 4 + 1
 
@@ -261,8 +262,8 @@ def test_the_models_of_the_onnx_package_come_back() -> None:
         assert again(data) == canonical(data), path
 
 
-def test_third_party_models_come_back(shared_dir: Path) -> None:
-    paths = sorted((shared_dir / "onnx").rglob("*.onnx"))
+def test_third_party_models_come_back(data_dir: DataFolder) -> None:
+    paths = sorted((data_dir / "onnx").rglob("*.onnx"))
     assert len(paths) >= 30
     for path in paths:
         data = path.read_bytes()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from jr_onnx.rows import prove_rows
+from tests.development import DataFolder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SHARED = ROOT.parent / "shared" / "data" / "onnx"
 
 # Third-party files with a free first axis, and where a proof ends; "" where there is none.
 THIRD_PARTY = {
@@ -36,11 +36,8 @@ def test_the_models_of_this_repository_are_proved(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", THIRD_PARTY)
-def test_third_party_models_are_proved_or_have_a_good_reason(name: str) -> None:
-    path = SHARED / f"{name}.onnx"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    why = prove_rows(onnx.load(path)).why
+def test_third_party_models_are_proved_or_have_a_good_reason(data_dir: DataFolder, name: str) -> None:
+    why = prove_rows(onnx.load(data_dir / f"onnx/{name}.onnx")).why
     assert THIRD_PARTY[name] in why
     assert bool(why) == bool(THIRD_PARTY[name])
 

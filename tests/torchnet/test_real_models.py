@@ -13,6 +13,7 @@ import torch
 from jr_onnx.errors import ModelError, UnsupportedOpsError
 from jr_onnx.rewrite import rewrite
 from jr_onnx.torchnet import SiteBackward, check_parity, load
+from tests.development import DataFolder
 
 _CLASSIFIERS = {
     "NeuralNetworkVerification_Marabou__cnn_max_mninst2.onnx": None,
@@ -69,8 +70,8 @@ def _check(path: Path, static_batch: int | None, counts: tuple[int, ...] = (1, 5
 
 
 @pytest.mark.parametrize("name", sorted(_CLASSIFIERS))
-def test_shared_classifier_equals_onnx_runtime(shared_dir: Path, name: str) -> None:
-    _check(shared_dir / "onnx" / name, _CLASSIFIERS[name])
+def test_shared_classifier_equals_onnx_runtime(data_dir: DataFolder, name: str) -> None:
+    _check(data_dir / f"onnx/{name}", _CLASSIFIERS[name])
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,8 @@ def test_shared_classifier_equals_onnx_runtime(shared_dir: Path, name: str) -> N
         "tracel-ai_burn-onnx__mnist.onnx",
     ],
 )
-def test_retrofit_of_a_shared_classifier_equals_onnx_runtime(shared_dir: Path, name: str) -> None:
-    path = shared_dir / "onnx" / name
+def test_retrofit_of_a_shared_classifier_equals_onnx_runtime(data_dir: DataFolder, name: str) -> None:
+    path = data_dir / f"onnx/{name}"
     model = onnx.load(str(path))
     net = load(path)
     x = np.random.default_rng(0).random((5, *(size or 1 for size in net.input_shape[1:])), dtype=np.float32)
@@ -92,10 +93,10 @@ def test_retrofit_of_a_shared_classifier_equals_onnx_runtime(shared_dir: Path, n
 
 
 @pytest.mark.parametrize("name", sorted(_OTHERS))
-def test_shared_model_that_is_no_classifier_is_refused(shared_dir: Path, name: str) -> None:
+def test_shared_model_that_is_no_classifier_is_refused(data_dir: DataFolder, name: str) -> None:
     kind, said = _OTHERS[name]
     with pytest.raises(kind, match=said):
-        load(shared_dir / "onnx" / name)
+        load(data_dir / f"onnx/{name}")
 
 
 @pytest.mark.parametrize("name", ["shufflenet", "squeezenet"])

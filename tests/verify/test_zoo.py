@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from tests.development import DataFolder
 from tools.verify_zoo import Outcome, examine
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -30,8 +31,8 @@ def run(path: Path, folder: Path) -> list[Outcome]:
     return list(examine(path, folder, samples=1, reference_samples=reference))
 
 
-def test_the_models_of_the_development_data(shared_dir: Path) -> None:
-    folder = shared_dir / "onnx"
+def test_the_models_of_the_development_data(data_dir: DataFolder) -> None:
+    folder = data_dir / "onnx"
     paths = [path for path in sorted(folder.rglob("*.onnx")) if not any(word in path.name for word in LEFT_TO_THE_TOOL)]
     outcomes = {path.name: run(path, folder) for path in paths}
     assert len(outcomes) > 20

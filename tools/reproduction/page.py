@@ -74,7 +74,7 @@ def page(quick: Mapping[str, Measured], trust: Mapping[str, Measured]) -> str:
         f"- date: {datetime.datetime.now(tz=datetime.UTC).date().isoformat()}",
         f"- host: {record.host}, {record.device}",
         f"- versions: {versions}",
-        f"- command: `python -m tools.reproduce_paper --data DATA{_limits(images, counts)}`",
+        f"- command: `python -m tools.reproduce_paper{_limits(images, counts)}`",
         "",
         *_white(joined),
         "",

@@ -24,6 +24,7 @@ from jr_onnx.evaluation.summary import Evaluation, ModelFigures
 from jr_onnx.kappa import KappaPlan
 from tests.attack.suite import small
 from tests.conftest import ROOT
+from tests.development import DataFolder
 
 pytestmark = pytest.mark.slow
 
@@ -69,21 +70,21 @@ def raised(figures: ModelFigures) -> set[str]:
     return {flag.name for flag in figures.verdict.flags if flag.raised}
 
 
-def lenet(shared_dir: Path, folder: Path, checkpoint: str) -> Path:
+def lenet(data_dir: DataFolder, folder: Path, checkpoint: str) -> Path:
     from models.checkpoints import load_weights
     from models.registry import build, entry
     from tools.export import export
 
     net = build("lenet_like")
-    load_weights(net, shared_dir / "checkpoints" / f"LeNetLike_{checkpoint}.pkl")
+    load_weights(net, data_dir / f"checkpoints/LeNetLike_{checkpoint}.pkl")
     path = folder / f"{checkpoint}.onnx"
     onnx.save(export(net, entry("lenet_like").input_shape, exporter="old"), path)
     return path
 
 
-def test_kappa_one_is_masked_and_the_adaptive_suite_sees_through(shared_dir: Path, tmp_path: Path) -> None:
-    data = load(f"mnist:{shared_dir / 'mnist'}", limit=100)
-    model = lenet(shared_dir, tmp_path, "baseline")
+def test_kappa_one_is_masked_and_the_adaptive_suite_sees_through(data_dir: DataFolder, tmp_path: Path) -> None:
+    data = load(f"mnist:{data_dir / 'mnist'}", limit=100)
+    model = lenet(data_dir, tmp_path, "baseline")
     found = evaluate(tmp_path, model, data, 1.0, LINF, preprocessing=PRESETS["mnist"])
     original, retrofit = found.models
     assert raised(original) == set()
@@ -93,9 +94,9 @@ def test_kappa_one_is_masked_and_the_adaptive_suite_sees_through(shared_dir: Pat
     assert found.comparisons[0].what == "clean accuracy"
 
 
-def test_a_robust_network_and_a_jump_of_a_millionth_are_silent(shared_dir: Path, tmp_path: Path) -> None:
-    data = load(f"mnist:{shared_dir / 'mnist'}", limit=100)
-    model = lenet(shared_dir, tmp_path, "robust")
+def test_a_robust_network_and_a_jump_of_a_millionth_are_silent(data_dir: DataFolder, tmp_path: Path) -> None:
+    data = load(f"mnist:{data_dir / 'mnist'}", limit=100)
+    model = lenet(data_dir, tmp_path, "robust")
     found = evaluate(tmp_path, model, data, 1e-6, LINF, preprocessing=PRESETS["mnist"])
     assert [raised(figures) for figures in found.models] == [set(), set()]
 
