@@ -52,6 +52,7 @@ def apply(
     plan = wish.plan.settled(item.site.id for item in findings.located)
     work.wish = replace(wish, plan=plan)
     work.edit.table, work.edit.plan = findings.table, plan
+    work.edit.found = tuple(item.site for item in findings.located)
     plans = plan_sites(work, bring_runtime_kappa(work, choose(findings)))
     _write(work, plans)
     _finish(work, function_opset(plans, main_opset(model)))

@@ -1,14 +1,15 @@
 """Prove that nothing else moved: undo the rewrite on a copy, and compare with the source field by field.
 
 What comes back must be the source, unknown fields included. The checker must pass wherever it passed before, and the
-sites must add up. A broken contract is a defect of this package; it is raised before anything is written.
+sites that are left must be those that were not rewritten. A broken contract is a defect of this package; it is raised
+before anything is written.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from jr_onnx.modelfile import tensors
 from jr_onnx.modelfile.wire import TOKEN_BYTES
 from jr_onnx.rewrite.differences import differences
 from jr_onnx.rewrite.protos import nodes_equal
-from jr_onnx.rewrite.sites import Site, SiteTable, locate
+from jr_onnx.rewrite.sites import Site, locate
 from jr_onnx.rewrite.undo import undo
 
 _SHOWN = 3
@@ -63,7 +64,7 @@ def check(model: onnx.ModelProto) -> CheckerVerdict:
 def ensure(
     source: onnx.ModelProto,
     output: onnx.ModelProto,
-    before: SiteTable,
+    before: Iterable[Site],
     rewritten: set[str],
     clones: Mapping[str, str] | None = None,
     folder: Path | None = None,
@@ -73,7 +74,8 @@ def ensure(
     Args:
         source: The model before.
         output: The retrofitted model, provenance included.
-        before: The sites that the rewrite found.
+        before: The sites that the rewrite found, and the gates and clamps: what is which is judged by the neighbours,
+            which a rewrite may change.
         rewritten: Ids of the sites that were rewritten.
         clones: Path of every scope in a cloned function -> path of the same scope in the original, which nothing
             calls any more.
@@ -83,7 +85,7 @@ def ensure(
         What the checker says of the output; a problem only if it had one with the source.
 
     Raises:
-        ContractError: Something else moved, the sites do not add up, or the checker fails where it passed.
+        ContractError: Something else moved, other sites are left than expected, or the checker fails where it passed.
     """
     back = onnx.ModelProto()
     back.CopyFrom(output)
@@ -92,11 +94,11 @@ def ensure(
         moved = differences(source, back)[:_SHOWN]
         raise ContractError(f"the rewrite moved more than its sites: {'; '.join(moved) or 'bytes differ'}")
     # A site is known by its scope and its output: ids of equally named nodes are numbered, and shift with the rewrite.
-    left = {_place(site, clones or {}) for site in locate(output, folder, _ANY).table.sites}
-    expected = {_place(site, {}) for site in before.sites if site.id not in rewritten}
+    left = {_place(item.site, clones or {}) for item in locate(output, folder, _ANY).located}
+    expected = {_place(site, {}) for site in before if site.id not in rewritten}
     if left != expected:
         odd = ", ".join(f"{scope or 'main graph'}: {name}" for scope, name in sorted(left ^ expected)[:_SHOWN])
-        raise ContractError(f"the sites do not add up after the rewrite: {odd}")
+        raise ContractError(f"site mismatch after the rewrite: {odd}")
     after = check(output)
     if after.problem is not None:
         earlier = _as_of(source, output.ir_version)

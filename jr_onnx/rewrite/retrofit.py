@@ -217,7 +217,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
         base.converted_from, files, created,
     )  # fmt: skip
     provenance.write(model, record)
-    verdict = contract.ensure(original.proto, model, table, ids, edit.clones, original.folder)
+    verdict = contract.ensure(original.proto, model, edit.found, ids, edit.clones, original.folder)
     skipped = tuple(site.id for site in table.sites if site.id not in ids)
     rows = tuple(
         RewrittenSite(item.id, item.form, item.dtype, item.kappa, item.cap, item.lowering, edit.choices[item.id].reason)

@@ -16,7 +16,7 @@ from jr_onnx.rewrite.functions import Clones
 from jr_onnx.rewrite.lowering import Choice, Jump, LoweringWish, Names, Target
 from jr_onnx.rewrite.lowering.log_step import WITHOUT_KERNEL
 from jr_onnx.rewrite.scopes import normal_domain, top_scopes, walk
-from jr_onnx.rewrite.sites import SiteTable
+from jr_onnx.rewrite.sites import Site, SiteTable
 
 DEFAULTS_SINCE_IR = 4
 """From here on initializers need not be inputs, and those that are become optional."""
@@ -51,6 +51,7 @@ class Edit:
         changes: Everything beside the sites that changed, in words.
         clones: Path of every scope in a cloned function -> path of the same scope in the original.
         table: Every site, refusal and other of the model as it was rewritten: after a demotion of its inputs.
+        found: The sites of that table, and the gates and clamps, in graph order.
         plan: The kappa plan, settled on the ids of these sites.
         undo: What takes it back.
     """
@@ -60,6 +61,7 @@ class Edit:
     changes: list[str] = field(default_factory=list)
     clones: dict[str, str] = field(default_factory=dict)
     table: SiteTable = field(default_factory=lambda: SiteTable((), (), ()))
+    found: tuple[Site, ...] = ()
     plan: KappaPlan | None = None
     undo: Undo | None = None
 

@@ -11,8 +11,10 @@ from onnx import helper, numpy_helper, parser
 
 from jr_onnx import provenance
 from jr_onnx.errors import ContractError, ModelError
-from jr_onnx.rewrite import SiteTable, find_sites, rewrite
+from jr_onnx.kappa import KappaPlan
+from jr_onnx.rewrite import restore, rewrite
 from jr_onnx.rewrite.contract import check, ensure
+from jr_onnx.rewrite.sites import Site, locate
 
 TEXT = """<ir_version: 10, opset_import: ["" : 17, "pkg" : 1], producer_name: "someone", doc_string: "a model">
 g (float[N] x, bool c) => (float[N] y, float[N] z) <float[N] h> {
@@ -110,55 +112,55 @@ DAMAGES: dict[str, Damage] = {
 }
 
 
-def retrofitted(lowering: str = "where") -> tuple[onnx.ModelProto, onnx.ModelProto, SiteTable, set[str]]:
+def retrofitted(lowering: str = "where") -> tuple[onnx.ModelProto, onnx.ModelProto, list[Site], set[str]]:
     model = source()
-    table = find_sites(model)
+    found = [item.site for item in locate(model).located]
     output, result = rewrite(model, 0.06, lowering=lowering)
-    return model, output, table, {row.id for row in result.sites}
+    return model, output, found, {row.id for row in result.sites}
 
 
 @pytest.mark.parametrize("lowering", ["where", "thresholded", "custom"])
 def test_an_untouched_rewrite_passes(lowering: str) -> None:
-    model, output, table, rewritten = retrofitted(lowering)
+    model, output, found, rewritten = retrofitted(lowering)
     assert len(rewritten) == 5
-    assert ensure(model, output, table, rewritten).problem is None
+    assert ensure(model, output, found, rewritten).problem is None
 
 
 @pytest.mark.parametrize("what", DAMAGES)
 def test_every_damage_is_seen(what: str) -> None:
-    model, output, table, rewritten = retrofitted()
+    model, output, found, rewritten = retrofitted()
     before = output.SerializeToString(deterministic=True)
     DAMAGES[what](output)
     assert output.SerializeToString(deterministic=True) != before
     with pytest.raises((ContractError, ModelError)) as caught:
-        ensure(model, output, table, rewritten)
+        ensure(model, output, found, rewritten)
     assert "\n" not in str(caught.value)
 
 
 def test_a_site_that_was_left_over_is_seen() -> None:
-    model, output, table, rewritten = retrofitted()
-    with pytest.raises(ContractError, match="the sites do not add up after the rewrite: main graph: z"):
-        ensure(model, output, table, rewritten - {"second"})
+    model, output, found, rewritten = retrofitted()
+    with pytest.raises(ContractError, match="site mismatch after the rewrite: main graph: z"):
+        ensure(model, output, found, rewritten - {"second"})
 
 
 def test_a_site_that_was_rewritten_on_the_side_is_seen() -> None:
     model = source()
-    table = find_sites(model)
+    found = [item.site for item in locate(model).located]
     output, result = rewrite(model, 0.06, exclude=("second",))
     done = {row.id for row in result.sites}
-    assert ensure(model, output, table, done).problem is None
-    with pytest.raises(ContractError, match="the sites do not add up"):
-        ensure(model, output, table, done | {"second"})
+    assert ensure(model, output, found, done).problem is None
+    with pytest.raises(ContractError, match="site mismatch after the rewrite"):
+        ensure(model, output, found, done | {"second"})
 
 
 def test_a_result_that_the_checker_refuses_is_seen() -> None:
-    model, output, table, rewritten = retrofitted()
+    model, output, found, rewritten = retrofitted()
     last = next(item for item in output.graph.node if item.op_type == "Where")
     last.attribute.add(name="no_such_attribute", i=1, type=onnx.AttributeProto.INT)
     with pytest.raises(
         ContractError, match=r"onnx.checker passed the source and fails the result: .*no_such_attribute"
     ):
-        ensure(model, output, table, rewritten)
+        ensure(model, output, found, rewritten)
 
 
 def test_a_source_that_the_checker_refuses_may_be_rewritten_and_says_so() -> None:
@@ -192,7 +194,40 @@ def test_the_checkers_problem_is_one_line() -> None:
 
 
 def test_the_provenance_itself_is_part_of_the_contract() -> None:
-    model, output, table, rewritten = retrofitted()
+    model, output, found, rewritten = retrofitted()
     provenance.remove(output)
     with pytest.raises(ModelError, match="no jr-onnx provenance"):
-        ensure(model, output, table, rewritten)
+        ensure(model, output, found, rewritten)
+
+
+@pytest.mark.parametrize("site", ["bound", "last"])
+@pytest.mark.parametrize("kappa", [0.0, 0.25])
+def test_a_rewrite_may_make_an_activation_a_clamp(site: str, kappa: float) -> None:
+    """What bounds [last] from above is Clip without a lower bound once [bound] is a JumpReLU."""
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N] x) => (float[N] y) <float low = {0}, float high = {0.5}> {
+      [first] h = Relu(x)
+      [minus] m = Neg(h)
+      [bound] b = Clip(m, low, high)
+      [last] y = Relu(b)
+    }""")
+    output, result = rewrite(model, KappaPlan(by_site=((site, kappa),)))
+    assert [row.id for row in result.sites] == [site]
+    kinds = {item.site.id: item.is_aside for item in locate(output).located}
+    assert kinds == ({"first": False, "last": True} if site == "bound" else {"first": False, "bound": False})
+    back = restore(output)
+    assert back.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+
+
+def test_gates_and_clamps_are_part_of_the_contract() -> None:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N] x) => (float[N] y) <float low = {0}, float high = {1}> {
+      [pixels] p = Clip(x, low, high)
+      [act] y = Relu(p)
+    }""")
+    found = [item.site for item in locate(model).located]
+    assert [item.is_aside for item in locate(model).located] == [True, False]
+    output, _ = rewrite(model, 0.06)
+    assert ensure(model, output, found, {"act"}).problem is None
+    with pytest.raises(ContractError, match="site mismatch after the rewrite: main graph: p"):
+        ensure(model, output, found, {"act", "pixels"})
