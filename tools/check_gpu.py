@@ -1,6 +1,6 @@
 """Settle and measure, on a machine with an NVIDIA GPU and onnxruntime-gpu, what only a GPU can tell.
 
-    python -m tools.check_gpu [--json gpu-report.json] [--write docs/gpu.md] [--quick] [--limit-s SECONDS]
+    python -m tools.check_gpu [--json gpu-report.json] [--write docs/gpu.md] [--quick] [--only PATTERN] [--limit-s N]
 
 Needs no network and some minutes. Checked: whether a network computes on the GPU what it does on the CPU; where
 ThresholdedRelu runs at opset 21 and 22; whether Conv and Relu are fused; the op library's kernel, in every type, eager,
@@ -13,6 +13,7 @@ every check is skipped, none passes, and the exit code is 3; it is 1 where a che
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from jr_onnx.bench import BenchReport, CaseResult, Row, environment
+from jr_onnx.bench.variants import LOWERINGS
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.records import dumps
 from tools.bench_bars import replace_figures
-from tools.gpu import agreement, bandwidth, kernel, models, placement, replay
+from tools.gpu import agreement, bandwidth, bias, kernel, models, placement, replay
 from tools.gpu.findings import Finding, GpuReport, SkipCheckError, Verdict, run_check
 from tools.gpu.sessions import has_gpu
 
@@ -35,12 +37,14 @@ CHECKS: dict[str, Callable[[], Verdict]] = {
     "ThresholdedRelu at opset 22": lambda: placement.thresholded_relu(22),
     "Conv and Relu fused": placement.conv_relu_fusion,
     "JumpRelu eager, every type": kernel.eager,
+    "BiasJumpRelu eager, every type": bias.eager,
     "JumpRelu with bound memory": kernel.bound,
     "JumpRelu with unaligned memory": kernel.unaligned,
     "JumpRelu in a captured graph": replay.captured_kernel,
     "RandomUniform under replay": replay.replayed_random_uniform,
     "JumpRelu's own draw under replay": replay.replayed_own_draw,
     "JumpRelu's bandwidth": bandwidth.against_copy,
+    "BiasJumpRelu's bandwidth": bias.against_copy,
 }
 NOTHING_CHECKED = 3
 
@@ -51,13 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=Path("gpu-report.json"), help="where the results go")
     parser.add_argument("--write", type=Path, help="replace the figures in this Markdown file")
     parser.add_argument("--quick", action="store_true", help="leave the models out")
+    parser.add_argument("--only", type=re.compile, default="", help="make only checks whose name matches this pattern")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="begin no further check after this time")
     options = parser.parse_args(arguments)
 
     def save(report: GpuReport) -> None:
         atomic_write(options.json, [(dumps(report) + "\n").encode()])
 
-    report = examine(quick=options.quick, limit_s=options.limit_s, save=save)
+    report = examine(quick=options.quick, only=options.only, limit_s=options.limit_s, save=save)
     text = render(report)
     print(text)
     measured = any(finding.status != "skipped" for finding in report.findings)
@@ -70,12 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def examine(
-    *, quick: bool = False, limit_s: float = float("inf"), save: Callable[[GpuReport], None] = lambda _: None
+    *,
+    quick: bool = False,
+    only: re.Pattern[str] | str = "",
+    limit_s: float = float("inf"),
+    save: Callable[[GpuReport], None] = lambda _: None,
 ) -> GpuReport:
     """Make all checks.
 
     Args:
         quick: Whether the models are left out.
+        only: A pattern that names the checks to make.
         limit_s: No check begins later than this many seconds after the first.
         save: Takes the report after every check.
     """
@@ -84,6 +94,8 @@ def examine(
     benchmarks: list[BenchReport] = []
     here, found = environment.describe(load), versions()
     for name, check in all_checks(benchmarks, quick=quick).items():
+        if not re.search(only, name):
+            continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         late = time.perf_counter() - start > limit_s
         findings.append(run_check(name, _out_of_time if late else check, has_gpu=gpu))
@@ -102,13 +114,11 @@ def all_checks(benchmarks: list[BenchReport], *, quick: bool) -> dict[str, Calla
     """
     checks = dict(CHECKS)
     if not quick:
-        *small, largest = models.BATCHES
-        for batch, network in product(small, models.NETWORKS):
-            checks[f"{network}, batch {batch}"] = partial(_measure, network, batch, benchmarks)
+        # What is asked most first: a run that is out of time leaves out the last ones.
+        for batch, dtype, network in product((32, 1, 256), models.DTYPES, models.NETWORKS):
+            checks[f"{network}, {dtype}, batch {batch}"] = partial(_measure, network, dtype, batch, benchmarks)
         for network in models.NETWORKS:
             checks[f"{network} verified"] = partial(agreement.verified, network)
-        for network in models.NETWORKS:
-            checks[f"{network}, batch {largest}"] = partial(_measure, network, largest, benchmarks)
     return checks
 
 
@@ -116,8 +126,10 @@ def _out_of_time() -> Verdict:
     raise SkipCheckError("out of time")
 
 
-def _measure(network: str, batch: int, benchmarks: list[BenchReport]) -> Verdict:
-    found = models.measure(network, batches=(batch,))
+def _measure(network: str, dtype: models.Dtype, batch: int, benchmarks: list[BenchReport]) -> Verdict:
+    with_lowerings = (dtype, batch) == ("float32", 32)
+    lowerings = LOWERINGS if with_lowerings else ("custom",)
+    found = models.measure(network, dtype=dtype, batches=(batch,), lowerings=lowerings)
     benchmarks.append(found)
     (case,) = found.cases
     words = [f"baseline {case.base} {case.row(case.base).median_ms:.2f} ms"]

@@ -36,6 +36,8 @@ CUDA_OPTIONS: Final[dict[str, dict[str, str]]] = {
     "tf32_off": {"use_tf32": "0"},
     "heuristic": {"cudnn_conv_algo_search": "HEURISTIC"},
     "graph": {"enable_cuda_graph": "1"},
+    "graph_fused": {"enable_cuda_graph": "1", "fuse_conv_bias": "1"},
+    "graph_both": {"enable_cuda_graph": "1", "fuse_conv_bias": "1", "prefer_nhwc": "1"},
 }
 """Options of the CUDA provider, for an original without its best ones is no baseline; graph captures and replays."""
 USUAL_OPTIONS: Final = ("default", "fuse_conv_bias", "prefer_nhwc", "both")

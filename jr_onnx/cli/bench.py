@@ -41,7 +41,7 @@ _OPS_SHOWN = 8
     show_default=True,
     metavar="NAME,...",
     help="Options of the CUDA provider that the original and the optimised session are measured with; also tf32_off, "
-    "heuristic, graph.",
+    "heuristic, graph, graph_fused, graph_both (captured graphs: alone, with fuse_conv_bias, with both).",
 )
 @fallback_option
 @click.option("--rounds", type=int, default=50, show_default=True, help="How often every variant runs.")

@@ -15,7 +15,7 @@ from jr_onnx.errors import JrError
 from jr_onnx.records import dumps, loads
 from tests.runtime.exact_nets import convnet
 from tools import check_gpu
-from tools.gpu import agreement, bandwidth, kernel, models, placement, replay, sessions
+from tools.gpu import agreement, bandwidth, bias, kernel, models, placement, replay, sessions
 from tools.gpu.findings import Finding, GpuReport, SkipCheckError, Verdict, run_check
 from tools.gpu.sessions import CPU, open_session, require_on
 
@@ -102,6 +102,22 @@ def test_a_wrong_kernel_fails(check: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert verdict.figures["wrong"] > 1
 
 
+def test_the_fused_kernel_is_compared_in_every_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = bias.eager(ON_CPU, "cpu")
+    assert (verdict.status, verdict.figures) == ("passed", {"compared": 4 * 2 * 2 * 2 * len(bias.SHAPES), "wrong": 0})
+    monkeypatch.setattr(bias, "KAPPA", 0.5)
+    monkeypatch.setattr(bias, "expected", lambda *_: np.zeros(1))
+    assert bias.eager(ON_CPU, "cpu").figures["wrong"] == verdict.figures["compared"]
+
+
+def test_the_fused_kernels_bandwidth_is_judged_against_the_copy() -> None:
+    good = bias.judge(1.0, 1.05, 1.55, copied=10**9, elements=10**9)
+    assert (good.status, good.figures["copy_gb_s"]) == ("passed", 8.0)
+    assert good.figures["part_of_copy"] == pytest.approx(1 / 1.05)
+    assert bias.judge(1.0, 1.05, 1.8, copied=10**9, elements=10**9).status == "failed"
+    assert bias.pass_seconds((1, 4, 8, 8), residual=True, providers=ON_CPU, target="cpu", device="cpu") > 0
+
+
 def test_bound_memory_and_fixed_places() -> None:
     assert kernel.bound(ON_CPU, "cpu", "cpu").status == "passed"
     assert kernel.unaligned(ON_CPU, "cpu", "cpu").status == "passed"
@@ -154,6 +170,10 @@ def test_results_are_saved_after_every_check(
         check_gpu.main(["--quick", "--json", str(path)])
     kept = loads(GpuReport, path.read_text(encoding="utf-8"))
     assert [(finding.name, finding.status) for finding in kept.findings] == [("first", "measured")]
+    assert (
+        check_gpu.main(["--quick", "--json", str(path), "--only", "^f", "--limit-s", "0"]) == check_gpu.NOTHING_CHECKED
+    )
+    assert [item.name for item in loads(GpuReport, path.read_text(encoding="utf-8")).findings] == ["first"]
     assert check_gpu.main(["--quick", "--json", str(path), "--limit-s", "0"]) == check_gpu.NOTHING_CHECKED
     late = loads(GpuReport, path.read_text(encoding="utf-8"))
     assert [(finding.name, finding.summary) for finding in late.findings] == [
@@ -193,6 +213,17 @@ def test_models_are_measured_on_a_provider() -> None:
     assert [row.variant for row in found.cases[0].rows] == ["original", "where", "thresholded", "custom", "optimised"]
 
 
+def test_networks_come_in_float16_too() -> None:
+    model = models.network("wide_resnet", "float16")
+    types = {tensor.data_type for tensor in model.graph.initializer}
+    assert types == {onnx.TensorProto.FLOAT16}
+    found = models.measure(
+        "wide_resnet", dtype="float16", provider="cpu", batches=(1,), rounds=1, lowerings=("custom",)
+    )
+    assert [row.variant for row in found.cases[0].rows] == ["original", "custom"]
+    assert "float16" in found.cases[0].missing["optimised"]  # the CPU's fast way is for float32
+
+
 def test_a_session_elsewhere_is_noticed() -> None:
     session = open_session(sessions.elementwise([sessions.helper.make_node("Relu", ["x"], ["y"])]), ON_CPU)
     require_on(session, CPU)
@@ -208,4 +239,4 @@ def test_the_page_holds_every_check_and_every_model() -> None:
     text = check_gpu.render(report)
     assert "on a GPU," in text
     assert "| two | failed | wrong |" in text
-    assert "| wide_resnet | 1 | default | " in text
+    assert "| wide_resnet.float32 | 1 | default | " in text

@@ -25,6 +25,6 @@ def test_without_a_gpu(tmp_path: Path) -> None:
     )
     assert done.returncode == 3, done.stdout + done.stderr
     assert "no GPU, so the rest is left out" in done.stdout
-    report = loads(GpuReport, (tmp_path / "out" / "gpu-report.json").read_text(encoding="utf-8"))
+    report = loads(GpuReport, (tmp_path / "out" / "gpu-timings.json").read_text(encoding="utf-8"))
     assert {finding.status for finding in report.findings} == {"skipped"}
     assert (tmp_path / "out" / "machine.txt").stat().st_size > 0
