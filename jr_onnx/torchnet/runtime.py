@@ -12,6 +12,7 @@ import onnx
 
 from jr_onnx.data import FurtherInputs, ModelInput
 from jr_onnx.errors import ModelError, one_line, require
+from jr_onnx.runtime.running import run
 
 Array = npt.NDArray[Any]
 
@@ -51,7 +52,11 @@ class Reference:
         self._batch = size if isinstance(size, int) else None
 
     def __call__(self, inputs: Array) -> Array:
-        """Return the value for a batch of any size, (N, ...) flattened to (N, K)."""
+        """Return the value for a batch of any size, (N, ...) flattened to (N, K).
+
+        Raises:
+            ModelError: ONNX Runtime fails on the model.
+        """
         size = self._batch or len(inputs)
         results = []
         for start in range(0, len(inputs), max(1, size)):
@@ -59,9 +64,8 @@ class Reference:
             missing = size - len(part)
             if missing:
                 part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            found = self._session.run(
-                [self._output], {self._input.name: part.astype(self._input.dtype), **self._further.feed(size)}
-            )[0]
+            feeds = {self._input.name: part.astype(self._input.dtype), **self._further.feed(size)}
+            (found,) = run(self._session, [self._output], feeds, "the model")
             results.append(np.asarray(found).reshape(size, -1)[: size - missing])
         return np.concatenate(results) if results else np.zeros((0, 0), dtype=np.float32)
 

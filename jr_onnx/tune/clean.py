@@ -14,6 +14,7 @@ from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.rewrite import rewrite
+from jr_onnx.runtime.running import run
 from jr_onnx.torchnet.runtime import exposing
 
 Bools = npt.NDArray[np.bool_]
@@ -63,12 +64,16 @@ class CleanAccuracy:
         }
         kinds = {"tensor(double)": np.float64, "tensor(float16)": np.float16}
         self._kappa_type = kinds.get(declared[DEFAULT_INPUT_NAME].type, np.float32)
-        self._head, self._data = head, data
+        self._model, self._head, self._data = model.name, head, data
         self._runs = SERVED_DRAWS if random else 1
         self._batch = self._adapter.fixed_batch or batch
 
     def right(self, kappa: float) -> Bools:
-        """Return which samples (N,) are classified correctly."""
+        """Return which samples (N,) are classified correctly.
+
+        Raises:
+            ModelError: ONNX Runtime fails on the model.
+        """
         feed = np.asarray(kappa, dtype=self._kappa_type)
         parts = []
         for images, labels in self._data.batches(self._batch):
@@ -78,7 +83,7 @@ class CleanAccuracy:
             feeds = {self._name: self._adapter.to_model(images), **self._further.feed(len(images))}
             hits = np.zeros(count)
             for _ in range(self._runs):
-                (scores,) = self._session.run([self._head.output], {**feeds, DEFAULT_INPUT_NAME: feed})
+                (scores,) = run(self._session, [self._head.output], {**feeds, DEFAULT_INPUT_NAME: feed}, self._model)
                 hits += predictions(self._head.scores(scores)[:count]) == labels
             parts.append(hits * 2 > self._runs)
         result: Bools = np.concatenate(parts)

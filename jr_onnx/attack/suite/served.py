@@ -17,6 +17,7 @@ from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, ModelInput, Pre
 from jr_onnx.errors import JrError, ModelError, one_line, require
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.runtime.providers import CPU, CUDA, full_name
+from jr_onnx.runtime.running import run
 from jr_onnx.torchnet.runtime import exposing
 from jr_onnx.torchnet.source import refuse_maps
 
@@ -178,7 +179,11 @@ class ServedModel:
         return self.head.scores(found)
 
     def run(self, pixels: npt.NDArray[np.float32], outputs: Sequence[str]) -> list[Array]:
-        """Return outputs for pixels (N, C, H, W), each (N, ...); the last piece of a fixed batch is padded."""
+        """Return outputs for pixels (N, C, H, W), each (N, ...); the last piece of a fixed batch is padded.
+
+        Raises:
+            ModelError: ONNX Runtime fails on the model.
+        """
         parts: list[list[Array]] = [[] for _ in outputs]
         for start in range(0, len(pixels), self._batch):
             piece = pixels[start : start + self._batch]
@@ -186,7 +191,7 @@ class ServedModel:
             if self._adapter.fixed_batch is not None and count < self._batch:
                 piece = np.concatenate([piece, np.repeat(piece[-1:], self._batch - count, axis=0)])
             feeds = {self._name: self._adapter.to_model(piece), **self._further.feed(len(piece))}
-            for column, found in zip(parts, self._session.run(list(outputs), feeds), strict=True):
+            for column, found in zip(parts, run(self._session, outputs, feeds, self.path.name), strict=True):
                 value = np.asarray(found)
                 # A value without the batch's axis is no matrix of scores, whoever asks for it.
                 column.append(value[:count] if value.ndim and len(value) == len(piece) else value[None][:0])
