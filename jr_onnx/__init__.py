@@ -17,7 +17,7 @@ from jr_onnx._version import __version__
 
 if TYPE_CHECKING:
     from jr_onnx.kappa import KappaPlan, RandomKappa
-    from jr_onnx.rewrite import find_sites, restore, rewrite
+    from jr_onnx.rewriter import find_sites, restore, rewrite
     from jr_onnx.runtime.session import InferenceSession
     from jr_onnx.semantics import jump_relu
     from jr_onnx.verify import verify
@@ -28,12 +28,13 @@ _PUBLIC = {
     "InferenceSession": "jr_onnx.runtime.session",
     "KappaPlan": "jr_onnx.kappa",
     "RandomKappa": "jr_onnx.kappa",
-    "find_sites": "jr_onnx.rewrite",
+    "find_sites": "jr_onnx.rewriter",
     "jump_relu": "jr_onnx.semantics",
-    "restore": "jr_onnx.rewrite",
+    "restore": "jr_onnx.rewriter",
+    "rewrite": "jr_onnx.rewriter",
 }
 # Packages that can be called like their chief function (see `_callable`).
-_CALLABLE_PACKAGES = ("rewrite", "verify")
+_CALLABLE_PACKAGES = ("verify",)
 
 __all__ = [
     "InferenceSession",

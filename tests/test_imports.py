@@ -18,7 +18,7 @@ MODULES = sorted(
 )
 # Rooms that never import torch, not even by way of another module; inside a function they may.
 WITHOUT_TORCH = (
-    "rewrite",
+    "rewriter",
     "modelfile",
     "runtime",
     "rows",
@@ -47,8 +47,8 @@ WITH_TORCH = ("jr_onnx.verify.torch_network", "jr_onnx.verify.torch_side")
 # Room -> the rooms that it may import at all, functions included; the base is open to everyone.
 MAY_IMPORT = {
     "modelfile": {"modelfile"},
-    "rewrite": {"modelfile", "rewrite"},
-    "runtime": {"modelfile", "rewrite", "runtime"},
+    "rewriter": {"modelfile", "rewriter"},
+    "runtime": {"modelfile", "rewriter", "runtime"},
     "data": {"data"},
     "rows": {"rows"},
 }
@@ -189,7 +189,7 @@ def test_rewriting_loads_neither_torch_nor_onnxruntime() -> None:
 @pytest.mark.slow
 def test_every_module_can_be_imported_first() -> None:
     """Import each module of the rewriter alone: a cycle of imports would show for one order only."""
-    names = [item for item in MODULES if room(item) in ("rewrite", "modelfile", *BASE)]
+    names = [item for item in MODULES if room(item) in ("rewriter", "modelfile", *BASE)]
     code = (
         "import importlib, os, sys\n"
         "import numpy, onnx, onnx.checker, onnx.version_converter, onnx_graphsurgeon, yaml\n"  # once, for speed

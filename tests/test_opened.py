@@ -19,7 +19,7 @@ from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import load
 from jr_onnx.modelfile.save import assemble, save
 from jr_onnx.opened import OpenedFile
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.session import InferenceSession
 
 

@@ -11,7 +11,7 @@ import jr_onnx
 
 ORDERS = [
     "from jr_onnx import rewrite, verify",
-    "import jr_onnx.rewrite.sites; from jr_onnx import rewrite, verify",
+    "import jr_onnx.rewriter.sites; from jr_onnx import rewrite, verify",
     "import jr_onnx; rewrite = jr_onnx.rewrite; jr_onnx.find_sites; rewrite = jr_onnx.rewrite; verify = jr_onnx.verify",
 ]
 

@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jr_onnx.deploy import TritonOptions, package_triton
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from tools.check_triton import free_port
 from tools.protocol.table import columns_of, table
 from tools.serving.processes import jr_onnx, running

@@ -5,7 +5,7 @@
 
 The work is done in batches, each in a process of its own with limits on time and memory, so that a crash or a hang is
 one bad case with a name and not the end of the run. Leaves with 1 if there was a bad case; each is printed with what
-repeats it. The models are those of tests/rewrite/legal.py, the commands those of tests/cli/fuzz_worker.py.
+repeats it. The models are those of tests/rewriter/legal.py, the commands those of tests/cli/fuzz_worker.py.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def run_worker(words: list[str]) -> tuple[int, str, str]:
 def models(number: int, count: int, seed: int) -> Found:
     """Try a batch of legal models."""
     start = seed * 1_000_000 + number
-    code, said, complaint = run_worker(["tests.rewrite.legal", str(count), str(start)])
+    code, said, complaint = run_worker(["tests.rewriter.legal", str(count), str(start)])
     if code == 0:
         return Found(Counter(json.loads(said.splitlines()[-1])))
-    again = f"python -m tests.rewrite.legal {count} {start}"
+    again = f"python -m tests.rewriter.legal {count} {start}"
     return Found(Counter({"bad batches": 1}), [f"{again}: exit {code}\n{complaint[-4000:]}"])
 
 

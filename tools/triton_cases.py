@@ -17,7 +17,7 @@ import onnxruntime
 from jr_onnx.deploy import Batching, OpLibrary, TritonOptions, package_triton
 from jr_onnx.errors import JrError
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.ops_library import library_path
 from jr_onnx.verify.compare import finite_difference, magnitude
 

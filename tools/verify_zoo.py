@@ -24,9 +24,9 @@ import onnx
 
 from jr_onnx.errors import JrError, ModelError, NoSiteError, RefusalError
 from jr_onnx.modelfile import load
-from jr_onnx.rewrite import RewriteResult, rewrite
-from jr_onnx.rewrite.contract import check
-from jr_onnx.rewrite.scopes import main_scope
+from jr_onnx.rewriter import RewriteResult, rewrite
+from jr_onnx.rewriter.contract import check
+from jr_onnx.rewriter.scopes import main_scope
 from jr_onnx.verify import VerifyReport, prove_conversion, verify
 from tools.development import data_folder
 

@@ -28,7 +28,7 @@ from jr_onnx.bench.variants import (
     prepare,
 )
 from jr_onnx.errors import InputError, JrError, one_line, require
-from jr_onnx.rewrite.lowering import LoweringWish, Target
+from jr_onnx.rewriter.lowering import LoweringWish, Target
 from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
 from jr_onnx.verify.backends import CannotRunError
 from jr_onnx.verify.inputs import InputWish, make_inputs

@@ -14,9 +14,9 @@ from jr_onnx.modelfile import ModelFile, load
 from jr_onnx.modelfile.wire import Payloads, join
 from jr_onnx.opened import pieces
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewrite.agreement import take_back
-from jr_onnx.rewrite.lowering import LoweringWish, Target
-from jr_onnx.rewrite.retrofit import Options, retrofit
+from jr_onnx.rewriter.agreement import take_back
+from jr_onnx.rewriter.lowering import LoweringWish, Target
+from jr_onnx.rewriter.retrofit import Options, retrofit
 from jr_onnx.runtime.providers import CPU, CUDA, prefers_nhwc, require_providers
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 

@@ -11,8 +11,8 @@ from jr_onnx.cli.options import model_argument
 from jr_onnx.cli.output import counted, json_option, print_json_object, print_table, say
 
 if TYPE_CHECKING:
-    from jr_onnx.rewrite import SiteTable
-    from jr_onnx.rewrite.inspection import InspectedRetrofit
+    from jr_onnx.rewriter import SiteTable
+    from jr_onnx.rewriter.inspection import InspectedRetrofit
 
 
 @click.command("inspect")
@@ -26,7 +26,7 @@ def command(model: Path, as_json: bool) -> int:
     where the graph of a retrofit does not compute what its provenance says.
     """
     from jr_onnx.modelfile import load
-    from jr_onnx.rewrite.inspection import inspect
+    from jr_onnx.rewriter.inspection import inspect
 
     file = load(model)
     table, retrofit = inspect(file)

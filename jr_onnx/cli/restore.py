@@ -23,7 +23,7 @@ def command(model: Path, output: Path | None, force: bool) -> None:
     """
     from jr_onnx import provenance
     from jr_onnx.modelfile import load
-    from jr_onnx.rewrite import restore
+    from jr_onnx.rewriter import restore
 
     record = provenance.read(load(model).proto)
     tell(f"restored -> {restore(model, output, force=force)}")

@@ -12,7 +12,7 @@ from jr_onnx.cli.output import counted, json_option, next_step, print_json, prin
 
 if TYPE_CHECKING:
     from jr_onnx.kappa import KappaPlan, RandomSource
-    from jr_onnx.rewrite import RewriteResult
+    from jr_onnx.rewriter import RewriteResult
 
 _ROWS_SHOWN = 12
 
@@ -99,9 +99,9 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
     J(z) = z if z > kappa else 0. The simplest use is: jr-onnx rewrite model.onnx --kappa 0.06
     """
     from jr_onnx.modelfile import load
-    from jr_onnx.rewrite import Options, retrofit
-    from jr_onnx.rewrite.differences import text_diff
-    from jr_onnx.rewrite.retrofit import choose_output, write
+    from jr_onnx.rewriter import Options, retrofit
+    from jr_onnx.rewriter.differences import text_diff
+    from jr_onnx.rewriter.retrofit import choose_output, write
     from jr_onnx.verify import prove_conversion
 
     options = Options(

@@ -16,8 +16,8 @@ from jr_onnx import provenance
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import ModelFile, load
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewrite.agreement import disagreement, examine
-from jr_onnx.rewrite.optimised import is_optimised
+from jr_onnx.rewriter.agreement import disagreement, examine
+from jr_onnx.rewriter.optimised import is_optimised
 from jr_onnx.rows import RowProof, prove_rows
 from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 

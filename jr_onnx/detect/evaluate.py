@@ -37,7 +37,7 @@ from jr_onnx.evaluation.summary import MODEL, ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import Record
-from jr_onnx.rewrite import restore, rewrite
+from jr_onnx.rewriter import restore, rewrite
 
 Floats = npt.NDArray[np.float64]
 Images = npt.NDArray[np.float32]

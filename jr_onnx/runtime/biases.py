@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from jr_onnx.rewrite.scopes import STANDARD_DOMAINS, Scope, walk
+from jr_onnx.rewriter.scopes import STANDARD_DOMAINS, Scope, walk
 from jr_onnx.runtime.markers import Found
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")

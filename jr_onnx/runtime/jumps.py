@@ -25,10 +25,10 @@ from onnx import helper
 
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.provenance import Provenance, SiteRecord
-from jr_onnx.rewrite.dtypes import ELEMENT_TYPES
-from jr_onnx.rewrite.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
-from jr_onnx.rewrite.protos import replace_nodes
-from jr_onnx.rewrite.scopes import Scope, main_scope, top_scopes
+from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
+from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
+from jr_onnx.rewriter.protos import replace_nodes
+from jr_onnx.rewriter.scopes import Scope, main_scope, top_scopes
 from jr_onnx.runtime.biases import BIAS_INPUT, Tail
 from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
 from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION

@@ -20,9 +20,9 @@ import onnx
 from onnx import helper
 
 from jr_onnx.provenance import SiteRecord
-from jr_onnx.rewrite.protos import replace_nodes, scopes_by_path
-from jr_onnx.rewrite.scopes import Scope, function_key, top_scopes, walk
-from jr_onnx.rewrite.sites import locate
+from jr_onnx.rewriter.protos import replace_nodes, scopes_by_path
+from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, walk
+from jr_onnx.rewriter.sites import locate
 
 _FUSED_FORMS = ("fused_conv", "fused_gemm", "nchwc_conv")
 _FIRST_INPUT = ("relu", "clip", "slope", "thresholded")  # forms of which the operand is the first input

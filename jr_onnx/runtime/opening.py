@@ -11,7 +11,7 @@ import onnx
 
 from jr_onnx.errors import OpLibraryError, RefusalError
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewrite.agreement import Agreement
+from jr_onnx.rewriter.agreement import Agreement
 from jr_onnx.runtime import saved
 from jr_onnx.runtime.info import RetrofitInfo, Way
 from jr_onnx.runtime.markers import NotFollowedError

@@ -27,8 +27,8 @@ import onnx
 
 from jr_onnx.errors import one_line
 from jr_onnx.modelfile.wire import Buffer
-from jr_onnx.rewrite.agreement import Agreement
-from jr_onnx.rewrite.scopes import top_scopes, walk
+from jr_onnx.rewriter.agreement import Agreement
+from jr_onnx.rewriter.scopes import top_scopes, walk
 from jr_onnx.runtime.biases import find_tails
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, harvest, plant

@@ -20,8 +20,8 @@ from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
 from jr_onnx.modelfile import atomic_path, load, name_of, save
 from jr_onnx.modelfile.wire import Buffer, Payloads
 from jr_onnx.records import Record, dumps, loads
-from jr_onnx.rewrite.agreement import require_agreement
-from jr_onnx.rewrite.scopes import top_scopes, walk
+from jr_onnx.rewriter.agreement import require_agreement
+from jr_onnx.rewriter.scopes import top_scopes, walk
 from jr_onnx.runtime.host import Host, this_host
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.ops_library import Target, library_path, status

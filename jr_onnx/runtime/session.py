@@ -19,7 +19,7 @@ from jr_onnx import provenance
 from jr_onnx.errors import InputError, one_line, require
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.modelfile import absorb
-from jr_onnx.rewrite.agreement import examine
+from jr_onnx.rewriter.agreement import examine
 from jr_onnx.runtime import entropy
 from jr_onnx.runtime.binding import KappaBinding, bind_kappa
 from jr_onnx.runtime.info import RetrofitInfo, Way

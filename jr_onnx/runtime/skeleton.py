@@ -20,7 +20,7 @@ from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import external_tensors, require_text
 from jr_onnx.modelfile.wire import Buffer, Payload, Payloads, WireError, join, split
 from jr_onnx.opened import FileView, OpenedFile, pieces
-from jr_onnx.rewrite.scopes import function_key, top_scopes, walk
+from jr_onnx.rewriter.scopes import function_key, top_scopes, walk
 from jr_onnx.semantics import OP_DOMAIN
 
 FOLDER_KEY = "session.model_external_initializers_file_folder_path"

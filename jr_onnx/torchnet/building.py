@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from jr_onnx.errors import ModelError, UnsupportedOpsError
-from jr_onnx.rewrite.scopes import function_key, top_scopes
-from jr_onnx.rewrite.sites import locate
+from jr_onnx.rewriter.scopes import function_key, top_scopes
+from jr_onnx.rewriter.sites import locate
 from jr_onnx.torchnet.compiler import Compiler
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.dtypes import FLOATS, Precision

@@ -49,7 +49,7 @@ class OnnxModule(nn.Module):
     buffers (they need no gradient); `clone` shares them.
 
     Attributes:
-        sites: Site id -> site, in graph order, keyed as by `jr_onnx.rewrite.find_sites`.
+        sites: Site id -> site, in graph order, keyed as by `jr_onnx.find_sites`.
         jumps: JumpReLUs that a model without provenance has by itself, keyed by node name.
     """
 

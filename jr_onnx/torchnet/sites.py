@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx
 
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewrite.scopes import Scope, normal_domain, unique, walk
-from jr_onnx.rewrite.sites import LocatedSite
+from jr_onnx.rewriter.scopes import Scope, normal_domain, unique, walk
+from jr_onnx.rewriter.sites import LocatedSite
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, round_kappa
 from jr_onnx.torchnet.references import SitePlan
 
@@ -21,9 +21,9 @@ class TorchSite:
     """A place where JumpReLU is applied.
 
     Attributes:
-        id: The rewriter's id (`jr_onnx.rewrite.find_sites`).
+        id: The rewriter's id (`jr_onnx.find_sites`).
         number: Position in the module's lists.
-        form: As the rewriter names it (`jr_onnx.rewrite.sites.Site`); own_jump for one that the model has by itself.
+        form: As the rewriter names it (`jr_onnx.rewriter.sites.Site`); own_jump for one that the model has by itself.
         op_type: Operator of the node.
         dtype: NumPy name of the element type in the model; kappa is rounded to it.
         scope: Scope path, "" for the main graph.

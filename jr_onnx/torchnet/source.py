@@ -15,8 +15,8 @@ from jr_onnx.data.model_input import ModelInput
 from jr_onnx.errors import InputError, ModelError, one_line
 from jr_onnx.opened import OpenedFile
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewrite import restore
-from jr_onnx.rewrite.dtypes import NAMES
+from jr_onnx.rewriter import restore
+from jr_onnx.rewriter.dtypes import NAMES
 from jr_onnx.torchnet.dtypes import FLOATS
 
 _MATRIX = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 
 from jr_onnx.errors import ModelError
-from jr_onnx.rewrite.scopes import Scope
+from jr_onnx.rewriter.scopes import Scope
 
 
 def branch_bodies(scope: Scope, position: int) -> list[Scope]:

@@ -13,7 +13,7 @@ from jr_onnx.data import ImageData, InputAdapter, Preprocessing
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
 from jr_onnx.modelfile import load as load_file
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.running import run
 from jr_onnx.torchnet.runtime import exposing
 

@@ -25,7 +25,7 @@ from jr_onnx.evaluation.store import host, versions
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.quantised import is_quantised
-from jr_onnx.rewrite import find_sites, restore, rewrite
+from jr_onnx.rewriter import find_sites, restore, rewrite
 from jr_onnx.semantics import validate_kappa
 from jr_onnx.tune.clean import CleanAccuracy
 from jr_onnx.tune.objective import Objective

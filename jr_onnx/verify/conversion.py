@@ -15,7 +15,7 @@ import onnx
 
 from jr_onnx.errors import JrError, MissingExtraError, RefusalError, one_line
 from jr_onnx.modelfile import ModelFile
-from jr_onnx.rewrite import legacy
+from jr_onnx.rewriter import legacy
 from jr_onnx.verify.backends import CannotLoadError, CannotRunError, OrtSession, Runnable
 from jr_onnx.verify.compare import difference, is_floating, largest_difference
 from jr_onnx.verify.evaluate import nudged_samples

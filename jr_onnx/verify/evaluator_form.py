@@ -15,8 +15,8 @@ import onnx
 import onnx.inliner
 
 from jr_onnx.errors import one_line
-from jr_onnx.rewrite.protos import replace_nodes
-from jr_onnx.rewrite.scopes import Scope, normal_domain, top_scopes, walk
+from jr_onnx.rewriter.protos import replace_nodes
+from jr_onnx.rewriter.scopes import Scope, normal_domain, top_scopes, walk
 from jr_onnx.verify.backends import CannotLoadError
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from jr_onnx.errors import DataError, InputError
-from jr_onnx.rewrite.dtypes import NAMES
+from jr_onnx.rewriter.dtypes import NAMES
 from jr_onnx.verify.backends import CannotRunError
 from jr_onnx.verify.values import numpy_dtype
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.modelfile import ModelFile
-from jr_onnx.rewrite.lowering import KEEPS_NAN
+from jr_onnx.rewriter.lowering import KEEPS_NAN
 from jr_onnx.semantics import jump_relu, round_kappa
 from jr_onnx.verify.backends import CannotLoadError, CannotRunError, OrtSession, Runnable
 from jr_onnx.verify.compare import NO_DIFFERENCE, difference

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.rewrite.legacy import DOMAIN
+from jr_onnx.rewriter.legacy import DOMAIN
 
 Array = NDArray[Any]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from jr_onnx.rewrite.dtypes import ELEMENT_TYPES
-from jr_onnx.rewrite.protos import replace_nodes
-from jr_onnx.rewrite.scopes import Scope, top_scopes, walk
-from jr_onnx.rewrite.sites import LocatedSite, locate
+from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
+from jr_onnx.rewriter.protos import replace_nodes
+from jr_onnx.rewriter.scopes import Scope, top_scopes, walk
+from jr_onnx.rewriter.sites import LocatedSite, locate
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
 
 

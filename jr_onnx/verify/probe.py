@@ -15,7 +15,7 @@ from typing import Literal
 import onnx
 from onnx import TensorProto, helper
 
-from jr_onnx.rewrite.dtypes import ELEMENT_TYPES
+from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 from jr_onnx.semantics import OP_DOMAIN
 from jr_onnx.verify.groups import SiteGroup
 

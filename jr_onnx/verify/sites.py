@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from jr_onnx.errors import JrError, one_line
 from jr_onnx.modelfile import from_proto
-from jr_onnx.rewrite.lowering import KEEPS_NAN
+from jr_onnx.rewriter.lowering import KEEPS_NAN
 from jr_onnx.semantics import jump_relu, round_kappa
 from jr_onnx.verify.backends import LEVELS, CannotLoadError, CannotRunError, Level, OrtSession, Runnable
 from jr_onnx.verify.groups import SiteGroup

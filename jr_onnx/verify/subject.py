@@ -14,12 +14,12 @@ from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import ModelFile, assemble, check, content_digest, from_proto, load, resolve
 from jr_onnx.provenance import Provenance, sha256_file
 from jr_onnx.quantised import is_quantised
-from jr_onnx.rewrite.agreement import examine
-from jr_onnx.rewrite.convert import convert
-from jr_onnx.rewrite.differences import differences
-from jr_onnx.rewrite.retrofit import Options, retrofit
-from jr_onnx.rewrite.scopes import main_scope
-from jr_onnx.rewrite.undo import undo
+from jr_onnx.rewriter.agreement import examine
+from jr_onnx.rewriter.convert import convert
+from jr_onnx.rewriter.differences import differences
+from jr_onnx.rewriter.retrofit import Options, retrofit
+from jr_onnx.rewriter.scopes import main_scope
+from jr_onnx.rewriter.undo import undo
 from jr_onnx.semantics import round_kappa
 from jr_onnx.verify.expressions import recorded_kappas
 from jr_onnx.verify.report import Check, Failure, Verdict

@@ -23,7 +23,7 @@ from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.provenance import Provenance
 from jr_onnx.provenance import read as read_provenance
 from jr_onnx.records import Record
-from jr_onnx.rewrite import find_sites, rewrite
+from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.torchnet.comparison import Comparison, Pair
 from jr_onnx.torchnet.parity import draws_inside, original_of
 from jr_onnx.torchnet.runtime import Reference

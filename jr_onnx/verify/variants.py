@@ -12,8 +12,8 @@ from jr_onnx.errors import InputError, JrError, NoSiteError, RefusalError, Verif
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewrite.lowering import LoweringWish
-from jr_onnx.rewrite.retrofit import Options, retrofit
+from jr_onnx.rewriter.lowering import LoweringWish
+from jr_onnx.rewriter.retrofit import Options, retrofit
 from jr_onnx.verify.backends import Runnable
 from jr_onnx.verify.groups import SiteGroup, site_groups
 

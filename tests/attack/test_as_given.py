@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jr_onnx.attack import APGD, DDN, TorchTarget
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.torchnet import load
 from jr_onnx.torchnet.jump import SiteBackward
 from jr_onnx.torchnet.module import OnnxModule

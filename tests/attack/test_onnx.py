@@ -13,7 +13,7 @@ import torch
 from jr_onnx.attack import APGD, PGD, ArrayTarget, Square, TorchTarget, kappa_sources
 from jr_onnx.data import ImageData, load
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.torchnet import load as load_module
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "exported" / "digits_cnn.onnx"

@@ -13,7 +13,7 @@ from jr_onnx.bench.profile import summarise
 from jr_onnx.bench.variants import SessionKind, Variant
 from jr_onnx.errors import InputError, ModelError, OutputError
 from jr_onnx.records import dumps, loads
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from tests.runtime.exact_nets import ExactNet, convnet
 from tests.verify.nets import network, save
 

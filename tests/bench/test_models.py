@@ -9,7 +9,7 @@ import pytest
 
 from jr_onnx.bench.models import BENCH_MODELS, build, mobilenet_v2
 from jr_onnx.errors import InputError
-from jr_onnx.rewrite import find_sites
+from jr_onnx.rewriter import find_sites
 
 # Parameters as the papers count them: 25.6, 3.5, and 5.9 million; 784*2048 + 2048*2048 + 2048*10 and biases.
 EXPECTED = {

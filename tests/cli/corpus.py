@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.cli.app import run
 from jr_onnx.errors import JrError
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 
 
 def build(folder: Path) -> None:
@@ -50,7 +50,7 @@ def _jr(*words: object) -> None:
 
 def _golden_models(folder: Path) -> None:
     """Write the golden models, and a retrofit of each that can be retrofitted."""
-    from tests.rewrite.test_golden import CASES, read_case
+    from tests.rewriter.test_golden import CASES, read_case
 
     for case in CASES:
         _, model, _ = read_case(case)

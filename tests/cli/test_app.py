@@ -13,7 +13,7 @@ import pytest
 from jr_onnx.cli import app as app_module
 from jr_onnx.cli.app import COMMANDS
 from jr_onnx.errors import JrError
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 
 ROOT = Path(__file__).resolve().parents[2]
 

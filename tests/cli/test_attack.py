@@ -21,7 +21,7 @@ from jr_onnx.cli.tune import _step
 from jr_onnx.evaluation.store import Store
 from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.tune import TunePoint
 from tests.attack.suite import small
 from tests.cli.conftest import Outcome

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from jr_onnx.rewrite import SiteTable, find_sites
+from jr_onnx.rewriter import SiteTable, find_sites
 
 
 def test_table_names_the_site_and_what_it_feeds(jr, model: Path) -> None:

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from jr_onnx import provenance
-from jr_onnx.rewrite import RewriteResult
+from jr_onnx.rewriter import RewriteResult
 from tests.cli.conftest import small_model
 
 

@@ -11,8 +11,8 @@ import pytest
 from jr_onnx.bench.models import build
 from jr_onnx.errors import RefusalError
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import rewrite
-from jr_onnx.rewrite.lowering import LoweringWish
+from jr_onnx.rewriter import rewrite
+from jr_onnx.rewriter.lowering import LoweringWish
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, convnet
 from tools.gpu.passes import as_run, count_passes

@@ -14,7 +14,7 @@ from onnx import helper
 
 from jr_onnx import provenance
 from jr_onnx.cli.app import run
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.verify import verify
 from jr_onnx.verify.device import on_device
 from jr_onnx.verify.groups import site_groups

@@ -27,7 +27,7 @@ from jr_onnx.deploy import (
     verify,
 )
 from jr_onnx.errors import InputError, IntegrityError, OutputError, RefusalError
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from tests.deploy.builders import interpreter_with, run_script, tree
 
 URI = "s3://bucket/models"

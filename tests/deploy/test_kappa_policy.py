@@ -11,7 +11,7 @@ from jr_onnx.deploy.kappa_policy import check_kappa
 from jr_onnx.deploy.model import ModelFacts, read_model
 from jr_onnx.errors import RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 
 
 def _facts(model: Path, kappa: Any, **options: Any) -> ModelFacts:

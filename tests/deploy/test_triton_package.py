@@ -14,7 +14,7 @@ from jr_onnx import provenance
 from jr_onnx.deploy import Batching, OpLibrary, Placement, TritonOptions, package_triton, triton, verify
 from jr_onnx.errors import InputError, JrError, ModelError, OutputError, RefusalError
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from tests.deploy.builders import classifier, save, tree
 
 

@@ -14,7 +14,7 @@ from jr_onnx import provenance
 from jr_onnx.cli.app import run
 from jr_onnx.errors import ModelError, OutputError
 from jr_onnx.modelfile import carry, check, external_tensors, resolve
-from jr_onnx.rewrite import restore, rewrite
+from jr_onnx.rewriter import restore, rewrite
 
 WEIGHTS = np.arange(64, dtype=np.float32)
 

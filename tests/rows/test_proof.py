@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.rows import prove_rows
 from jr_onnx.rows.trial import TrialInput, try_rows
 from tests.rows.graphs import session

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.errors import InputError, OpLibraryError
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.saved import Mark, optimize
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, ExactNet, convnet, images

@@ -12,7 +12,7 @@ import pytest
 
 from jr_onnx.errors import KappaError
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime import entropy
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import ExactNet, convnet, images

@@ -17,7 +17,7 @@ from jr_onnx import provenance
 from jr_onnx.errors import RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.saved import optimize
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, convnet, images

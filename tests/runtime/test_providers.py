@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jr_onnx.errors import InputError
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime import providers
 from jr_onnx.runtime.providers import (
     CPU,

@@ -11,8 +11,8 @@ from onnx import helper
 
 from jr_onnx import provenance
 from jr_onnx.bench.models import wide_resnet
-from jr_onnx.rewrite import find_sites, rewrite
-from jr_onnx.rewrite.agreement import examine
+from jr_onnx.rewriter import find_sites, rewrite
+from jr_onnx.rewriter.agreement import examine
 from jr_onnx.runtime.ops_library import register
 from jr_onnx.runtime.optimizer import optimise
 from jr_onnx.runtime.session import InferenceSession

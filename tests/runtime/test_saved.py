@@ -13,7 +13,7 @@ import pytest
 from jr_onnx.errors import InputError, ModelError, OpLibraryError, OutputError, RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.records import dumps, loads
-from jr_onnx.rewrite import restore, rewrite
+from jr_onnx.rewriter import restore, rewrite
 from jr_onnx.runtime import saved
 from jr_onnx.runtime.host import this_host
 from jr_onnx.runtime.saved import METADATA_KEY, Mark, default_output, optimize

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from jr_onnx.errors import InputError, ModelError, RefusalError
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime import opening
 from jr_onnx.runtime.session import InferenceSession
 from jr_onnx.semantics import jump_relu

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 
 LOW, HIGH = 0.1, 0.2
 KAPPA = 0.06

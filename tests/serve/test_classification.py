@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jr_onnx.deploy import TritonOptions, package_triton
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.serve.call import Call, Face
 from jr_onnx.serve.extensions.classification import MOST_CLASSES, answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jr_onnx.deploy import TritonOptions, package_triton
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.session import InferenceSession
 from tools.serving.processes import ROOT, jr_onnx, running
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from tests.serve.builders import HIGH, LOW, jump
 from tests.serve.support import Rest, request, tensor
 from tools.serving.processes import ServerProcess, jr_onnx, running

@@ -142,7 +142,7 @@ def test_the_server_outlives_its_files(models: dict[str, Path], tmp_path: Path) 
 
 
 def test_a_retrofit_with_a_bound_in_external_data_is_packaged_and_served(tmp_path: Path) -> None:
-    from jr_onnx.rewrite import rewrite
+    from jr_onnx.rewriter import rewrite
 
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y) '

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jr_onnx.errors import UnsupportedOpsError
-from jr_onnx.rewrite.scopes import function_key, top_scopes
+from jr_onnx.rewriter.scopes import function_key, top_scopes
 from jr_onnx.torchnet.compiler import Compiler
 from jr_onnx.torchnet.dtypes import Precision, from_array, from_proto
 from jr_onnx.torchnet.program import Context, Program, Values, execute, prune

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jr_onnx.errors import DataError, InputError, KappaError
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import find_sites, rewrite
+from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.semantics import round_kappa
 from jr_onnx.torchnet import OnnxModule, SiteBackward, check_parity, load
 from tests.torchnet.models import mlp, with_functions, with_if

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from jr_onnx.errors import DataError, ModelError, RefusalError, VerificationError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.records import dumps, loads
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.torchnet import ParityReport, check_parity, load, parity
 from jr_onnx.torchnet.runtime import Reference
 from tests.torchnet.models import mlp, with_if

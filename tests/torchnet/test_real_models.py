@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jr_onnx.errors import ModelError, UnsupportedOpsError
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.torchnet import SiteBackward, check_parity, load
 from tests.development import DataFolder
 

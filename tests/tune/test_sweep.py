@@ -15,7 +15,7 @@ import torch
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError, KappaError
 from jr_onnx.records import dumps, loads
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.semantics import jump_relu
 from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune
 from jr_onnx.tune.sweep import _Search, recommend

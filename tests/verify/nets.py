@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from jr_onnx.rewrite.dtypes import ELEMENT_TYPES
+from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 from jr_onnx.verify.values import numpy_dtype
 
 FEATURES, HIDDEN, CLASSES = 8, 12, 4

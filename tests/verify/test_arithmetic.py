@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.modelfile import from_proto
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime import status
 from jr_onnx.verify import VerifyReport, verify
 from jr_onnx.verify.arithmetic import Arithmetic, optimised_arithmetic
@@ -100,7 +100,7 @@ def test_cast_and_mul_and_a_branch_are_seen_through(opset: int) -> None:
 
 
 def _sites(model: onnx.ModelProto) -> Any:
-    from jr_onnx.rewrite.sites import locate
+    from jr_onnx.rewriter.sites import locate
 
     return [item.site for item in locate(model).located]
 

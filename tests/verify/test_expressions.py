@@ -13,7 +13,7 @@ import pytest
 from jr_onnx import provenance
 from jr_onnx.errors import KappaError
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.verify import expressions, verify
 from tests.verify.nets import network, save
 

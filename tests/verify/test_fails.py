@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from jr_onnx import provenance
 from jr_onnx.cli.app import run
 from jr_onnx.errors import VerificationError
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.verify import Failure, VerifyReport, verify
 from tests.verify.nets import image_network, network, save
 
@@ -162,7 +162,7 @@ def test_a_bias_behind_a_site_is_found_between_the_sites(tmp_path: Path) -> None
 
 
 def test_a_wrong_unfused_convolution_is_found_at_kappa_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jr_onnx.rewrite.detect import fused
+    from jr_onnx.rewriter.detect import fused
 
     right = fused._plain
 
@@ -175,8 +175,8 @@ def test_a_wrong_unfused_convolution_is_found_at_kappa_zero(monkeypatch: pytest.
 
 
 def test_a_lowering_that_differs_from_the_others_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jr_onnx.rewrite import lowering
-    from jr_onnx.rewrite.lowering.base import Jump, Names
+    from jr_onnx.rewriter import lowering
+    from jr_onnx.rewriter.lowering.base import Jump, Names
 
     right = lowering.LOWERINGS["where"]
 

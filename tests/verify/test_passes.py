@@ -10,7 +10,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 
 from jr_onnx.errors import InputError
 from jr_onnx.records import dumps, loads
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.verify import InputsError, InputWish, VerifyReport, prove_conversion, verify
 from tests.verify.nets import half_network, image_network, network, save
 

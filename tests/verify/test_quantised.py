@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from jr_onnx import provenance
 from jr_onnx.errors import InputError, NoSiteError, VerificationError
 from jr_onnx.modelfile import load
-from jr_onnx.rewrite import restore, rewrite
+from jr_onnx.rewriter import restore, rewrite
 from jr_onnx.semantics import jump_relu
 from jr_onnx.verify import verify
 from jr_onnx.verify.backends import Runnable

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.verify import VerifyReport, verify
 from tests.verify.nets import network, save
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from jr_onnx.errors import InputError, RefusalError, VerificationError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.records import dumps, loads
-from jr_onnx.rewrite import find_sites, rewrite
+from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.semantics import jump_relu
 from jr_onnx.verify.torch_network import Jumping, TorchNetwork, load_network
 from jr_onnx.verify.torch_side import TorchReport, verify_torch

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from jr_onnx import provenance
 from jr_onnx.cli.app import run
 from jr_onnx.errors import ModelError
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.verify import VerifyReport, prove_conversion, verify
 from tests.verify.nets import network, save
 

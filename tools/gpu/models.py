@@ -13,7 +13,7 @@ import onnx
 from jr_onnx.bench import BenchReport, Request, bench
 from jr_onnx.bench.models import build
 from jr_onnx.bench.variants import LOWERINGS
-from jr_onnx.rewrite.lowering import LoweringWish
+from jr_onnx.rewriter.lowering import LoweringWish
 
 KAPPA = 0.06
 NETWORKS = ("resnet50", "mobilenet_v2", "wide_resnet")

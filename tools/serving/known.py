@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.verify.compare import largest_difference
 from jr_onnx.verify.tolerance import rounding_bound
 

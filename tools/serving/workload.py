@@ -15,7 +15,7 @@ import orjson
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from jr_onnx.rewrite import rewrite
+from jr_onnx.rewriter import rewrite
 from jr_onnx.verify.tolerance import nudge, rounding_bound
 from tools.serving.processes import ROOT
 

@@ -30,7 +30,7 @@ from jr_onnx.evaluation.summary import MODEL, ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import dumps
-from jr_onnx.rewrite import restore, rewrite
+from jr_onnx.rewriter import restore, rewrite
 from jr_onnx.runtime.providers import CPU, full_name, require_providers
 
 

@@ -19,7 +19,7 @@ from jr_onnx.data import Preprocessing, load
 from jr_onnx.errors import DataError, InputError, ModelError
 from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.rewrite import find_sites, rewrite
+from jr_onnx.rewriter import find_sites, rewrite
 from tests.attack.suite import small
 
 

@@ -1,0 +1,160 @@
+"""What every chosen site becomes: its kappa in its dtype, and its lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from jr_onnx.errors import KappaError, RefusalError
+from jr_onnx.kappa import KappaPlan
+from jr_onnx.provenance import SiteRecord
+from jr_onnx.rewriter.convert import LOWEST
+from jr_onnx.rewriter.lowering import Choice, Lowering, LoweringWish, Setting, choose
+from jr_onnx.rewriter.lowering.custom import Needs, body_problem
+from jr_onnx.rewriter.scopes import main_opset, normal_domain
+from jr_onnx.rewriter.sites import LocatedSite, Site
+from jr_onnx.rewriter.work import Work
+from jr_onnx.semantics import round_kappa, round_to
+
+_CAP_ATTRIBUTE_SINCE = 12  # below, the function's body cannot hold a cap and a Clip stays behind J
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One site and what becomes of it.
+
+    Attributes:
+        item: The site and where it is.
+        choice: Its lowering, and why.
+        kappa: Rounded to its dtype.
+        cap_inside: Whether the lowering applies the cap itself, so that no Clip stays behind J.
+    """
+
+    item: LocatedSite
+    choice: Choice
+    kappa: float
+    cap_inside: bool
+
+
+def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
+    """Plan all chosen sites; all custom nodes of a file share one function body, which must be possible.
+
+    Raises:
+        RefusalError: A lowering is impossible.
+        KappaError: kappa overflows the dtype of a site.
+    """
+    opset = main_opset(work.model)
+    if work.wish.recorded is not None:
+        return [_as_recorded(item, work.wish.recorded[item.site.id], opset) for item in chosen]
+    wish = work.wish.lowering
+    random = work.wish.plan.random
+    if random is not None and random.source == "op" and random.per == "site":
+        if wish not in ("auto", "custom"):
+            raise RefusalError(
+                f"one draw per site by the op needs the op at every site, and the lowering {wish} has none",
+                hint="Use --lowering custom, or --random-source graph",
+            )
+        wish = "custom"
+    elif random is not None and random.source == "op" and wish == "auto":
+        wish = "custom"
+    kappas = work.wish.plan.for_sites(item.site.id for item in chosen)
+    # Most sites of a model are alike, and then share one setting and one choice.
+    alike: dict[tuple[str, int], Setting] = {}
+    settings = [_shared_setting(work, item, opset, alike) for item in chosen]
+    choices: dict[int, Choice] = {}
+    plans = [_plan(item, wish, setting, kappas, choices) for item, setting in zip(chosen, settings, strict=True)]
+    problem = body_problem(_needs(work, plans), function_opset(plans, opset))
+    if problem is None:
+        return plans
+    if wish != "auto":
+        raise RefusalError(problem, hint="Use --lowering where")
+    settings = [replace(setting, custom_problem=problem) for setting in settings]
+    return [_plan(item, wish, setting, kappas, {}) for item, setting in zip(chosen, settings, strict=True)]
+
+
+def function_opset(plans: Sequence[Planned], model_opset: int) -> int:
+    """Return the standard opset of the function body: the main graph's, or the lowest of the sites' without one."""
+    return model_opset or min((planned.item.scope.opset for planned in plans), default=0)
+
+
+def _shared_setting(work: Work, item: LocatedSite, model_opset: int, alike: dict[tuple[str, int], Setting]) -> Setting:
+    """Return the setting of a site; the same object for all sites of a type and opset that need nothing beside J."""
+    if item.site.cap is not None or item.match.before or item.match.after is not None:
+        return _setting(work, item, model_opset)
+    key = item.site.dtype, item.scope.opset
+    if key not in alike:
+        alike[key] = _setting(work, item, model_opset)
+    return alike[key]
+
+
+def _setting(work: Work, item: LocatedSite, model_opset: int) -> Setting:
+    plan, opset, match = work.wish.plan, item.scope.opset, item.match
+    drawn = ("RandomUniform", "Squeeze") if draws_in_graph_per_site(plan) else ()
+    after = match.after
+    return Setting(
+        item.site.dtype,
+        opset,
+        work.model.ir_version,
+        may_raise_ir=work.may_raise_ir,
+        target=work.wish.target,
+        variable=plan.random is not None or plan.input_name is not None,
+        capped=_attribute_holds_cap(item.site, model_opset or opset),
+        beside=(*(str(node.op_type) for node in match.before if not normal_domain(node.domain)), *drawn),
+        model_opset=model_opset if model_opset != opset else 0,
+        capping=() if after is None else (str(after.op_type), "Constant"),
+        not_run=work.not_run if opset < LOWEST else "",
+    )
+
+
+def draws_in_graph_per_site(plan: KappaPlan) -> bool:
+    """Tell whether standard nodes beside every site draw its kappa."""
+    return plan.random is not None and plan.random.per == "site" and plan.random.source == "graph"
+
+
+def _plan(
+    item: LocatedSite,
+    wish: LoweringWish,
+    setting: Setting,
+    kappas: Mapping[str, float | None],
+    choices: dict[int, Choice],
+) -> Planned:
+    """Plan a site; `choices` holds what was chosen for a setting before, by the identity of the setting."""
+    site = item.site
+    wanted = kappas[site.id]
+    if wanted is None:
+        raise KappaError(f"site {site.id} has no kappa in the plan")
+    try:
+        kappa = round_kappa(wanted, site.dtype)
+    except KappaError as error:
+        raise KappaError(f"site {site.id}: {error.message}", hint=error.hint) from None
+    choice = choices.get(id(setting))
+    if choice is None:
+        choice = choices[id(setting)] = choose(wish, setting, site.id)
+    return Planned(item, choice, kappa, choice.lowering == "custom" and setting.capped)
+
+
+def _as_recorded(item: LocatedSite, record: SiteRecord, model_opset: int) -> Planned:
+    """Plan a site as an earlier rewrite recorded it."""
+    lowering = cast(Lowering, record.lowering)
+    kappa = round_kappa(record.kappa, item.site.dtype)
+    cap_inside = lowering == "custom" and _attribute_holds_cap(item.site, model_opset or item.scope.opset)
+    return Planned(item, Choice(lowering, "as recorded"), kappa, cap_inside)
+
+
+def _attribute_holds_cap(site: Site, opset: int) -> bool:
+    """Tell whether the custom node can hold the cap: ONNX attributes are float32, a double's cap may be none."""
+    return site.cap is not None and opset >= _CAP_ATTRIBUTE_SINCE and round_to(site.cap, "float32") == site.cap
+
+
+def _needs(work: Work, plans: Sequence[Planned]) -> Needs:
+    custom = [planned for planned in plans if planned.choice.lowering == "custom"]
+    plan = work.wish.plan
+    per_site = plan.random is not None and plan.random.per == "site"
+    return Needs(
+        frozenset(planned.item.site.dtype for planned in custom),
+        any(planned.cap_inside for planned in custom),
+        runtime=plan.input_name is not None or (plan.random is not None and not per_site),
+        draws=per_site,
+        target=work.wish.target,
+    )

@@ -1,0 +1,292 @@
+"""Find every ReLU of a model: what can be rewritten (sites), what cannot and why (refusals), what is none (others)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import onnx
+from onnx import TensorProto
+
+from jr_onnx.modelfile import load, readable, require_text
+from jr_onnx.records import Record
+from jr_onnx.rewriter.constants import ConstantFinder
+from jr_onnx.rewriter.detect import DETECTORS, PATTERNS, refuse
+from jr_onnx.rewriter.detect.base import Context, Match, NotASite, Refused
+from jr_onnx.rewriter.detect.role import set_aside
+from jr_onnx.rewriter.detect.shapes import Shapes
+from jr_onnx.rewriter.dtypes import NAMES, ElementTypes
+from jr_onnx.rewriter.expansion import MOST_ADDED
+from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, unique, walk
+from jr_onnx.semantics import DRAW_OP_TYPE, FLOAT_DTYPES, OP_DOMAIN, OP_TYPE
+
+_FEEDS_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Site(Record):
+    """A ReLU that can become a JumpReLU.
+
+    Attributes:
+        id: Stable readable id: scope path and node name, or output name where the node has none.
+        form: relu, clip, max, where, mask, abs, min, slope, thresholded, fused_conv, fused_gemm or nchwc_conv.
+        op_type: Operator of the node, with its domain unless it is the standard one.
+        dtype: NumPy name of the element type.
+        scope: Scope path, "" for the main graph.
+        node_name: Name of the node, may be "".
+        output: Name of the output tensor, which a rewrite keeps.
+        cap: Upper bound of ReLU6 and its kin, or None.
+        feeds: What reads the output, "Conv conv2" or "output logits"; shortened after four.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.found_site/1"
+    id: str
+    form: str
+    op_type: str
+    dtype: str
+    scope: str
+    node_name: str
+    output: str
+    cap: float | None
+    feeds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Record):
+    """A ReLU that does not become a JumpReLU, and why.
+
+    Attributes:
+        id: As a site's.
+        op_type: Operator of the node.
+        scope: Scope path, "" for the main graph.
+        reason: Why, in words.
+        kind: "refused" where it cannot be rewritten; "gate" or "clamp" where it is no activation, and is rewritten only
+            if its id is asked for (`include`).
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.refusal/1"
+    id: str
+    op_type: str
+    scope: str
+    reason: str
+    kind: str = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Other(Record):
+    """A kin of ReLU that is no site, and why."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.not_a_site/1"
+    id: str
+    op_type: str
+    scope: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTable(Record):
+    """All of a model's sites, refusals and others, in graph order."""
+
+    SCHEMA: ClassVar[str] = "jr_onnx.site_table/1"
+    sites: tuple[Site, ...]
+    refusals: tuple[Refusal, ...]
+    others: tuple[Other, ...]
+
+
+@dataclass(frozen=True)
+class LocatedSite:
+    """A site together with where it is in the proto; only valid until the proto is edited.
+
+    Attributes:
+        site: The site.
+        scope: Where it stands.
+        index: Position of its node in the scope.
+        match: What the detector found.
+        is_aside: Whether it is a gate or a clamp: no site of the table, but there to be asked for.
+    """
+
+    site: Site
+    scope: Scope
+    index: int
+    match: Match
+    is_aside: bool = False
+
+    @property
+    def node(self) -> onnx.NodeProto:
+        """The site's node."""
+        return self.scope.nodes[self.index]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `locate` returns: the located sites, gates and clamps among them, and the table of everything."""
+
+    located: tuple[LocatedSite, ...]
+    table: SiteTable
+    tops: Sequence[Scope]
+
+
+def find_sites(model: onnx.ModelProto | str | Path, folder: Path | None = None) -> SiteTable:
+    """List every ReLU of a model.
+
+    Args:
+        model: A ModelProto, or the path of a model file (weights and external data are not loaded).
+        folder: For a ModelProto: the folder that external data is relative to, to read bounds that lie there.
+
+    Raises:
+        ModelError: The file is no usable model.
+    """
+    if not isinstance(model, onnx.ModelProto):
+        source = load(model)
+        return locate(source.proto, source.folder).table
+    with readable("the model"):
+        require_text(model)
+    return locate(model, folder).table
+
+
+def locate(model: onnx.ModelProto, folder: Path | None = None, most_added: int = MOST_ADDED) -> Findings:
+    """Find the sites of a proto, with their places in it.
+
+    Args:
+        model: The model; its names are text (`modelfile.require_text`), large weights may be tokens.
+        folder: The folder that external data is relative to. Without it bounds that lie there are not known, and the
+            sites that need them are refused.
+        most_added: How many nodes the calls of functions may expand to beside those of the file.
+
+    Raises:
+        ModelError: The model is nested too deeply, recursive, or holds names that are no text.
+    """
+    with readable("the model"):
+        return _locate(model, folder, most_added)
+
+
+def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Findings:
+    tops = top_scopes(model)
+    types = ElementTypes(tops, most_added)
+    functions = {function_key(function) for function in model.functions}
+    context = Context(model, ConstantFinder(model, folder), Shapes(model), functions)
+    located: list[LocatedSite] = []
+    refusals: list[Refusal] = []
+    others: list[Other] = []
+    taken: dict[str, int] = {}
+    for scope in (scope for top in tops if not _is_own_function(top) for scope in walk(top)):
+        readers = _Readers(scope, context)
+        for index, node in enumerate(scope.nodes):
+            verdict = _judge(context, scope, node)
+            if verdict is None:
+                continue
+            label = scope.node_label(node)
+            name = unique(f"{scope.path}/{label}" if scope.path else label, taken)
+            shown = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
+            if isinstance(verdict, Match):
+                verdict = _check_type(types, scope, verdict)
+            if isinstance(verdict, Refused):
+                refusals.append(Refusal(name, shown, scope.path, verdict.reason))
+            elif isinstance(verdict, NotASite):
+                others.append(Other(name, shown, scope.path, verdict.reason))
+            else:
+                output = str(node.output[0])
+                aside = set_aside(context, scope, verdict, output, context.consumers(scope))
+                if aside is not None:
+                    refusals.append(Refusal(name, shown, scope.path, aside.reason, aside.kind))
+                feeds = readers.of(output)
+                site = Site(
+                    name, verdict.form, shown, verdict.dtype, scope.path, str(node.name), output, verdict.cap, feeds
+                )  # fmt: skip
+                located.append(LocatedSite(site, scope, index, verdict, is_aside=aside is not None))
+    table = SiteTable(tuple(item.site for item in located if not item.is_aside), tuple(refusals), tuple(others))
+    return Findings(tuple(located), table, tops)
+
+
+def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:
+    key = scope_domain(node), node.op_type
+    detector: Callable[..., Match | Refused | NotASite | None] | None = DETECTORS.get(key)
+    pattern = PATTERNS.get(key) if detector is None else None
+    if (detector or pattern) is not None:
+        complete = bool(node.input and node.output and all(node.output))
+        if detector is not None and not complete:
+            return Refused(f"a {node.op_type} has inputs and a named output, found otherwise")
+        if complete:
+            detector = detector or pattern
+    verdict = detector(context, scope, node) if detector is not None else None
+    return verdict if verdict is not None else refuse(context, scope, node)
+
+
+def _is_own_function(scope: Scope) -> bool:
+    """Tell whether a scope is the body of JumpRelu or DrawKappa, which a rewrite adds."""
+    function = scope.function
+    return function is not None and function.domain == OP_DOMAIN and function.name in (OP_TYPE, DRAW_OP_TYPE)
+
+
+def scope_domain(node: onnx.NodeProto) -> str:
+    """Return the node's domain, "" for both spellings of the standard one."""
+    domain = node.domain
+    return "" if domain in ("", "ai.onnx") else str(domain)
+
+
+def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refused | NotASite:
+    """Fill in the element type, or say why there is none to work with."""
+    found = types.of(scope, match.typed_by)
+    if not found:
+        return NotASite("it stands in a function that nothing calls")
+    if 0 in found:
+        return Refused(
+            f"the element type of {match.typed_by!r} is not known; add type information, for instance with "
+            "onnx.shape_inference.infer_shapes, and try again"
+        )
+    if len(found) > 1:
+        names = ", ".join(sorted(NAMES.get(number, str(number)) for number in found))
+        return Refused(f"its function is called with several element types ({names}), and kappa is rounded to one")
+    number = found.pop()
+    name = _type_name(number)
+    if name in FLOAT_DTYPES:
+        return match.with_dtype(name)
+    if name.startswith(("int", "uint")):
+        return Refused(f"it is an integer ReLU ({name}); a jump below 1 would change nothing, others are not meant")
+    return Refused(f"its element type is {name}, expected one of {', '.join(FLOAT_DTYPES)}")
+
+
+def _type_name(number: int) -> str:
+    if number in NAMES:
+        return NAMES[number]
+    return str(TensorProto.DataType.Name(number)).lower() if number in TensorProto.DataType.values() else f"{number}"
+
+
+class _Readers:
+    """Who reads a value of a scope, sub-graphs included."""
+
+    def __init__(self, scope: Scope, context: Context) -> None:
+        self._scope = scope
+        self._context = context
+        self._by_name: dict[str, list[tuple[Scope, onnx.NodeProto]]] | None = None
+        outputs: Sequence[str] = ()
+        if scope.graph is not None:
+            outputs = [value.name for value in scope.graph.output]
+        elif scope.function is not None:
+            outputs = list(scope.function.output)
+        self._outputs = set(outputs)
+
+    def of(self, name: str) -> tuple[str, ...]:
+        if not self._scope.children_of:
+            nodes = self._context.consumers(self._scope).get(name, ())
+            return self._shown(name, [f"{node.op_type} {self._scope.node_label(node)}" for node in nodes])
+        if self._by_name is None:
+            self._by_name = {}
+            for inner in walk(self._scope):
+                for node in inner.nodes:
+                    entry = inner, node
+                    for read in node.input:
+                        self._by_name.setdefault(read, []).append(entry)
+        return self._shown(
+            name, [f"{node.op_type} {inner.node_label(node)}" for inner, node in self._by_name.get(name, ())]
+        )
+
+    def _shown(self, name: str, readers: list[str]) -> tuple[str, ...]:
+        if len(readers) == 1 and name not in self._outputs:
+            return (readers[0],)
+        found = list(dict.fromkeys([*readers, *([f"output {name}"] if name in self._outputs else ())]))
+        if len(found) > _FEEDS_SHOWN:
+            found[_FEEDS_SHOWN - 1 :] = [f"and {len(found) - _FEEDS_SHOWN + 1} more"]
+        return tuple(found)

@@ -1,0 +1,130 @@
+"""Take a rewrite back, from what its provenance records: the original nodes, calls, inputs, functions and imports."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from typing import Any
+
+import onnx
+
+from jr_onnx import provenance
+from jr_onnx.errors import ModelError
+from jr_onnx.provenance import Provenance, SiteRecord
+from jr_onnx.rewriter.protos import replace_nodes, scopes_by_path, unpack
+from jr_onnx.rewriter.scopes import Scope, function_key
+
+_FROM_ORIGINAL = "Rewrite the original model again"
+
+
+def undo(model: onnx.ModelProto, record: Provenance | None = None) -> Provenance:
+    """Put the original back, in place, and return the provenance that was there.
+
+    Args:
+        model: The retrofit.
+        record: Its provenance, where it was read already.
+
+    Raises:
+        ModelError: The model is no retrofit, was optimised, or was changed so that a site is not where it was.
+    """
+    record = record or provenance.read(model)
+    if record is None:
+        raise ModelError(
+            "the model carries no jr-onnx provenance, so there is nothing to restore",
+            hint="Only files written by jr-onnx can be restored; other tools may have dropped the metadata",
+        )
+    if any(entry.key == provenance.OPTIMISED_KEY for entry in model.metadata_props):
+        raise ModelError(
+            "the model was optimised for one host, which joined its sites with their neighbours for good",
+            hint="Use the retrofit that jr-onnx optimize was given",
+        )
+    _restore_sites(model, record.sites)
+    _remove_functions(model, set(record.undo.functions_added))
+    _restore_graph(model, record)
+    provenance.remove(model)
+    return record
+
+
+def _remove_functions(model: onnx.ModelProto, added: set[str]) -> None:
+    gone = sorted(added - {function_key(function) for function in model.functions})
+    if gone:
+        raise ModelError(f"the function {gone[0]!r}, which the rewrite added, is gone", hint=_FROM_ORIGINAL)
+    for index in reversed(range(len(model.functions))):
+        if function_key(model.functions[index]) in added:
+            del model.functions[index]
+
+
+def _restore_sites(model: onnx.ModelProto, sites: tuple[SiteRecord, ...]) -> None:
+    scopes = scopes_by_path(model)
+    by_scope: dict[str, list[SiteRecord]] = {}
+    for site in sites:
+        if site.scope not in scopes:
+            raise ModelError(
+                f"site {site.id}: the model no longer has the scope {site.scope!r}",
+                hint=f"The file was changed after the rewrite. {_FROM_ORIGINAL}",
+            )
+        by_scope.setdefault(site.scope, []).append(site)
+    # Inner scopes first: restoring an outer one copies what lies inside.
+    for path in reversed([path for path in scopes if path in by_scope]):
+        _restore_scope(scopes[path], by_scope[path])
+
+
+def _restore_scope(scope: Scope, sites: list[SiteRecord]) -> None:
+    nodes: list[onnx.NodeProto | None] = list(scope.nodes)
+    last = {name: index for index, node in enumerate(scope.nodes) for name in node.output}
+    for site in sites:
+        end = last.get(site.output)
+        start = end - site.nodes + 1 if end is not None else -1
+        if end is None or not 0 <= start <= end or any(node is None for node in nodes[start : end + 1]):
+            raise ModelError(
+                f"site {site.id} is not where the rewrite left it (tensor {site.output!r})",
+                hint=f"The file was changed after the rewrite. {_FROM_ORIGINAL}",
+            )
+        nodes[start : end + 1] = [None] * (end - start) + [unpack(onnx.NodeProto, site.original)]
+    replace_nodes(scope, [node for node in nodes if node is not None])
+
+
+def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
+    graph, steps = model.graph, record.undo
+    if not 0 <= steps.nodes_prepended <= len(graph.node):
+        raise ModelError(f"{steps.nodes_prepended} nodes should stand in front of the graph, found {len(graph.node)}")
+    del graph.node[: steps.nodes_prepended]
+    for name in steps.initializers_added:
+        _remove_named(graph.initializer, name)
+    for name in steps.inputs_added:
+        _remove_named(graph.input, name)
+    if steps.inputs_removed:
+        inputs = list(graph.input)
+        for index, packed in steps.inputs_removed:
+            inputs.insert(index, unpack(onnx.ValueInfoProto, packed))
+        del graph.input[:]
+        graph.input.extend(inputs)
+    _restore_calls(model, steps.calls)
+    del model.opset_import[:]
+    model.opset_import.extend(unpack(onnx.OperatorSetIdProto, packed) for packed in steps.opset_import)
+    for function in model.functions:
+        imports = steps.function_opset_import.get(function_key(function))
+        if imports is not None:
+            del function.opset_import[:]
+            function.opset_import.extend(unpack(onnx.OperatorSetIdProto, packed) for packed in imports)
+    model.ir_version = steps.ir_version
+    if not steps.has_ir_version:
+        model.ClearField("ir_version")
+
+
+def _restore_calls(model: onnx.ModelProto, calls: tuple[tuple[str, int, str], ...]) -> None:
+    if not calls:
+        return
+    scopes = scopes_by_path(model)
+    # Inner calls first: copying over a call that holds sub-graphs copies the calls in these too.
+    for path, index, packed in reversed(calls):
+        if path not in scopes or not 0 <= index < len(scopes[path].nodes):
+            raise ModelError(f"call {index} in scope {path!r} is not where the rewrite left it")
+        scopes[path].nodes[index].CopyFrom(unpack(onnx.NodeProto, packed))
+
+
+def _remove_named(items: MutableSequence[Any], name: str) -> None:
+    for index, item in enumerate(items):
+        if item.name == name:
+            del items[index]
+            return
+    raise ModelError(f"{name!r}, which the rewrite added, is gone", hint=_FROM_ORIGINAL)

@@ -1,0 +1,118 @@
+"""What one edit of a model works on: the wish, the names, what was done so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from jr_onnx.errors import RefusalError
+from jr_onnx.kappa import KappaPlan
+from jr_onnx.provenance import SiteRecord, Undo
+from jr_onnx.rewriter.functions import Clones
+from jr_onnx.rewriter.lowering import Choice, Jump, LoweringWish, Names, Target
+from jr_onnx.rewriter.lowering.log_step import WITHOUT_KERNEL
+from jr_onnx.rewriter.scopes import normal_domain, top_scopes, walk
+from jr_onnx.rewriter.sites import Site, SiteTable
+
+DEFAULTS_SINCE_IR = 4
+"""From here on initializers need not be inputs, and those that are become optional."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How the caller wants J written.
+
+    Attributes:
+        plan: The kappa of every site.
+        lowering: How J is written, unless recorded.
+        target: Where the model will run.
+        demote_initializer_inputs: Take initializers off the graph inputs.
+        recorded: Kappa and lowering of every site as an earlier rewrite recorded them, which is done again; or None.
+    """
+
+    plan: KappaPlan
+    lowering: LoweringWish = "auto"
+    target: Target = "portable"
+    demote_initializer_inputs: bool = False
+    recorded: Mapping[str, SiteRecord] | None = None
+
+
+@dataclass
+class Edit:
+    """What was done to the model.
+
+    Attributes:
+        records: The rewritten sites, in graph order.
+        choices: Site id -> its lowering.
+        changes: Everything beside the sites that changed, in words.
+        clones: Path of every scope in a cloned function -> path of the same scope in the original.
+        table: Every site, refusal and other of the model as it was rewritten: after a demotion of its inputs.
+        found: The sites of that table, and the gates and clamps, in graph order.
+        plan: The kappa plan, settled on the ids of these sites.
+        undo: What takes it back.
+    """
+
+    records: list[SiteRecord] = field(default_factory=list)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+    clones: dict[str, str] = field(default_factory=dict)
+    table: SiteTable = field(default_factory=lambda: SiteTable((), (), ()))
+    found: tuple[Site, ...] = ()
+    plan: KappaPlan | None = None
+    undo: Undo | None = None
+
+
+@dataclass
+class Work:
+    """The state of one edit while it goes on."""
+
+    model: onnx.ModelProto
+    wish: Wish
+    names: Names
+    edit: Edit
+    undo: Undo
+    folder: Path | None = None
+    runtime: str | None = None
+    clones: Clones = field(default_factory=Clones)
+    jumps: list[Jump] = field(default_factory=list)
+    draws: bool = False
+    cap_of_others: float | None = None
+
+    @cached_property
+    def not_run(self) -> str:
+        """An operator of the model that ONNX Runtime does not run below opset 7, "" where there is none."""
+        nodes = (node for top in top_scopes(self.model) for scope in walk(top) for node in scope.nodes)
+        return next((str(node.op_type) for node in nodes if _is_without_kernel(node)), "")
+
+    @cached_property
+    def may_raise_ir(self) -> bool:
+        """Whether raising the IR version leaves the meaning of the initializers as it is."""
+        if self.model.ir_version >= DEFAULTS_SINCE_IR:
+            return True
+        inputs = {value.name for value in self.model.graph.input}
+        return not any(tensor.name in inputs for tensor in self.model.graph.initializer)
+
+    def raise_ir(self, version: int, what: str) -> None:
+        """Raise the IR version where it is lower.
+
+        Raises:
+            RefusalError: Initializers that are also graph inputs would become overridable.
+        """
+        if self.model.ir_version >= version:
+            return
+        if not self.may_raise_ir:
+            raise RefusalError(
+                f"{what} needs IR {version}, and raising this model from IR {self.model.ir_version} would make "
+                "its initializers, which are also graph inputs, overridable (and slow)",
+                hint="Add --demote-initializer-inputs to take them off the inputs",
+            )
+        self.edit.changes.append(f"IR version {self.model.ir_version} raised to {version}")
+        self.model.ir_version = version
+
+
+def _is_without_kernel(node: onnx.NodeProto) -> bool:
+    return node.op_type in WITHOUT_KERNEL and not normal_domain(node.domain)
