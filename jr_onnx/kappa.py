@@ -101,7 +101,7 @@ class KappaPlan(Record):
             raise KappaError("no kappa was given", hint="Give --kappa, --kappa-map or --random")
 
     @classmethod
-    def of(cls, kappa: float | Mapping[str, float] | KappaPlan | RandomKappa) -> KappaPlan:
+    def of(cls, kappa: Kappa) -> KappaPlan:
         """Make a plan from a number, a mapping of site patterns to numbers, a random range or a plan."""
         if isinstance(kappa, KappaPlan):
             return kappa
@@ -177,6 +177,10 @@ class KappaPlan(Record):
             if site is not None or not any(_compile(pattern).search(item) for item in ids):
                 lost.append(pattern)
         return lost
+
+
+Kappa = float | Mapping[str, float] | KappaPlan | RandomKappa
+"""What a caller may give for kappa: one for all sites, one for each site id or pattern, a random range, or a plan."""
 
 
 def read_kappa_map(path: Path) -> dict[str, float]:

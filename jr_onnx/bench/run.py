@@ -18,7 +18,6 @@ from jr_onnx.bench.records import BenchReport, CaseResult, OpTime, Row
 from jr_onnx.bench.running import runner
 from jr_onnx.bench.variants import (
     CUDA_OPTIONS,
-    LOWERINGS,
     ORIGINAL,
     PROVIDERS,
     SESSIONS,
@@ -29,6 +28,7 @@ from jr_onnx.bench.variants import (
 )
 from jr_onnx.errors import InputError, JrError, one_line, require
 from jr_onnx.rewriter.lowering import LoweringWish, Target
+from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
 from jr_onnx.verify.backends import CannotRunError
 from jr_onnx.verify.inputs import InputWish, make_inputs
@@ -63,7 +63,7 @@ class Request:
     kappa: float | None = None
     batches: tuple[int, ...] = (1,)
     threads: tuple[int, ...] = (1,)
-    lowerings: tuple[LoweringWish, ...] = LOWERINGS
+    lowerings: tuple[LoweringWish, ...] = EXPLICIT_LOWERINGS
     sessions: tuple[str, ...] = ("plain", "optimised")
     providers: tuple[str, ...] = ("cpu",)
     rounds: int = 50
@@ -83,7 +83,7 @@ class Request:
         for what, names, known in (
             ("session", self.sessions, SESSIONS),
             ("provider", self.providers, tuple(PROVIDERS)),
-            ("lowering", self.lowerings, LOWERINGS),
+            ("lowering", self.lowerings, EXPLICIT_LOWERINGS),
             ("CUDA option", self.cuda_options, tuple(CUDA_OPTIONS)),
         ):
             unknown = [name for name in names if name not in known]

@@ -7,22 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from jr_onnx import provenance
-from jr_onnx.errors import InputError, JrError
-from jr_onnx.kappa import KappaPlan
-from jr_onnx.modelfile import ModelFile, load
-from jr_onnx.modelfile.wire import Payloads, join
-from jr_onnx.opened import pieces
-from jr_onnx.provenance import Provenance
-from jr_onnx.rewriter.agreement import take_back
+from jr_onnx.errors import InputError
+from jr_onnx.modelfile import external_tensors, save
 from jr_onnx.rewriter.lowering import LoweringWish, Target
-from jr_onnx.rewriter.retrofit import Options, retrofit
+from jr_onnx.rewriter.pair import in_every_lowering, open_pair
 from jr_onnx.runtime.providers import CPU, CUDA, prefers_nhwc, require_providers
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
 SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]
 SESSIONS: Final = ("plain", "optimised", "standard")
-LOWERINGS: Final[tuple[LoweringWish, ...]] = ("where", "thresholded", "custom")
 Provider = Literal["cpu", "cuda"]
 PROVIDERS: Final[dict[str, list[str]]] = {
     "cpu": [CPU],
@@ -158,24 +151,18 @@ def prepare(
         InputError: No kappa is given for an original, or nothing can be compared.
         JrError: No lowering is possible.
     """
-    source = load(model)
-    record = provenance.read(source.proto)
-    plan = _plan(kappa, record, model)
-    if record is not None:
-        take_back(source.proto, str(model), source.payloads, source.folder)
-    outside = source.folder if _has_external_data(source) else None
-    original = _write(folder / "original.onnx", source.proto, source.payloads)
+    pair = open_pair(model)
+    plan = pair.plan(kappa)
+    outside = pair.given.folder if external_tensors(pair.original.proto) else None
+    original = folder / "original.onnx"
+    save(pair.original.proto, pair.given.payloads, original)
     variants = [Variant(ORIGINAL, "onnxruntime", original, outside)]
-    missing: dict[str, str] = {}
+    made, refused = in_every_lowering(pair.original, plan, lowerings, target)
+    missing: dict[str, str] = {lowering: str(error) for lowering, error in refused.items()}
     sites, best = 0, None
-    for lowering in lowerings:
-        fresh = load(model)
-        try:
-            done = retrofit(fresh, Options(plan, lowering=lowering, target=target, replace=record is not None))
-        except JrError as error:
-            missing[lowering] = str(error)
-            continue
-        sites, best = len(done.result.sites), _write(folder / f"{lowering}.onnx", done.model, fresh.payloads)
+    for lowering, done in made.items():
+        sites, best = len(done.result.sites), folder / f"{lowering}.onnx"
+        save(done.model, pair.given.payloads, best)
         if "plain" in sessions:
             variants.append(Variant(lowering, "plain", best, outside))
     if best is None:
@@ -184,27 +171,4 @@ def prepare(
         variants.append(Variant("standard", "standard", best, outside))
     if "optimised" in sessions:
         variants.append(Variant("optimised", "optimised", best, outside))
-    return Prepared(tuple(variants), missing, sites, source.sha256, source.proto)
-
-
-def _plan(kappa: float | None, record: Provenance | None, model: Path) -> KappaPlan:
-    if kappa is not None:
-        return KappaPlan.of(kappa)
-    if record is None:
-        raise InputError(f"{model} is no retrofit, so its kappa is not known", hint="Give --kappa, for instance 0.06")
-    return record.plan
-
-
-def _write(path: Path, proto: Any, payloads: Payloads) -> Path:
-    with path.open("wb") as stream:
-        for chunk in join(proto.SerializeToString(), payloads):
-            for part in pieces(chunk):
-                stream.write(part)
-    payloads.require_unchanged()
-    return path
-
-
-def _has_external_data(source: ModelFile) -> bool:
-    from jr_onnx.modelfile import external_tensors
-
-    return bool(external_tensors(source.proto))
+    return Prepared(tuple(variants), missing, sites, pair.given.sha256, pair.original.proto)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
@@ -14,9 +13,9 @@ import onnx
 from jr_onnx import provenance
 from jr_onnx._version import __version__
 from jr_onnx.errors import InputError, JrError, OpsetError, OutputError, RefusalError, require_choice
-from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.kappa import Kappa, KappaPlan
 from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, refuse_target, save
-from jr_onnx.provenance import ExternalFile, Provenance
+from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewriter import contract
 from jr_onnx.rewriter.agreement import take_back
@@ -110,17 +109,29 @@ class Options:
 
 @dataclass(frozen=True)
 class Retrofit:
-    """A finished rewrite in memory: the source it is compared with, the new model, its result and external data."""
+    """A finished rewrite in memory.
+
+    Attributes:
+        source: The model before the rewrite, converted if that was asked for.
+        model: The retrofit; large weights are tokens of the source's payloads.
+        result: What was done.
+        record: The provenance that the retrofit carries.
+    """
 
     source: ModelFile
     model: onnx.ModelProto
     result: RewriteResult
-    external_data: tuple[ExternalFile, ...] = ()
+    record: Provenance
+
+    @property
+    def file(self) -> ModelFile:
+        """The retrofit with the payloads and the folder of its source."""
+        return dataclasses.replace(self.source, proto=self.model)
 
 
 def rewrite(
     model: str | Path | onnx.ModelProto | gs.Graph,
-    kappa: float | Mapping[str, float] | KappaPlan | RandomKappa,
+    kappa: Kappa,
     *,
     output: str | Path | None = None,
     force: bool = False,
@@ -228,7 +239,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
         (*base.conversion, *edit.changes), tuple(warnings_of(options.plan, edit)),
         base.source_sha256, checker_problem=verdict.problem, proof=base.proof,
     )  # fmt: skip
-    return Retrofit(original, model, result, files)
+    return Retrofit(original, model, result, record)
 
 
 def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: bool) -> RewriteResult:
@@ -241,7 +252,7 @@ def write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: boo
     require_choice("external_data", external_data, get_args(ExternalMode))
     how = "none"
     if done.source.folder is not None:
-        how = carry(done.external_data, done.source.folder, path, external_data, force=force)
+        how = carry(done.record.external_data, done.source.folder, path, external_data, force=force)
     save(done.model, done.source.payloads, path)
     warnings = done.result.warnings
     if how == "hardlink":

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from jr_onnx._version import __version__
 from jr_onnx.errors import InputError, VerificationError, require
+from jr_onnx.kappa import Kappa
 from jr_onnx.runtime.providers import full_name, require_providers
 from jr_onnx.verify import device
 from jr_onnx.verify.backends import CannotLoadError, CannotRunError, LackingError, OrtSession, Runnable, loads
@@ -27,7 +28,7 @@ from jr_onnx.verify.report import Check, Failure, VerifyReport, conclude
 from jr_onnx.verify.served import check_served
 from jr_onnx.verify.sites import check_sites
 from jr_onnx.verify.steps import StepEffects
-from jr_onnx.verify.subject import KappaWish, Subject, load_subject
+from jr_onnx.verify.subject import Subject, load_subject
 from jr_onnx.verify.variants import Variant, variants
 from jr_onnx.verify.whole import check_conversion, check_lowerings, check_optimisation, check_zero
 
@@ -61,7 +62,7 @@ class _Wanted:
 
 def verify(
     model: str | Path | onnx.ModelProto,
-    kappa: KappaWish | None = None,
+    kappa: Kappa | None = None,
     *,
     original: str | Path | onnx.ModelProto | None = None,
     inputs: GivenInputs | None = None,

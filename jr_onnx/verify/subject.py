@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from jr_onnx import provenance
-from jr_onnx.errors import InputError, JrError, KappaError
-from jr_onnx.kappa import KappaPlan, RandomKappa
-from jr_onnx.modelfile import ModelFile, assemble, check, content_digest, from_proto, load, resolve
+from jr_onnx.errors import InputError, KappaError
+from jr_onnx.kappa import Kappa
+from jr_onnx.modelfile import ModelFile, assemble, content_digest, resolve
 from jr_onnx.provenance import Provenance, sha256_file
 from jr_onnx.quantised import is_quantised
-from jr_onnx.rewriter.agreement import examine
 from jr_onnx.rewriter.convert import convert
 from jr_onnx.rewriter.differences import differences
-from jr_onnx.rewriter.retrofit import Options, retrofit
+from jr_onnx.rewriter.pair import kappa_missing, open_pair, read_model
 from jr_onnx.rewriter.scopes import main_scope
-from jr_onnx.rewriter.undo import undo
 from jr_onnx.semantics import round_kappa
 from jr_onnx.verify.expressions import recorded_kappas
 from jr_onnx.verify.report import Check, Failure, Verdict
 
 _SHOWN = 3
 _ORIGINAL = "original"
-
-KappaWish = float | Mapping[str, float] | KappaPlan | RandomKappa
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class Subject:
 
 
 def load_subject(
-    model: str | Path | onnx.ModelProto, original: str | Path | onnx.ModelProto | None, kappa: KappaWish | None
+    model: str | Path | onnx.ModelProto, original: str | Path | onnx.ModelProto | None, kappa: Kappa | None
 ) -> Subject:
     """Load a retrofit and its original, or rewrite a plain model in memory.
 
@@ -64,19 +58,19 @@ def load_subject(
         InputError: A plain model without kappa, or a retrofit with one.
         ModelError: A file is no usable model.
     """
-    source = _load(model)
-    record = provenance.read(source.proto)
-    if record is None:
-        return _plain(source, original, kappa)
-    if kappa is not None:
-        raise InputError(
-            f"{source.name or 'the model'} is a retrofit, which brings its own kappa",
-            hint="Leave --kappa out, or verify the original with --kappa",
-        )
-    restored = ModelFile(source.path, onnx.ModelProto(), source.payloads, "", 0)
-    restored.proto.CopyFrom(source.proto)
-    undo(restored.proto, record)
-    plan_failures, graph_failures = _plan_failures(record), _graph_failures(source)
+    pair = open_pair(model, kappa, report_mismatches=True)
+    source, record, restored = pair.retrofit, pair.record, pair.original
+    if source is None or record is None:
+        raise kappa_missing(pair.given.name)
+    if not pair.is_retrofit:
+        if original is not None:
+            raise InputError(
+                f"ORIGINAL was given, but {pair.given.name or 'the model'} is not a retrofit",
+                hint="Leave one of the two out",
+            )
+        return Subject(source, record, pair.original, "the model itself", "plain", (), ())
+    plan_failures = _plan_failures(record)
+    graph_failures = [Failure("provenance", item.site, "", "", "", item.message) for item in pair.mismatches]
     checks = [_plan_check(record, plan_failures), _graph_check(record, graph_failures)]
     failures = [*plan_failures, *graph_failures]
     truth, how = restored, "restored from the provenance"
@@ -84,7 +78,7 @@ def load_subject(
     if original is None:
         checks.append(_digest_check(restored, record))
     else:
-        given = _load(original)
+        given = read_model(original)
         if is_quantised(source.proto) and not is_quantised(given.proto):
             raise InputError(
                 f"ORIGINAL{_named(given)} is a float model, and the retrofit{_named(source)} was quantised after the "
@@ -107,29 +101,6 @@ def _named(model: ModelFile) -> str:
     return f" ({model.name})" if model.name else ""
 
 
-def _load(model: str | Path | onnx.ModelProto) -> ModelFile:
-    source = from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)
-    if source.folder is not None:
-        check(source.proto, source.folder)  # a file without its weights is no model, whatever else it is
-    return source
-
-
-def _plain(source: ModelFile, original: object, kappa: KappaWish | None) -> Subject:
-    if kappa is None:
-        raise InputError(
-            f"{source.name or 'the model'} is no retrofit, so there is nothing to verify yet",
-            hint="Give --kappa to rewrite it in memory and verify that, or verify what jr-onnx rewrite wrote",
-        )
-    if original is not None:
-        raise InputError("an ORIGINAL was given, but the model is no retrofit", hint="Leave one of the two out")
-    done = retrofit(source, Options(KappaPlan.of(kappa)))
-    record = provenance.read(done.model)
-    if record is None:
-        raise JrError("the rewrite left no provenance")
-    rewritten = ModelFile(source.path, done.model, source.payloads, source.sha256, source.length_bytes)
-    return Subject(rewritten, record, source, "the model itself", "plain", (), ())
-
-
 def _plan_failures(record: Provenance) -> list[Failure]:
     """Return the sites whose recorded kappa is not what the recorded plan rounds to."""
     found = []
@@ -149,12 +120,6 @@ def _plan_failures(record: Provenance) -> list[Failure]:
 def _plan_check(record: Provenance, failures: list[Failure]) -> Check:
     verdict: Verdict = "failed" if failures else "passed"
     return Check("provenance", "the kappa of every site with the plan", len(record.sites), 0.0, None, 0, verdict)
-
-
-def _graph_failures(source: ModelFile) -> list[Failure]:
-    """Return where the graph is not what the provenance says it is."""
-    found = examine(source.proto, source.payloads, source.folder).mismatches
-    return [Failure("provenance", item.site, "", "", "", item.message) for item in found]
 
 
 def _graph_check(record: Provenance, failures: list[Failure]) -> Check:

@@ -8,7 +8,7 @@ So the chain from the network that was trained to the file that is served is clo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,12 +18,14 @@ import onnx
 import torch
 from torch import Tensor
 
-from jr_onnx.errors import InputError, NoSiteError, RefusalError, VerificationError
-from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.errors import InputError, VerificationError
+from jr_onnx.kappa import Kappa, KappaPlan
+from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import Provenance
-from jr_onnx.provenance import read as read_provenance
 from jr_onnx.records import Record
-from jr_onnx.rewriter import find_sites, rewrite
+from jr_onnx.rewriter import find_sites
+from jr_onnx.rewriter.lowering import LoweringWish
+from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS, in_every_lowering, kappa_not_wanted
 from jr_onnx.torchnet.comparison import Comparison, Pair
 from jr_onnx.torchnet.parity import draws_inside, original_of
 from jr_onnx.torchnet.runtime import Reference
@@ -31,9 +33,8 @@ from jr_onnx.torchnet.source import Source, image_input, logit_candidates, read
 from jr_onnx.verify.torch_network import TorchNetwork, load_network, random_inputs
 
 Array = npt.NDArray[Any]
-Kappa = float | Mapping[str, float] | KappaPlan | RandomKappa
-LOWERINGS = ("where", "thresholded", "custom")
 _SAMPLES = 32
+_Named = tuple[str, str | Path | onnx.ModelProto, Provenance]
 _BATCH = 32
 
 
@@ -73,7 +74,7 @@ def verify_torch(
     inputs: Array | Tensor | None = None,
     *,
     kappa: Kappa | None = None,
-    lowerings: Sequence[str] = LOWERINGS,
+    lowerings: Sequence[LoweringWish] = EXPLICIT_LOWERINGS,
     output: str | None = None,
     seed: int = 0,
     raise_on_failure: bool = True,
@@ -102,9 +103,7 @@ def verify_torch(
     if data.shape[0] == 0:
         raise InputError("the verification needs at least one input, found none")
     if source.provenance is not None and kappa is not None:
-        raise InputError(
-            "the model is a retrofit and brings its own kappas", hint="Give the original export, or no kappa"
-        )
+        raise kappa_not_wanted(Path(model).name)
     module = load_network(network, None if weights is None else Path(weights))
     ids = [site.id for site in find_sites(source.model, Path(source.base_dir) if source.base_dir else None).sites]
     calls = TorchNetwork(module, ()).calls(data[:1])
@@ -179,8 +178,8 @@ def _kappas_of_calls(names: list[str], ids: list[str], record: Provenance) -> di
 
 
 def _retrofits(
-    source: Source, model: str | Path, kappa: Kappa | None, lowerings: Sequence[str]
-) -> tuple[list[tuple[str, str | Path | onnx.ModelProto, Provenance]], list[str]]:
+    source: Source, model: str | Path, kappa: Kappa | None, lowerings: Sequence[LoweringWish]
+) -> tuple[list[_Named], list[str]]:
     """Return the retrofits to compare: the file itself, or one per lowering; and what is left out, with the reason."""
     if source.provenance is not None:
         if draws_inside(source):
@@ -188,18 +187,11 @@ def _retrofits(
         return [("retrofit", model, source.provenance)], []
     if kappa is None:
         return [], []
-    original = original_of(source, source.model)
-    found: list[tuple[str, str | Path | onnx.ModelProto, Provenance]] = []
-    notes = []
-    for lowering in lowerings:
-        try:
-            proto, _ = rewrite(original, kappa, lowering=lowering)
-        except (RefusalError, NoSiteError) as error:
-            notes.append(f"the lowering {lowering} was not compared: {error.message}")
-            continue
-        record = read_provenance(proto)
-        if record is not None:
-            found.append((f"retrofit ({lowering})", proto, record))
+    if source.base_dir:
+        onnx.load_external_data_for_model(source.model, source.base_dir)
+    made, refused = in_every_lowering(from_proto(source.model), KappaPlan.of(kappa), lowerings)
+    found: list[_Named] = [(f"retrofit ({lowering})", done.model, done.record) for lowering, done in made.items()]
+    notes = [f"the lowering {lowering} was not compared: {error.message}" for lowering, error in refused.items()]
     return found, notes
 
 

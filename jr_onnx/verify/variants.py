@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import onnx
 
-from jr_onnx import provenance
-from jr_onnx.errors import InputError, JrError, NoSiteError, RefusalError, VerificationError
+from jr_onnx.errors import InputError, JrError, NoSiteError, VerificationError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.lowering import LoweringWish
-from jr_onnx.rewriter.retrofit import Options, retrofit
+from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS, in_every_lowering
 from jr_onnx.verify.backends import Runnable
 from jr_onnx.verify.groups import SiteGroup, site_groups
-
-WISHES: tuple[LoweringWish, ...] = ("where", "thresholded", "custom")
 
 
 @dataclass(frozen=True)
@@ -63,50 +61,31 @@ class Variant:
 
 
 def variants(
-    original: ModelFile, kappas: dict[str, float], wishes: tuple[LoweringWish, ...] = WISHES
+    original: ModelFile, kappas: dict[str, float], lowerings: Sequence[LoweringWish] = EXPLICIT_LOWERINGS
 ) -> tuple[list[Variant], list[str]]:
     """Rewrite the original with every lowering.
 
     Args:
         original: The model before.
         kappas: Site id -> kappa; other sites stay.
-        wishes: The lowerings to try.
+        lowerings: The lowerings to try.
 
     Returns:
         The variants, and for every impossible lowering its name and the reason.
-    """
-    found: list[Variant] = []
-    refused: list[str] = []
-    for wish in wishes:
-        try:
-            found.append(variant(original, kappas, wish))
-        except RefusalError as error:
-            refused.append(f"{wish}: {error.message}")
-    return found, refused
-
-
-def variant(original: ModelFile, kappas: dict[str, float], lowering: LoweringWish) -> Variant:
-    """Rewrite the original with one lowering and a kappa for every site.
 
     Raises:
-        RefusalError: The lowering is impossible here.
         VerificationError: A site of the plan is not in the original.
     """
-    wanted = Options(KappaPlan(by_site=tuple(kappas.items())), lowering=lowering, include=tuple(kappas))
     try:
-        done = retrofit(original, wanted)
-    except RefusalError:
-        raise
-    except (InputError, NoSiteError) as error:
+        made, refused = in_every_lowering(original, KappaPlan(by_site=tuple(kappas.items())), lowerings)
+    except JrError as error:
+        hint = "Give the very model that was rewritten, or none: it is restored from the retrofit then"
         raise VerificationError(
             f"the original cannot be rewritten like the retrofit: {error.message}",
-            hint="Give the very model that was rewritten, or none: it is restored from the retrofit then",
+            hint=hint if isinstance(error, InputError | NoSiteError) else "",
         ) from error
-    except JrError as error:
-        raise VerificationError(f"the original cannot be rewritten like the retrofit: {error.message}") from error
-    record = provenance.read(done.model)
-    if record is None:
-        raise VerificationError("the rewrite left no provenance")
-    names = "/".join(dict.fromkeys(site.lowering for site in record.sites))
-    file = ModelFile(original.path, done.model, original.payloads, original.sha256, original.length_bytes)
-    return Variant(names, Runnable(names, file), record, original.proto)
+    found = []
+    for done in made.values():
+        names = "/".join(dict.fromkeys(site.lowering for site in done.record.sites))
+        found.append(Variant(names, Runnable(names, done.file), done.record, original.proto))
+    return found, [f"{lowering}: {error.message}" for lowering, error in refused.items()]

@@ -117,7 +117,7 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kappa": None}, "is no retrofit, so its kappa is not known"),
+        ({"kappa": None}, "is not a retrofit, and no kappa was given"),
         ({"batches": (0,)}, "the batch size is"),
         ({"threads": ()}, "the number of threads is"),
         ({"sessions": ("fast",)}, "the session is fast, expected plain, optimised, standard"),

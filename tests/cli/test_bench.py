@@ -49,7 +49,7 @@ def test_json_on_stdout(jr: Callable[..., Outcome], net: Path) -> None:
     [
         (("--batch", "one"), "is no list of whole numbers"),
         (("--session", "fast"), "the session is fast"),
-        ((), "is no retrofit, so its kappa is not known"),
+        ((), "is not a retrofit, and no kappa was given"),
     ],
 )
 def test_mistakes(jr: Callable[..., Outcome], net: Path, words: tuple[str, ...], message: str) -> None:

@@ -67,9 +67,9 @@ def test_impossible_lowerings_are_printed(jr: Jr, tmp_path: Path) -> None:
     ("words", "exit_code", "said"),
     [
         (("missing.onnx",), 2, "does not exist"),
-        (("{original}",), 2, "no retrofit"),
+        (("{original}",), 2, "is not a retrofit, and no kappa was given"),
         (("{original}", "--kappa", "-1"), 2, "expected a finite number >= 0"),
-        (("{retrofit}", "--kappa", "1"), 2, "brings its own kappa"),
+        (("{retrofit}", "--kappa", "1"), 2, "is a retrofit and has its own kappa"),
         (("{retrofit}", "--shape", "x"), 2, "--shape"),
         (("{retrofit}", "--shape", "x=1,1,5,5"), 8, "the original does not run on random inputs"),
         (("{retrofit}", "--samples", "0"), 2, "0 samples"),

@@ -14,7 +14,7 @@ from jr_onnx.modelfile import from_proto
 from jr_onnx.runtime import status
 from jr_onnx.verify import InputWish, verify
 from jr_onnx.verify.backends import OrtSession, Runnable
-from jr_onnx.verify.variants import variant
+from jr_onnx.verify.variants import variants
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def optimised(
     model: onnx.ModelProto, path: Path, lowering: Any, *, library: bool
 ) -> tuple[list[str], list[int] | None]:
     """Return what ONNX Runtime makes of a lowering: its operators but the site's, and which sizes of y it knows."""
-    item = variant(from_proto(model), {"act": 0.06}, lowering)
+    ((item,), _) = variants(from_proto(model), {"act": 0.06}, (lowering,))
     OrtSession(Runnable("it", item.runnable.file, library=library), "optimised", written=path)
     graph = onnx.load(path).graph
     site = {"ThresholdedRelu", "JumpRelu"}

@@ -164,10 +164,10 @@ def test_the_report_survives_json() -> None:
 
 def test_a_plain_model_needs_a_kappa_and_a_retrofit_has_one(tmp_path: Path) -> None:
     source = save(network(), tmp_path)
-    with pytest.raises(InputError, match="no retrofit"):
+    with pytest.raises(InputError, match="is not a retrofit, and no kappa"):
         verify(source)
     path, _ = rewrite(source, KAPPA)
-    with pytest.raises(InputError, match="brings its own kappa"):
+    with pytest.raises(InputError, match="is a retrofit and has its own kappa"):
         verify(path, KAPPA)
     with pytest.raises(InputError, match="ORIGINAL was given"):
         verify(source, KAPPA, original=source)

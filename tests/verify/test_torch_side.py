@@ -112,7 +112,7 @@ def test_retrofitted_file_is_verified_at_its_own_kappas(spec: str, exported: Pat
     report = verify_torch(spec, None, path, inputs)
     assert [item.what for item in report.comparisons] == ["original at kappa 0", "retrofit"]
     assert report.comparisons[1].samples == 7
-    with pytest.raises(InputError, match="brings its own kappas"):
+    with pytest.raises(InputError, match="is a retrofit and has its own kappa"):
         verify_torch(spec, None, path, kappa=0.1)
 
 
