@@ -11,10 +11,11 @@ from torch import nn
 from jr_onnx.data import PRESETS, ImageData, load
 from jr_onnx.errors import InputError
 from jr_onnx.records import dumps, load_file, loads
-from models import NAMES, build, load_weights
+from models import NAMES, build, entry, load_weights
 from tools.train import train
 from tools.training import Recipe, TrainingRecord, TrainingRun, accuracy, recipe, weights_digest
-from tools.training.batches import Batches, augment, epoch_generator, mix_adversarial
+from tools.training.batches import Batches, draw_moves, epoch_generator, mix_adversarial, move
+from tools.training.recipe import Augmentation
 
 SHORT = replace(recipe("digits_cnn", robust=True), epochs=3)
 CPU = torch.device("cpu")
@@ -124,12 +125,18 @@ def test_without_a_fraction_the_batch_stays(digits: ImageData) -> None:
     assert mix_adversarial(build("digits_cnn"), images, torch.zeros(8, dtype=torch.int64), plan) is images
 
 
+def _augment(images: torch.Tensor, kind: Augmentation) -> torch.Tensor:
+    """Return (N, C, H, W) images, each moved on its own."""
+    moves = draw_moves(len(images), kind, torch.Generator().manual_seed(0))
+    return move(images.permute(0, 2, 3, 1), torch.arange(len(images)), moves, kind).permute(0, 3, 1, 2)
+
+
 @pytest.mark.parametrize(("kind", "margin"), [("shift", 1), ("crop_flip", 4)])
-def test_augmentation_moves_each_image_over_a_black_border(kind: str, margin: int) -> None:
+def test_augmentation_moves_each_image_over_a_black_border(kind: Augmentation, margin: int) -> None:
     count = 400
     dots = torch.zeros(count, 2, 11, 11)
     dots[:, :, 5, 5] = torch.tensor([1.0, 0.5])
-    moved = augment(dots, kind, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    moved = _augment(dots, kind)
     assert torch.equal(moved.amax((2, 3)), dots.amax((2, 3))), "channels stay apart and the dot stays inside"
     assert torch.equal(moved.sum((2, 3)), dots.sum((2, 3)))
     places = {tuple(place) for place in moved[:, 0].nonzero()[:, 1:].tolist()}
@@ -141,11 +148,11 @@ def test_augmentation_moves_each_image_over_a_black_border(kind: str, margin: in
 def test_half_of_the_images_are_mirrored() -> None:
     pair = torch.zeros(400, 1, 20, 20)
     pair[:, :, 10, 9], pair[:, :, 10, 10] = 1.0, 0.5
-    moved = augment(pair, "crop_flip", torch.Generator().manual_seed(0))
+    moved = _augment(pair, "crop_flip")
     columns = moved.amax(2)[:, 0]
     mirrored = int((columns.argmax(1) > torch.where(columns == 0.5, 1, 0).argmax(1)).sum())
     assert 150 < mirrored < 250, "five standard deviations of 400 fair coins are 50"
-    assert torch.equal(augment(pair, "none", torch.Generator()), pair)
+    assert torch.equal(_augment(pair, "none"), pair)
 
 
 def test_an_epoch_takes_every_image_at_most_once_and_drops_the_rest(digits: ImageData) -> None:
@@ -176,7 +183,7 @@ def test_epochs_have_generators_of_their_own() -> None:
 
 
 def test_the_recipes_are_those_of_the_paper() -> None:
-    lenet, alex, wide = (recipe(name) for name in ("lenet_like", "alex_like", "wide_resnet"))
+    lenet, alex, wide = (recipe(name, schedule="paper") for name in ("lenet_like", "alex_like", "wide_resnet"))
     for plan in (lenet, alex, wide):
         assert (plan.optimizer, plan.batch, plan.weight_decay) == ("sgd", 128, 5e-4)
     assert [lenet.rate_at(epoch) for epoch in (0, 29, 30, 60, 80, 89)] == pytest.approx(
@@ -184,7 +191,7 @@ def test_the_recipes_are_those_of_the_paper() -> None:
     )
     assert [wide.rate_at(epoch) for epoch in (0, 30, 60, 90, 119)] == pytest.approx([0.1, 0.01, 1e-3, 1e-4, 1e-4])
     assert (lenet.epochs, alex.epochs, wide.epochs) == (90, 90, 120)
-    robust = recipe("alex_like", robust=True)
+    robust = recipe("alex_like", robust=True, schedule="paper")
     assert (robust.epochs, robust.decay_epochs) == (120, (30, 60, 90))
     assert (robust.adversarial_fraction, robust.adversarial_eps) == (0.6, 0.031)
     assert recipe("lenet_like", robust=True).adversarial_eps == 0.3
@@ -194,11 +201,22 @@ def test_the_recipes_are_those_of_the_paper() -> None:
 def test_a_recipe_is_a_record(name: str) -> None:
     plan = recipe(name, robust=True)
     assert plan.model == name
+    assert plan.schedule == ("one-cycle" if entry(name).data == "cifar10" else "paper")
     assert loads(Recipe, dumps(plan)) == plan
 
 
 @pytest.mark.parametrize(
-    "changes", [{"epochs": 0}, {"rate": 0.0}, {"batch": 0}, {"adversarial_fraction": 1.5}, {"adversarial_eps": -1.0}]
+    "changes",
+    [
+        {"epochs": 0},
+        {"rate": 0.0},
+        {"batch": 0},
+        {"adversarial_fraction": 1.5},
+        {"adversarial_eps": -1.0},
+        {"warmup": 1.0},
+        {"label_smoothing": -0.1},
+        {"schedule": "one-cycle", "time_limit_s": 0.0},
+    ],
 )
 def test_a_recipe_that_trains_nothing_is_refused(changes: dict[str, float]) -> None:
     with pytest.raises(InputError, match="expected"):

@@ -1,6 +1,7 @@
 """From stored bytes to a training batch: order, augmentation, normalisation, adversarial images.
 
-Everything random comes from a generator seeded by (seed, epoch): a resumed run equals one that never stopped.
+Everything random is drawn on the CPU by a generator seeded by (seed, epoch): a resumed run equals one that never
+stopped. It is drawn for a whole epoch and moved to the device once, so that no batch waits for the CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jr_onnx.data import ImageData, Preprocessing
-from tools.training.recipe import Augmentation, Recipe
+from tools.training.recipe import Augmentation, Precision, Recipe
 
 _MARGIN = {"none": 0, "shift": 1, "crop_flip": 4}
 
@@ -23,57 +24,96 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
 
 
 class Batches:
-    """The training images on one device, kept in their stored type and turned into floats a batch at a time."""
+    """The training images on one device, kept in their stored type and turned into floats a batch at a time.
 
-    def __init__(self, data: ImageData, preprocessing: Preprocessing, device: torch.device) -> None:
-        self._pixels = torch.from_numpy(data.pixels.copy()).to(device)
+    Args:
+        data: The images.
+        preprocessing: From pixel scale to the network's input.
+        device: Where they are kept, and where the batches are made.
+        channels_last: Yield images (N, C, H, W) whose channels lie side by side in memory.
+    """
+
+    def __init__(
+        self, data: ImageData, preprocessing: Preprocessing, device: torch.device, *, channels_last: bool = False
+    ) -> None:
+        # Kept as (N, H, W, C), from which whole pixels are gathered.
+        self._pixels = torch.from_numpy(data.pixels.copy()).to(device).permute(0, 2, 3, 1).contiguous()
         self._labels = torch.from_numpy(data.labels.copy()).to(device)
         self._scale = data.scale
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
         scale, offset = preprocessing.affine(data.shape[0])
         self._gain = torch.tensor(scale, dtype=torch.float32, device=device)[:, None, None]
         self._offset = torch.tensor(offset, dtype=torch.float32, device=device)[:, None, None]
 
+    def steps(self, recipe: Recipe) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self._labels) // self._size(recipe)
+
     def epoch(self, recipe: Recipe, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images and labels in this epoch's order; an incomplete last batch is dropped."""
         generator = epoch_generator(recipe.seed, epoch)
-        order = torch.randperm(len(self._labels), generator=generator)
-        # Fewer images than one batch are one batch: dropping it would train nothing.
-        size = min(recipe.batch, len(order))
-        for start in range(0, len(order) - size + 1, size):
-            chosen = order[start : start + size].to(self._labels.device)
-            pixels = self._pixels[chosen].to(torch.float32) / self._scale
-            pixels = augment(pixels, recipe.augmentation, generator)
-            yield pixels * self._gain + self._offset, self._labels[chosen]
+        device = self._labels.device
+        size, steps = self._size(recipe), self.steps(recipe)
+        order = torch.randperm(len(self._labels), generator=generator)[: size * steps].to(device)
+        moves = [draw_moves(size, recipe.augmentation, generator) for _ in range(steps)]
+        pixels = move(self._pixels, order, torch.cat(moves, 1).to(device), recipe.augmentation)
+        labels = self._labels[order]
+        for start in range(0, size * steps, size):
+            yield self._normalised(pixels[start : start + size]), labels[start : start + size]
 
-    def in_order(self, size: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
+    def in_order(self, size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all normalised images and labels, in the order of the data."""
         for start in range(0, len(self._labels), size):
-            pixels = self._pixels[start : start + size].to(torch.float32) / self._scale
-            yield pixels * self._gain + self._offset, self._labels[start : start + size]
+            yield self._normalised(self._pixels[start : start + size]), self._labels[start : start + size]
+
+    def _size(self, recipe: Recipe) -> int:
+        # Fewer images than one batch are one batch: dropping it would train nothing.
+        return min(recipe.batch, len(self._labels))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        images = pixels.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
+        return images.to(torch.float32) / self._scale * self._gain + self._offset
 
 
-def augment(pixels: Tensor, kind: Augmentation, generator: torch.Generator) -> Tensor:
-    """Move each image by its own random offset over a black border, and mirror some.
+def draw_moves(count: int, kind: Augmentation, generator: torch.Generator) -> Tensor:
+    """Return (3, count) int64 on the CPU: first row and column of each image's crop, and 1 where it is mirrored."""
+    margin = _MARGIN[kind]
+    moves = torch.zeros(3, count, dtype=torch.int64)
+    if margin:
+        moves[:2] = torch.randint(0, 2 * margin + 1, (2, count), generator=generator)
+    if kind == "crop_flip":
+        moves[2] = torch.rand(count, generator=generator) < 0.5
+    return moves
+
+
+def move(pixels: Tensor, chosen: Tensor, moves: Tensor, kind: Augmentation) -> Tensor:
+    """Return the chosen images, each moved over a black border by its own offset, some mirrored.
 
     Args:
-        pixels: (N, C, H, W) in [0, 1].
+        pixels: (N, H, W, C), 0 is black.
+        chosen: (M,) int64, indices of images.
+        moves: (3, M), see `draw_moves`; on the device of `pixels`.
         kind: See `Recipe.augmentation`.
-        generator: Source of the offsets, on the CPU.
+
+    Returns:
+        (M, H, W, C), of the type of `pixels`.
     """
     margin = _MARGIN[kind]
     if margin == 0:
-        return pixels
-    count, _, height, width = pixels.shape
-    offsets = torch.randint(0, 2 * margin + 1, (2, count), generator=generator).to(pixels.device)
-    rows = offsets[0][:, None] + torch.arange(height, device=pixels.device)
-    columns = offsets[1][:, None] + torch.arange(width, device=pixels.device)
-    if kind == "crop_flip":
-        mirrored = (torch.rand(count, generator=generator) < 0.5).to(pixels.device)
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    padded = functional.pad(pixels, (margin, margin, margin, margin))
-    images = torch.arange(count, device=pixels.device)[:, None, None]
-    # Indexing with (N, H, W) index arrays on axes 0, 2, 3 gives (N, H, W, C).
-    return padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+        return pixels[chosen]
+    _, height, width, _ = pixels.shape
+    rows = moves[0][:, None] + torch.arange(height, device=pixels.device)
+    columns = moves[1][:, None] + torch.arange(width, device=pixels.device)
+    columns = torch.where(moves[2][:, None] == 1, columns.flip(1), columns)
+    padded = functional.pad(pixels, (0, 0, margin, margin, margin, margin))
+    return padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def logits(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+    """Return the model's logits (N, classes) in float32, computed in this precision."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        result: Tensor = model(images)
+    return result.float()
 
 
 def mix_adversarial(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
@@ -87,9 +127,10 @@ def mix_adversarial(model: nn.Module, images: Tensor, labels: Tensor, recipe: Re
         return images
     model.eval()
     start = images[:count].detach().clone().requires_grad_(True)
-    loss = functional.cross_entropy(model(start), labels[:count])
+    loss = functional.cross_entropy(logits(model, start, recipe.precision), labels[:count])
     (gradient,) = torch.autograd.grad(loss, start)
     model.train()
     moved = start.detach() + recipe.adversarial_eps * gradient.sign()
-    moved = moved.clamp(float(images.min()), float(images.max()))
+    # The bounds stay tensors: reading them would wait for the device at every step.
+    moved = moved.clamp(images.amin(), images.amax())
     return torch.cat([moved, images[count:]])

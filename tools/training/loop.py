@@ -1,4 +1,4 @@
-"""The training loop: deterministic, resumable after any epoch, progress told to a callback."""
+"""The training loop: resumable after any epoch, ended in time, progress told to a callback."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError
 from jr_onnx.records import dumps, loads
 from models.registry import build, entry
-from tools.training.batches import Batches, mix_adversarial
+from tools.training.batches import Batches, logits, mix_adversarial
 from tools.training.recipe import Recipe
 from tools.training.record import EpochRow
 
@@ -32,6 +33,9 @@ class TrainingRun:
         validation: Images whose accuracy is told after every epoch; None tells NaN.
         state_path: Where the state is kept; a run that finds one there goes on from it.
         device: Where to train.
+        deterministic: On a GPU, use only operators whose result is the same in every run; they are slower. On the CPU
+            that is always so.
+        compiled: Compile the network (`torch.compile`) before the first step.
 
     Raises:
         InputError: The state belongs to another recipe or other data, or cannot be read.
@@ -44,19 +48,41 @@ class TrainingRun:
         validation: ImageData | None,
         state_path: Path,
         device: torch.device,
+        *,
+        deterministic: bool = False,
+        compiled: bool = False,
     ) -> None:
         known = entry(recipe.model)
         self._recipe = recipe
         self._device = device
+        self.deterministic = deterministic or device.type == "cpu"
         self._state_path = state_path
         self._key = f"{dumps(recipe)}\n{train.digest}"
-        self._train = Batches(train, known.preprocessing, device)
-        self._validation = Batches(validation, known.preprocessing, device) if validation is not None else None
+        # The tensor cores of a GPU take channels side by side in memory.
+        fast = device.type == "cuda"
+        self._train = Batches(train, known.preprocessing, device, channels_last=fast)
+        self._validation = (
+            Batches(validation, known.preprocessing, device, channels_last=fast) if validation is not None else None
+        )
         torch.manual_seed(recipe.seed)
         self.model = build(recipe.model).to(device)
+        if fast:
+            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._stepped: nn.Module = torch.compile(self.model) if compiled else self.model  # type: ignore[assignment]
         self._optimizer = _optimizer(recipe, self.model)
         self.rows: list[EpochRow] = []
         self._resume()
+        self._earlier_s = sum(row.seconds for row in self.rows)
+
+    @property
+    def shortened(self) -> bool:
+        """Whether the time limit ended the training before its last epoch was over."""
+        return len(self.rows) < self._recipe.epochs or self._cut
+
+    @property
+    def _cut(self) -> bool:
+        # Nothing but the time limit ends an epoch early.
+        return bool(self.rows) and 0 < self.rows[-1].steps < self._train.steps(self._recipe)
 
     def run(self, progress: Progress) -> None:
         """Train the remaining epochs; `progress` gets each epoch's row and the number of epochs left.
@@ -64,34 +90,60 @@ class TrainingRun:
         Raises:
             InputError: The loss is no longer finite.
         """
-        with _deterministic(self._device):
+        started = time.monotonic()
+        with _backend(self.deterministic):
             for epoch in range(len(self.rows), self._recipe.epochs):
-                row = self._one_epoch(epoch)
+                if self._cut or (self.rows and self._position(started, 0.0) >= self._recipe.epochs):
+                    break
+                row = self._one_epoch(epoch, started)
                 self.rows.append(row)
                 self._save()
                 progress(row, self._recipe.epochs - epoch - 1)
         self.model.eval()
 
-    def _one_epoch(self, epoch: int) -> EpochRow:
+    def _position(self, started: float, epoch: float) -> float:
+        """Return how far the training is, in epochs: `epoch`, or where the time limit says it is, if that is more."""
+        limit = self._recipe.time_limit_s
+        if limit is None:
+            return epoch
+        elapsed = self._earlier_s + time.monotonic() - started
+        return max(epoch, self._recipe.epochs * elapsed / limit)
+
+    def _one_epoch(self, epoch: int, run_started: float) -> EpochRow:
         started = time.monotonic()
         torch.manual_seed(self._recipe.seed * 1_000_003 + epoch)  # dropout
-        rate = self._recipe.rate_at(epoch)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         self.model.train()
-        total, steps = 0.0, 0
+        first_rate = 0.0
+        # Summed on the device and read once: reading a loss waits for all the work before it.
+        total, steps = torch.zeros((), dtype=torch.float64, device=self._device), 0
         for images, labels in self._train.epoch(self._recipe, epoch):
-            images = mix_adversarial(self.model, images, labels, self._recipe)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss = functional.cross_entropy(self.model(images), labels)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-            self._optimizer.step()
-            total, steps = total + float(loss.detach()), steps + 1
-        mean = total / steps
+            position = self._position(run_started, epoch + steps / self._train.steps(self._recipe))
+            # A first step is always made, so that there is a loss to tell.
+            if position >= self._recipe.epochs and steps:
+                break
+            rate = self._recipe.rate_at(position)
+            first_rate = first_rate if steps else rate
+            total += self._step(images, labels, rate)
+            steps += 1
+        mean = float(total) / steps
         if not math.isfinite(mean):
             raise InputError(f"the loss became {mean} in epoch {epoch}", hint="Lower the learning rate")
         reached = accuracy(self.model, self._validation) if self._validation is not None else float("nan")
-        return EpochRow(epoch, rate, mean, reached, round(time.monotonic() - started, 3))
+        return EpochRow(epoch, first_rate, mean, reached, round(time.monotonic() - started, 3), steps)
+
+    def _step(self, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """Train on one batch and return its loss, on the device."""
+        recipe = self._recipe
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        images = mix_adversarial(self._stepped, images, labels, recipe)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(
+            logits(self._stepped, images, recipe.precision), labels, label_smoothing=recipe.label_smoothing
+        )
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+        self._optimizer.step()
+        return loss.detach()
 
     def _save(self) -> None:
         temporary = self._state_path.with_suffix(self._state_path.suffix + ".part")
@@ -127,28 +179,49 @@ class TrainingRun:
 
 
 @contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Refuse operators whose result changes from run to run; on a GPU, where some have no other form, warn."""
+def _backend(deterministic: bool) -> Iterator[None]:
+    """Refuse operators whose result changes from run to run, or else let cuDNN try which algorithm is the fastest."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    benchmark = torch.backends.cudnn.benchmark
+    # On a GPU some operators have no deterministic form: torch then warns.
+    torch.use_deterministic_algorithms(deterministic, warn_only=torch.cuda.is_available())
+    torch.backends.cudnn.benchmark = not deterministic
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def accuracy(model: nn.Module, batches: Batches) -> float:
     """Return the fraction of images whose largest logit is the label's; leaves the model in evaluation mode."""
     model.eval()
-    hits, count = 0, 0
+    found: list[Tensor] = []
     with torch.inference_mode():
         for images, labels in batches.in_order():
-            hits += int((model(images).argmax(1) == labels).sum())
-            count += len(labels)
-    return hits / count
+            found.append(model(images).argmax(1) == labels)
+        hits = torch.cat(found)
+        return int(hits.sum()) / len(hits)
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if not recipe.decay_all:
+        # Biases and the scales of the normalisation have one axis.
+        groups = [
+            {"params": [item for item in parameters if item.ndim > 1]},
+            {"params": [item for item in parameters if item.ndim <= 1], "weight_decay": 0.0},
+        ]
+    # On a GPU one kernel updates all parameters.
+    fused = True if parameters[0].is_cuda else None
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(model.parameters(), lr=recipe.rate, momentum=0.9, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.weight_decay, fused=fused)
+    return torch.optim.SGD(
+        groups,
+        lr=recipe.rate,
+        momentum=0.9,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        fused=fused,
+    )
