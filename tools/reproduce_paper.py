@@ -52,14 +52,23 @@ class _Lines:
 @click.option(
     "--trust-limit", type=click.IntRange(min=0), help="Images for the trust region; 0 for none. [default: all]"
 )
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where torch computes; on CUDA without TF32.",
+)
 @click.option("--page", "target", type=click.Path(path_type=Path), help="Write the page there; stdout otherwise.")
-def main(data: Path, out: Path, limit: int | None, trust_limit: int | None, target: Path | None) -> None:
+def main(data: Path, out: Path, limit: int | None, trust_limit: int | None, device: str, target: Path | None) -> None:
     """Run the paper's attacks on both checkpoints, and write the page."""
     try:
-        quick = {name: _measure(data, out, name, slow=False, limit=limit) for name in CHECKPOINTS}
+        quick = {name: _measure(data, out, name, slow=False, limit=limit, device=device) for name in CHECKPOINTS}
         trust = {}
         if trust_limit != 0:
-            trust = {name: _measure(data, out, name, slow=True, limit=trust_limit) for name in CHECKPOINTS}
+            trust = {
+                name: _measure(data, out, name, slow=True, limit=trust_limit, device=device) for name in CHECKPOINTS
+            }
     except JrError as error:
         raise click.ClickException(str(error)) from None
     text = page(quick, trust)
@@ -70,9 +79,9 @@ def main(data: Path, out: Path, limit: int | None, trust_limit: int | None, targ
         click.echo(f"{target} written", err=True)
 
 
-def _measure(data: Path, out: Path, name: str, *, slow: bool, limit: int | None) -> Measured:
+def _measure(data: Path, out: Path, name: str, *, slow: bool, limit: int | None, device: str) -> Measured:
     title = f"{name}, {'trust region' if slow else 'quick attacks'}"
-    return measure(data, out, name, slow=slow, limit=limit, notify=_Lines(title))
+    return measure(data, out, name, slow=slow, limit=limit, notify=_Lines(title), device=device)
 
 
 if __name__ == "__main__":

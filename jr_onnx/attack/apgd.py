@@ -17,10 +17,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from jr_onnx.attack.accelerator import overwrite, overwrite_rows
 from jr_onnx.attack.base import GradientAttack, Problem
 from jr_onnx.attack.norms import Ball, expand, steepest
-from jr_onnx.attack.objectives import NO_GOAL, Objective, cross_entropy, dlr_targeted, objective_named
+from jr_onnx.attack.objectives import Objective, cross_entropy, dlr_targeted, objective_named
 from jr_onnx.attack.pgd import random_direction
+from jr_onnx.attack.stepwise import PATIENCE
 
 _PUSH, _INERTIA = 0.75, 0.25
 _SUCCESS_SHARE = 0.75
@@ -103,7 +105,7 @@ class TargetedAPGD(_AutoPGD):
 
     def _goals(self, problem: Problem) -> Tensor:
         """Return the classes to aim at (n, k), the likeliest first."""
-        if bool((problem.aim[:, 1] != NO_GOAL).any()):
+        if problem.targeted:
             return problem.aim[:, 1:]
         logits = problem.oracle.logits(problem.images, problem.rows)
         others = logits.scatter(1, problem.aim[:, :1], float("-inf"))
@@ -152,6 +154,7 @@ class _Climb:
         self.step = torch.full_like(nothing, 2 * attack.eps if attack.norm != "l1" else attack.eps)
         self.rises = torch.zeros_like(nothing)
         self.halved = torch.ones_like(nothing, dtype=torch.bool)
+        problem.oracle.wake(rows)
 
     def run(self, result: Tensor) -> Tensor:
         """Climb; write the points that fooled (else the best) into `result`, and tell which starters were fooled."""
@@ -163,12 +166,14 @@ class _Climb:
         for stretch in stretches:
             self.rises.zero_()
             for _ in range(min(stretch, self.attack.steps - done)):
+                if done % PATIENCE == 0 and not self._settle():
+                    return fooled[self.starters]
                 done += 1
                 self._advance(first=done == 1)
                 if not self._evaluate(result, fooled):
                     return fooled[self.starters]
             self._adapt(stretch)
-        result[self.rows] = self.best
+        overwrite_rows(result, self.rows, self.problem.oracle.active(self.rows), self.best)
         return fooled[self.starters]
 
     def _advance(self, first: bool) -> None:
@@ -177,17 +182,17 @@ class _Climb:
         if not first:
             ahead = self.ball.project(self.x + _PUSH * (ahead - self.x) + _INERTIA * (self.x - self.previous))
         self.previous, self.x = self.x, ahead
-        self.problem.iterations[self.rows] += 1
+        self.problem.iterations[self.rows] += self.problem.oracle.active(self.rows).long()
 
     def _evaluate(self, result: Tensor, fooled: Tensor) -> bool:
         """Judge and differentiate at the current points, drop the fooled samples; tell whether any is left."""
         problem = self.problem
         found = problem.oracle.gradient(self.x, self.rows, self.objective, self.aim, problem.won)
-        done = ~found.kept
-        result[self.rows[done]] = self.x[done]
-        fooled[self.rows[done]] = True
-        self._keep(found.kept)
-        if len(self.rows) == 0:
+        done = problem.oracle.active(self.rows) & ~found.kept
+        overwrite_rows(result, self.rows, done, self.x)
+        fooled[self.rows] |= done
+        problem.oracle.rest(self.rows, done)
+        if problem.oracle.idle is None and not self._keep(found.kept):
             return False
         loss, self.gradient = found.parts
         loss = torch.where(torch.isfinite(loss), loss, float("-inf"))
@@ -195,8 +200,8 @@ class _Climb:
         self.loss = loss
         better = loss > self.best_loss
         self.best_loss = torch.where(better, loss, self.best_loss)
-        self.best[better] = self.x[better]
-        self.best_gradient[better] = self.gradient[better]
+        overwrite(self.best, better, self.x)
+        overwrite(self.best_gradient, better, self.gradient)
         return True
 
     def _adapt(self, stretch: int) -> None:
@@ -205,17 +210,23 @@ class _Climb:
         stuck = ~self.halved & (self.best_loss_before >= self.best_loss)
         halve = slow | stuck
         self.step = torch.where(halve, self.step / 2, self.step)
-        self.x[halve] = self.best[halve]
-        self.gradient[halve] = self.best_gradient[halve]
+        overwrite(self.x, halve, self.best)
+        overwrite(self.gradient, halve, self.best_gradient)
         self.loss = torch.where(halve, self.best_loss, self.loss)
         self.halved, self.best_loss_before = halve, self.best_loss.clone()
 
-    def _keep(self, kept: Tensor) -> None:
-        if bool(kept.all()):
-            return
-        self.ball = self.ball.select(kept)
-        for name in _PER_SAMPLE:
-            setattr(self, name, getattr(self, name)[kept])
+    def _settle(self) -> bool:
+        """Drop the idle samples; tell whether any is left."""
+        return self.problem.oracle.idle is None or self._keep(self.problem.oracle.active(self.rows))
+
+    def _keep(self, kept: Tensor) -> bool:
+        """Drop the samples that `kept` (m,) does not name; tell whether any is left."""
+        rows = kept.nonzero()[:, 0]
+        if len(rows) < len(kept):
+            self.ball = self.ball.select(rows)
+            for name in _PER_SAMPLE:
+                setattr(self, name, getattr(self, name)[rows])
+        return len(rows) > 0
 
 
 _PER_SAMPLE = (

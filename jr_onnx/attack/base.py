@@ -29,6 +29,7 @@ from jr_onnx.attack.seen import Seen
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.attack.target import Target
 from jr_onnx.errors import InputError, RefusalError
+from jr_onnx.torchnet.precision import full_precision
 
 
 @dataclass(slots=True)
@@ -43,6 +44,7 @@ class Problem:
         low: The least valid value.
         high: The greatest valid value.
         classes: How many logits the model has.
+        targeted: Whether every sample has a goal.
         noise: Random numbers per sample.
         iterations: For the hook to write: steps taken (n,).
     """
@@ -54,6 +56,7 @@ class Problem:
     low: float
     high: float
     classes: int
+    targeted: bool
     noise: Noise
     iterations: Tensor
 
@@ -151,7 +154,8 @@ class Attack(ABC):
         if batch_size < 1:
             raise InputError(f"the batch size is {batch_size}, expected at least 1")
         source = self._source(target, source)
-        with thread_pool(target.threaded and target.device.type == "cpu") as pool:
+        pooled = target.threaded and target.device.type == "cpu"
+        with full_precision(target.device), thread_pool(pooled) as pool:
             judge = Judge(target, self.seed, pool)
             classes = judge.classes(checked.pixels)
             inputs.check_classes(checked, classes)  # before a loss looks for a logit that is not there
@@ -192,10 +196,11 @@ class Attack(ABC):
             images=images,
             aim=aim_of(batch.labels, batch.goals)[rows],
             indices=batch.indices[rows.cpu().numpy()],
-            oracle=Oracle(target, source, tally, self.seed, self.draws, judge.pool, seen),
+            oracle=Oracle(target, source, tally, self.seed, self.draws, judge.pool, seen, idling=target.runs_apart),
             low=target.bounds[0],
             high=target.bounds[1],
             classes=classes,
+            targeted=batch.goals is not None,
             noise=Noise(self.seed),
             iterations=torch.zeros_like(tally.forward),
         )

@@ -19,10 +19,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from jr_onnx.attack.accelerator import overwrite
 from jr_onnx.attack.base import Problem
 from jr_onnx.attack.fgsm import PaperAttack
 from jr_onnx.attack.norms import Norm, dual_lengths, expand
-from jr_onnx.attack.objectives import NO_GOAL
 from jr_onnx.attack.oracle import Evaluation, Work
 from jr_onnx.attack.stepwise import Live
 from jr_onnx.errors import InputError
@@ -44,6 +44,8 @@ class DeepFool(PaperAttack):
     name: ClassVar[str] = "deepfool"
     norms: ClassVar[tuple[Norm, ...]] = ("linf", "l2")
 
+    patience: ClassVar[int] = 1  # an idle sample costs a backward pass for every class
+
     steps: int = 40
     classes: int = 9
 
@@ -59,18 +61,15 @@ class DeepFool(PaperAttack):
         return self.steps
 
     def _ask(self, problem: Problem, live: Live) -> Evaluation:
-        targeted = bool((live.aim[:, 1] != NO_GOAL).any())
-        width = 1 if targeted else min(self.classes, problem.classes - 1)
-        return problem.oracle.differentiate(
-            live.x, live.rows, live.aim, nearest_boundary(self.norm, width), backwards=width, screen=problem.won
-        )
+        width = 1 if problem.targeted else min(self.classes, problem.classes - 1)
+        work = nearest_boundary(self.norm, width, problem.targeted)
+        return problem.oracle.differentiate(live.x, live.rows, live.aim, work, backwards=width, screen=problem.won)
 
     def _move(self, problem: Problem, live: Live, parts: tuple[Tensor, ...]) -> Tensor:
         distance, direction, _ = parts
         stuck = ~torch.isfinite(distance)
         step = overshoot(distance, direction, self.norm)
-        if bool(stuck.any()):
-            step[stuck] = float("nan")
+        step.masked_fill_(expand(stuck, step), float("nan"))
         return self._clip(problem, live, step.add_(live.x))
 
 
@@ -82,8 +81,8 @@ def overshoot(distance: Tensor, direction: Tensor, norm: Norm) -> Tensor:
     return direction.mul_(expand(size / (dual_lengths(direction, "l2") + 1e-6), direction))
 
 
-def nearest_boundary(norm: Norm, width: int) -> Work:
-    """Return the work that finds the nearest of the `width` best other classes.
+def nearest_boundary(norm: Norm, width: int, targeted: bool) -> Work:
+    """Return the work that finds the nearest of the `width` best other classes, or of the goals.
 
     It makes one backward pass per class and holds two gradients at a time, not all of them. It returns the
     distance (n,), the gradient towards the nearest class (n, C, H, W), and that class (n,).
@@ -91,11 +90,11 @@ def nearest_boundary(norm: Norm, width: int) -> Work:
 
     def work(logits: Tensor, leaf: Tensor, aim: Tensor) -> tuple[Tensor, ...]:
         values = logits.detach()
-        others, reference = _rank(values, aim, width)
+        others, reference = _rank(values, aim, width, targeted)
         everyone = torch.arange(len(values), device=values.device)
         best = torch.full_like(values[:, 0], float("inf"))
         direction = torch.zeros_like(leaf)
-        chosen = others[:, 0].clone()
+        chosen = others[:, 0]
         for column in range(others.shape[1]):
             other = others[:, column]
             cotangent = torch.zeros_like(values)
@@ -107,17 +106,16 @@ def nearest_boundary(norm: Norm, width: int) -> Work:
             distance = gap / dual_lengths(slope, norm)
             nearer = distance < best  # false for NaN (0 / 0)
             best = torch.where(nearer, distance, best)
-            direction[nearer] = slope[nearer]
-            chosen[nearer] = other[nearer]
+            overwrite(direction, nearer, slope)
+            chosen = torch.where(nearer, other, chosen)
         return best, direction, chosen
 
     return work
 
 
-def _rank(values: Tensor, aim: Tensor, width: int) -> tuple[Tensor, Tensor]:
+def _rank(values: Tensor, aim: Tensor, width: int, targeted: bool) -> tuple[Tensor, Tensor]:
     """Return the classes to reach (n, k), by falling logit, and the class to leave (n,)."""
-    targeted = aim[:, 1] != NO_GOAL
-    if bool(targeted.any()):
+    if targeted:
         goal = aim[:, 1:]
         return goal, values.scatter(1, goal, float("-inf")).argmax(1)
     label = aim[:, 0]

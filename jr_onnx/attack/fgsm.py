@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jr_onnx.attack.base import Problem
-from jr_onnx.attack.norms import Norm
+from jr_onnx.attack.norms import Norm, expand
 from jr_onnx.attack.stepwise import Live, StepwiseAttack
 from jr_onnx.errors import InputError
 
@@ -43,9 +43,18 @@ class PaperAttack(StepwiseAttack):
     def _clip(self, problem: Problem, live: Live, x: Tensor) -> Tensor:
         """Clip new points, and have them be points that pixels give exactly."""
         if self.clip == "batch":
-            low, high = torch.aminmax(live.x)
+            low, high = self._range(problem, live)
             return problem.oracle.judge.snap(x).clamp_(low, high)
         return problem.oracle.judge.snap(x).clamp_(problem.low, problem.high)
+
+    @staticmethod
+    def _range(problem: Problem, live: Live) -> tuple[Tensor, Tensor]:
+        idle = problem.oracle.idle
+        if idle is None:
+            low, high = torch.aminmax(live.x)
+            return low, high
+        out = expand(idle[live.rows], live.x)
+        return torch.where(out, torch.inf, live.x).amin(), torch.where(out, -torch.inf, live.x).amax()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jr_onnx.attack.accelerator import overwrite
 from jr_onnx.attack.base import GradientAttack, Problem
 from jr_onnx.attack.norms import expand, lengths
 from jr_onnx.attack.objectives import Objective
@@ -85,7 +86,7 @@ class MinimalAttack(GradientAttack):
         size = lengths(hunt.x - problem.images, self.norm)
         better = hit & (size < hunt.best_size)
         hunt.hit = hit
-        hunt.best[better] = hunt.x[better]
+        overwrite(hunt.best, better, hunt.x)
         hunt.best_size = torch.where(better, size, hunt.best_size)
 
 
@@ -105,7 +106,7 @@ def bisect(problem: Problem, rows: Tensor, points: Tensor, evaluations: int) -> 
         middle = (near + far) / 2
         x = clean + expand(middle, clean) * (points - clean)
         won = problem.won(problem.oracle.logits(x, rows), rows)
-        best[won] = x[won]
+        overwrite(best, won, x)
         far, near = torch.where(won, middle, far), torch.where(won, near, middle)
     return best
 

@@ -88,8 +88,6 @@ def _unmasked(logits: Tensor) -> Tensor:
     """Sort logits (N, K) in falling order; those at minus infinity take the value of the least finite one."""
     ordered = logits.sort(dim=1, descending=True).values
     masked = torch.isneginf(ordered)
-    if not bool(masked.any()):
-        return ordered
     least = torch.where(masked, float("inf"), ordered).amin(1, keepdim=True)
     return torch.where(masked, least, ordered)
 

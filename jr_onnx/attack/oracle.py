@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from jr_onnx.attack.cpu import slices
+from jr_onnx.attack import accelerator, cpu
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.objectives import Objective, decided
 from jr_onnx.attack.seen import Seen
@@ -57,8 +57,8 @@ class Evaluation:
 
     Attributes:
         logits: Of the judged model (n, K).
-        kept: The samples (n,) that were differentiated; the others were screened out.
-        parts: What the work returned, with one row per kept sample.
+        kept: The samples (n,) that go on; the others were screened out, or idle.
+        parts: What the work returned, with one row per kept sample; in an oracle with idle samples one per sample.
     """
 
     logits: Tensor
@@ -78,6 +78,8 @@ class Oracle:
         draws: int,
         pool: ThreadPoolExecutor | None = None,
         seen: Seen | None = None,
+        *,
+        idling: bool = False,
     ) -> None:
         """Bind the models; see the module's docstring.
 
@@ -89,6 +91,7 @@ class Oracle:
             draws: How many draws of a random model to average; one is what a naive attack does.
             pool: Threads for slices.
             seen: Where to note what the judge said.
+            idling: Samples that are done stay in the batch for a while, so that no question waits for the device.
         """
         self.judge = judge
         self.source = source
@@ -96,6 +99,7 @@ class Oracle:
         self.draws = draws
         self.pool = pool
         self.seen = seen
+        self.idle = torch.zeros_like(tally.forward, dtype=torch.bool) if idling else None
         self._noise = Noise(seed)
         self._shared = judge.same_forward(source)
         self._step = 0
@@ -134,8 +138,14 @@ class Oracle:
         if len(values) == 0:
             return found
         # The mean over draws has a largest entry of its own.
-        good = self._note(rows[found.kept], rest[0] if self.draws == 1 else _largest(gradient))
-        if not bool(good.all()):
+        largest = rest[0] if self.draws == 1 else _largest(gradient)
+        if self.idle is None:
+            good = self._note(rows[found.kept], largest)
+            clean = bool(good.all())
+        else:
+            self._note(rows, torch.where(found.kept, largest, 1.0))
+            clean = False
+        if not clean:
             found.parts = (values, torch.where(torch.isfinite(gradient), gradient, 0.0))
         return found
 
@@ -152,8 +162,10 @@ class Oracle:
 
     def _take_down(self, x: Tensor, rows: Tensor, judged: Tensor, final: Tensor | None = None) -> None:
         self._step += 1
-        self.tally.nonfinite[rows[~decided(judged)]] += 1
+        self.tally.nonfinite[rows] += (~decided(judged) & self.active(rows)).long()
         if self.seen is not None:
+            if self.idle is not None:  # idle samples have moved on from the points that count
+                final = self.active(rows) if final is None else final & self.active(rows)
             self.seen.note(x, rows, judged, final)
 
     def _in_one(
@@ -174,12 +186,13 @@ class Oracle:
         """Judge first and differentiate what is left then: another model, or one that has to be drawn."""
         judged = self._judge(x, rows)
         kept = self._kept(judged, rows, screen)
-        if not bool(kept.any()):
-            return Evaluation(judged, kept, _join([], x))
-        x, rows, aim = x[kept], rows[kept], aim[kept]
         draws = self.draws if self.source.is_random else 1
-        self.tally.forward[rows] += draws
-        self.tally.backward[rows] += draws * backwards
+        self.tally.forward[rows] += draws * kept
+        self.tally.backward[rows] += draws * backwards * kept
+        if self.idle is None:
+            if not bool(kept.any()):
+                return Evaluation(judged, kept, _join([], x))
+            x, aim = x[kept], aim[kept]
 
         total: tuple[Tensor, ...] = ()
         for key, copies in self._groups(self.source, draws, x):
@@ -195,7 +208,7 @@ class Oracle:
 
     def _map(self, one: Callable[[slice, Evaluate], T], x: Tensor, view: Target) -> list[T]:
         """Ask a view about every slice: on the threads, if there are any and the model allows it."""
-        pieces = slices(len(x), x[0].numel()) if x.device.type == "cpu" else [slice(0, len(x))]
+        pieces = _slices(len(x), x)
         if not view.threaded:
             return [one(piece, view.logits) for piece in pieces]
         view.prepare()
@@ -222,13 +235,15 @@ class Oracle:
         """
         leaf = x.detach().requires_grad_()
         logits = evaluate(leaf)
-        self.tally.forward[rows] += 1
+        self.tally.forward[rows] += self.active(rows).long()
         judged = logits.detach()
         kept = self._kept(judged, rows, screen)
+        self.tally.backward[rows] += backwards * kept
+        if self.idle is not None:
+            return Evaluation(judged, kept, work(logits, leaf, aim))
         left = int(kept.sum())
         if left == 0:
             return Evaluation(judged, kept, ())
-        self.tally.backward[rows[kept]] += backwards
         if (len(x) - left) * backwards > left:
             leaf = x[kept].detach().requires_grad_()
             return Evaluation(judged, kept, work(evaluate(leaf), leaf, aim[kept]))
@@ -238,7 +253,7 @@ class Oracle:
     def _judge(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return logits, or for a random model the logarithm of the mean probability over the draws."""
         draws = self.draws if self.judge.is_random else 1
-        self.tally.forward[rows] += draws
+        self.tally.forward[rows] += draws * self.active(rows)
         several: list[Tensor] = []
         for key, copies in self._groups(self.judge, draws, x):
             many = _copied(x, copies)
@@ -255,7 +270,7 @@ class Oracle:
 
         A model whose rows have random numbers of their own answers several draws in one evaluation.
         """
-        rows = draws if x.device.type != "cpu" else slices(draws * len(x), x[0].numel())[0].stop // max(1, len(x))
+        rows = _slices(draws * len(x), x)[0].stop // max(1, len(x))
         most = max(1, rows) if view.draws_apart and len(x) else 1
         for number, start in enumerate(range(0, draws, most)):
             yield self._key(number), min(most, draws - start)
@@ -269,16 +284,35 @@ class Oracle:
         return self._noise.word("model draw", step * self.draws + number)
 
     def _kept(self, judged: Tensor, rows: Tensor, screen: Screen | None) -> Tensor:
-        if screen is None:
-            return torch.ones(len(judged), dtype=torch.bool, device=judged.device)
-        return ~screen(judged, rows)
+        active = self.active(rows)
+        return active if screen is None else active & ~screen(judged, rows)
+
+    def active(self, rows: Tensor) -> Tensor:
+        """Tell which samples `rows` (n,) are not idle."""
+        return torch.ones_like(rows, dtype=torch.bool) if self.idle is None else ~self.idle[rows]
+
+    def rest(self, rows: Tensor, done: Tensor) -> None:
+        """Let those of the samples `rows` (n,) that are `done` (n,) idle: they are neither counted nor judged."""
+        if self.idle is not None:
+            self.idle[rows] |= done
+
+    def wake(self, rows: Tensor) -> None:
+        """Begin again with the samples `rows` (n,)."""
+        if self.idle is not None:
+            self.idle[rows] = False
 
     def _note(self, rows: Tensor, largest: Tensor) -> Tensor:
         """Count gradients that are not finite, or zero, by their largest entry (n,); return who has a finite one."""
         good = torch.isfinite(largest)
-        self.tally.nonfinite[rows[~good]] += 1
-        self.tally.zero_gradient[rows[largest == 0]] += 1
+        self.tally.nonfinite[rows] += (~good).long()
+        self.tally.zero_gradient[rows] += (largest == 0).long()
         return good
+
+
+def _slices(count: int, like: Tensor) -> list[slice]:
+    """Cut `count` samples like those of a batch (n, C, H, W), as suits its device."""
+    cut = accelerator.slices if accelerator.runs_apart(like.device) else cpu.slices
+    return cut(count, like[0].numel())
 
 
 def _copied(x: Tensor, copies: int) -> Tensor:

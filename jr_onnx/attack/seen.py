@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jr_onnx.attack.accelerator import overwrite_rows
+
 
 class Seen:
     """The last point of every sample of a batch that was judged, and the logits that the judge gave it.
@@ -31,7 +33,9 @@ class Seen:
             if torch.equal(rows, torch.arange(len(self._images), device=rows.device)) and torch.equal(x, self._images):
                 self.clean_logits = logits.detach().clone()
         if final is not None:
-            x, rows, logits = x[final], rows[final], logits[final]
+            overwrite_rows(self._last, rows, final, x.detach())
+            overwrite_rows(self.logits, rows, final, logits)
+            return
         self._last[rows] = x.detach()
         self.logits[rows] = logits
 

@@ -1,21 +1,26 @@
 """Attacks that move every sample step by step until it is fooled.
 
 One forward pass a step serves the verdict and the gradient. A sample leaves the batch in the step that finds it
-fooled, and keeps the point that fooled it.
+fooled, and keeps the point that fooled it; on a GPU, it then stays idle until several leave together (`accelerator`).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from jr_onnx.attack.accelerator import overwrite_rows
 from jr_onnx.attack.base import GradientAttack, Problem
 from jr_onnx.attack.norms import Ball
 from jr_onnx.attack.objectives import cross_entropy, finite, margin
 from jr_onnx.attack.oracle import Evaluation
+
+PATIENCE = 2
+"""On a device that works on its own: steps after which the samples that are done leave the batch."""
 
 _SHRINKING = 16
 """One in so many samples fooled in a step makes it worth while to put the others in order."""
@@ -54,6 +59,8 @@ class Live:
 class StepwiseAttack(GradientAttack):
     """Base of the step-by-step attacks; a subclass says how a sample moves."""
 
+    patience: ClassVar[int] = PATIENCE
+
     @property
     def rounds(self) -> int:
         """How often to start again for the samples that are not yet fooled."""
@@ -79,9 +86,11 @@ class StepwiseAttack(GradientAttack):
         result = problem.images.clone()
         left = problem.rows
         for number in range(self.rounds):
+            problem.oracle.wake(left)
             live = Live(left, problem.images[left], problem.aim[left])
             self._begin(problem, live, number)
-            fooled = self._walk(problem, live, result)
+            walk = self._walk if problem.oracle.idle is None else self._walk_idling
+            fooled = walk(problem, live, result)
             left = left[~fooled[left]]
             if len(left) == 0:
                 break
@@ -117,6 +126,38 @@ class StepwiseAttack(GradientAttack):
             won = problem.won(problem.oracle.logits(live.x, live.rows), live.rows)
             fooled[live.rows[won]] = True
         return fooled
+
+    def _walk_idling(self, problem: Problem, live: Live, result: Tensor) -> Tensor:
+        """Walk one round as `_walk` does, without waiting for the device but every few steps."""
+        oracle = problem.oracle
+        fooled = torch.zeros(len(problem), dtype=torch.bool, device=result.device)
+        for step in range(self.length if len(live.rows) else 0):
+            if step and step % self.patience == 0:
+                live.take(oracle.active(live.rows).nonzero()[:, 0])
+                if len(live.rows) == 0:
+                    break
+            found = self._ask(problem, live)
+            done = oracle.active(live.rows) & ~found.kept
+            overwrite_rows(result, live.rows, done, live.x)
+            fooled[live.rows] |= done
+            oracle.rest(live.rows, done)
+            problem.iterations[live.rows] += found.kept.long()
+            live.x = self._move(problem, live, found.parts)
+            lost = found.kept & ~finite(live.x)
+            overwrite_rows(result, live.rows, lost, live.x)
+            oracle.rest(live.rows, lost)
+        active = oracle.active(live.rows)
+        overwrite_rows(result, live.rows, active, live.x)
+        if self.rounds > 1 and len(live.rows):
+            fooled[live.rows] |= active & problem.won(oracle.logits(live.x, live.rows), live.rows)
+        return fooled
+
+    def _leave(self, problem: Problem, live: Live, kept: Tensor) -> None:
+        """Drop the samples that `kept` (m,) does not name, or let them idle."""
+        if problem.oracle.idle is None:
+            live.keep(kept)
+        else:
+            problem.oracle.rest(live.rows, ~kept)
 
 
 def _by_lead(logits: Tensor, aim: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from jr_onnx.attack import accelerator
 from jr_onnx.attack.cpu import FastFirstConvolution
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.pixels import PixelMap, Units, require_units
@@ -70,6 +71,11 @@ class Target(ABC):
         self.units: Units = units
         self.device = torch.device("cpu")
         self.dtype = torch.float32
+
+    @property
+    def runs_apart(self) -> bool:
+        """Whether its device works on its own, so that asking for a value makes the host wait."""
+        return accelerator.runs_apart(self.device)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -178,6 +184,7 @@ class TorchTarget(Target):
         dtype: torch.dtype = torch.float32,
         reseed: Callable[[int], None] | None = None,
         threaded: bool = True,
+        channels_last: bool | None = None,
     ) -> None:
         """Wrap a model.
 
@@ -190,6 +197,7 @@ class TorchTarget(Target):
             reseed: For a model that draws random numbers: fixes them for the next evaluation, given a key. A module of
                 `jr_onnx.torchnet` knows that of itself.
             threaded: Whether several threads may evaluate the model at once; not one that keeps notes of a pass.
+            channels_last: Lay images out channels-last in memory; by default on CUDA.
         """
         super().__init__(preprocessing, units)
         self.dtype = dtype
@@ -212,6 +220,7 @@ class TorchTarget(Target):
             self.device = tensors[0].device if tensors else torch.device(device or "cpu")
         else:
             self.device = torch.device(device or "cpu")
+        self.channels_last = self.device.type == "cuda" if channels_last is None else channels_last
         # A model that fixes its draw for the next evaluation alone has to be told before every slice.
         self.threaded = threaded and reseed is None
 
@@ -233,7 +242,10 @@ class TorchTarget(Target):
         # Weights may ask for gradients, which no attack wants: only an input that does needs a graph.
         wanted = torch.is_grad_enabled() and x.requires_grad
         with self._evaluating, convolving, torch.set_grad_enabled(wanted):
-            result: Any = self.model(self._arranged(x))
+            arranged = self._arranged(x)
+            if self.channels_last and arranged.dim() == 4:
+                arranged = arranged.contiguous(memory_format=torch.channels_last)
+            result: Any = self.model(arranged)
         if not isinstance(result, Tensor) or result.dim() != 2 or result.shape[0] != x.shape[0]:
             found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InputError(f"the model gives {found} for {x.shape[0]} images, expected logits ({x.shape[0]}, K)")

@@ -82,10 +82,11 @@ class RescaledDeepFool(GradientAttack):
             problem.images,
             problem.aim,
             problem.indices,
-            Oracle(source, source, tally, self.seed, 1, outer.pool),
+            Oracle(source, source, tally, self.seed, 1, outer.pool, idling=outer.idle is not None),
             problem.low,
             problem.high,
             problem.classes,
+            problem.targeted,
             problem.noise,
             torch.zeros_like(problem.iterations),
         )

@@ -20,7 +20,7 @@ from jr_onnx.attack.base import Problem
 from jr_onnx.attack.deepfool import nearest_boundary, overshoot
 from jr_onnx.attack.fgsm import PaperAttack
 from jr_onnx.attack.norms import Norm, dual_lengths
-from jr_onnx.attack.objectives import NO_GOAL, margin, towards
+from jr_onnx.attack.objectives import margin, towards
 from jr_onnx.attack.oracle import Evaluation
 from jr_onnx.attack.stepwise import Live
 
@@ -50,19 +50,17 @@ class TrustRegion(PaperAttack):
 
     def _begin(self, problem: Problem, live: Live, number: int) -> None:
         del number
-        if bool((live.aim[:, 1] != NO_GOAL).any()):
+        if problem.targeted:
             return
         width = min(self.classes, problem.classes - 1)
-        found = problem.oracle.differentiate(
-            live.x, live.rows, live.aim, nearest_boundary(self.norm, width), backwards=width, screen=problem.won
-        )
-        live.keep(found.kept)
+        work = nearest_boundary(self.norm, width, problem.targeted)
+        found = problem.oracle.differentiate(live.x, live.rows, live.aim, work, backwards=width, screen=problem.won)
+        self._leave(problem, live, found.kept)
         if len(live.rows):
             live.aim = torch.stack([live.aim[:, 0], found.parts[2]], dim=1)
 
     def _ask(self, problem: Problem, live: Live) -> Evaluation:
-        targeted = bool((problem.aim[:, 1] != NO_GOAL).any())
-        objective = margin if targeted else towards  # a goal must beat every class, not the label alone
+        objective = margin if problem.targeted else towards  # a goal must beat every class, not the label alone
         return problem.oracle.gradient(live.x, live.rows, objective, live.aim, problem.won)
 
     def _move(self, problem: Problem, live: Live, parts: tuple[Tensor, ...]) -> Tensor:

@@ -104,9 +104,7 @@ if TYPE_CHECKING:
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    help="Samples in memory at once; results do not depend on it.",
+    help="Samples in memory at once; results do not depend on it.  [default: 256, and 10,000 on CUDA]",
 )
 @click.option(
     "--shard",

@@ -27,6 +27,7 @@ from jr_onnx.records import Record
 from jr_onnx.torchnet.comparison import Comparison, Pair
 from jr_onnx.torchnet.loading import load
 from jr_onnx.torchnet.module import OnnxModule
+from jr_onnx.torchnet.precision import full_precision
 from jr_onnx.torchnet.quiet import quietened
 from jr_onnx.torchnet.runtime import Reference
 from jr_onnx.torchnet.source import Source, read
@@ -188,7 +189,7 @@ class _Net:
 
     def logits(self, part: Tensor) -> Array:
         """See `Evaluated`."""
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(self._net.device):
             result: Array = self._net.scores(part.to(self._net.device)).double().cpu().numpy()
         return result
 
@@ -199,6 +200,6 @@ class _Net:
         def note(name: str, z: Tensor, _: Tensor) -> None:
             seen.setdefault(name, []).append(z)
 
-        with torch.no_grad(), self._net.observing(note):
+        with torch.no_grad(), full_precision(self._net.device), self._net.observing(note):
             self._net(part.to(self._net.device))
         return seen

@@ -23,6 +23,8 @@ from tools.export import export
 from tools.reproduction.paper import KAPPA
 
 BLOCK = 500
+CUDA_BLOCK = 5000
+"""Images in a unit of work: a GPU takes more at once."""
 _SLOW = "trust-region"
 
 
@@ -46,7 +48,14 @@ def exported(weights: Path, out: Path) -> Path:
 
 
 def measure(
-    data: Path, out: Path, checkpoint: str, *, slow: bool, limit: int | None, notify: Callable[[Progress], None]
+    data: Path,
+    out: Path,
+    checkpoint: str,
+    *,
+    slow: bool,
+    limit: int | None,
+    notify: Callable[[Progress], None],
+    device: str = "cpu",
 ) -> Measured:
     """Run, or go on with, one of the two runs of a checkpoint.
 
@@ -57,9 +66,12 @@ def measure(
         slow: The trust region, or all other attacks.
         limit: At most this many test images.
         notify: Called after every unit.
+        device: Where torch computes: cpu or cuda; on CUDA without TF32.
     """
     model = exported(data / "checkpoints" / f"LeNetLike_{checkpoint}.pkl", out)
-    folder = out / f"{checkpoint}-{'trust' if slow else 'quick'}-{limit or 'all'}"
+    place = "" if device == "cpu" else f"-{device}"
+    folder = out / f"{checkpoint}-{'trust' if slow else 'quick'}-{limit or 'all'}{place}"
+    block = BLOCK if device == "cpu" else CUDA_BLOCK
     request = Request(
         model=model,
         plan=KappaPlan(KAPPA),
@@ -69,9 +81,9 @@ def measure(
         eps=0.1,  # recorded; no attack of the paper's has a budget in pixel scale
         out=folder,
         preprocessing=PRESETS["mnist"],
-        device="cpu",
-        batch=BLOCK,
-        block=BLOCK,
+        device=device,
+        batch=block,
+        block=block,
     )
     prepared = prepare(request)
     entries: list[Entry] = [item for item in prepared.work.entries if (_SLOW in item.name) == slow]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from jr_onnx import provenance
+from jr_onnx.attack import accelerator
 from jr_onnx.attack.inputs import require_classes
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import Contender, torch_target
@@ -32,6 +33,9 @@ from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import dumps
 from jr_onnx.rewriter import restore, rewrite
 from jr_onnx.runtime.providers import CPU, full_name, require_providers
+
+BATCH = 256
+"""Samples in memory at once, on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,13 @@ class Request:
         preprocessing: What the model expects of pixels.
         seed: Of all random numbers.
         device: Where torch computes: auto, cpu, cuda.
-        batch: Samples in memory at once.
+        batch: Samples in memory at once; by default 256, and 10,000 on CUDA.
         shard: Which part of the blocks to do.
         transfer_from: Further source kappas.
         paper: The authors' numbers.
         keep: Whether to save adversarial examples.
-        block: Samples in a unit of work, the step in which a run can be resumed and cut into shards.
+        block: Samples in a unit of work, the step in which a run can be resumed and cut into shards;
+            by default 100, and 5,000 on CUDA.
         black_box: Only attacks that need ONNX Runtime alone.
         values: The numbers that fill the model's further inputs, by name.
         logits: The value that holds the scores; "" to find it by the labels.
@@ -72,12 +77,12 @@ class Request:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     seed: int = 0
     device: str = "auto"
-    batch: int = 256
+    batch: int | None = None
     shard: Shard = field(default_factory=Shard)
     transfer_from: tuple[float, ...] = ()
     paper: PaperSettings = field(default_factory=PaperSettings)
     keep: bool = False
-    block: int = BLOCK
+    block: int | None = None
     black_box: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
     logits: str = ""
@@ -113,6 +118,7 @@ def prepare(request: Request) -> Prepared:
     kappas = {site.id: site.kappa for site in found_in.sites} if found_in is not None else {}
     random = found_in is not None and found_in.plan.random is not None
     device = device_of(request.device)
+    request = _sized(request, device)
     opening = Opening(
         data=request.data,
         preprocessing=request.preprocessing,
@@ -120,7 +126,7 @@ def prepare(request: Request) -> Prepared:
         values=request.values,
         logits=request.logits,
         force=request.force,
-        batch=request.batch,
+        batch=min(request.batch or BATCH, BATCH),
         black_box=request.black_box,
         replay_provider=request.replay_provider,
     )
@@ -141,12 +147,25 @@ def prepare(request: Request) -> Prepared:
     elif not kappas:
         notes.append("the retrofit has no site, so both models are the same network")
     work = Work(
-        entries, contenders, request.data.images, request.data.labels, request.batch, request.shard, request.keep,
-        request.block,
-    )  # fmt: skip
+        entries,
+        contenders,
+        request.data.images,
+        request.data.labels,
+        request.batch or BATCH,
+        request.shard,
+        request.keep,
+        request.block or BLOCK,
+    )
     found = tuple(dict.fromkeys(notes))
     record = _run_record(request, entries, contenders, kappas, device)
     return Prepared(work, replace(record, logits=opening.described, notes=found), found)
+
+
+def _sized(request: Request, device: torch.device) -> Request:
+    """Return the request with sizes that suit the device: a GPU wants many samples at once."""
+    apart = accelerator.runs_apart(device)
+    batch = request.batch or (accelerator.BATCH if apart else BATCH)
+    return replace(request, batch=batch, block=request.block or (accelerator.BLOCK if apart else BLOCK))
 
 
 def _files(request: Request) -> dict[str, Path]:
@@ -210,11 +229,12 @@ def _entries(request: Request, contenders: list[Contender], *, random: bool) -> 
 
 
 def _check_shard(request: Request) -> None:
-    blocks = -(-len(request.data) // request.block)
+    block = request.block or BLOCK
+    blocks = -(-len(request.data) // block)
     if request.shard.number > blocks:
         raise InputError(
             f"shard {request.shard.number}/{request.shard.of} has nothing to do: {len(request.data)} samples make "
-            f"{blocks} block{'s' if blocks > 1 else ''} of {request.block}",
+            f"{blocks} block{'s' if blocks > 1 else ''} of {block}",
             hint="Use fewer shards",
         )
 
@@ -244,7 +264,7 @@ def _run_record(
         data=data.name,
         data_sha256=digest([data.images, data.labels]),
         samples=len(data.labels),
-        block=request.block,
+        block=request.block or BLOCK,
         norm=request.norm,
         eps=request.eps,
         seed=request.seed,
