@@ -1,9 +1,9 @@
 """Time the paper's attacks on trained networks: `python -m tools.gpu.attack_times --weights DIR --data cifar10:DIR`.
 
 For each weights file `NAME.pt` or `NAME_robust.pt` of DIR: clean accuracy, accuracy under the paper's PGD (7 steps),
-and DeepFool on fewer images, at kappa 0 and at the paper's kappa; the time is that of a second run. The first images are
-attacked on the CPU too, since a figure of the GPU counts only where the CPU gives it. Saved after every row, so that
-an interruption loses at most one.
+and DeepFool on fewer images, at kappa 0 and at the paper's kappa; the time is that of a second run. The CPU attacks
+the first images too, since a figure of the GPU counts only where the CPU gives it. Saved after every row, so that an
+interruption loses at most one.
 """
 
 from __future__ import annotations
