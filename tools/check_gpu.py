@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from jr_onnx.bench import BenchReport, CaseResult, Row, environment
-from jr_onnx.bench.variants import LOWERINGS
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.records import dumps
+from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 from tools.bench_bars import replace_figures
 from tools.gpu import agreement, bandwidth, bias, kernel, models, placement, replay
 from tools.gpu.findings import Finding, GpuReport, SkipCheckError, Verdict, run_check
@@ -128,7 +128,7 @@ def _out_of_time() -> Verdict:
 
 def _measure(network: str, dtype: models.Dtype, batch: int, benchmarks: list[BenchReport]) -> Verdict:
     with_lowerings = (dtype, batch) == ("float32", 32)
-    lowerings = LOWERINGS if with_lowerings else ("custom",)
+    lowerings = EXPLICIT_LOWERINGS if with_lowerings else ("custom",)
     found = models.measure(network, dtype=dtype, batches=(batch,), lowerings=lowerings)
     benchmarks.append(found)
     (case,) = found.cases
