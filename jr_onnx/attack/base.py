@@ -31,6 +31,9 @@ from jr_onnx.attack.target import Target
 from jr_onnx.errors import InputError, RefusalError
 from jr_onnx.torchnet.precision import full_precision
 
+EOT_DRAWS = 20
+"""Draws of a random model that a gradient averages, in an evaluation that adapts."""
+
 
 @dataclass(slots=True)
 class Problem:

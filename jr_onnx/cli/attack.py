@@ -25,7 +25,7 @@ from jr_onnx.cli.options import (
 from jr_onnx.cli.output import json_option, next_step, print_json, say
 
 if TYPE_CHECKING:
-    from jr_onnx.attack.suite.setup import Request
+    from jr_onnx.attack.suite.setup import AttackRequest
     from jr_onnx.kappa import KappaPlan
 
 
@@ -190,10 +190,10 @@ def _refuse_ignored(context: click.Context, given: dict[str, Any]) -> None:
         )
 
 
-def _request(given: dict[str, Any]) -> Request:
+def _request(given: dict[str, Any]) -> AttackRequest:
     from jr_onnx.attack.suite.plan import PaperSettings
     from jr_onnx.attack.suite.run import Shard
-    from jr_onnx.attack.suite.setup import Request
+    from jr_onnx.attack.suite.setup import AttackRequest
     from jr_onnx.data import Preprocessing
     from jr_onnx.modelfile import name_of
     from jr_onnx.verify.options import parse_values
@@ -207,7 +207,7 @@ def _request(given: dict[str, Any]) -> Request:
     out = output_folder(given["out"] if given["out"] is not None else model.with_name(f"{model.stem}.attack"))
     shard = Shard.parse(given["shard"])  # before the data, which takes longer to read
     data, preprocessing = read_data(given["spec"], given["preprocess"], split=given["split"], limit=given["limit"])
-    return Request(
+    return AttackRequest(
         model=model,
         plan=_plan(given),
         data=data,

@@ -14,30 +14,28 @@ The attack does not know of the detector: an attacker who does is a stronger one
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx import provenance
 from jr_onnx.attack.apgd import APGD
+from jr_onnx.attack.base import EOT_DRAWS
+from jr_onnx.attack.classifier.opener import ClassifierOpener
+from jr_onnx.attack.classifier.request import ClassifierRequest
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import torch_target
-from jr_onnx.attack.suite.opening import Opening, device_of
-from jr_onnx.attack.suite.plan import EOT_DRAWS
-from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.detect.lid import LidFeatures
 from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.statistics import area_interval
 from jr_onnx.evaluation.store import host, versions
 from jr_onnx.evaluation.summary import MODEL, ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import Record
-from jr_onnx.rewriter import restore, rewrite
+from jr_onnx.rewriter.pair import open_pair
 
 Floats = npt.NDArray[np.float64]
 Images = npt.NDArray[np.float32]
@@ -45,41 +43,27 @@ LEAST_IMAGES = 20
 _ROUNDS = 1000
 
 
-@dataclass(frozen=True)
-class DetectRequest:
+@dataclass(frozen=True, kw_only=True)
+class DetectRequest(ClassifierRequest):
     """What to evaluate.
 
     Attributes:
-        model: An original (with `plan`) or a retrofit.
-        plan: kappa for an original; None to look at the model alone.
-        data: Labelled images.
+        plan: kappa for an original; None for a retrofit, or to evaluate an original alone.
         norm: Norm of the attack's budget.
         eps: Budget, in pixel scale.
         steps: Steps of the attack.
-        preprocessing: What the model expects of pixels.
         neighbours: k of the LID.
         reference: How many images, from the front, the LID refers to.
-        seed: Of all random numbers.
-        device: Where torch computes.
-        logits: The value that holds the scores; "" to find it by the labels.
-        force: Go on where clean images are classified no better than by chance.
-        values: The numbers that fill the model's further inputs, by name.
+        seed: Random seed.
     """
 
-    model: Path
-    plan: KappaPlan | None
-    data: ImageData
+    plan: KappaPlan | None = None
     norm: Norm = "linf"
     eps: float = 0.1
     steps: int = 40
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     neighbours: int = 20
     reference: int = 100
     seed: int = 0
-    device: str = "auto"
-    logits: str = ""
-    force: bool = False
-    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +132,14 @@ def detect(request: DetectRequest, notify: Callable[[int, int, str], None] | Non
             hint="Use more images (--limit), or fewer for reference (--reference)",
         )
     attack = APGD(norm=request.norm, eps=request.eps, steps=request.steps, seed=request.seed, backward="smooth:5")
-    opening = Opening(
-        data=request.data,
-        preprocessing=request.preprocessing,
-        device=device_of(request.device),
-        values=request.values,
-        logits=request.logits,
-        force=request.force,
-    )
+    opener = request.opener()
     found = []
     with tempfile.TemporaryDirectory(prefix="jr-onnx-detect-") as folder:
-        files = _files(request, Path(folder))
+        pair = open_pair(request.model, request.plan)
+        original, retrofit = pair.save(Path(folder))
+        files = [(MODEL, original)] if retrofit is None else [(ORIGINAL, original), (RETROFIT, retrofit)]
         for number, (label, path) in enumerate(files, 1):
-            found.append(_figures(request, attack, label, path, opening))
+            found.append(_figures(request, attack, label, path, opener))
             if notify is not None:
                 notify(number, len(files), label)
     return DetectResult(
@@ -173,27 +152,13 @@ def detect(request: DetectRequest, notify: Callable[[int, int, str], None] | Non
         request.seed,
         versions(),
         host(),
-        opening.described,
-        tuple(dict.fromkeys(opening.notes)),
+        opener.described,
+        tuple(dict.fromkeys(opener.notes)),
     )
 
 
-def _files(request: DetectRequest, folder: Path) -> list[tuple[str, Path]]:
-    if provenance.read(load_file(request.model).proto) is not None:
-        if request.plan is not None:
-            raise InputError(f"{request.model.name} is a retrofit, so its kappa is given", hint="Leave --kappa out")
-        return [
-            (ORIGINAL, Path(restore(request.model, folder / "original.onnx", force=True))),
-            (RETROFIT, request.model),
-        ]
-    if request.plan is None:
-        return [(MODEL, request.model)]
-    path, _ = rewrite(request.model, request.plan, output=folder / "retrofit.onnx", force=True)
-    return [(ORIGINAL, request.model), (RETROFIT, Path(path))]
-
-
-def _figures(request: DetectRequest, attack: APGD, label: str, path: Path, opening: Opening) -> DetectFigures:
-    _, net = opening.open_in_torch(path)
+def _figures(request: DetectRequest, attack: APGD, label: str, path: Path, opener: ClassifierOpener) -> DetectFigures:
+    _, net = opener.open_in_torch(path)
     target = torch_target(net, request.preprocessing, None)
     images, labels = request.data.images, request.data.labels
     features = LidFeatures(target, images[: request.reference], neighbours=request.neighbours)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.suite.served import SERVED_DRAWS, Head, further_inputs, open_session
+from jr_onnx.attack.classifier.served import Head, further_inputs, open_session
+from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.data import ImageData, InputAdapter, Preprocessing
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
@@ -65,7 +66,7 @@ class CleanAccuracy:
         kinds = {"tensor(double)": np.float64, "tensor(float16)": np.float16}
         self._kappa_type = kinds.get(declared[DEFAULT_INPUT_NAME].type, np.float32)
         self._model, self._head, self._data = model.name, head, data
-        self._runs = SERVED_DRAWS if random else 1
+        self._runs = DECISION_DRAWS if random else 1
         self._batch = self._adapter.fixed_batch or batch
 
     def right(self, kappa: float) -> Bools:

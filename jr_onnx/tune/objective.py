@@ -23,12 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from jr_onnx.attack.apgd import APGD
-from jr_onnx.attack.base import GradientAttack
+from jr_onnx.attack.base import EOT_DRAWS, GradientAttack
 from jr_onnx.attack.deepfool import DeepFool
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.square import Square
-from jr_onnx.attack.suite.plan import EOT_DRAWS
 from jr_onnx.attack.target import ArrayTarget, TorchTarget
 from jr_onnx.errors import InputError
 

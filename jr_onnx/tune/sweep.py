@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from jr_onnx import provenance
+from jr_onnx.attack.classifier.request import ClassifierRequest
+from jr_onnx.attack.classifier.served import ServedClassifier
+from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.suite.contender import torch_target
-from jr_onnx.attack.suite.opening import Opening, device_of
-from jr_onnx.attack.suite.served import SERVED_DRAWS, ServedModel
 from jr_onnx.attack.target import TorchTarget
-from jr_onnx.data import ImageData, Preprocessing
+from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import binomial_tail, paired_difference, wilson
@@ -25,7 +25,8 @@ from jr_onnx.evaluation.store import host, versions
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.quantised import is_quantised
-from jr_onnx.rewriter import find_sites, restore, rewrite
+from jr_onnx.rewriter import find_sites, rewrite
+from jr_onnx.rewriter.pair import open_pair
 from jr_onnx.semantics import validate_kappa
 from jr_onnx.tune.clean import CleanAccuracy
 from jr_onnx.tune.objective import Objective
@@ -44,41 +45,27 @@ Floats = npt.NDArray[np.float64]
 Notify = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class TuneRequest:
-    """What to tune.
+@dataclass(frozen=True, kw_only=True)
+class TuneRequest(ClassifierRequest):
+    """What to tune: an original, or a retrofit, whose kappas are then ignored, on a validation split.
 
     Attributes:
-        model: An original, or a retrofit, whose kappas are then ignored.
-        data: The validation split.
         objective: What kappa is chosen for.
         attacked: How many of the samples the objective is measured on, from the front.
-        preprocessing: What the model expects of pixels.
         grid: Kappas to try; empty for the default grid. 0 is always tried.
         max_drop: Largest allowed drop of clean accuracy, as a share.
         per_site: Search site by site too.
         rounds: How often that goes over all sites at most; it ends when a round changes nothing.
-        device: Where torch computes: auto, cpu, cuda.
-        logits: The value that holds the scores; "" to find it by the labels.
         test: Some images of the test split, to notice a validation split that was trained on; never attacked.
-        force: Go on where clean images are classified no better than by chance.
-        values: The numbers that fill the model's further inputs, by name.
     """
 
-    model: Path
-    data: ImageData
     objective: Objective = field(default_factory=Objective)
     attacked: int = 200
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     grid: tuple[float, ...] = ()
     max_drop: float = 0.01
     per_site: bool = False
     rounds: int = 3
-    device: str = "auto"
-    logits: str = ""
     test: ImageData | None = None
-    force: bool = False
-    values: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a grid or a limit that is none."""
@@ -103,9 +90,7 @@ def tune(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
         VerificationError: torch computes something else than ONNX Runtime.
     """
     with tempfile.TemporaryDirectory(prefix="jr-onnx-tune-") as folder:
-        model = request.model
-        if provenance.read(load_file(model).proto) is not None:
-            model = Path(restore(model, Path(folder) / model.name, force=True))
+        model, _ = open_pair(request.model).save(Path(folder))
         search = _Search(request, model, Path(folder), notify or (lambda *_: None))
         points = search.uniform()
         if request.per_site:
@@ -174,30 +159,22 @@ class _Search:
 
     def __init__(self, request: TuneRequest, model: Path, folder: Path, notify: Notify) -> None:
         self.request, self.notify = request, notify
-        opening = Opening(
-            data=request.data,
-            preprocessing=request.preprocessing,
-            device=device_of(request.device),
-            values=request.values,
-            logits=request.logits,
-            force=request.force,
-            batch=request.objective.batch,
-        )
+        without_torch = request.objective.name == "black-box"
+        opener = request.opener(batch=request.objective.batch, black_box=without_torch)
         self.target: TorchTarget | None = None
-        if request.objective.name == "black-box":
-            opening = replace(opening, black_box=True)
-            served, _ = opening.open(model)
+        if without_torch:
+            served, _ = opener.open(model)
             self.sites = [site.id for site in find_sites(load_file(model).proto).sites]
         else:
-            served, net = opening.open_in_torch(model)
+            served, net = opener.open_in_torch(model)
             self.target, self.sites = torch_target(net, request.preprocessing, None), list(net.sites)
-        self.logits, self.notes = opening.described, opening.notes
+        self.logits, self.notes = opener.described, opener.notes
         if not self.sites:
             raise InputError(f"{request.model.name} has no site, so there is no kappa to choose")
         # Of a quantised model torch is a twin that may decide otherwise: what it finds is replayed.
         self._replays = is_quantised(load_file(model).proto)
         self._model, self._folder, self._served = model, folder, served
-        self._opening = replace(opening, black_box=True, notes=[])
+        self._opener = replace(opener, black_box=True, notes=[])
         self.clean = CleanAccuracy(
             model,
             folder,
@@ -308,13 +285,13 @@ class _Search:
         replay = self._served_at(kappas).misclassifies if self._replays else None
         return objective.scores(self.target, kappas, images, labels, replay=replay)
 
-    def _served_at(self, kappas: dict[str, float]) -> ServedModel:
+    def _served_at(self, kappas: dict[str, float]) -> ServedClassifier:
         """Return the file that would be served with these kappas."""
         if not any(kappas.values()):
             return self._served
         path = self._folder / "setting.jr.onnx"
         rewrite(self._model, KappaPlan(by_site=tuple(kappas.items())), output=path, force=True)
-        served, _ = self._opening.open(path)
+        served, _ = self._opener.open(path)
         return served
 
     def _accuracy(self, kappas: dict[str, float]) -> float:
@@ -327,7 +304,7 @@ class _Search:
         with torch.no_grad():
             for images, labels in self.request.data.batches(self.request.objective.batch):
                 pixels, hits = torch.from_numpy(images).to(target.device), np.zeros(len(labels))
-                runs = SERVED_DRAWS if target.is_random else 1
+                runs = DECISION_DRAWS if target.is_random else 1
                 for _ in range(runs):
                     hits += predictions(target.logits(pixels).cpu().numpy()) == labels
                 right += int((hits * 2 > runs).sum())

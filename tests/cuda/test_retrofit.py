@@ -92,7 +92,7 @@ def test_doctor_runs_a_node_on_the_provider(relu: Path, caplog: pytest.LogCaptur
 
 
 def test_images_are_run_again_on_the_provider_that_will_serve(relu: Path) -> None:
-    from jr_onnx.attack.suite.served import open_session
+    from jr_onnx.attack.classifier.served import open_session
 
     path, _ = jr_onnx.rewrite(str(relu), 0.25, lowering="custom", target="cuda")
     assert open_session(path, provider="cuda").get_providers()[0] == CUDA

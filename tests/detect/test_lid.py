@@ -93,7 +93,14 @@ def test_a_feature_per_layer_with_the_kappa_of_the_file(model: Path) -> None:
 
 def test_both_models_are_measured_and_kept(model: Path) -> None:
     request = DetectRequest(
-        model, KappaPlan(0.3), small.images(300), eps=0.3, steps=5, neighbours=5, reference=30, device="cpu"
+        model=model,
+        plan=KappaPlan(0.3),
+        data=small.images(300),
+        eps=0.3,
+        steps=5,
+        neighbours=5,
+        reference=30,
+        device="cpu",
     )
     result = detect(request)
     assert [item.model for item in result.models] == ["original", "retrofit"]
@@ -107,6 +114,10 @@ def test_both_models_are_measured_and_kept(model: Path) -> None:
 
 def test_too_few_images_are_refused(model: Path) -> None:
     with pytest.raises(InputError, match="found 50 images, expected at least 30 for reference"):
-        detect(DetectRequest(model, KappaPlan(0.3), small.images(50), reference=30))
+        detect(DetectRequest(model=model, plan=KappaPlan(0.3), data=small.images(50), reference=30))
     with pytest.raises(InputError, match="the attack fooled the original model on"):
-        detect(DetectRequest(model, KappaPlan(0.3), small.images(90), eps=1e-4, steps=2, reference=30, neighbours=5))
+        detect(
+            DetectRequest(
+                model=model, plan=KappaPlan(0.3), data=small.images(90), eps=1e-4, steps=2, reference=30, neighbours=5
+            )
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.attack.suite.run import Progress, run
-from jr_onnx.attack.suite.setup import Request, prepare
+from jr_onnx.attack.suite.setup import AttackRequest, prepare
 from jr_onnx.data import PRESETS, load
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.store import RunRecord, Store, merged
@@ -72,7 +72,7 @@ def measure(
     place = "" if device == "cpu" else f"-{device}"
     folder = out / f"{checkpoint}-{'trust' if slow else 'quick'}-{limit or 'all'}{place}"
     block = BLOCK if device == "cpu" else CUDA_BLOCK
-    request = Request(
+    request = AttackRequest(
         model=model,
         plan=KappaPlan(KAPPA),
         data=load(f"mnist:{data / 'mnist'}", limit=limit),

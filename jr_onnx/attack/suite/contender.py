@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jr_onnx.attack.suite.served import ServedModel
+from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.attack.target import TorchTarget
 from jr_onnx.data import Preprocessing
 from jr_onnx.torchnet.module import OnnxModule
@@ -59,7 +59,7 @@ class Contender:
     """
 
     label: str
-    served: ServedModel
+    served: ServedClassifier
     target: TorchTarget | None
     sources: Mapping[str, float]
     sha256: str

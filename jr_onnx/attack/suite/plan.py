@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from jr_onnx.attack.apgd import APGD, TargetedAPGD
-from jr_onnx.attack.base import Attack, GradientAttack
+from jr_onnx.attack.base import EOT_DRAWS, Attack, GradientAttack
 from jr_onnx.attack.ddn import DDN
 from jr_onnx.attack.deepfool import DeepFool
 from jr_onnx.attack.fgsm import FGSM, IteratedFGSM
@@ -35,9 +35,6 @@ LADDER = 4.0
 """The wide budget of the ladder, as a multiple of eps (at most half the pixel range in linf)."""
 
 _WIDEST_LINF = 0.5
-EOT_DRAWS = 20
-"""Draws of a random model that a gradient averages."""
-
 _BLACK_BOX_RUNS = 8
 
 

@@ -9,74 +9,64 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from jr_onnx import provenance
 from jr_onnx.attack import accelerator
+from jr_onnx.attack.classifier.opener import device_of
+from jr_onnx.attack.classifier.request import ClassifierRequest
 from jr_onnx.attack.inputs import require_classes
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import Contender, torch_target
-from jr_onnx.attack.suite.opening import Opening, device_of
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
 from jr_onnx.attack.suite.run import BLOCK, Shard, Work
-from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.errors import InputError, OutputError
 from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
 from jr_onnx.evaluation.summary import MODEL, ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
+from jr_onnx.provenance import Provenance
 from jr_onnx.records import dumps
-from jr_onnx.rewriter import restore, rewrite
+from jr_onnx.rewriter.pair import open_pair
 from jr_onnx.runtime.providers import CPU, full_name, require_providers
 
 BATCH = 256
 """Samples in memory at once, on a CPU."""
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class AttackRequest(ClassifierRequest):
     """What the caller wants.
 
     Attributes:
-        model: A model (with `plan`, to be compared with its retrofit) or a retrofit.
-        plan: kappa for an original; None to attack the model alone.
-        data: Labelled images.
+        plan: kappa for an original, to be compared with its retrofit; None to attack an original alone, or for a
+            retrofit, which is compared with its original.
         suite: Which attacks.
         norm: Norm of the budget.
         eps: Budget, in pixel scale.
         out: Folder for results.
-        preprocessing: What the model expects of pixels.
-        seed: Of all random numbers.
-        device: Where torch computes: auto, cpu, cuda.
+        seed: Random seed.
         batch: Samples in memory at once; by default 256, and 10,000 on CUDA.
         shard: Which part of the blocks to do.
         transfer_from: Further source kappas.
         paper: The authors' numbers.
         keep: Whether to save adversarial examples.
-        block: Samples in a unit of work, the step in which a run can be resumed and cut into shards;
-            by default 100, and 5,000 on CUDA.
+        block: Samples in a unit of work, the step in which a run can be resumed and cut into shards; by default 100,
+            and 5,000 on CUDA.
         black_box: Only attacks that need ONNX Runtime alone.
-        values: The numbers that fill the model's further inputs, by name.
-        logits: The value that holds the scores; "" to find it by the labels.
-        force: Go on where clean images are classified no better than by chance.
-        replay_provider: Where ONNX Runtime runs images again, for the figures are that file's there: cpu or cuda.
+        replay_provider: Where ONNX Runtime evaluates every adversarial example again: cpu or cuda. The figures are
+            those of that run.
     """
 
-    model: Path
     plan: KappaPlan | None
-    data: ImageData
     suite: SuiteName
     norm: Norm
     eps: float
     out: Path
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     seed: int = 0
-    device: str = "auto"
     batch: int | None = None
     shard: Shard = field(default_factory=Shard)
     transfer_from: tuple[float, ...] = ()
@@ -84,14 +74,11 @@ class Request:
     keep: bool = False
     block: int | None = None
     black_box: bool = False
-    values: Mapping[str, float] = field(default_factory=dict)
-    logits: str = ""
-    force: bool = False
     replay_provider: str = "cpu"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A run that is ready to go.
 
     Attributes:
@@ -105,7 +92,7 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(request: Request) -> Prepared:
+def prepare(request: AttackRequest) -> PreparedRun:
     """Write the retrofit, open both models, prove parity, make the suite.
 
     Raises:
@@ -113,27 +100,18 @@ def prepare(request: Request) -> Prepared:
         VerificationError: A torch module does not compute what ONNX Runtime computes.
     """
     require_providers([full_name(request.replay_provider)], may_fall_back=False)
-    files = _files(request)
-    found_in = provenance.read(load_file(files[RETROFIT]).proto) if RETROFIT in files else None
-    kappas = {site.id: site.kappa for site in found_in.sites} if found_in is not None else {}
-    random = found_in is not None and found_in.plan.random is not None
+    files, provenance = _files(request)
+    kappas = {site.id: site.kappa for site in provenance.sites} if provenance is not None else {}
+    random = provenance is not None and provenance.plan.random is not None
     device = device_of(request.device)
     request = _sized(request, device)
-    opening = Opening(
-        data=request.data,
-        preprocessing=request.preprocessing,
-        device=device,
-        values=request.values,
-        logits=request.logits,
-        force=request.force,
-        batch=min(request.batch or BATCH, BATCH),
-        black_box=request.black_box,
-        replay_provider=request.replay_provider,
+    opener = request.opener(
+        batch=min(request.batch or BATCH, BATCH), black_box=request.black_box, replay_provider=request.replay_provider
     )
-    notes = opening.notes
+    notes = opener.notes
     contenders = []
     for label, path in files.items():
-        served, net = opening.open(path, random=random and label == RETROFIT)
+        served, net = opener.open(path, random=random and label == RETROFIT)
         target = torch_target(net, request.preprocessing, None) if net is not None else None
         own = kappas if label != MODEL or net is None else {name: site.kappa for name, site in net.jumps.items()}
         contenders.append(Contender(label, served, target, own, load_file(path).sha256))
@@ -158,54 +136,38 @@ def prepare(request: Request) -> Prepared:
     )
     found = tuple(dict.fromkeys(notes))
     record = _run_record(request, entries, contenders, kappas, device)
-    return Prepared(work, replace(record, logits=opening.described, notes=found), found)
+    return PreparedRun(work, replace(record, logits=opener.described, notes=found), found)
 
 
-def _sized(request: Request, device: torch.device) -> Request:
+def _sized(request: AttackRequest, device: torch.device) -> AttackRequest:
     """Return the request with sizes that suit the device: a GPU wants many samples at once."""
     apart = accelerator.runs_apart(device)
     batch = request.batch or (accelerator.BATCH if apart else BATCH)
     return replace(request, batch=batch, block=request.block or (accelerator.BLOCK if apart else BLOCK))
 
 
-def _files(request: Request) -> dict[str, Path]:
-    """Return the original and the retrofit; the one that is missing is made in the output folder.
+def _files(request: AttackRequest) -> tuple[dict[str, Path], Provenance | None]:
+    """Return the original and the retrofit, and the retrofit's provenance; without a kappa an original is alone.
 
-    Without a kappa there is nothing to compare with: the model is alone.
-
-    It is made beside its place first: a folder that holds another run must not lose the model that run was about.
+    The model that does not exist yet is made in the output folder. It is made beside its place first: a folder that
+    holds another run must not lose the model that run was about.
     """
-    is_retrofit = provenance.read(load_file(request.model).proto) is not None
-    if is_retrofit and request.plan is not None:
-        raise InputError(
-            f"{request.model.name} is a retrofit, so its kappa is given",
-            hint="Leave --kappa out, or give the original",
-        )
-    plan = request.plan
+    pair = open_pair(request.model, request.plan)
     try:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make {request.out}: {error.strerror}", hint="Choose another --out") from None
-    if not is_retrofit and plan is None:
-        Store(request.out).refuse_other_models({MODEL: load_file(request.model).sha256})
-        return {MODEL: request.model}
-    made = request.out / ("original.onnx" if is_retrofit else "retrofit.jr.onnx")
     with tempfile.TemporaryDirectory(dir=request.out, prefix=".making-") as folder:
-        trial = Path(folder) / made.name
-        if plan is None:
-            restore(request.model, trial, force=True)
-            digests = {ORIGINAL: load_file(trial).sha256, RETROFIT: load_file(request.model).sha256}
-        else:
-            rewrite(request.model, plan, output=trial, force=True)
-            digests = {ORIGINAL: load_file(request.model).sha256, RETROFIT: load_file(trial).sha256}
-        Store(request.out).refuse_other_models(digests)
+        original, retrofit = pair.save(Path(folder))
+        files = {MODEL: original} if retrofit is None else {ORIGINAL: original, RETROFIT: retrofit}
+        Store(request.out).refuse_other_models({label: load_file(path).sha256 for label, path in files.items()})
         for path in Path(folder).iterdir():
             path.replace(request.out / path.name)
-    original, retrofit = (made, request.model) if is_retrofit else (request.model, made)
-    return {ORIGINAL: original, RETROFIT: retrofit}
+    made = {label: path if path == request.model else request.out / path.name for label, path in files.items()}
+    return made, pair.record
 
 
-def _entries(request: Request, contenders: list[Contender], *, random: bool) -> list[Entry]:
+def _entries(request: AttackRequest, contenders: list[Contender], *, random: bool) -> list[Entry]:
     gradients = all(item.target is not None for item in contenders)
     classes = contenders[0].served.logits(request.data.images[:1]).shape[1]
     require_classes(classes)
@@ -228,7 +190,7 @@ def _entries(request: Request, contenders: list[Contender], *, random: bool) -> 
     return entries
 
 
-def _check_shard(request: Request) -> None:
+def _check_shard(request: AttackRequest) -> None:
     block = request.block or BLOCK
     blocks = -(-len(request.data) // block)
     if request.shard.number > blocks:
@@ -240,7 +202,7 @@ def _check_shard(request: Request) -> None:
 
 
 def _run_record(
-    request: Request,
+    request: AttackRequest,
     entries: list[Entry],
     contenders: list[Contender],
     kappas: dict[str, float],

@@ -16,7 +16,7 @@ from jr_onnx.attack.square import Square
 from jr_onnx.attack.suite import plan, setup
 from jr_onnx.attack.suite.plan import Entry, SuiteOptions
 from jr_onnx.attack.suite.run import run
-from jr_onnx.attack.suite.setup import Prepared, Request, prepare
+from jr_onnx.attack.suite.setup import AttackRequest, PreparedRun, prepare
 from jr_onnx.data import ImageData
 from jr_onnx.evaluation.store import Store, merged
 from jr_onnx.evaluation.summary import Evaluation, evaluate
@@ -97,7 +97,7 @@ def handful(name: str, options: SuiteOptions, *, gradients: bool = True) -> list
     return found if gradients else found[-1:]
 
 
-def request(folder: Path, **changes: Any) -> Request:
+def request(folder: Path, **changes: Any) -> AttackRequest:
     """A request on the small network, written into `folder` unless a model is given."""
     model = changes.pop("model", None)
     if model is None:
@@ -117,10 +117,10 @@ def request(folder: Path, **changes: Any) -> Request:
         "block": 5,
         **changes,
     }
-    return Request(**fields)
+    return AttackRequest(**fields)
 
 
-def evaluated(wanted: Request) -> tuple[Prepared, Evaluation]:
+def evaluated(wanted: AttackRequest) -> tuple[PreparedRun, Evaluation]:
     """Run a request as the command does."""
     prepared = prepare(wanted)
     store = Store(wanted.out)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from jr_onnx.attack.suite import plan
 from jr_onnx.attack.suite.plan import Entry, SuiteOptions
-from jr_onnx.attack.suite.setup import Request
+from jr_onnx.attack.suite.setup import AttackRequest
 from jr_onnx.data import PRESETS, ImageData, load
 from jr_onnx.evaluation.summary import Evaluation, ModelFigures
 from jr_onnx.kappa import KappaPlan
@@ -63,7 +63,7 @@ def evaluate(folder: Path, model: Path, data: ImageData, kappa: float, eps: floa
         **changes,
     }
     with small.patched(brief):
-        return small.evaluated(Request(**fields))[1]  # type: ignore[arg-type]
+        return small.evaluated(AttackRequest(**fields))[1]  # type: ignore[arg-type]
 
 
 def raised(figures: ModelFigures) -> set[str]:

@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import helper
 
+from jr_onnx.attack.classifier.opener import ClassifierOpener
+from jr_onnx.attack.classifier.served import differs
 from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.suite import plan
-from jr_onnx.attack.suite.opening import Opening
 from jr_onnx.attack.suite.plan import EOT_DRAWS, SuiteOptions
-from jr_onnx.attack.suite.served import differs
 from jr_onnx.cli.evaluation import replay
 from jr_onnx.detect import DetectRequest, detect
 from jr_onnx.evaluation.store import Store
@@ -68,7 +68,7 @@ def test_without_torch_it_is_recognised_by_its_runs_and_the_figure_is_marked(tmp
 def test_a_fixed_model_is_not_called_random(tmp_path: Path) -> None:
     path = tmp_path / "fixed.onnx"
     onnx.save(small.network(), path)
-    opening = Opening(data=small.images(12))
+    opening = ClassifierOpener(data=small.images(12))
     served, _ = opening.open(path)
     assert not served.random
     assert not differs(served, opening.data)
@@ -96,12 +96,18 @@ def test_averaging_finds_what_one_draw_does_not() -> None:
 def test_tune_and_detect_take_it(tmp_path: Path, model: Path) -> None:
     # Forced: on so few images the noise alone may bring the clean accuracy near that of guessing.
     request = TuneRequest(
-        model, small.images(30), Objective(eps=0.1, steps=3), attacked=6, grid=(0.2,), device="cpu", force=True
+        model=model,
+        data=small.images(30),
+        objective=Objective(eps=0.1, steps=3),
+        attacked=6,
+        grid=(0.2,),
+        device="cpu",
+        force=True,
     )
     result = tune(request)
     assert any("is random" in note for note in result.notes)
     assert len(result.points) == 2
     wanted: dict[str, Any] = {"eps": 0.4, "steps": 3, "reference": 30, "neighbours": 5, "device": "cpu", "force": True}
-    found = detect(DetectRequest(model, None, small.images(300), **wanted))
+    found = detect(DetectRequest(model=model, data=small.images(300), **wanted))
     assert any("is random" in note for note in found.notes)
     assert np.isfinite(found.models[0].auc)

@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from jr_onnx.attack.suite import served, setup
+from jr_onnx.attack.classifier import served
+from jr_onnx.attack.suite import setup
 from jr_onnx.attack.suite.setup import prepare
 from jr_onnx.data import Preprocessing, load
 from jr_onnx.errors import DataError, InputError, ModelError
@@ -59,7 +60,7 @@ def test_a_retrofit_is_evaluated_against_its_restored_original(tmp_path: Path, p
 def test_a_retrofit_has_its_kappa(tmp_path: Path) -> None:
     small.request(tmp_path)
     rewrite(tmp_path / "small.onnx", 0.3, output=tmp_path / "small.jr.onnx")
-    with pytest.raises(InputError, match=r"is a retrofit, so its kappa is given"):
+    with pytest.raises(InputError, match="is a retrofit and has its own kappa"):
         prepare(small.request(tmp_path, model=tmp_path / "small.jr.onnx"))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.target import ArrayTarget
 from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, ModelInput, Preprocessing
 from jr_onnx.errors import JrError, ModelError, one_line, require
@@ -25,8 +26,6 @@ Array = npt.NDArray[Any]
 _FLOATING = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _REPEATED, _REPEATS = 8, 3
 _PLACES = {CPU: "the CPU", CUDA: "CUDA"}
-SERVED_DRAWS = 32
-"""Runs of a random model whose majority is its answer."""
 
 
 def open_session(path: Path, content: str | bytes | None = None, provider: str = "cpu") -> Any:
@@ -96,7 +95,7 @@ class Head:
         return np.concatenate([np.zeros_like(rows), rows - np.float32(self.threshold)], axis=1)
 
 
-class ServedModel:
+class ServedClassifier:
     """A model file in ONNX Runtime, fed with pixels.
 
     Attributes:
@@ -145,7 +144,7 @@ class ServedModel:
         self._batch = self._adapter.fixed_batch or batch
         self.head = Head(self.outputs[0])
 
-    def preprocessed(self, preprocessing: Preprocessing) -> ServedModel:
+    def preprocessed(self, preprocessing: Preprocessing) -> ServedClassifier:
         """Return the same open file fed in another way.
 
         Raises:
@@ -200,7 +199,7 @@ class ServedModel:
     def misclassifies(self, pixels: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Tell which images (N,) the served model gets wrong; no answer is a wrong one."""
         wrong = np.zeros(len(pixels), dtype=np.float64)
-        runs = SERVED_DRAWS if self.random else 1
+        runs = DECISION_DRAWS if self.random else 1
         for _ in range(runs):
             wrong += (predictions(self.logits(pixels)) != labels) / runs
         result: npt.NDArray[np.bool_] = wrong >= 0.5
@@ -211,7 +210,7 @@ class ServedModel:
         return ArrayTarget(self.logits, random=self.random)
 
 
-def differs(served: ServedModel, data: ImageData) -> bool:
+def differs(served: ServedClassifier, data: ImageData) -> bool:
     """Tell whether runs of the same images differ by more than rounding may, so that the model draws random numbers.
 
     A run on several threads may sum in another order: that costs less than half of a float's digits.

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from jr_onnx.attack.suite.gate import Clean, classified, require_clean
-from jr_onnx.attack.suite.opening import Opening
-from jr_onnx.attack.suite.served import ServedModel
+from jr_onnx.attack.classifier.accuracy import Clean, classified, require_clean
+from jr_onnx.attack.classifier.opener import ClassifierOpener
+from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.detect import DetectRequest, detect
 from jr_onnx.errors import DataError
@@ -43,10 +43,10 @@ def lopsided(scale: float, offset: float) -> onnx.ModelProto:
 
 def opened(
     folder: Path, model: onnx.ModelProto, shape: tuple[int, int, int] = (1, 4, 4), **changes: Any
-) -> ServedModel:
+) -> ServedClassifier:
     path = folder / "model.onnx"
     onnx.save(model, path)
-    return ServedModel(path, Preprocessing(**changes), shape)
+    return ServedClassifier(path, Preprocessing(**changes), shape)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,13 @@ def test_every_command_stops_unless_it_is_forced(tmp_path: Path, command: str, f
             return found.run.notes
         if command == "tune":
             objective = Objective(eps=0.1, steps=2)
-            return tune(TuneRequest(path, data, objective, attacked=4, grid=(0.2,), device="cpu", force=force)).notes
+            return tune(
+                TuneRequest(
+                    model=path, data=data, objective=objective, attacked=4, grid=(0.2,), device="cpu", force=force
+                )
+            ).notes
         wanted: dict[str, Any] = {"eps": 0.4, "steps": 3, "reference": 10, "neighbours": 5, "device": "cpu"}
-        return detect(DetectRequest(path, None, data, force=force, **wanted)).notes
+        return detect(DetectRequest(model=path, data=data, force=force, **wanted)).notes
 
     if force and command != "detect":  # a detector needs images that are classified correctly
         assert any(note.startswith("warning: small.onnx classifies 0% of 60 clean images") for note in run())
@@ -156,7 +160,7 @@ def test_nan_scores_are_told_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "nan.onnx"
     onnx.save(model, path)
     with pytest.raises(DataError, match="gives NaN or infinite scores for 23 of 23 clean images"):
-        Opening(data=small.images()).open(path)
+        ClassifierOpener(data=small.images()).open(path)
 
 
 def test_what_is_near_chance() -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from jr_onnx.attack.suite.opening import Opening
+from jr_onnx.attack.classifier.opener import ClassifierOpener
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError, ModelError
 from jr_onnx.evaluation.summary import Evaluation, ModelFigures
@@ -217,7 +217,7 @@ def test_the_threshold_of_one_score_is_one_half_where_all_are_shares(tmp_path: P
     data, _ = two_classes()
     model = scores_one(helper.make_node("Sigmoid", ["s"], ["p"]), helper.make_node("Clip", ["p"], ["y"]))
     onnx.save(model, tmp_path / "model.onnx")
-    served, net = Opening(data=data).open(tmp_path / "model.onnx")
+    served, net = ClassifierOpener(data=data).open(tmp_path / "model.onnx")
     assert served.head.threshold == 0.5
     assert net is not None
     answers = served.logits(data.images).argmax(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.suite.served import Array, Head, ServedModel
+from jr_onnx.attack.classifier.served import Array, Head, ServedClassifier
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.scores import predictions
@@ -43,7 +43,7 @@ class _Candidate:
         return result
 
 
-def choose_output(served: ServedModel, data: ImageData, alike: Alike) -> str:
+def choose_output(served: ServedClassifier, data: ImageData, alike: Alike) -> str:
     """Return the output that is the scores of the data's classes.
 
     An output fits if it has a score for every label. Where several fit, and do not give the same answers by
@@ -92,7 +92,7 @@ def choose_output(served: ServedModel, data: ImageData, alike: Alike) -> str:
     )
 
 
-def head_of(served: ServedModel, data: ImageData, output: str, threshold: float | None) -> Head:
+def head_of(served: ServedClassifier, data: ImageData, output: str, threshold: float | None) -> Head:
     """Return how an output is read: as a score per class, or as one score and the threshold between two classes.
 
     Args:
@@ -128,7 +128,7 @@ def _groups(groups: Mapping[str, int], members: Sequence[_Candidate]) -> set[int
     return {groups[item.name] for item in members}
 
 
-def _nothing_fits(served: ServedModel, candidates: Sequence[_Candidate], data: ImageData) -> str:
+def _nothing_fits(served: ServedClassifier, candidates: Sequence[_Candidate], data: ImageData) -> str:
     largest = int(data.labels.max(initial=0))
     if not candidates:
         return f"no output of {served.path.name} is a row of scores per image: {', '.join(map(repr, served.outputs))}"

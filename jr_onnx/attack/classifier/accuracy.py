@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.suite.served import ServedModel
+from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.data import PRESETS, ImageData, Preprocessing
 from jr_onnx.errors import DataError
 from jr_onnx.evaluation.scores import NO_ANSWER, predictions
@@ -69,7 +69,7 @@ class Clean:
         return way < _LEAST or binomial_tail(int(self.right.sum()), count, self.chance) >= _LEVEL
 
 
-def require_clean(served: ServedModel, data: ImageData, current: Preprocessing, *, force: bool) -> str:
+def require_clean(served: ServedClassifier, data: ImageData, current: Preprocessing, *, force: bool) -> str:
     """Refuse a model that classifies clean images no better than by chance.
 
     Args:
@@ -104,7 +104,7 @@ def require_clean(served: ServedModel, data: ImageData, current: Preprocessing, 
     raise DataError(message, hint="Mend --preprocess, --data or --logits, or go on with --force")
 
 
-def classified(served: ServedModel, data: ImageData) -> Clean:
+def classified(served: ServedClassifier, data: ImageData) -> Clean:
     """Classify images; a random model by one run."""
     answers, labels = predictions(served.logits(data.images)), data.labels
     scores = 1 + max(int(labels.max(initial=0)), int(answers.max(initial=0)))
@@ -116,7 +116,7 @@ def classified(served: ServedModel, data: ImageData) -> Clean:
     return Clean(answers == labels, chance, int((answers == NO_ANSWER).sum()))
 
 
-def _advice(served: ServedModel, sample: ImageData, current: Preprocessing, found: Clean) -> str:
+def _advice(served: ServedClassifier, sample: ImageData, current: Preprocessing, found: Clean) -> str:
     """Say which preprocessing, or numbering of the labels, is clearly better."""
     tried: list[tuple[float, str]] = []
     for words, other in _variants(current, sample.shape[0]):
@@ -134,7 +134,7 @@ def _advice(served: ServedModel, sample: ImageData, current: Preprocessing, foun
     return " and ".join(text for accuracy, text in best if accuracy > best[0][0] - 0.1)
 
 
-def _tried(served: ServedModel, sample: ImageData, other: Preprocessing) -> Clean | None:
+def _tried(served: ServedClassifier, sample: ImageData, other: Preprocessing) -> Clean | None:
     """Classify images prepared in another way; None where they do not fit the model."""
     try:
         return classified(served.preprocessed(other), sample)

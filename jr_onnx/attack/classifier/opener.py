@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from jr_onnx.attack.suite.gate import require_clean
-from jr_onnx.attack.suite.outputs import choose_output, head_of
-from jr_onnx.attack.suite.served import SERVED_DRAWS, Head, ServedModel, differs
+from jr_onnx.attack.classifier.accuracy import require_clean
+from jr_onnx.attack.classifier.outputs import choose_output, head_of
+from jr_onnx.attack.classifier.served import Head, ServedClassifier, differs
+from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, Preprocessing
 from jr_onnx.errors import InputError, JrError, UnsupportedOpsError
 from jr_onnx.torchnet import load as load_torch
@@ -24,7 +25,7 @@ PARITY_SAMPLES = 64
 
 
 @dataclass
-class Opening:
+class ClassifierOpener:
     """How the files of an evaluation are opened; the first of them decides where the answer is for all.
 
     Attributes:
@@ -53,7 +54,7 @@ class Opening:
     described: str = ""
     """Which value is taken for the logits, in words."""
 
-    def open(self, path: Path, *, random: bool = False) -> tuple[ServedModel, OnnxModule | None]:
+    def open(self, path: Path, *, random: bool = False) -> tuple[ServedClassifier, OnnxModule | None]:
         """Open a file.
 
         Args:
@@ -71,7 +72,7 @@ class Opening:
             self.notes.append(f"{error.message}; only black-box attacks are run")
             return self._open(path, random, True)
 
-    def open_in_torch(self, path: Path) -> tuple[ServedModel, OnnxModule]:
+    def open_in_torch(self, path: Path) -> tuple[ServedClassifier, OnnxModule]:
         """Open a file whose gradients are needed.
 
         Raises:
@@ -83,7 +84,7 @@ class Opening:
             raise TypeError("a module is made unless it is left out")
         return served, net
 
-    def _open(self, path: Path, random: bool, black_box: bool) -> tuple[ServedModel, OnnxModule | None]:
+    def _open(self, path: Path, random: bool, black_box: bool) -> tuple[ServedClassifier, OnnxModule | None]:
         served = self._served(path, random)
         output = self.logits or choose_output(served, self.data, lambda names: self._alike(path, names))
         self.logits = output
@@ -106,9 +107,9 @@ class Opening:
         self.described = self.described or _described(served, net)
         return served, net
 
-    def _served(self, path: Path, random: bool) -> ServedModel:
-        def opened(expose: str = "") -> ServedModel:
-            return ServedModel(
+    def _served(self, path: Path, random: bool) -> ServedClassifier:
+        def opened(expose: str = "") -> ServedClassifier:
+            return ServedClassifier(
                 path,
                 self.preprocessing,
                 self.data.shape,
@@ -136,7 +137,7 @@ class Opening:
     def _say_random(self, path: Path, why: str) -> None:
         self.notes.append(
             f"{path.name} is random ({why}): gradients are averaged over draws, and an answer is that of the majority "
-            f"of {SERVED_DRAWS} runs"
+            f"of {DECISION_DRAWS} runs"
         )
 
     def _alike(self, path: Path, names: Sequence[str]) -> Mapping[str, int]:
@@ -205,7 +206,7 @@ def device_of(wish: str) -> torch.device:
     return torch.device(wish)
 
 
-def _described(served: ServedModel, net: OnnxModule | None) -> str:
+def _described(served: ServedClassifier, net: OnnxModule | None) -> str:
     head = served.head
     where = repr(head.output)
     if net is not None and net.tail:
