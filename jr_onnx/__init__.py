@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jr_onnx.runtime.session import InferenceSession
     from jr_onnx.semantics import jump_relu
     from jr_onnx.verify import verify
+    from jr_onnx.weights import find_weights, save_weights
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -29,9 +30,11 @@ _PUBLIC = {
     "KappaPlan": "jr_onnx.kappa",
     "RandomKappa": "jr_onnx.kappa",
     "find_sites": "jr_onnx.rewriter",
+    "find_weights": "jr_onnx.weights",
     "jump_relu": "jr_onnx.semantics",
     "restore": "jr_onnx.rewriter",
     "rewrite": "jr_onnx.rewriter",
+    "save_weights": "jr_onnx.weights",
 }
 # Packages that can be called like their chief function (see `_callable`).
 _CALLABLE_PACKAGES = ("verify",)
@@ -42,9 +45,11 @@ __all__ = [
     "RandomKappa",
     "__version__",
     "find_sites",
+    "find_weights",
     "jump_relu",
     "restore",
     "rewrite",
+    "save_weights",
     "verify",
 ]
 

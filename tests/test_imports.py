@@ -22,6 +22,7 @@ WITHOUT_TORCH = (
     "modelfile",
     "runtime",
     "rows",
+    "weights",
     "deploy",
     "serve",
     "verify",
@@ -51,6 +52,7 @@ MAY_IMPORT = {
     "runtime": {"modelfile", "rewriter", "runtime"},
     "data": {"data"},
     "rows": {"rows"},
+    "weights": {"modelfile", "rewriter", "weights"},
 }
 
 

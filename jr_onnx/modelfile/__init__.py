@@ -12,7 +12,15 @@ from jr_onnx.modelfile.external import (
 )
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.load import ModelFile, from_proto, load, name_of
-from jr_onnx.modelfile.save import assemble, atomic_path, atomic_write, content_digest, refuse_target, save
+from jr_onnx.modelfile.save import (
+    assemble,
+    atomic_path,
+    atomic_write,
+    content_digest,
+    refuse_target,
+    save,
+    write_chunks,
+)
 from jr_onnx.modelfile.text import require_text
 
 __all__ = [
@@ -36,4 +44,5 @@ __all__ = [
     "resolve",
     "save",
     "tensors",
+    "write_chunks",
 ]

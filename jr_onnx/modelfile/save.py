@@ -34,7 +34,7 @@ def save(proto: onnx.ModelProto, payloads: Payloads, path: Path) -> None:
     try:
         chunks = join(proto.SerializeToString(deterministic=True), payloads)
         with atomic_path(path) as temporary:
-            _write(temporary, chunks)
+            write_chunks(temporary, chunks)
             payloads.require_unchanged()
     except WireError as error:
         raise OutputError(f"cannot write {path}: {error}", hint="Nothing was changed") from None
@@ -74,10 +74,11 @@ def atomic_write(path: Path, chunks: Iterable[Payload]) -> None:
         OutputError: The folder is missing, or the file cannot be written.
     """
     with atomic_path(path) as temporary:
-        _write(temporary, chunks)
+        write_chunks(temporary, chunks)
 
 
-def _write(path: Path, chunks: Iterable[Payload]) -> None:
+def write_chunks(path: Path, chunks: Iterable[Payload]) -> None:
+    """Write chunks to a file, and wait until they are on the disk."""
     with path.open("wb") as stream:
         for chunk in chunks:
             if isinstance(chunk, FileView):

@@ -76,10 +76,15 @@ class Payloads:
 
     def get(self, token: Buffer) -> Payload | None:
         """Return the payload of a token, None for bytes that are no token."""
+        index = self.index(token)
+        return self.views[index] if index is not None else None
+
+    def index(self, token: Buffer) -> int | None:
+        """Return the position of a token's payload in `views`, None for bytes that are no token."""
         if len(token) != TOKEN_BYTES or bytes(token[:8]) != self.nonce:
             return None
         index = int.from_bytes(token[8:12], "little")
-        return self.views[index] if index < len(self.views) else None
+        return index if index < len(self.views) else None
 
     def require_unchanged(self) -> None:
         """Refuse payloads whose file was written to since it was opened.

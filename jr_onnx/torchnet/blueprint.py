@@ -39,6 +39,7 @@ class Blueprint:
         override: The floating type that was asked for, None for the model's own ones.
         differentiable: Whether any gradient path leads from the logits to the input.
         values: The numbers that fill the model's further inputs.
+        parameters: Weight name -> place, of the weights that can be trained.
     """
 
     program: Program
@@ -62,3 +63,4 @@ class Blueprint:
     override: torch.dtype | None
     differentiable: bool
     values: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)

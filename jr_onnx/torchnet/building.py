@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +76,17 @@ class Builder:
         source: The model.
         entry: Its input.
         precision: What to compute in.
+        trained: (scope path, name) of the tensors that are to be parameters -> the parameter's name.
     """
 
-    def __init__(self, source: Source, entry: GraphInput, precision: Precision) -> None:
+    def __init__(
+        self,
+        source: Source,
+        entry: GraphInput,
+        precision: Precision,
+        trained: Mapping[tuple[str, str], str] | None = None,
+    ) -> None:
+        self._trained = trained or {}
         self.entry = entry
         self.precision = precision
         self._base_dir = source.base_dir
@@ -102,7 +111,9 @@ class Builder:
             UnsupportedOpsError: Operators that cannot be evaluated; all of them.
             ModelError: The value does not depend on the input, or the graph is broken.
         """
-        compiler = Compiler(self._functions, self._plans, self.precision, lead, self._base_dir, cache=self._cache)
+        compiler = Compiler(
+            self._functions, self._plans, self.precision, lead, self._base_dir, cache=self._cache, trained=self._trained
+        )
         if self.entry.element_type in FLOATS:
             compiler.float_type = self.entry.element_type
         place = compiler.new_place()

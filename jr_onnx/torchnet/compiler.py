@@ -27,6 +27,7 @@ from jr_onnx.torchnet.program import BranchStep, DrawStep, MoveStep, OpStep, Pro
 from jr_onnx.torchnet.references import Kind, Ref, SitePlan, Unsupported
 from jr_onnx.torchnet.registry import MAX_OPSET, MIN_OPSET, TABLE, Node, UnsupportedNodeError, find
 from jr_onnx.torchnet.topology import branch_bodies, needed_nodes
+from jr_onnx.weights.find import constant_tensor
 
 __all__ = ["Compiler", "Ref", "SitePlan", "Unsupported"]
 
@@ -73,6 +74,8 @@ class Compiler:
         unsupported: What cannot be evaluated, filled while compiling.
         count: How many places there are.
         cache: Name -> main-graph initializer, shared by compilations of one model.
+        trained: (scope path, name) of the tensors that are to be parameters -> the parameter's name.
+        parameters: Name -> place of a parameter, filled while compiling.
         float_type: The element type of values that the model does not tell.
     """
 
@@ -86,6 +89,8 @@ class Compiler:
     unsupported: list[Unsupported] = field(default_factory=list)
     count: int = 0
     cache: dict[str, Tensor] = field(default_factory=dict)
+    trained: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
     float_type: int = TensorProto.FLOAT
 
     def new_place(self) -> int:
@@ -114,15 +119,30 @@ class Compiler:
             ModelError: A value is used that nothing defines.
         """
         if scope.graph is not None:
-            self._initializers(scope.graph, env, self.cache)
+            self._initializers(scope, env, self.cache)
         return self._nodes(_Frame(scope, env, {}, 0), wanted)
 
-    def _initializers(self, graph: onnx.GraphProto, env: dict[str, Ref], cache: dict[str, Tensor]) -> None:
-        for tensor in graph.initializer:
+    def _initializers(self, scope: Scope, env: dict[str, Ref], cache: dict[str, Tensor]) -> None:
+        for tensor in scope.graph.initializer if scope.graph is not None else ():
+            if (scope.path, tensor.name) in self.trained:
+                env[tensor.name] = self._parameter(scope.path, tensor.name, tensor, cache)
+                continue
             value = cache[tensor.name] if tensor.name in cache else self._read(tensor)
             if value is not None:
                 cache[tensor.name] = value
                 env[tensor.name] = self.constant(value, tensor.data_type)
+
+    def _parameter(self, path: str, name: str, tensor: onnx.TensorProto, cache: dict[str, Tensor]) -> Ref:
+        """Return a reference to a tensor that can be trained: a value like those made of the input, never folded."""
+        known = self.trained[path, name]
+        if known not in self.parameters:
+            value = cache[name] if name in cache else self._read(tensor)
+            if value is None:
+                raise ModelError(f"the weight {known!r} has an element type that torch has not")
+            cache[name] = value
+            self.parameters[known] = self.new_place()
+            self.constants[self.parameters[known]] = value
+        return Ref(self.parameters[known], "device", tensor.data_type)
 
     def _read(self, tensor: onnx.TensorProto) -> Tensor | None:
         try:
@@ -187,6 +207,11 @@ class Compiler:
 
     def _operator(self, frame: _Frame, proto: onnx.NodeProto, inputs: list[Ref | None]) -> None:
         domain = normal_domain(proto.domain)
+        if self.trained and (weight := constant_tensor(proto)) is not None:
+            name = str(proto.output[0])
+            if (frame.scope.path, name) in self.trained:
+                frame.env[name] = self._parameter(frame.scope.path, name, weight, {})
+                return
         version = frame.scope.opsets.get(domain, 0 if domain == "" else 1)
         spec = find(domain, str(proto.op_type), version)
         reason = ""
@@ -369,12 +394,11 @@ class Compiler:
         )
 
     def _body(self, frame: _Frame, body: Scope) -> tuple[list[Step], list[Ref]]:
-        graph = body.graph
-        if graph is None:
+        if body.graph is None:
             raise ModelError(f"{body.path!r} is no graph")
         inner = _Frame(body, dict(frame.env), frame.bound, frame.depth + 1)
-        self._initializers(graph, inner.env, {})
-        return self._nodes(inner, [str(value.name) for value in graph.output])
+        self._initializers(body, inner.env, {})
+        return self._nodes(inner, [str(value.name) for value in body.graph.output])
 
 
 def _without_inputs(called: Scope, absent: set[str]) -> Scope:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -16,6 +16,7 @@ from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.probing import Findings, LogitsFrom, explore, logits_places
 from jr_onnx.torchnet.program import mark_overwritable, prune
 from jr_onnx.torchnet.source import image_input, logit_candidates, read
+from jr_onnx.weights import find_weights
 
 
 def load(
@@ -27,6 +28,7 @@ def load(
     logits_from: LogitsFrom = "pre_softmax",
     input_shape: Sequence[int | None] | None = None,
     values: Mapping[str, float] | None = None,
+    trainable: bool | Collection[str] = False,
 ) -> OnnxModule:
     """Make a torch module of an ONNX classifier.
 
@@ -42,6 +44,9 @@ def load(
             (see `tails`), or the output as it is.
         input_shape: The input's shape where the model does not declare it; None for a free axis.
         values: The number that fills each input beside the images, by name.
+        trainable: Whether the weights (`jr_onnx.find_weights`) become parameters, or the names of those that do. True
+            leaves out the statistics of BatchNormalization. Parameters are called as the weights are;
+            `jr_onnx.save_weights` writes them back.
 
     Raises:
         UnsupportedOpsError: The model has operators that cannot be evaluated; the error lists all of them.
@@ -53,7 +58,8 @@ def load(
     if logits_from not in ("pre_softmax", "output"):
         raise InputError(f"logits_from is {logits_from!r}, expected pre_softmax or output")
     source = read(model, values)
-    builder = Builder(source, image_input(source.model, input_shape), Precision(dtype))
+    trained = _trained(source.model, trainable)
+    builder = Builder(source, image_input(source.model, input_shape), Precision(dtype), trained)
     errors: list[JrError] = []
     for name in logit_candidates(source.model, output):
         try:
@@ -67,6 +73,20 @@ def load(
             net.set_random(drawn.low, drawn.high, drawn.per)
         return net.to(device)
     raise next((error for error in errors if isinstance(error, UnsupportedOpsError)), errors[0])
+
+
+def _trained(model: onnx.ModelProto, trainable: bool | Collection[str]) -> dict[tuple[str, str], str]:
+    """Return (scope path, name) -> parameter of the tensors that are to be trained."""
+    if trainable is False:
+        return {}
+    known = find_weights(model)
+    wanted = {item.name for item in known if not item.is_statistic} if trainable is True else set(trainable)
+    unknown = sorted(wanted - {item.name for item in known})
+    if unknown:
+        raise InputError(f"the model has no weight {unknown[0]!r}", hint="jr_onnx.find_weights lists them")
+    if not wanted:
+        raise ModelError("the model has no weights that could be trained")
+    return {(item.scope, item.tensor): item.same_as or item.name for item in known if item.name in wanted}
 
 
 def same_logits(
@@ -95,13 +115,15 @@ def _assemble(builder: Builder, findings: Findings, name: str, values: dict[str,
     compiler = compiled.compiler
     prune(compiled.program)
     mark_overwritable(compiled.program)
+    parameters = compiler.parameters
     used: set[int] = set(compiled.program.results)
     for step in compiled.program.steps:
         used |= step.reads()
+    host = used - set(parameters.values())
     blueprint = Blueprint(
         program=compiled.program,
         places=compiler.count,
-        host_constants={place: tensor for place, tensor in compiler.constants.items() if place in used},
+        host_constants={place: tensor for place, tensor in compiler.constants.items() if place in host},
         sites=compiled.sites,
         input_place=compiled.input_place,
         input_name=builder.entry.name,
@@ -120,6 +142,8 @@ def _assemble(builder: Builder, findings: Findings, name: str, values: dict[str,
         override=builder.precision.override,
         differentiable=findings.differentiable,
         values=values,
+        parameters={name: place for name, place in parameters.items() if place in used},
     )
     aliases = {alias: source for source, alias in compiler.on_device.items() if alias in used}
-    return OnnxModule(blueprint, {alias: compiler.constants[source] for alias, source in aliases.items()})
+    weights = {place: compiler.constants[place] for place in blueprint.parameters.values()}
+    return OnnxModule(blueprint, {alias: compiler.constants[source] for alias, source in aliases.items()} | weights)

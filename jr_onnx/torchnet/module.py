@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -42,11 +43,25 @@ class _ZeroGradient(torch.autograd.Function):
         return grads[0], torch.zeros_like(x)
 
 
+def _add_parameter(module: nn.Module, name: str, tensor: Tensor) -> tuple[nn.Module, str]:
+    """Add a parameter of any name; dots in it make modules, as everywhere in torch.
+
+    Returns:
+        The module that holds it, and its name there.
+    """
+    *outer, last = (part or "_" for part in name.split("."))
+    for part in outer:
+        module = module._modules.setdefault(part, nn.Module()) or module
+    value = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor.detach().clone())
+    module._parameters[last] = value  # `register_parameter` refuses names that are attributes, such as "type"
+    return module, last
+
+
 class OnnxModule(nn.Module):
     """An ONNX classifier as a torch module; made by `jr_onnx.torchnet.load`.
 
     The forward pass is the file's; gradients are torch's, with a replaceable derivative at every site. Weights are
-    buffers (they need no gradient); `clone` shares them.
+    buffers, which need no gradient, or parameters where `load` was asked for them; `clone` shares them.
 
     Attributes:
         sites: Site id -> site, in graph order, keyed as by `jr_onnx.find_sites`.
@@ -58,8 +73,13 @@ class OnnxModule(nn.Module):
         self._blueprint = blueprint
         self._device_places = tuple(constants)
         self.register_buffer("anchor", torch.zeros(0, dtype=blueprint.dtype))  # where the module lives
+        trained = {place: name for name, place in blueprint.parameters.items()}
+        self._homes: dict[int, tuple[nn.Module, str]] = {}
         for place, tensor in constants.items():
-            self.register_buffer(f"constant_{place}", tensor)
+            if place in trained:
+                self._homes[place] = _add_parameter(self, trained[place], tensor)
+            else:
+                self.register_buffer(f"constant_{place}", tensor)
         self.sites = {site.id: site for site in blueprint.sites if site.form != "own_jump"}
         self.jumps = {site.id: site for site in blueprint.sites if site.form == "own_jump"}
         self._ids = [site.id for site in blueprint.sites]
@@ -294,6 +314,15 @@ class OnnxModule(nn.Module):
         finally:
             self._observer = before
 
+    def weights(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the values of the trainable weights, in the type they are trained in, for `jr_onnx.save_weights`."""
+        found = {name: self._template[place] for name, place in self._blueprint.parameters.items()}
+        # NumPy has no bfloat16, which float32 holds exactly.
+        cpu = {name: value.detach().cpu() for name, value in found.items()}
+        return {
+            name: (value.float() if value.dtype == torch.bfloat16 else value).numpy() for name, value in cpu.items()
+        }
+
     def clone(self) -> OnnxModule:
         """Return a module that shares weights and program, with kappas, derivatives and randomness of its own."""
         constants = {place: self._template[place] for place in self._device_places}
@@ -408,4 +437,5 @@ class OnnxModule(nn.Module):
             self._template[place] = tensor
         self._device = self.get_buffer("anchor").device
         for place in self._device_places:
-            self._template[place] = self.get_buffer(f"constant_{place}")
+            home, name = self._homes.get(place, (self, f"constant_{place}"))
+            self._template[place] = home._parameters[name] if place in self._homes else self.get_buffer(name)
