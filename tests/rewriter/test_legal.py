@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.rewrite import legal
+from tests.rewriter import legal
 
 
 def try_models(count: int, start: int) -> None:
