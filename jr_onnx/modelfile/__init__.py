@@ -12,6 +12,7 @@ from jr_onnx.modelfile.external import (
 )
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.load import ModelFile, from_proto, load, name_of
+from jr_onnx.modelfile.messages import copied
 from jr_onnx.modelfile.save import (
     assemble,
     atomic_path,
@@ -33,6 +34,7 @@ __all__ = [
     "carry",
     "check",
     "content_digest",
+    "copied",
     "external_place",
     "external_tensors",
     "from_proto",

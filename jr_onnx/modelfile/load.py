@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from jr_onnx.errors import ModelError
 from jr_onnx.foreign import HEAD_BYTES, recognise
 from jr_onnx.modelfile.guard import readable
+from jr_onnx.modelfile.messages import copied
 from jr_onnx.modelfile.text import require_text
 from jr_onnx.modelfile.wire import Payloads, WireError, split
 from jr_onnx.opened import FileView, OpenedFile, pieces
@@ -113,8 +114,7 @@ def name_of(path: Path) -> str:
 
 def from_proto(proto: onnx.ModelProto) -> ModelFile:
     """Wrap a copy of a model in memory; its payloads stay in the copy."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
+    copy = copied(proto)
     with readable("the model"):
         require_text(copy)
         data = copy.SerializeToString(deterministic=True)

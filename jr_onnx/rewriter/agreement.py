@@ -24,7 +24,8 @@ from google.protobuf.message import EncodeError
 from jr_onnx import provenance
 from jr_onnx.errors import JrError, RefusalError, one_line
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.modelfile import content_digest, readable
+from jr_onnx.modelfile import content_digest, copied, readable
+from jr_onnx.modelfile.messages import same_message
 from jr_onnx.modelfile.wire import Payloads, WireError, split
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.records import Record
@@ -33,8 +34,7 @@ from jr_onnx.rewriter.differences import differences, render_node
 from jr_onnx.rewriter.lowering import Lowering, Target
 from jr_onnx.rewriter.lowering.custom import is_own_body
 from jr_onnx.rewriter.optimised import is_optimised, optimised_mismatches
-from jr_onnx.rewriter.protos import nodes_equal, scopes_by_path
-from jr_onnx.rewriter.scopes import function_key, top_scopes, walk
+from jr_onnx.rewriter.scopes import all_scopes, function_key, scopes_by_path
 from jr_onnx.rewriter.sites import Findings, LocatedSite
 from jr_onnx.rewriter.undo import undo
 from jr_onnx.rewriter.work import Edit, Wish
@@ -115,8 +115,8 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Pa
         if record is None or is_optimised(model):
             found = [] if record is None else [Mismatch("", text) for text in optimised_mismatches(model, record)]
             return Agreement(record, None, payloads or Payloads(), (*found, *foreign), bool(foreign))
-        light, held = _light(model) if payloads is None else (_copy(model), payloads)
-        original = _copy(light)
+        light, held = _light(model) if payloads is None else (copied(model), payloads)
+        original = copied(light)
         try:
             undo(original, record)
             edit, again = _redo(original, record, folder)
@@ -191,16 +191,10 @@ def _light(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Payloads]:
     try:
         data, payloads = split(model.SerializeToString())
     except (EncodeError, WireError, ValueError):
-        return _copy(model), Payloads()  # more than protobuf's 2 GB cannot be serialised
+        return copied(model), Payloads()  # more than protobuf's 2 GB cannot be serialised
     light = onnx.ModelProto()
     light.ParseFromString(data)
     return light, payloads
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _redo(original: onnx.ModelProto, record: Provenance, folder: Path | None) -> tuple[Edit, onnx.ModelProto]:
@@ -231,7 +225,7 @@ def _redo(original: onnx.ModelProto, record: Provenance, folder: Path | None) ->
             raise RefusalError(f"site {first.id} of the provenance is no ReLU in the original that it gives back")
         return chosen
 
-    again = _copy(original)
+    again = copied(original)
     return apply(again, recorded, wish, folder), again
 
 
@@ -274,7 +268,7 @@ def _in_graph(model: onnx.ModelProto, again: onnx.ModelProto, record: Provenance
         for function in one.functions:
             if function_key(function) in record.undo.functions_added:
                 function.doc_string = ""  # words to a reader, which another version may choose differently
-    if nodes_equal(model, again):
+    if same_message(model, again):
         return
     groups, others = _Groups(model), _Groups(again)
     found = [item for site in record.sites for item in _at_site(groups.of(site), others.of(site), site)]
@@ -286,7 +280,7 @@ def _in_graph(model: onnx.ModelProto, again: onnx.ModelProto, record: Provenance
 
 def _at_site(here: Sequence[onnx.NodeProto], there: Sequence[onnx.NodeProto], site: SiteRecord) -> Iterator[Mismatch]:
     for found, said in zip(here, there, strict=False):
-        if not nodes_equal(found, said):
+        if not same_message(found, said):
             yield Mismatch(site.id, f"the graph holds {_text(found)}, by the provenance it is {_text(said)}")
             return
     if len(here) != len(there):
@@ -322,12 +316,7 @@ def _unrecorded(original: onnx.ModelProto, payloads: Payloads, record: Provenanc
     A source may hold a ThresholdedRelu of its own; then the restored original has the source's digest.
     """
     kappas = {round_to(site.kappa, "float32") for site in record.sites}
-    found = [
-        scope.node_label(node)
-        for scope in (scope for top in top_scopes(original) for scope in walk(top))
-        for node in scope.nodes
-        if _is_jump(node, kappas)
-    ]
+    found = [scope.node_label(node) for scope in all_scopes(original) for node in scope.nodes if _is_jump(node, kappas)]
     if not found:
         return
     if content_digest(original, payloads)[0] != record.source_sha256:

@@ -10,13 +10,14 @@ from pathlib import Path
 import onnx
 
 from jr_onnx.errors import RefusalError
+from jr_onnx.modelfile import copied
+from jr_onnx.modelfile.messages import pack
 from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Names, constant
 from jr_onnx.rewriter.lowering import custom as custom_lowering
 from jr_onnx.rewriter.planning import Planned, draws_in_graph_per_site, function_opset, plan_sites
-from jr_onnx.rewriter.protos import pack, replace_nodes
 from jr_onnx.rewriter.runtime_kappa import bring_runtime_kappa, demote, uniform_nodes
-from jr_onnx.rewriter.scopes import Scope, add_children, function_key, main_opset, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, add_children, function_key, main_opset, substitute, top_scopes, walk
 from jr_onnx.rewriter.sites import Findings, LocatedSite, locate
 from jr_onnx.rewriter.work import Edit, Wish, Work
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
@@ -61,33 +62,24 @@ def apply(
 
 
 def _write(work: Work, plans: Sequence[Planned]) -> None:
-    """Replace the nodes of the planned sites, inner scopes first (an outer edit copies what lies inside)."""
+    """Replace the nodes of the planned sites and record what they were."""
     if any(planned.cap_inside for planned in plans):
         # Default values of a function's attributes came with IR 9 only, so that every node names its cap.
         work.cap_of_others = math.inf
-    by_scope: dict[Scope, list[Planned]] = {}
+    marks: dict[Scope, dict[int, Planned]] = {}
     for planned in plans:
-        by_scope.setdefault(planned.item.scope, []).append(planned)
+        marks.setdefault(planned.item.scope, {})[planned.item.index] = planned
     records: dict[str, SiteRecord] = {}
-    order = [scope for root in {plan.item.scope.root(): None for plan in plans} for scope in walk(root)]
-    for scope in reversed(order):
-        here = {planned.item.index: planned for planned in by_scope.get(scope, ())}
-        if not here:
-            continue
-        nodes: list[onnx.NodeProto] = []
-        for index, node in enumerate(scope.nodes):
-            if index not in here:
-                nodes.append(node)
-                continue
-            planned = here[index]
-            group = _group(work, planned)
-            site = planned.item.site
-            records[site.id] = SiteRecord(
-                site.id, site.form, site.dtype, scope.path, site.output, planned.kappa, site.cap,
-                planned.choice.lowering, len(group), pack(node),
-            )  # fmt: skip
-            nodes.extend(group)
-        replace_nodes(scope, nodes)
+
+    def write(node: onnx.NodeProto, planned: Planned) -> list[onnx.NodeProto]:
+        group, site = _group(work, planned), planned.item.site
+        records[site.id] = SiteRecord(
+            site.id, site.form, site.dtype, planned.item.scope.path, site.output, planned.kappa, site.cap,
+            planned.choice.lowering, len(group), pack(node),
+        )  # fmt: skip
+        return group
+
+    substitute(marks, write)
     work.edit.records = [records[planned.item.site.id] for planned in plans]
     work.edit.choices = {planned.item.site.id: planned.choice for planned in plans}
 
@@ -100,8 +92,7 @@ def _group(work: Work, planned: Planned) -> list[onnx.NodeProto]:
     nodes: list[onnx.NodeProto] = []
     operand = match.operand
     for part in match.before:
-        node = onnx.NodeProto()
-        node.CopyFrom(part)
+        node = copied(part)
         result = names.fresh(f"{base}/jr_{part.op_type.lower()}")
         node.name, node.output[0] = result, result
         if nodes:
@@ -139,8 +130,7 @@ def _cap(work: Work, item: LocatedSite, jumped: str) -> list[onnx.NodeProto]:
     """Return the Clip that bounds J from above, with a constant where the original had its cap in an attribute."""
     if item.match.after is None or item.site.cap is None:
         return []
-    clip = onnx.NodeProto()
-    clip.CopyFrom(item.match.after)
+    clip = copied(item.match.after)
     clip.input[0] = jumped
     if len(clip.input) == 3 and not clip.input[2]:
         bound = constant(work.names, item.site.output, "cap", item.site.cap, item.site.dtype)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.folding import FOLDED, fold
 from jr_onnx.rewriter.scopes import Scope, function_key, normal_domain, top_scopes, walk
 from jr_onnx.rewriter.stored import NotStored, is_zero, read_small
@@ -394,8 +395,7 @@ def _equal(one: Array, other: Array) -> bool:
 def _content(attribute: onnx.AttributeProto | None) -> bytes | None:
     if attribute is None:
         return None
-    copy = onnx.AttributeProto()
-    copy.CopyFrom(attribute)
+    copy = copied(attribute)
     copy.name = ""
     return bytes(copy.SerializeToString(deterministic=True))
 

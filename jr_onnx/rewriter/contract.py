@@ -17,10 +17,10 @@ import onnx
 from onnx import checker
 
 from jr_onnx.errors import ContractError, one_line
-from jr_onnx.modelfile import tensors
+from jr_onnx.modelfile import copied, tensors
+from jr_onnx.modelfile.messages import same_message
 from jr_onnx.modelfile.wire import TOKEN_BYTES
 from jr_onnx.rewriter.differences import differences
-from jr_onnx.rewriter.protos import nodes_equal
 from jr_onnx.rewriter.sites import Site, locate
 from jr_onnx.rewriter.undo import undo
 
@@ -43,8 +43,7 @@ def check(model: onnx.ModelProto) -> CheckerVerdict:
     Such a tensor is shown to the checker as one float: it would compare the token's length with the shape, and look
     for external files in the working directory. Presence and length of external data are checked elsewhere.
     """
-    inline = onnx.ModelProto()
-    inline.CopyFrom(model)
+    inline = copied(model)
     for tensor in tensors(inline):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or _is_token(tensor):
             name = tensor.name
@@ -87,10 +86,9 @@ def ensure(
     Raises:
         ContractError: Something else moved, other sites are left than expected, or the checker fails where it passed.
     """
-    back = onnx.ModelProto()
-    back.CopyFrom(output)
+    back = copied(output)
     undo(back)
-    if not nodes_equal(source, back):
+    if not same_message(source, back):
         moved = differences(source, back)[:_SHOWN]
         raise ContractError(f"the rewrite moved more than its sites: {'; '.join(moved) or 'bytes differ'}")
     # A site is known by its scope and its output: ids of equally named nodes are numbered, and shift with the rewrite.
@@ -124,7 +122,6 @@ def _as_of(source: onnx.ModelProto, ir_version: int) -> CheckerVerdict:
     earlier = check(source)
     if earlier.problem is not None or source.ir_version == ir_version:
         return earlier
-    raised = onnx.ModelProto()
-    raised.CopyFrom(source)
+    raised = copied(source)
     raised.ir_version = ir_version
     return check(raised)

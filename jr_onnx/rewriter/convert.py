@@ -16,11 +16,20 @@ import onnx
 from onnx import inliner, version_converter
 
 from jr_onnx.errors import ModelError, RefusalError, blaming
-from jr_onnx.modelfile import ModelFile, content_digest
+from jr_onnx.modelfile import ModelFile, content_digest, copied
 from jr_onnx.rewriter import legacy
 from jr_onnx.rewriter.differences import conversion_summary
 from jr_onnx.rewriter.expansion import expanded_size
-from jr_onnx.rewriter.scopes import Scope, function_key, function_scopes, main_scope, normal_domain, top_scopes, walk
+from jr_onnx.rewriter.scopes import (
+    Scope,
+    all_nodes,
+    function_key,
+    function_scopes,
+    main_scope,
+    normal_domain,
+    top_scopes,
+    walk,
+)
 
 Prover = Callable[[ModelFile, ModelFile], str]
 """Takes a model and its conversion; says how it proved that both compute the same, or raises RefusalError."""
@@ -43,11 +52,9 @@ def convert(source: ModelFile, opset: int) -> tuple[ModelFile, list[str]]:
     before = main_scope(source.proto).opset
     if before == opset:
         return source, []
-    work = onnx.ModelProto()
-    work.CopyFrom(source.proto)
+    work = copied(source.proto)
     work, lines = _without_functions(work)
-    inlined = onnx.ModelProto()
-    inlined.CopyFrom(work)
+    inlined = copied(work)
     carried = legacy.mask(work)
     if _has_hidden_initializers(work):
         work.ir_version = max(work.ir_version, _HIDDEN_SINCE_IR)
@@ -89,16 +96,14 @@ def _without_functions(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[st
     what = "--opset needs this model's functions inlined, and onnx cannot"
     with blaming(what, RefusalError, hint="Rewrite it without --opset, or export it again"):
         inlined = inliner.inline_local_functions(model)
-    left = {function_key(node) for top in top_scopes(inlined) for scope in walk(top) for node in scope.nodes} & set(
-        keys
-    )
+    left = {function_key(node) for node in all_nodes(inlined)} & set(keys)
     if left or inlined.functions:
         name = min(left, default=keys[0])
         raise RefusalError(
             f"--opset needs this model's functions inlined, and onnx leaves the function {name}",
             hint="Rewrite it without --opset, or export it again",
         )
-    used = {normal_domain(node.domain) for top in top_scopes(inlined) for scope in walk(top) for node in scope.nodes}
+    used = {normal_domain(node.domain) for node in all_nodes(inlined)}
     for index in reversed(range(len(inlined.opset_import))):
         domain = normal_domain(inlined.opset_import[index].domain)
         if domain and domain in domains and domain not in used:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 from google.protobuf.message import Message
 
-from jr_onnx.rewriter.scopes import top_scopes, walk
+from jr_onnx.rewriter.scopes import all_nodes, all_scopes
 
 _VALUE_SHOWN = 60
 
@@ -78,7 +78,7 @@ def _render(model: onnx.ModelProto) -> Iterator[str]:
         yield f"opset {item.domain or 'ai.onnx'} {item.version}"
     for value in model.graph.input:
         yield f"input {value.name}"
-    for scope in (scope for top in top_scopes(model) for scope in walk(top)):
+    for scope in all_scopes(model):
         if scope.path:
             yield f"[{scope.path}]"
         for node in scope.nodes:
@@ -141,11 +141,11 @@ def _opset(model: onnx.ModelProto) -> int:
 
 
 def _operators(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for top in top_scopes(model) for scope in walk(top) for node in scope.nodes)
+    return Counter(node.op_type for node in all_nodes(model))
 
 
 def _node_names(model: onnx.ModelProto) -> set[str]:
-    return {node.name for top in top_scopes(model) for scope in walk(top) for node in scope.nodes if node.name}
+    return {node.name for node in all_nodes(model) if node.name}
 
 
 def _lost(what: str, before: set[str], after: set[str]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 
 MAX_ELEMENTS = 4096
@@ -40,8 +41,7 @@ def fold(node: onnx.NodeProto, opset: int, arguments: Sequence[npt.NDArray[Any] 
         if argument is not None and number == 0:
             return None
         types.append((number, argument.shape if argument is not None else ()))
-    body = onnx.NodeProto()
-    body.CopyFrom(node)
+    body = copied(node)
     body.name, body.doc_string = "", ""
     body.output[0] = "result"
     for index, argument in enumerate(arguments):

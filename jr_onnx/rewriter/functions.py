@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from jr_onnx.rewriter.protos import pack
+from jr_onnx.modelfile.messages import pack
 from jr_onnx.rewriter.scopes import Scope, add_children, function_key, top_scopes, walk
 
 _SUFFIX = "_jr"

@@ -20,10 +20,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from jr_onnx.errors import RefusalError
+from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.detect.shapes import Shapes
 from jr_onnx.rewriter.lowering.base import Names
-from jr_onnx.rewriter.protos import replace_nodes
-from jr_onnx.rewriter.scopes import Scope, normal_domain, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, all_scopes, normal_domain, substitute, top_scopes, walk
 
 DOMAIN = "jr_onnx.legacy"
 BROADCASTING = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
@@ -39,9 +39,9 @@ def mask(model: onnx.ModelProto) -> list[str]:
     Raises:
         RefusalError: A legacy broadcast whose ranks are not known.
     """
-    shapes = Shapes(_copy(model))
+    shapes = Shapes(copied(model))
     found = []
-    for scope in (scope for top in top_scopes(model) for scope in walk(top)):
+    for scope in all_scopes(model):
         for node in scope.nodes:
             if normal_domain(node.domain):
                 continue
@@ -62,22 +62,22 @@ def unmask(model: onnx.ModelProto) -> list[str]:
     tops = top_scopes(model)
     names = Names(tops)
     kept = []
-    # Inner scopes first: replacing an outer scope's nodes copies what lies inside.
-    for scope in reversed([scope for top in tops for scope in walk(top)]):
-        nodes: list[onnx.NodeProto] = []
-        for node in scope.nodes:
-            if node.domain != DOMAIN:
-                nodes.append(node)
-                continue
-            node.domain = ""
-            if node.op_type in _EXPANSIONS:
-                nodes.extend(_expand(node, names))
-            elif node.op_type in BROADCASTING:
-                nodes.extend(_broadcast(node, scope.opset, names))
-            else:
-                nodes.append(node)
-                kept.append(str(node.op_type))
-        replace_nodes(scope, nodes)
+    masked = {
+        scope: {index: scope.opset for index, node in enumerate(scope.nodes) if node.domain == DOMAIN}
+        for top in tops
+        for scope in walk(top)
+    }
+
+    def write(node: onnx.NodeProto, opset: int) -> list[onnx.NodeProto]:
+        node.domain = ""
+        if node.op_type in _EXPANSIONS:
+            return _expand(node, names)
+        if node.op_type in BROADCASTING:
+            return _broadcast(node, opset, names)
+        kept.append(str(node.op_type))
+        return [node]
+
+    substitute(masked, write)
     for index in reversed(range(len(model.opset_import))):
         if model.opset_import[index].domain == DOMAIN:
             del model.opset_import[index]
@@ -94,7 +94,7 @@ def keep_resizing(model: onnx.ModelProto, before: int) -> None:
         model: The converted model.
         before: The opset that it had.
     """
-    for scope in (scope for top in top_scopes(model) for scope in walk(top)):
+    for scope in all_scopes(model):
         if not before < _HALF_PIXELS_SINCE <= scope.opset:
             continue
         for node in scope.nodes:
@@ -105,12 +105,6 @@ def keep_resizing(model: onnx.ModelProto, before: int) -> None:
             if given.get("mode", b"nearest") == b"nearest":
                 wanted["nearest_mode"] = "floor"
             node.attribute.extend(helper.make_attribute(*item) for item in wanted.items() if item[0] not in given)
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _has_schema(op_type: str, opset: int) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from jr_onnx.provenance import OPTIMISED_KEY, Provenance
-from jr_onnx.rewriter.scopes import top_scopes, walk
+from jr_onnx.rewriter.scopes import all_nodes
 from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, round_to
 
 _KAPPA_NAME = "/jr_kappa"
@@ -53,7 +53,7 @@ def _jumps(model: onnx.ModelProto) -> tuple[set[float], set[tuple[float, float]]
     """Return the kappas and the ranges of kappa that stand in a graph."""
     kappas: set[float] = set()
     ranges: set[tuple[float, float]] = set()
-    for node in (node for top in top_scopes(model) for scope in walk(top) for node in scope.nodes):
+    for node in all_nodes(model):
         numbers = {item.name: item.f for item in node.attribute}
         if node.op_type == "ThresholdedRelu":
             kappas.add(numbers.get("alpha", 1.0))

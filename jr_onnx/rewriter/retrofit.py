@@ -14,7 +14,18 @@ from jr_onnx import provenance
 from jr_onnx._version import __version__
 from jr_onnx.errors import InputError, JrError, OpsetError, OutputError, RefusalError, require_choice
 from jr_onnx.kappa import Kappa, KappaPlan
-from jr_onnx.modelfile import ExternalMode, ModelFile, carry, check, from_proto, load, readable, refuse_target, save
+from jr_onnx.modelfile import (
+    ExternalMode,
+    ModelFile,
+    carry,
+    check,
+    copied,
+    from_proto,
+    load,
+    readable,
+    refuse_target,
+    save,
+)
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewriter import contract
@@ -212,8 +223,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     base = _base(source, options)
     original = base.model
     files = check(original.proto, original.folder, hash_data=options.hash_data) if original.folder is not None else ()
-    model = onnx.ModelProto()
-    model.CopyFrom(original.proto)
+    model = copied(original.proto)
     wish = Wish(options.plan, options.lowering, options.target, options.demote_initializer_inputs)
     selection = Selection(options.plan, options.include, options.exclude)
     edit = apply(model, lambda findings: select(findings.located, findings.table, selection), wish, original.folder)
@@ -289,8 +299,7 @@ def restore(
         OutputError: The result cannot be written.
     """
     if isinstance(model, onnx.ModelProto):
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
+        copy = copied(model)
         with readable("the model"):
             take_back(copy, "the model", folder=folder)
         return copy
@@ -349,8 +358,7 @@ def _base(source: ModelFile, options: Options) -> _Base:
                 f"{source.name or 'the model'} is a retrofit already",
                 hint="Use --replace to give its sites a new kappa, or jr-onnx restore for the original",
             )
-        original = onnx.ModelProto()
-        original.CopyFrom(source.proto)
+        original = copied(source.proto)
         record = take_back(original, source.name or "the model", source.payloads, source.folder)
         # The retrofit of a retrofit is one of the original: it says so, and has the bytes of one.
         base = _Base(

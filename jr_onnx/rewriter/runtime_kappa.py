@@ -17,10 +17,10 @@ from onnx import helper
 
 from jr_onnx.errors import KappaError, RefusalError
 from jr_onnx.kappa import DEFAULT_INPUT_NAME
+from jr_onnx.modelfile.messages import pack
 from jr_onnx.rewriter.functions import clone_functions
 from jr_onnx.rewriter.lowering import custom as custom_lowering
-from jr_onnx.rewriter.protos import pack, replace_nodes
-from jr_onnx.rewriter.scopes import function_key, main_scope
+from jr_onnx.rewriter.scopes import function_key, main_scope, replace_nodes
 from jr_onnx.rewriter.sites import LocatedSite, locate
 from jr_onnx.rewriter.work import DEFAULTS_SINCE_IR, Work
 from jr_onnx.semantics import round_kappa

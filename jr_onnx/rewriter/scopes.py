@@ -6,10 +6,13 @@ A scope's path is readable and stable: "" is the main graph, "If_3.then_branch" 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import onnx
+
+T = TypeVar("T")
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 _LARGEST_VERSION = 2**31 - 1  # onnx looks schemas up by a C int
@@ -137,6 +140,49 @@ def top_scopes(model: onnx.ModelProto) -> list[Scope]:
     """Return the scope of the main graph and those of the function bodies."""
     taken: dict[str, int] = {}
     return [main_scope(model, taken), *function_scopes(model, taken)]
+
+
+def all_scopes(model: onnx.ModelProto) -> list[Scope]:
+    """Return every scope of a model, outer ones first."""
+    return [scope for top in top_scopes(model) for scope in walk(top)]
+
+
+def scopes_by_path(model: onnx.ModelProto) -> dict[str, Scope]:
+    """Return every scope of a model by its path."""
+    return {scope.path: scope for scope in all_scopes(model)}
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Yield every node of a model."""
+    for scope in all_scopes(model):
+        yield from scope.nodes
+
+
+def substitute(
+    marks: Mapping[Scope, Mapping[int, T]], write: Callable[[onnx.NodeProto, T], Iterable[onnx.NodeProto]]
+) -> None:
+    """Replace nodes, inner scopes first: replacing an outer node list copies the sub-graphs inside it.
+
+    Args:
+        marks: For each scope, what is known about the nodes to replace, by their positions.
+        write: Takes a node and what is known about it; returns the nodes that take its place, which are copied.
+    """
+    roots = dict.fromkeys(scope.root() for scope in marks)
+    for scope in reversed([scope for root in roots for scope in walk(root)]):
+        here = marks.get(scope)
+        if not here:
+            continue
+        nodes: list[onnx.NodeProto] = []
+        for index, node in enumerate(scope.nodes):
+            nodes.extend(write(node, here[index]) if index in here else (node,))
+        replace_nodes(scope, nodes)
+
+
+def replace_nodes(scope: Scope, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Put other nodes into a scope; the protos are copied."""
+    kept = list(nodes)
+    del scope.nodes[:]
+    scope.nodes.extend(kept)
 
 
 def _graph_scope(

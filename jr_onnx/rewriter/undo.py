@@ -9,9 +9,9 @@ import onnx
 
 from jr_onnx import provenance
 from jr_onnx.errors import ModelError
+from jr_onnx.modelfile.messages import unpack
 from jr_onnx.provenance import Provenance, SiteRecord
-from jr_onnx.rewriter.protos import replace_nodes, scopes_by_path, unpack
-from jr_onnx.rewriter.scopes import Scope, function_key
+from jr_onnx.rewriter.scopes import Scope, function_key, scopes_by_path, substitute
 
 _FROM_ORIGINAL = "Rewrite the original model again"
 
@@ -55,32 +55,26 @@ def _remove_functions(model: onnx.ModelProto, added: set[str]) -> None:
 
 def _restore_sites(model: onnx.ModelProto, sites: tuple[SiteRecord, ...]) -> None:
     scopes = scopes_by_path(model)
-    by_scope: dict[str, list[SiteRecord]] = {}
+    makers = {path: {name: index for index, node in enumerate(scope.nodes) for name in node.output}
+              for path, scope in scopes.items()}  # fmt: skip
+    originals: dict[Scope, dict[int, list[onnx.NodeProto]]] = {}
     for site in sites:
         if site.scope not in scopes:
             raise ModelError(
                 f"site {site.id}: the model no longer has the scope {site.scope!r}",
                 hint=f"The file was changed after the rewrite. {_FROM_ORIGINAL}",
             )
-        by_scope.setdefault(site.scope, []).append(site)
-    # Inner scopes first: restoring an outer one copies what lies inside.
-    for path in reversed([path for path in scopes if path in by_scope]):
-        _restore_scope(scopes[path], by_scope[path])
-
-
-def _restore_scope(scope: Scope, sites: list[SiteRecord]) -> None:
-    nodes: list[onnx.NodeProto | None] = list(scope.nodes)
-    last = {name: index for index, node in enumerate(scope.nodes) for name in node.output}
-    for site in sites:
-        end = last.get(site.output)
-        start = end - site.nodes + 1 if end is not None else -1
-        if end is None or not 0 <= start <= end or any(node is None for node in nodes[start : end + 1]):
+        here = originals.setdefault(scopes[site.scope], {})
+        end = makers[site.scope].get(site.output, -1)
+        place = range(end - site.nodes + 1, end + 1)
+        if end < 0 or not 0 <= place.start <= end or any(index in here for index in place):
             raise ModelError(
                 f"site {site.id} is not where the rewrite left it (tensor {site.output!r})",
                 hint=f"The file was changed after the rewrite. {_FROM_ORIGINAL}",
             )
-        nodes[start : end + 1] = [None] * (end - start) + [unpack(onnx.NodeProto, site.original)]
-    replace_nodes(scope, [node for node in nodes if node is not None])
+        here.update({index: [] for index in place})
+        here[end] = [unpack(onnx.NodeProto, site.original)]
+    substitute(originals, lambda _, nodes: nodes)
 
 
 def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
@@ -115,11 +109,12 @@ def _restore_calls(model: onnx.ModelProto, calls: tuple[tuple[str, int, str], ..
     if not calls:
         return
     scopes = scopes_by_path(model)
-    # Inner calls first: copying over a call that holds sub-graphs copies the calls in these too.
-    for path, index, packed in reversed(calls):
+    originals: dict[Scope, dict[int, onnx.NodeProto]] = {}
+    for path, index, packed in calls:
         if path not in scopes or not 0 <= index < len(scopes[path].nodes):
             raise ModelError(f"call {index} in scope {path!r} is not where the rewrite left it")
-        scopes[path].nodes[index].CopyFrom(unpack(onnx.NodeProto, packed))
+        originals.setdefault(scopes[path], {})[index] = unpack(onnx.NodeProto, packed)
+    substitute(originals, lambda _, call: [call])
 
 
 def _remove_named(items: MutableSequence[Any], name: str) -> None:

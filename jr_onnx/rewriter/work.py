@@ -15,7 +15,7 @@ from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewriter.functions import Clones
 from jr_onnx.rewriter.lowering import Choice, Jump, LoweringWish, Names, Target
 from jr_onnx.rewriter.lowering.log_step import WITHOUT_KERNEL
-from jr_onnx.rewriter.scopes import normal_domain, top_scopes, walk
+from jr_onnx.rewriter.scopes import all_nodes, normal_domain
 from jr_onnx.rewriter.sites import Site, SiteTable
 
 DEFAULTS_SINCE_IR = 4
@@ -85,7 +85,7 @@ class Work:
     @cached_property
     def not_run(self) -> str:
         """An operator of the model that ONNX Runtime does not run below opset 7, "" where there is none."""
-        nodes = (node for top in top_scopes(self.model) for scope in walk(top) for node in scope.nodes)
+        nodes = all_nodes(self.model)
         return next((str(node.op_type) for node in nodes if _is_without_kernel(node)), "")
 
     @cached_property

@@ -15,25 +15,21 @@ about the blocked layout, and J(0) = 0 keeps the padding of its channels at zero
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import onnx
-from google.protobuf.message import Message
 from onnx import helper
 
 from jr_onnx.kappa import RandomKappa
+from jr_onnx.modelfile import copied
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
-from jr_onnx.rewriter.protos import replace_nodes
-from jr_onnx.rewriter.scopes import Scope, main_scope, top_scopes
+from jr_onnx.rewriter.scopes import Scope, main_scope, replace_nodes, substitute, top_scopes
 from jr_onnx.runtime.biases import BIAS_INPUT, Tail
 from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
 from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION
-
-_M = TypeVar("_M", bound=Message)
 
 _CLIP_WITH_INPUTS = 11
 _THRESHOLDED_SINCE = 10
@@ -78,9 +74,9 @@ def kappa_source(retrofit: onnx.ModelProto, record: Provenance, *, has_library: 
     if random is not None and random.source == "op" and not has_library:
         raise NotFollowedError("kappa is drawn by the op library, which is not there")
     return KappaSource(
-        inputs=tuple(_copies(value for value in graph.input if value.name in record.undo.inputs_added)),
-        initializers=tuple(_copies(item for item in graph.initializer if item.name in record.undo.initializers_added)),
-        nodes=tuple(_copies(graph.node[: record.undo.nodes_prepended])),
+        inputs=tuple(copied(value) for value in graph.input if value.name in record.undo.inputs_added),
+        initializers=tuple(copied(item) for item in graph.initializer if item.name in record.undo.initializers_added),
+        nodes=tuple(copied(node) for node in graph.node[: record.undo.nodes_prepended]),
         own=random if random is not None and random.per == "site" else None,
         has_library=has_library,
     )
@@ -102,24 +98,21 @@ def write_jumps(
     """
     names = Names(top_scopes(model))
     _claim(names, source)
-    by_scope: dict[Scope, dict[int, Found]] = {}
+    marks: dict[Scope, dict[int, Found | None]] = {}
     for item in found:
-        by_scope.setdefault(item.scope, {})[item.index] = item
-    # Inner scopes first: editing an outer one copies what lies inside.
-    for scope in sorted(by_scope, key=_depth, reverse=True):
-        nodes: list[onnx.NodeProto] = []
-        mine = {index: tails[scope, index] for index in by_scope[scope] if (scope, index) in tails}
-        gone = {tail.add for tail in mine.values()}
-        for tail in mine.values():
-            del scope.nodes[tail.convolution].input[BIAS_INPUT:]
-        for index, node in enumerate(scope.nodes):
-            marker = by_scope[scope].get(index)
-            if marker is not None:
-                jumped = _jumped(node, marker, source, names)
-                nodes.extend(jumped if index not in mine else _with_tail(jumped, mine[index], marker.site, names))
-            elif index not in gone:
-                nodes.append(node)
-        replace_nodes(scope, nodes)
+        marks.setdefault(item.scope, {})[item.index] = item
+    for (scope, _), tail in tails.items():
+        if tail.add is not None:
+            marks[scope][tail.add] = None  # the jump adds by itself
+        del scope.nodes[tail.convolution].input[BIAS_INPUT:]
+
+    def write(node: onnx.NodeProto, marker: Found | None) -> list[onnx.NodeProto]:
+        if marker is None:
+            return []
+        nodes, tail = _jumped(node, marker, source, names), tails.get((marker.scope, marker.index))
+        return nodes if tail is None else _with_tail(nodes, tail, marker.site, names)
+
+    substitute(marks, write)
     model.graph.input.extend(source.inputs)
     model.graph.initializer.extend(source.initializers)
     if source.nodes:
@@ -135,8 +128,7 @@ def _jumped(node: onnx.NodeProto, found: Found, source: KappaSource, names: Name
     runtime = source.runtime
     if not found.fused:
         return _jump(site, str(node.input[0]), result, found.scope, source, names)
-    host = onnx.NodeProto()
-    host.CopyFrom(node)
+    host = copied(node)
     clear_activation(host)
     fixed = runtime is None and source.own is None and site.cap is None
     if host.op_type == "FusedGemm" and fixed and not source.has_library:
@@ -161,8 +153,7 @@ def _with_tail(nodes: list[onnx.NodeProto], tail: Tail, site: SiteRecord, names:
         zeros = onnx.TensorProto(data_type=ELEMENT_TYPES[site.dtype], dims=[tail.channels], raw_data=bytes(size))
         before.append(helper.make_node("Constant", [], [bias], name=bias, value=zeros))
     kappa = list(jump.input)[1:]
-    fused = onnx.NodeProto()
-    fused.CopyFrom(jump)
+    fused = copied(jump)
     fused.op_type = BIAS_OP_TYPE
     del fused.input[:]
     fused.input.extend([tail.operand, bias])
@@ -224,17 +215,3 @@ def _claim(names: Names, source: KappaSource) -> None:
     for name in wanted:
         if names.fresh(name) != name:
             raise NotFollowedError(f"ONNX Runtime's optimiser uses the name {name!r}, which the retrofit added")
-
-
-def _copies(messages: Iterable[_M]) -> Iterator[_M]:
-    for message in messages:
-        copy = type(message)()
-        copy.CopyFrom(message)
-        yield copy
-
-
-def _depth(scope: Scope) -> int:
-    depth = 0
-    while scope.parent is not None:
-        depth, scope = depth + 1, scope.parent
-    return depth

@@ -19,9 +19,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from jr_onnx.modelfile import copied
 from jr_onnx.provenance import SiteRecord
-from jr_onnx.rewriter.protos import replace_nodes, scopes_by_path
-from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, all_scopes, function_key, scopes_by_path, substitute, top_scopes, walk
 from jr_onnx.rewriter.sites import locate
 
 _FUSED_FORMS = ("fused_conv", "fused_gemm", "nchwc_conv")
@@ -82,7 +82,7 @@ def plant(model: onnx.ModelProto, sites: Sequence[SiteRecord], folder: Path | No
     calls = _calls(model)
     operands = _operands(model, sites, folder)
     scopes = scopes_by_path(model)
-    by_scope: dict[str, dict[str, float]] = {}
+    marks: dict[Scope, dict[int, float]] = {}
     for number, site in enumerate(sites):
         alpha = _FIRST_ALPHA + number
         markers.sites[alpha] = site
@@ -90,14 +90,9 @@ def plant(model: onnx.ModelProto, sites: Sequence[SiteRecord], folder: Path | No
         markers.expected[alpha] = calls.get(home.root().path, 0) if home is not None else 0
         if home is None or markers.expected[alpha] == 0:
             raise NotFollowedError(f"site {site.id} stands where nothing calls it")
-        by_scope.setdefault(home.path, {})[site.output] = alpha
-    # Inner scopes first: editing an outer one copies what lies inside.
-    for path in reversed([path for path in scopes if path in by_scope]):
-        wanted, nodes = by_scope[path], []
-        for node in scopes[path].nodes:
-            mine = next((wanted[name] for name in node.output if name in wanted), None)
-            nodes.append(node if mine is None else _marked(node, mine, markers, operands))
-        replace_nodes(scopes[path], nodes)
+        index = next(index for index, node in enumerate(home.nodes) if site.output in node.output)
+        marks.setdefault(home, {})[index] = alpha
+    substitute(marks, lambda node, alpha: [_marked(node, alpha, markers, operands)])
     return markers
 
 
@@ -109,7 +104,7 @@ def harvest(model: onnx.ModelProto, markers: Markers) -> list[Found]:
     """
     found = []
     counts = dict.fromkeys(markers.sites, 0)
-    for scope in (scope for top in top_scopes(model) for scope in walk(top)):
+    for scope in all_scopes(model):
         for index, node in enumerate(scope.nodes):
             verdict = _read(node, markers)
             if verdict is None:
@@ -133,8 +128,7 @@ def _marked(node: onnx.NodeProto, alpha: float, markers: Markers, operands: dict
             "HardSigmoid", [operands.get(site.id, node.input[0])], [site.output], name=node.name, alpha=alpha,
             beta=markers.beta,
         )  # fmt: skip
-    fused = onnx.NodeProto()
-    fused.CopyFrom(node)
+    fused = copied(node)
     clear_activation(fused)
     fused.attribute.append(helper.make_attribute("activation", "HardSigmoid"))
     if site.form == "fused_gemm":
@@ -183,7 +177,7 @@ def _home(site: SiteRecord, scopes: dict[str, Scope]) -> Scope | None:
 
 
 def _free_sentinel(model: onnx.ModelProto) -> float:
-    taken = {value for top in top_scopes(model) for scope in walk(top) for value in _betas(scope)}
+    taken = {value for scope in all_scopes(model) for value in _betas(scope)}
     for value in _SENTINELS:
         if value not in taken:
             return value

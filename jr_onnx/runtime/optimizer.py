@@ -28,7 +28,7 @@ import onnx
 from jr_onnx.errors import one_line
 from jr_onnx.modelfile.wire import Buffer
 from jr_onnx.rewriter.agreement import Agreement
-from jr_onnx.rewriter.scopes import top_scopes, walk
+from jr_onnx.rewriter.scopes import all_scopes
 from jr_onnx.runtime.biases import find_tails
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, harvest, plant
@@ -129,7 +129,7 @@ def _has_half_types(model: onnx.ModelProto) -> bool:
     half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
     values = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
     weights = [tensor.data_type for tensor in model.graph.initializer]
-    scopes = [scope for top in top_scopes(model) for scope in walk(top)]
+    scopes = all_scopes(model)
     attributes = [attribute for scope in scopes for node in scope.nodes for attribute in node.attribute]
     casts = [attribute.i for attribute in attributes if attribute.name == "to"]
     constants = [attribute.t.data_type for attribute in attributes if attribute.HasField("t")]

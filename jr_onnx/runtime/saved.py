@@ -21,7 +21,7 @@ from jr_onnx.modelfile import atomic_path, load, name_of, save
 from jr_onnx.modelfile.wire import Buffer, Payloads
 from jr_onnx.records import Record, dumps, loads
 from jr_onnx.rewriter.agreement import require_agreement
-from jr_onnx.rewriter.scopes import top_scopes, walk
+from jr_onnx.rewriter.scopes import all_nodes, all_scopes
 from jr_onnx.runtime.host import Host, this_host
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.ops_library import Target, library_path, status
@@ -172,7 +172,7 @@ def default_output(model: Path) -> Path:
 
 
 def _calls_library(model: onnx.ModelProto) -> bool:
-    return any(node.domain == OP_DOMAIN for top in top_scopes(model) for scope in walk(top) for node in scope.nodes)
+    return any(node.domain == OP_DOMAIN for node in all_nodes(model))
 
 
 def _complain(path: Path) -> Any:
@@ -215,7 +215,7 @@ def _write(result: Optimised, target: Path) -> None:
 def _external(result: Optimised) -> list[tuple[onnx.TensorProto, str, Buffer]]:
     """Return the tensors with external data, the file in memory and the contents of each."""
     found = []
-    graphs = [scope.graph for top in top_scopes(result.proto) for scope in walk(top) if scope.graph is not None]
+    graphs = [scope.graph for scope in all_scopes(result.proto) if scope.graph is not None]
     for tensor in (tensor for graph in graphs for tensor in graph.initializer):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             entries = {entry.key: entry.value for entry in tensor.external_data}

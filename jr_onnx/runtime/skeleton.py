@@ -20,7 +20,7 @@ from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import external_tensors, require_text
 from jr_onnx.modelfile.wire import Buffer, Payload, Payloads, WireError, join, split
 from jr_onnx.opened import FileView, OpenedFile, pieces
-from jr_onnx.rewriter.scopes import function_key, top_scopes, walk
+from jr_onnx.rewriter.scopes import all_nodes, function_key
 from jr_onnx.semantics import OP_DOMAIN
 
 FOLDER_KEY = "session.model_external_initializers_file_folder_path"
@@ -110,7 +110,7 @@ def feed_of(skeleton: Skeleton) -> Feed:
 def foreign_domain(model: onnx.ModelProto) -> str | None:
     """Return a domain whose operators ONNX Runtime only knows from custom operators of the caller's, None without."""
     functions = {function_key(function) for function in model.functions}
-    for node in (node for top in top_scopes(model) for scope in walk(top) for node in scope.nodes):
+    for node in all_nodes(model):
         domain = str(node.domain)
         if domain in _ORT_DOMAINS or domain.startswith(_ORT_PREFIXES) or function_key(node) in functions:
             continue

@@ -15,8 +15,7 @@ import onnx
 import onnx.inliner
 
 from jr_onnx.errors import one_line
-from jr_onnx.rewriter.protos import replace_nodes
-from jr_onnx.rewriter.scopes import Scope, normal_domain, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, all_scopes, normal_domain, substitute, walk
 from jr_onnx.verify.backends import CannotLoadError
 
 
@@ -29,15 +28,15 @@ def evaluator_form(model: onnx.ModelProto) -> onnx.ModelProto:
     for imports in (model.opset_import, *(function.opset_import for function in model.functions)):
         for entry in imports:
             entry.domain = normal_domain(entry.domain)
-    for scope in [scope for top in top_scopes(model) for scope in walk(top)]:
+    for scope in all_scopes(model):
         for node in scope.nodes:
             node.domain = normal_domain(node.domain)
-    for top in top_scopes(model):
-        # Inner scopes first: replacing an outer scope's nodes copies what lies inside.
-        for scope in reversed(list(walk(top))):
-            order = _order([(_reads(scope, index), set(node.output)) for index, node in enumerate(scope.nodes)])
-            if order != sorted(order):
-                replace_nodes(scope, [scope.nodes[index] for index in order])
+    moves: dict[Scope, dict[int, onnx.NodeProto]] = {}
+    for scope in all_scopes(model):
+        order = _order([(_reads(scope, index), set(node.output)) for index, node in enumerate(scope.nodes)])
+        if order != sorted(order):
+            moves[scope] = {index: scope.nodes[other] for index, other in enumerate(order)}
+    substitute(moves, lambda _, node: [node])
     if not model.functions:
         return model
     try:

@@ -16,8 +16,7 @@ import onnx
 from jr_onnx.errors import VerificationError
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.rewriter.constants import ConstantFinder, NotConstant
-from jr_onnx.rewriter.protos import scopes_by_path
-from jr_onnx.rewriter.scopes import Scope, function_key
+from jr_onnx.rewriter.scopes import Scope, function_key, scopes_by_path
 from jr_onnx.rewriter.sites import LocatedSite, locate
 from jr_onnx.semantics import OP_DOMAIN
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
+from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
-from jr_onnx.rewriter.protos import replace_nodes
-from jr_onnx.rewriter.scopes import Scope, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, all_nodes, substitute
 from jr_onnx.rewriter.sites import LocatedSite, locate
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
 
@@ -33,13 +33,12 @@ class CutSite:
 
 def marked(original: onnx.ModelProto, sites: set[str], folder: Path | None = None) -> onnx.ModelProto:
     """Return a copy in which the named sites are nodes jr_onnx::JumpRelu with the site's id, in every scope."""
-    model = onnx.ModelProto()
-    model.CopyFrom(original)
+    model = copied(original)
 
     def mark(item: LocatedSite, operand: str) -> list[onnx.NodeProto]:
         return [helper.make_node(OP_TYPE, [operand], [item.site.output], domain=OP_DOMAIN, site=item.site.id)]
 
-    _substitute(model, sites, mark, folder)
+    _replace_sites(model, sites, mark, folder)
     imported = [entry.domain for entry in model.opset_import]
     if OP_DOMAIN not in imported:
         model.opset_import.append(helper.make_opsetid(OP_DOMAIN, OP_VERSION))
@@ -53,8 +52,7 @@ def cut(
     original: onnx.ModelProto, sites: set[str], folder: Path | None = None
 ) -> tuple[onnx.ModelProto, list[CutSite]]:
     """Return a copy in which the named sites, all in the main graph, are cut out, and where the cuts are."""
-    model = onnx.ModelProto()
-    model.CopyFrom(original)
+    model = copied(original)
     cuts: list[CutSite] = []
     types: dict[str, int] = {}
 
@@ -63,7 +61,7 @@ def cut(
         types[operand] = types[item.site.output] = ELEMENT_TYPES[item.site.dtype]
         return []
 
-    _substitute(model, sites, remove, folder)
+    _replace_sites(model, sites, remove, folder)
     known = {value.name for value in model.graph.output}
     results = {item.output for item in cuts}
     for item in cuts:
@@ -76,8 +74,7 @@ def cut(
 
 def exposed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
     """Return a copy with further outputs: name of a tensor of the main graph -> NumPy name of its type."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     known = {value.name for value in copy.graph.output}
     for name, dtype in names.items():
         if name not in known:
@@ -86,7 +83,7 @@ def exposed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto
     return copy
 
 
-def _substitute(
+def _replace_sites(
     model: onnx.ModelProto,
     sites: set[str],
     write: Callable[[LocatedSite, str], list[onnx.NodeProto]],
@@ -94,33 +91,22 @@ def _substitute(
 ) -> None:
     """Put `before` nodes and what `write` returns in the place of every named site."""
     located = [item for item in locate(model, folder).located if item.site.id in sites]
-    by_scope: dict[Scope, dict[int, LocatedSite]] = {}
+    taken = {name for node in all_nodes(model) for name in node.output}
+    marks: dict[Scope, dict[int, LocatedSite]] = {}
     for item in located:
-        by_scope.setdefault(item.scope, {})[item.index] = item
-    roots = {item.scope.root(): None for item in located}
-    taken = {name for top in top_scopes(model) for scope in walk(top) for node in scope.nodes for name in node.output}
-    # Inner scopes first: replacing an outer scope's nodes copies what lies inside.
-    for scope in reversed([scope for root in roots for scope in walk(root)]):
-        here = by_scope.get(scope)
-        if here is None:
-            continue
-        nodes: list[onnx.NodeProto] = []
-        for index, node in enumerate(scope.nodes):
-            if index not in here:
-                nodes.append(node)
-                continue
-            item = here[index]
-            before = _unfused(item, taken)
-            nodes.extend(before)
-            nodes.extend(write(item, before[-1].output[0] if before else item.match.operand))
-        replace_nodes(scope, nodes)
+        marks.setdefault(item.scope, {})[item.index] = item
+
+    def replaced(_: onnx.NodeProto, item: LocatedSite) -> list[onnx.NodeProto]:
+        before = _unfused(item, taken)
+        return [*before, *write(item, before[-1].output[0] if before else item.match.operand)]
+
+    substitute(marks, replaced)
 
 
 def _unfused(item: LocatedSite, taken: set[str]) -> list[onnx.NodeProto]:
     nodes: list[onnx.NodeProto] = []
     for number, part in enumerate(item.match.before):
-        node = onnx.NodeProto()
-        node.CopyFrom(part)
+        node = copied(part)
         name = f"{item.site.output}/verify_{number}"
         while name in taken:
             name += "_"

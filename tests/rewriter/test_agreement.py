@@ -18,10 +18,10 @@ from jr_onnx import provenance
 from jr_onnx.errors import JrError, KappaError, ModelError, RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import load
+from jr_onnx.modelfile.messages import pack
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.rewriter import restore, rewrite
 from jr_onnx.rewriter.agreement import Agreement, examine
-from jr_onnx.rewriter.protos import pack
 from tests.rewriter.strategies import models
 from tests.rewriter.test_properties import ALL_DTYPES, PROFILE, TARGETS, WISHES, rewritten
 

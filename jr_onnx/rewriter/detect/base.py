@@ -12,7 +12,7 @@ from jr_onnx import provenance
 from jr_onnx.errors import ModelError
 from jr_onnx.rewriter.constants import ConstantFinder
 from jr_onnx.rewriter.detect.shapes import Shapes
-from jr_onnx.rewriter.scopes import Scope, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, all_scopes
 from jr_onnx.semantics import largest, round_to
 
 _ACTIVATIONS = {"Relu", "Clip", "Max", "ThresholdedRelu", "JumpRelu"}
@@ -61,7 +61,7 @@ class Context:
     @cached_property
     def _activated(self) -> set[tuple[str, str]]:
         found = set()
-        for scope in (scope for top in top_scopes(self.model) for scope in walk(top)):
+        for scope in all_scopes(self.model):
             dequantised = {
                 str(node.output[0]): str(node.input[0])
                 for node in scope.nodes

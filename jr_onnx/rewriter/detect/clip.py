@@ -15,6 +15,7 @@ import math
 import numpy as np
 import onnx
 
+from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.constants import NotConstant
 from jr_onnx.rewriter.detect.base import Context, Match, Refused
 from jr_onnx.rewriter.scopes import Scope
@@ -45,8 +46,7 @@ def detect_clip(context: Context, scope: Scope, node: onnx.NodeProto) -> Match |
 
 
 def _upper_bound_only(node: onnx.NodeProto) -> onnx.NodeProto:
-    capping = onnx.NodeProto()
-    capping.CopyFrom(node)
+    capping = copied(node)
     if len(capping.input) > 1:
         capping.input[1] = ""
     for index in reversed(range(len(capping.attribute))):

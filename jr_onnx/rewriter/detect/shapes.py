@@ -6,7 +6,7 @@ from functools import cached_property
 
 import onnx
 
-from jr_onnx.rewriter.scopes import Scope, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, all_scopes
 
 Dims = tuple[int | str | None, ...]
 
@@ -39,7 +39,7 @@ class Shapes:
         except Exception:  # noqa: BLE001 - onnx raises a dozen classes; without its answer the shapes are not known
             return {}
         found = {}
-        for scope in (scope for top in top_scopes(model) for scope in walk(top)):
+        for scope in all_scopes(model):
             found.update({(scope.path, name): dims for name, dims in _shapes(scope.graph).items()})
         return found
 

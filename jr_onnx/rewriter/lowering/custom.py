@@ -21,6 +21,7 @@ from itertools import product
 import onnx
 from onnx import AttributeProto, helper
 
+from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 from jr_onnx.rewriter.lowering.base import Jump, Names, allows
 from jr_onnx.rewriter.lowering.where import where_allowed
@@ -175,8 +176,7 @@ def is_own_body(function: onnx.FunctionProto) -> bool:
 
 
 def _without_words(function: onnx.FunctionProto) -> bytes:
-    copy = onnx.FunctionProto()
-    copy.CopyFrom(function)
+    copy = copied(function)
     copy.doc_string = ""
     return bytes(copy.SerializeToString(deterministic=True))
 

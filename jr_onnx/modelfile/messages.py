@@ -1,18 +1,22 @@
-"""Small helpers for protos that several steps of the rewrite share."""
+"""Protobuf messages: copied, compared, and written as text."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
 from typing import TypeVar
 
-import onnx
 from google.protobuf.message import DecodeError, Message
 
 from jr_onnx.errors import ModelError
-from jr_onnx.rewriter.scopes import Scope, top_scopes, walk
 
 M = TypeVar("M", bound=Message)
+
+
+def copied(message: M) -> M:
+    """Return a copy of a message, unknown fields included."""
+    copy: M = type(message)()
+    copy.CopyFrom(message)
+    return copy
 
 
 def pack(message: Message) -> str:
@@ -36,18 +40,6 @@ def unpack(kind: type[M], text: str) -> M:
     return message
 
 
-def replace_nodes(scope: Scope, nodes: Iterable[onnx.NodeProto]) -> None:
-    """Put other nodes into a scope; the protos are copied."""
-    kept = list(nodes)
-    del scope.nodes[:]
-    scope.nodes.extend(kept)
-
-
-def scopes_by_path(model: onnx.ModelProto) -> dict[str, Scope]:
-    """Return all scopes of a model by their paths."""
-    return {scope.path: scope for top in top_scopes(model) for scope in walk(top)}
-
-
-def nodes_equal(one: Message, other: Message) -> bool:
+def same_message(one: Message, other: Message) -> bool:
     """Compare two messages field by field, unknown fields included."""
     return bool(one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True))
