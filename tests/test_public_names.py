@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,31 @@ def test_rewrite_and_verify_are_callable_in_any_order_of_imports(order: str) -> 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+_TYPED = """
+from pathlib import Path
+from typing import assert_type
+import onnx
+import jr_onnx
+from jr_onnx.rewriter import RewriteResult, SiteTable
+
+def user(proto: onnx.ModelProto, path: Path) -> None:
+    assert_type(jr_onnx.rewrite("model.onnx", kappa=0.1, lowering="where", force=True), tuple[Path, RewriteResult])
+    assert_type(jr_onnx.rewrite(proto, {"relu": 0.1}, include="relu"), tuple[onnx.ModelProto, RewriteResult])
+    assert_type(jr_onnx.restore(path), Path)
+    assert_type(jr_onnx.restore(proto), onnx.ModelProto)
+    assert_type(jr_onnx.find_sites(proto), SiteTable)
+"""
+
+
+def test_a_type_checker_sees_what_runs(tmp_path: Path) -> None:
+    api = pytest.importorskip("mypy.api")
+    user = tmp_path / "user.py"
+    user.write_text(_TYPED + '    jr_onnx.rewrite(path, 0.1, lowering="wher")\n', encoding="utf-8")
+    # Imports are followed for their types only: this checks the user's module.
+    said, complaint, _ = api.run(["--strict", "--follow-imports=silent", "--config-file=", str(user)])
+    assert complaint == ""
+    lines = said.splitlines()
+    assert any(line.startswith(f"{user}:14: error: No overload variant") for line in lines), said
+    assert not [line for line in lines if ": error:" in line and ":14:" not in line], said

@@ -16,8 +16,9 @@ import onnxruntime
 
 from jr_onnx.deploy import Batching, OpLibrary, TritonOptions, package_triton
 from jr_onnx.errors import JrError
-from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.kappa import Kappa, KappaPlan, RandomKappa
 from jr_onnx.rewriter import rewrite
+from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.runtime.ops_library import library_path
 from jr_onnx.verify.compare import finite_difference, magnitude
 
@@ -128,7 +129,7 @@ def _operator_library(repository: Path, work: Path, arrays: Arrays) -> None:
         _add_case(arrays, f"{DRAWN}@1#{number}", MODELS / "digits_mlp.onnx", images)
 
 
-def _retrofit(source: Path, target: Path, kappa: Any, lowering: str = "where") -> Path:
+def _retrofit(source: Path, target: Path, kappa: Kappa, lowering: RequestedLowering = "where") -> Path:
     rewrite(source, kappa, output=target, lowering=lowering)
     return target
 

@@ -27,7 +27,7 @@ from jr_onnx.bench.variants import (
     prepare,
 )
 from jr_onnx.errors import InputError, JrError, one_line, require
-from jr_onnx.rewriter.lowering import LoweringWish, Target
+from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
 from jr_onnx.verify.backends import CannotRunError
@@ -63,7 +63,7 @@ class Request:
     kappa: float | None = None
     batches: tuple[int, ...] = (1,)
     threads: tuple[int, ...] = (1,)
-    lowerings: tuple[LoweringWish, ...] = EXPLICIT_LOWERINGS
+    lowerings: tuple[RequestedLowering, ...] = EXPLICIT_LOWERINGS
     sessions: tuple[str, ...] = ("plain", "optimised")
     providers: tuple[str, ...] = ("cpu",)
     rounds: int = 50

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from jr_onnx.errors import InputError
 from jr_onnx.modelfile import external_tensors, save
-from jr_onnx.rewriter.lowering import LoweringWish, Target
+from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import in_every_lowering, open_pair
 from jr_onnx.runtime.providers import CPU, CUDA, prefers_nhwc, require_providers
 from jr_onnx.runtime.skeleton import FOLDER_KEY
@@ -133,7 +133,7 @@ class Prepared:
 
 
 def prepare(
-    model: Path, kappa: float | None, lowerings: Sequence[LoweringWish], sessions: Sequence[str], folder: Path,
+    model: Path, kappa: float | None, lowerings: Sequence[RequestedLowering], sessions: Sequence[str], folder: Path,
     target: Target = "cpu",
 ) -> Prepared:  # fmt: skip
     """Write the models to compare into a folder.

@@ -98,14 +98,18 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
 
     J(z) = z if z > kappa else 0. The simplest use is: jr-onnx rewrite model.onnx --kappa 0.06
     """
-    from jr_onnx.modelfile import load
-    from jr_onnx.rewriter import Options, retrofit
-    from jr_onnx.rewriter.differences import text_diff
-    from jr_onnx.rewriter.retrofit import choose_output, write
+    from jr_onnx.rewriter import rewrite
     from jr_onnx.verify import prove_conversion
 
-    options = Options(
-        plan=_plan(given),
+    plan = _plan(given)
+    path, result = rewrite(
+        model,
+        plan,
+        output=output,
+        force=given["force"],
+        external_data=given["external_data"],
+        dry_run=dry_run,
+        diff=diff,
         lowering=given["lowering"],
         target=given["target"],
         include=given["include"],
@@ -117,19 +121,15 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
         hash_data=given["hash_data"],
         timestamp=given["timestamp"],
     )
-    source = load(model)
-    done = retrofit(source, options)
-    path = None if dry_run else choose_output(source, output, force=given["force"])
-    result = done.result if path is None else write(done, path, given["external_data"], force=given["force"])
-    if diff:
-        tell(text_diff(done.source.proto, done.model))
+    if result.diff is not None:
+        tell(result.diff)
     if as_json:
         print_json(result)
     elif not diff:
-        _show(result, options.plan)
+        _show(result, plan)
     for warning in result.warnings:
         say(f"warning: {warning}")
-    if path is not None:
+    if result.output is not None:
         say(next_step("verify", path, *(() if given["replace"] else (model,))))
 
 

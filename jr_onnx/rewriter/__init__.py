@@ -1,6 +1,8 @@
 """Find the ReLUs of a model, rewrite them to JumpReLU, and take it back; nothing else moves."""
 
-from jr_onnx.rewriter.retrofit import Options, RewriteResult, restore, retrofit, rewrite
+from jr_onnx.rewriter.api import restore, rewrite
+from jr_onnx.rewriter.options import Options
+from jr_onnx.rewriter.result import RewriteResult, RewrittenSite
 from jr_onnx.rewriter.sites import Other, Refusal, Site, SiteTable, find_sites
 
 __all__ = [
@@ -8,10 +10,10 @@ __all__ = [
     "Other",
     "Refusal",
     "RewriteResult",
+    "RewrittenSite",
     "Site",
     "SiteTable",
     "find_sites",
     "restore",
-    "retrofit",
     "rewrite",
 ]

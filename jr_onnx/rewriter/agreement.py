@@ -31,13 +31,13 @@ from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.records import Record
 from jr_onnx.rewriter.apply import apply
 from jr_onnx.rewriter.differences import differences, render_node
+from jr_onnx.rewriter.edit import Edit
 from jr_onnx.rewriter.lowering import Lowering, Target
 from jr_onnx.rewriter.lowering.custom import is_own_body
 from jr_onnx.rewriter.optimised import is_optimised, optimised_mismatches
+from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.scopes import all_scopes, function_key, scopes_by_path
-from jr_onnx.rewriter.sites import Findings, LocatedSite
 from jr_onnx.rewriter.undo import undo
-from jr_onnx.rewriter.work import Edit, Wish
 from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, round_kappa, round_to
 
 _SHOWN = 3
@@ -212,21 +212,11 @@ def _redo(original: onnx.ModelProto, record: Provenance, folder: Path | None) ->
         raise RefusalError(f"site {unknown.id} has the lowering {unknown.lowering!r}, which there is not")
     if record.target not in get_args(Target):
         raise RefusalError(f"the target is {record.target!r}, expected one of {', '.join(get_args(Target))}")
-    wish = Wish(
-        record.plan, target=cast(Target, record.target), demote_initializer_inputs=bool(record.undo.inputs_removed),
-        recorded=sites,
-    )  # fmt: skip
-
-    def recorded(findings: Findings) -> list[LocatedSite]:
-        chosen = [item for item in findings.located if item.site.id in sites]
-        lost = sites.keys() - {item.site.id for item in chosen}
-        if lost:
-            first = next(site for site in record.sites if site.id in lost)
-            raise RefusalError(f"site {first.id} of the provenance is no ReLU in the original that it gives back")
-        return chosen
-
+    options = Options(
+        record.plan, target=cast(Target, record.target), demote_initializer_inputs=bool(record.undo.inputs_removed)
+    )
     again = copied(original)
-    return apply(again, recorded, wish, folder), again
+    return apply(again, options, folder, sites), again
 
 
 def _in_records(record: Provenance, edit: Edit) -> Iterator[Mismatch]:

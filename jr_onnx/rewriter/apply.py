@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,66 +13,64 @@ from jr_onnx.errors import RefusalError
 from jr_onnx.modelfile import copied
 from jr_onnx.modelfile.messages import pack
 from jr_onnx.provenance import SiteRecord, Undo
+from jr_onnx.rewriter.edit import Edit
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Names, constant
 from jr_onnx.rewriter.lowering import custom as custom_lowering
+from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.planning import Planned, draws_in_graph_per_site, function_opset, plan_sites
 from jr_onnx.rewriter.runtime_kappa import bring_runtime_kappa, demote, uniform_nodes
 from jr_onnx.rewriter.scopes import Scope, add_children, function_key, main_opset, substitute, top_scopes, walk
-from jr_onnx.rewriter.sites import Findings, LocatedSite, locate
-from jr_onnx.rewriter.work import Edit, Wish, Work
+from jr_onnx.rewriter.selection import select, select_recorded
+from jr_onnx.rewriter.sites import LocatedSite, locate
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
-
-__all__ = ["Edit", "Wish", "apply"]
 
 
 def apply(
     model: onnx.ModelProto,
-    choose: Callable[[Findings], Sequence[LocatedSite]],
-    wish: Wish,
+    options: Options,
     folder: Path | None = None,
+    recorded: Mapping[str, SiteRecord] | None = None,
 ) -> Edit:
-    """Rewrite the chosen sites of a model in place.
+    """Rewrite the sites that the options choose, in place.
 
     Args:
         model: The model.
-        choose: Is given what was found, once initializers have been demoted (which may bring sites to light), and
-            returns the sites to rewrite.
-        wish: kappa, lowering and target.
+        options: kappa, filters, lowering and target.
         folder: The folder that external data is relative to, or None.
+        recorded: The sites of an earlier rewrite, to be done again in their place; or None.
 
     Raises:
-        RefusalError: A lowering is impossible, or the result would be slow or surprising.
-        KappaError: kappa overflows the dtype of a site.
+        NoSiteError: There is no site, or none is left.
+        RefusalError: A lowering is impossible, the result would be slow or surprising, or a recorded site is missing.
+        KappaError: kappa overflows the dtype of a site, or names none.
     """
     imports = tuple(pack(item) for item in model.opset_import)
     undo = Undo(model.ir_version, imports, has_ir_version=model.HasField("ir_version"))
-    work = Work(model, wish, Names(top_scopes(model)), Edit(), undo, folder)
-    if wish.demote_initializer_inputs:
-        demote(work)
+    edit = Edit(model, options, options.plan, Names(top_scopes(model)), undo, folder, recorded)
+    if options.demote_initializer_inputs:
+        demote(edit)
     findings = locate(model, folder)
-    plan = wish.plan.settled(item.site.id for item in findings.located)
-    work.wish = replace(wish, plan=plan)
-    work.edit.table, work.edit.plan = findings.table, plan
-    work.edit.found = tuple(item.site for item in findings.located)
-    plans = plan_sites(work, bring_runtime_kappa(work, choose(findings)))
-    _write(work, plans)
-    _finish(work, function_opset(plans, main_opset(model)))
-    work.edit.undo = work.undo
-    return work.edit
+    edit.table, edit.found = findings.table, tuple(item.site for item in findings.located)
+    edit.plan = options.plan.settled(site.id for site in edit.found)
+    chosen = select(findings, options) if recorded is None else select_recorded(findings, recorded)
+    plans = plan_sites(edit, bring_runtime_kappa(edit, chosen))
+    _write(edit, plans)
+    _finish(edit, function_opset(plans, main_opset(model)))
+    return edit
 
 
-def _write(work: Work, plans: Sequence[Planned]) -> None:
+def _write(edit: Edit, plans: Sequence[Planned]) -> None:
     """Replace the nodes of the planned sites and record what they were."""
     if any(planned.cap_inside for planned in plans):
         # Default values of a function's attributes came with IR 9 only, so that every node names its cap.
-        work.cap_of_others = math.inf
+        edit.cap_of_others = math.inf
     marks: dict[Scope, dict[int, Planned]] = {}
     for planned in plans:
         marks.setdefault(planned.item.scope, {})[planned.item.index] = planned
     records: dict[str, SiteRecord] = {}
 
     def write(node: onnx.NodeProto, planned: Planned) -> list[onnx.NodeProto]:
-        group, site = _group(work, planned), planned.item.site
+        group, site = _group(edit, planned), planned.item.site
         records[site.id] = SiteRecord(
             site.id, site.form, site.dtype, planned.item.scope.path, site.output, planned.kappa, site.cap,
             planned.choice.lowering, len(group), pack(node),
@@ -80,13 +78,13 @@ def _write(work: Work, plans: Sequence[Planned]) -> None:
         return group
 
     substitute(marks, write)
-    work.edit.records = [records[planned.item.site.id] for planned in plans]
-    work.edit.choices = {planned.item.site.id: planned.choice for planned in plans}
+    edit.records = [records[planned.item.site.id] for planned in plans]
+    edit.choices = {planned.item.site.id: planned.choice for planned in plans}
 
 
-def _group(work: Work, planned: Planned) -> list[onnx.NodeProto]:
+def _group(edit: Edit, planned: Planned) -> list[onnx.NodeProto]:
     """Return the nodes that stand in the place of one site."""
-    item, names = planned.item, work.names
+    item, names = planned.item, edit.names
     site, match = item.site, item.match
     base = site.output
     nodes: list[onnx.NodeProto] = []
@@ -110,57 +108,59 @@ def _group(work: Work, planned: Planned) -> list[onnx.NodeProto]:
         dtype=site.dtype,
         opset=item.scope.opset,
         kappa=planned.kappa,
-        runtime=_runtime_name(work, item.scope),
-        draw=_own_draw(work, custom=custom),
-        cap=site.cap if planned.cap_inside else work.cap_of_others if custom else None,
+        runtime=_runtime_name(edit, item.scope),
+        draw=_own_draw(edit, custom=custom),
+        cap=site.cap if planned.cap_inside else edit.cap_of_others if custom else None,
     )
-    if draws_in_graph_per_site(work.wish.plan):
-        drawn = uniform_nodes(work, f"{base}/jr_drawn")
+    if draws_in_graph_per_site(edit.plan):
+        drawn = uniform_nodes(edit, f"{base}/jr_drawn")
         nodes.extend(drawn)
         jump = replace(jump, runtime=drawn[-1].output[0])
     nodes.extend(LOWERINGS[planned.choice.lowering](jump, names))
     if custom:
-        work.jumps.append(jump)
+        edit.jumps.append(jump)
     if apart and match.after is not None:
-        nodes.extend(_cap(work, item, jumped))
+        nodes.extend(_cap(edit, item, jumped))
     return nodes
 
 
-def _cap(work: Work, item: LocatedSite, jumped: str) -> list[onnx.NodeProto]:
+def _cap(edit: Edit, item: LocatedSite, jumped: str) -> list[onnx.NodeProto]:
     """Return the Clip that bounds J from above, with a constant where the original had its cap in an attribute."""
     if item.match.after is None or item.site.cap is None:
         return []
     clip = copied(item.match.after)
     clip.input[0] = jumped
     if len(clip.input) == 3 and not clip.input[2]:
-        bound = constant(work.names, item.site.output, "cap", item.site.cap, item.site.dtype)
+        bound = constant(edit.names, item.site.output, "cap", item.site.cap, item.site.dtype)
         clip.input[2] = bound.output[0]
         return [bound, clip]
     return [clip]
 
 
-def _runtime_name(work: Work, scope: Scope) -> str | None:
-    return work.clones.inputs.get(scope.root().path, work.runtime) if work.runtime is not None else None
+def _runtime_name(edit: Edit, scope: Scope) -> str | None:
+    return edit.clones.inputs.get(scope.root().path, edit.runtime) if edit.runtime is not None else None
 
 
-def _own_draw(work: Work, *, custom: bool) -> tuple[float, float] | None:
-    random = work.wish.plan.random
+def _own_draw(edit: Edit, *, custom: bool) -> tuple[float, float] | None:
+    random = edit.plan.random
     if random is None or random.per != "site" or not custom or random.source != "op":
         return None
     return random.low, random.high
 
 
-def _finish(work: Work, opset: int) -> None:
+def _finish(edit: Edit, opset: int) -> None:
     """Add what custom nodes need: the functions, the imports, the IR version."""
     functions = []
-    if work.jumps:
-        functions.append(custom_lowering.jump_function(custom_lowering.Needs.of(work.jumps, work.wish.target), opset))
-    if work.draws:
+    if edit.jumps:
+        functions.append(
+            custom_lowering.jump_function(custom_lowering.Needs.of(edit.jumps, edit.options.target), opset)
+        )
+    if edit.draws:
         functions.append(custom_lowering.draw_function(opset))
     if not functions:
         return
-    model = work.model
-    work.raise_ir(custom_lowering.MINIMUM_IR, "the operator JumpRelu")
+    model = edit.model
+    edit.raise_ir(custom_lowering.MINIMUM_IR, "the operator JumpRelu")
     taken = {function_key(function) for function in model.functions}
     for function in functions:
         if function_key(function) in taken:
@@ -172,29 +172,29 @@ def _finish(work: Work, opset: int) -> None:
     del model.functions[:]
     model.functions.extend([*functions, *others])
     added = tuple(function_key(function) for function in functions)
-    work.undo = replace(work.undo, functions_added=(*work.undo.functions_added, *added))
-    work.edit.changes.append(f"function {', '.join(added)} added")
+    edit.undo = replace(edit.undo, functions_added=(*edit.undo.functions_added, *added))
+    edit.changes.append(f"function {', '.join(added)} added")
     if not _imports(model.opset_import):
         model.opset_import.append(custom_lowering.opset_import())
-        work.edit.changes.append(f"opset import {OP_DOMAIN} {OP_VERSION} added")
-    _import_in_functions(work)
+        edit.changes.append(f"opset import {OP_DOMAIN} {OP_VERSION} added")
+    _import_in_functions(edit)
 
 
 def _imports(entries: Iterable[onnx.OperatorSetIdProto]) -> bool:
     return any(entry.domain == OP_DOMAIN for entry in entries)
 
 
-def _import_in_functions(work: Work) -> None:
+def _import_in_functions(edit: Edit) -> None:
     changed: dict[str, tuple[str, ...]] = {}
-    for function in work.model.functions:
+    for function in edit.model.functions:
         scope = Scope("", function.node, None, function, None, {})
         if _imports(function.opset_import) or not _calls_jump(scope):
             continue
-        if function_key(function) not in work.undo.functions_added:
+        if function_key(function) not in edit.undo.functions_added:
             changed[function_key(function)] = tuple(pack(item) for item in function.opset_import)
-            work.edit.changes.append(f"opset import {OP_DOMAIN} added to function {function_key(function)}")
+            edit.changes.append(f"opset import {OP_DOMAIN} added to function {function_key(function)}")
         function.opset_import.append(custom_lowering.opset_import())
-    work.undo = replace(work.undo, function_opset_import=changed)
+    edit.undo = replace(edit.undo, function_opset_import=changed)
 
 
 def _calls_jump(scope: Scope) -> bool:

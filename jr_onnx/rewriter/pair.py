@@ -22,11 +22,13 @@ from jr_onnx.kappa import Kappa, KappaPlan
 from jr_onnx.modelfile import ModelFile, carry, check, from_proto, load, save
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.agreement import Mismatch, disagreement, examine
-from jr_onnx.rewriter.lowering import LoweringWish, Target
-from jr_onnx.rewriter.retrofit import DEFAULT_SUFFIX, Options, Retrofit, retrofit
+from jr_onnx.rewriter.api import DEFAULT_SUFFIX
+from jr_onnx.rewriter.lowering import RequestedLowering, Target
+from jr_onnx.rewriter.options import Options
+from jr_onnx.rewriter.retrofit import Retrofit, retrofit
 from jr_onnx.rewriter.undo import undo
 
-EXPLICIT_LOWERINGS: Final[tuple[LoweringWish, ...]] = ("where", "thresholded", "custom")
+EXPLICIT_LOWERINGS: Final[tuple[RequestedLowering, ...]] = ("where", "thresholded", "custom")
 """The lowerings that a caller can ask for by name."""
 
 
@@ -139,9 +141,9 @@ def read_model(model: str | Path | onnx.ModelProto) -> ModelFile:
 def in_every_lowering(
     original: ModelFile,
     plan: KappaPlan,
-    lowerings: Sequence[LoweringWish] = EXPLICIT_LOWERINGS,
+    lowerings: Sequence[RequestedLowering] = EXPLICIT_LOWERINGS,
     target: Target = "portable",
-) -> tuple[dict[LoweringWish, Retrofit], dict[LoweringWish, RefusalError]]:
+) -> tuple[dict[RequestedLowering, Retrofit], dict[RequestedLowering, RefusalError]]:
     """Rewrite an original once with every lowering.
 
     Returns:
@@ -150,8 +152,8 @@ def in_every_lowering(
     Raises:
         KappaError, NoSiteError: The plan does not fit the model.
     """
-    made: dict[LoweringWish, Retrofit] = {}
-    refused: dict[LoweringWish, RefusalError] = {}
+    made: dict[RequestedLowering, Retrofit] = {}
+    refused: dict[RequestedLowering, RefusalError] = {}
     for lowering in lowerings:
         try:
             made[lowering] = retrofit(original, Options(plan, lowering=lowering, target=target))

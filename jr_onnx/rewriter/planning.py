@@ -10,11 +10,11 @@ from jr_onnx.errors import KappaError, RefusalError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.provenance import SiteRecord
 from jr_onnx.rewriter.convert import LOWEST
-from jr_onnx.rewriter.lowering import Choice, Lowering, LoweringWish, Setting, choose
+from jr_onnx.rewriter.edit import Edit
+from jr_onnx.rewriter.lowering import Choice, Lowering, RequestedLowering, Setting, choose
 from jr_onnx.rewriter.lowering.custom import Needs, body_problem
 from jr_onnx.rewriter.scopes import main_opset, normal_domain
 from jr_onnx.rewriter.sites import LocatedSite, Site
-from jr_onnx.rewriter.work import Work
 from jr_onnx.semantics import round_kappa, round_to
 
 _CAP_ATTRIBUTE_SINCE = 12  # below, the function's body cannot hold a cap and a Clip stays behind J
@@ -37,18 +37,18 @@ class Planned:
     cap_inside: bool
 
 
-def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
+def plan_sites(edit: Edit, chosen: Sequence[LocatedSite]) -> list[Planned]:
     """Plan all chosen sites; all custom nodes of a file share one function body, which must be possible.
 
     Raises:
         RefusalError: A lowering is impossible.
         KappaError: kappa overflows the dtype of a site.
     """
-    opset = main_opset(work.model)
-    if work.wish.recorded is not None:
-        return [_as_recorded(item, work.wish.recorded[item.site.id], opset) for item in chosen]
-    wish = work.wish.lowering
-    random = work.wish.plan.random
+    opset = main_opset(edit.model)
+    if edit.recorded is not None:
+        return [_as_recorded(item, edit.recorded[item.site.id], opset) for item in chosen]
+    wish = edit.options.lowering
+    random = edit.plan.random
     if random is not None and random.source == "op" and random.per == "site":
         if wish not in ("auto", "custom"):
             raise RefusalError(
@@ -58,13 +58,13 @@ def plan_sites(work: Work, chosen: Sequence[LocatedSite]) -> list[Planned]:
         wish = "custom"
     elif random is not None and random.source == "op" and wish == "auto":
         wish = "custom"
-    kappas = work.wish.plan.for_sites(item.site.id for item in chosen)
+    kappas = edit.plan.for_sites(item.site.id for item in chosen)
     # Most sites of a model are alike, and then share one setting and one choice.
     alike: dict[tuple[str, int], Setting] = {}
-    settings = [_shared_setting(work, item, opset, alike) for item in chosen]
+    settings = [_shared_setting(edit, item, opset, alike) for item in chosen]
     choices: dict[int, Choice] = {}
     plans = [_plan(item, wish, setting, kappas, choices) for item, setting in zip(chosen, settings, strict=True)]
-    problem = body_problem(_needs(work, plans), function_opset(plans, opset))
+    problem = body_problem(_needs(edit, plans), function_opset(plans, opset))
     if problem is None:
         return plans
     if wish != "auto":
@@ -78,32 +78,32 @@ def function_opset(plans: Sequence[Planned], model_opset: int) -> int:
     return model_opset or min((planned.item.scope.opset for planned in plans), default=0)
 
 
-def _shared_setting(work: Work, item: LocatedSite, model_opset: int, alike: dict[tuple[str, int], Setting]) -> Setting:
+def _shared_setting(edit: Edit, item: LocatedSite, model_opset: int, alike: dict[tuple[str, int], Setting]) -> Setting:
     """Return the setting of a site; the same object for all sites of a type and opset that need nothing beside J."""
     if item.site.cap is not None or item.match.before or item.match.after is not None:
-        return _setting(work, item, model_opset)
+        return _setting(edit, item, model_opset)
     key = item.site.dtype, item.scope.opset
     if key not in alike:
-        alike[key] = _setting(work, item, model_opset)
+        alike[key] = _setting(edit, item, model_opset)
     return alike[key]
 
 
-def _setting(work: Work, item: LocatedSite, model_opset: int) -> Setting:
-    plan, opset, match = work.wish.plan, item.scope.opset, item.match
+def _setting(edit: Edit, item: LocatedSite, model_opset: int) -> Setting:
+    plan, opset, match = edit.plan, item.scope.opset, item.match
     drawn = ("RandomUniform", "Squeeze") if draws_in_graph_per_site(plan) else ()
     after = match.after
     return Setting(
         item.site.dtype,
         opset,
-        work.model.ir_version,
-        may_raise_ir=work.may_raise_ir,
-        target=work.wish.target,
+        edit.model.ir_version,
+        may_raise_ir=edit.may_raise_ir,
+        target=edit.options.target,
         variable=plan.random is not None or plan.input_name is not None,
         capped=_attribute_holds_cap(item.site, model_opset or opset),
         beside=(*(str(node.op_type) for node in match.before if not normal_domain(node.domain)), *drawn),
         model_opset=model_opset if model_opset != opset else 0,
         capping=() if after is None else (str(after.op_type), "Constant"),
-        not_run=work.not_run if opset < LOWEST else "",
+        not_run=edit.not_run if opset < LOWEST else "",
     )
 
 
@@ -114,7 +114,7 @@ def draws_in_graph_per_site(plan: KappaPlan) -> bool:
 
 def _plan(
     item: LocatedSite,
-    wish: LoweringWish,
+    wish: RequestedLowering,
     setting: Setting,
     kappas: Mapping[str, float | None],
     choices: dict[int, Choice],
@@ -147,14 +147,14 @@ def _attribute_holds_cap(site: Site, opset: int) -> bool:
     return site.cap is not None and opset >= _CAP_ATTRIBUTE_SINCE and round_to(site.cap, "float32") == site.cap
 
 
-def _needs(work: Work, plans: Sequence[Planned]) -> Needs:
+def _needs(edit: Edit, plans: Sequence[Planned]) -> Needs:
     custom = [planned for planned in plans if planned.choice.lowering == "custom"]
-    plan = work.wish.plan
+    plan = edit.plan
     per_site = plan.random is not None and plan.random.per == "site"
     return Needs(
         frozenset(planned.item.site.dtype for planned in custom),
         any(planned.cap_inside for planned in custom),
         runtime=plan.input_name is not None or (plan.random is not None and not per_site),
         draws=per_site,
-        target=work.wish.target,
+        target=edit.options.target,
     )

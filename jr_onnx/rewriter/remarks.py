@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jr_onnx.kappa import KappaPlan
+from jr_onnx.rewriter.edit import Edit
 from jr_onnx.rewriter.lowering import KEEPS_NAN
-from jr_onnx.rewriter.work import Edit
 
 
 def warnings_of(plan: KappaPlan, edit: Edit) -> list[str]:

@@ -5,23 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from jr_onnx.errors import InputError, KappaError, ModelError, NoSiteError
-from jr_onnx.kappa import KappaPlan
-from jr_onnx.rewriter.sites import LocatedSite, SiteTable
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The kappa plan, and site ids or regular expressions that are searched in them."""
-
-    plan: KappaPlan
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+from jr_onnx.errors import InputError, KappaError, ModelError, NoSiteError, RefusalError
+from jr_onnx.provenance import SiteRecord
+from jr_onnx.rewriter.options import Options
+from jr_onnx.rewriter.sites import Findings, LocatedSite, SiteTable
 
 
-def select(located: Sequence[LocatedSite], table: SiteTable, wanted: Selection) -> list[LocatedSite]:
+def select(findings: Findings, options: Options) -> list[LocatedSite]:
     """Return the sites to rewrite; gates and clamps only if `include` or the kappa map names them.
 
     Raises:
@@ -29,20 +20,21 @@ def select(located: Sequence[LocatedSite], table: SiteTable, wanted: Selection) 
         KappaError: A pattern of the kappa map matches no site.
         InputError: A filter is no regular expression, or matches no site.
     """
+    located, table = findings.located, findings.table
     if not located:
         raise NoSiteError(_why_no_site(table))
     ids = dict.fromkeys(item.site.id for item in located)
-    plan = wanted.plan.settled(ids)
+    plan = options.plan.settled(ids)
     lost = plan.unmatched(ids)
     if lost:
         raise KappaError(
             f"the kappa map's entry {lost[0]!r} matches none of the {len(ids)} sites",
             hint=f"Site ids look like {located[0].site.id!r}; jr-onnx inspect lists them",
         )
-    include = [_expression(pattern, "--include", ids) for pattern in wanted.include]
-    exclude = [_expression(pattern, "--exclude", ids) for pattern in wanted.exclude]
+    include = [_expression(pattern, "--include", ids) for pattern in options.include]
+    exclude = [_expression(pattern, "--exclude", ids) for pattern in options.exclude]
     kappas = plan.for_sites(ids)
-    named = {pattern for pattern, _ in wanted.plan.by_site}
+    named = {pattern for pattern, _ in options.plan.by_site}
     chosen = [
         item
         for item in located
@@ -56,6 +48,20 @@ def select(located: Sequence[LocatedSite], table: SiteTable, wanted: Selection) 
         raise NoSiteError(_why_no_site(table))
     if not chosen:
         raise NoSiteError(f"--include, --exclude and the kappa map leave none of the {len(ids)} sites")
+    return chosen
+
+
+def select_recorded(findings: Findings, recorded: Mapping[str, SiteRecord]) -> list[LocatedSite]:
+    """Return the sites that an earlier rewrite recorded.
+
+    Raises:
+        RefusalError: One is not there.
+    """
+    chosen = [item for item in findings.located if item.site.id in recorded]
+    found = {item.site.id for item in chosen}
+    missing = next((site for site in recorded if site not in found), None)
+    if missing is not None:
+        raise RefusalError(f"site {missing} of the provenance is not a ReLU of the original that it restores")
     return chosen
 
 

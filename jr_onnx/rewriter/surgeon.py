@@ -6,28 +6,32 @@ rewrite files or protos where that matters.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import onnx
 import onnx_graphsurgeon as gs
 
 from jr_onnx.errors import RefusalError
-from jr_onnx.modelfile import from_proto
 from jr_onnx.rewriter.lowering.thresholded import thresholded_allowed
 from jr_onnx.rewriter.lowering.where import where_allowed
 from jr_onnx.semantics import round_kappa
 
-if TYPE_CHECKING:
-    from jr_onnx.rewriter.retrofit import Options, RewriteResult
 
+def to_model(graph: gs.Graph) -> onnx.ModelProto:
+    """Return the model of a Graph.
 
-def rewrite_graph(graph: gs.Graph, options: Options) -> tuple[gs.Graph, RewriteResult]:
-    """Retrofit a Graph: a new Graph and what was done."""
-    from jr_onnx.rewriter.retrofit import retrofit
-
+    Raises:
+        TypeError: It is no Graph.
+    """
     if not isinstance(graph, gs.Graph):
         raise TypeError(f"expected a path, a ModelProto or a graphsurgeon Graph, found {type(graph).__name__}")
-    done = retrofit(from_proto(gs.export_onnx(graph)), options)
-    return gs.import_onnx(done.model), done.result
+    model: onnx.ModelProto = gs.export_onnx(graph)
+    return model
+
+
+def to_graph(model: onnx.ModelProto) -> gs.Graph:
+    """Return a Graph of a model."""
+    return gs.import_onnx(model)
 
 
 @gs.Graph.register()  # type: ignore[untyped-decorator] # graphsurgeon has no type information

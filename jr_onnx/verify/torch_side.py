@@ -24,7 +24,7 @@ from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewriter import find_sites
-from jr_onnx.rewriter.lowering import LoweringWish
+from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS, in_every_lowering, kappa_not_wanted
 from jr_onnx.torchnet.comparison import Comparison, Pair
 from jr_onnx.torchnet.parity import draws_inside, original_of
@@ -74,7 +74,7 @@ def verify_torch(
     inputs: Array | Tensor | None = None,
     *,
     kappa: Kappa | None = None,
-    lowerings: Sequence[LoweringWish] = EXPLICIT_LOWERINGS,
+    lowerings: Sequence[RequestedLowering] = EXPLICIT_LOWERINGS,
     output: str | None = None,
     seed: int = 0,
     raise_on_failure: bool = True,
@@ -178,7 +178,7 @@ def _kappas_of_calls(names: list[str], ids: list[str], record: Provenance) -> di
 
 
 def _retrofits(
-    source: Source, model: str | Path, kappa: Kappa | None, lowerings: Sequence[LoweringWish]
+    source: Source, model: str | Path, kappa: Kappa | None, lowerings: Sequence[RequestedLowering]
 ) -> tuple[list[_Named], list[str]]:
     """Return the retrofits to compare: the file itself, or one per lowering; and what is left out, with the reason."""
     if source.provenance is not None:

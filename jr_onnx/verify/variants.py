@@ -12,7 +12,7 @@ from jr_onnx.errors import InputError, JrError, NoSiteError, VerificationError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewriter.lowering import LoweringWish
+from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS, in_every_lowering
 from jr_onnx.verify.backends import Runnable
 from jr_onnx.verify.groups import SiteGroup, site_groups
@@ -61,7 +61,7 @@ class Variant:
 
 
 def variants(
-    original: ModelFile, kappas: dict[str, float], lowerings: Sequence[LoweringWish] = EXPLICIT_LOWERINGS
+    original: ModelFile, kappas: dict[str, float], lowerings: Sequence[RequestedLowering] = EXPLICIT_LOWERINGS
 ) -> tuple[list[Variant], list[str]]:
     """Rewrite the original with every lowering.
 

@@ -12,7 +12,7 @@ from jr_onnx.bench.models import build
 from jr_onnx.errors import RefusalError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import rewrite
-from jr_onnx.rewriter.lowering import LoweringWish
+from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, convnet
 from tools.gpu.passes import as_run, count_passes
@@ -54,7 +54,7 @@ def _transposes(data: bytes, **arguments: str) -> int:
 
 
 @pytest.mark.parametrize("lowering", ["where", "thresholded", "custom"])
-def test_with_prefer_nhwc_a_session_adds_no_transposes(fake: ctypes.CDLL, lowering: LoweringWish) -> None:
+def test_with_prefer_nhwc_a_session_adds_no_transposes(fake: ctypes.CDLL, lowering: RequestedLowering) -> None:
     """A custom operator between two convolutions costs two, so the session leaves the jumps to standard operators."""
     model = convnet()
     before = _transposes(model.SerializeToString())

@@ -12,7 +12,7 @@ import onnx
 
 from jr_onnx.bench import BenchReport, Request, bench
 from jr_onnx.bench.models import build
-from jr_onnx.rewriter.lowering import LoweringWish
+from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 
 KAPPA = 0.06
@@ -32,7 +32,7 @@ _OPTIONS_OF_LARGE = ("default", "fuse_conv_bias", "both")
 
 def measure(
     name: str, *, dtype: Dtype = "float32", provider: str = "cuda", batches: tuple[int, ...] = BATCHES,
-    rounds: int = 40, lowerings: tuple[LoweringWish, ...] = EXPLICIT_LOWERINGS,
+    rounds: int = 40, lowerings: tuple[RequestedLowering, ...] = EXPLICIT_LOWERINGS,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> BenchReport:  # fmt: skip
     """Benchmark one network on a provider.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx
 
 from jr_onnx.rewriter.lowering.base import Jump, Names, constant
-from jr_onnx.rewriter.lowering.choose import Choice, Lowering, LoweringWish, Setting, Target, choose
+from jr_onnx.rewriter.lowering.choose import Choice, Lowering, RequestedLowering, Setting, Target, choose
 from jr_onnx.rewriter.lowering.custom import lower_custom
 from jr_onnx.rewriter.lowering.log_step import lower_log_step
 from jr_onnx.rewriter.lowering.thresholded import lower_thresholded
@@ -30,8 +30,8 @@ __all__ = [
     "Choice",
     "Jump",
     "Lowering",
-    "LoweringWish",
     "Names",
+    "RequestedLowering",
     "Setting",
     "Target",
     "choose",

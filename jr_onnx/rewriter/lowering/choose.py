@@ -12,7 +12,7 @@ from jr_onnx.rewriter.lowering.log_step import log_step_allowed
 from jr_onnx.rewriter.lowering.thresholded import thresholded_allowed
 from jr_onnx.rewriter.lowering.where import cast_mul_allowed, cast_mul_operators, where_allowed, where_operators
 
-LoweringWish = Literal["auto", "where", "thresholded", "custom"]
+RequestedLowering = Literal["auto", "where", "thresholded", "custom"]
 Lowering = Literal["where", "cast_mul", "log_step", "thresholded", "custom"]
 Target = Literal["portable", "cpu", "cuda"]
 
@@ -61,7 +61,7 @@ class Choice:
     reason: str
 
 
-def choose(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
+def choose(wish: RequestedLowering, setting: Setting, site_id: str) -> Choice:
     """Choose a lowering.
 
     Raises:
@@ -87,7 +87,7 @@ def choose(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
     raise OpsetError(said)
 
 
-def _below_seven(wish: LoweringWish, setting: Setting, site_id: str) -> Choice:
+def _below_seven(wish: RequestedLowering, setting: Setting, site_id: str) -> Choice:
     """Choose below opset 7, where ONNX Runtime lacks Sub, Greater and Mul."""
     where = f"site {site_id}: opset {setting.opset} is below {_LOWEST_OPSET}"
     if not log_step_allowed(setting.opset, setting.dtype, variable=setting.variable):

@@ -1,4 +1,4 @@
-"""What one edit of a model works on: the wish, the names, what was done so far."""
+"""The state of one rewrite: what was asked for, the names in use, what was done so far."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from jr_onnx.errors import RefusalError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewriter.functions import Clones
-from jr_onnx.rewriter.lowering import Choice, Jump, LoweringWish, Names, Target
+from jr_onnx.rewriter.lowering import Choice, Jump, Names
 from jr_onnx.rewriter.lowering.log_step import WITHOUT_KERNEL
+from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.scopes import all_nodes, normal_domain
 from jr_onnx.rewriter.sites import Site, SiteTable
 
@@ -22,62 +23,44 @@ DEFAULTS_SINCE_IR = 4
 """From here on initializers need not be inputs, and those that are become optional."""
 
 
-@dataclass(frozen=True)
-class Wish:
-    """How the caller wants J written.
-
-    Attributes:
-        plan: The kappa of every site.
-        lowering: How J is written, unless recorded.
-        target: Where the model will run.
-        demote_initializer_inputs: Take initializers off the graph inputs.
-        recorded: Kappa and lowering of every site as an earlier rewrite recorded them, which is done again; or None.
-    """
-
-    plan: KappaPlan
-    lowering: LoweringWish = "auto"
-    target: Target = "portable"
-    demote_initializer_inputs: bool = False
-    recorded: Mapping[str, SiteRecord] | None = None
-
-
 @dataclass
 class Edit:
-    """What was done to the model.
+    """One rewrite while it goes on, and what it did.
 
     Attributes:
+        model: The model, edited in place.
+        options: What the caller asked for.
+        plan: The kappa plan; once the sites are known, settled on their ids.
+        names: The names in use.
+        undo: What takes the edit back, beside the sites.
+        folder: The folder that external data is relative to, or None.
+        recorded: Kappa and lowering of every site as an earlier rewrite recorded them, which is done again; or None.
+        table: Every site, refusal and other of the model as it was rewritten: after a demotion of its inputs.
+        found: The sites of that table, and the gates and clamps, in graph order.
         records: The rewritten sites, in graph order.
         choices: Site id -> its lowering.
         changes: Everything beside the sites that changed, in words.
-        clones: Path of every scope in a cloned function -> path of the same scope in the original.
-        table: Every site, refusal and other of the model as it was rewritten: after a demotion of its inputs.
-        found: The sites of that table, and the gates and clamps, in graph order.
-        plan: The kappa plan, settled on the ids of these sites.
-        undo: What takes it back.
+        clones: The cloned functions.
+        runtime: Name of the scalar of the main graph that holds kappa at run time, or None.
+        jumps: The jumps written as nodes of the op library.
+        draws: Whether the op library draws kappa in front of the graph.
+        cap_of_others: The cap that nodes of the op library name where they have none; None where they name none.
     """
 
+    model: onnx.ModelProto
+    options: Options
+    plan: KappaPlan
+    names: Names
+    undo: Undo
+    folder: Path | None = None
+    recorded: Mapping[str, SiteRecord] | None = None
+    table: SiteTable = field(default_factory=lambda: SiteTable((), (), ()))
+    found: tuple[Site, ...] = ()
     records: list[SiteRecord] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
-    clones: dict[str, str] = field(default_factory=dict)
-    table: SiteTable = field(default_factory=lambda: SiteTable((), (), ()))
-    found: tuple[Site, ...] = ()
-    plan: KappaPlan | None = None
-    undo: Undo | None = None
-
-
-@dataclass
-class Work:
-    """The state of one edit while it goes on."""
-
-    model: onnx.ModelProto
-    wish: Wish
-    names: Names
-    edit: Edit
-    undo: Undo
-    folder: Path | None = None
-    runtime: str | None = None
     clones: Clones = field(default_factory=Clones)
+    runtime: str | None = None
     jumps: list[Jump] = field(default_factory=list)
     draws: bool = False
     cap_of_others: float | None = None
@@ -110,7 +93,7 @@ class Work:
                 "its initializers, which are also graph inputs, overridable (and slow)",
                 hint="Add --demote-initializer-inputs to take them off the inputs",
             )
-        self.edit.changes.append(f"IR version {self.model.ir_version} raised to {version}")
+        self.changes.append(f"IR version {self.model.ir_version} raised to {version}")
         self.model.ir_version = version
 
 
