@@ -39,7 +39,7 @@ from jr_onnx.modelfile import (
 )
 from jr_onnx.modelfile.wire import Payloads, join
 from jr_onnx.opened import OpenedFile
-from jr_onnx.rewriter.retrofit import choose_output
+from jr_onnx.rewriter.api import output_path
 from jr_onnx.weights.find import Weight, find_weights, tensors_by_place
 from jr_onnx.weights.proof import Allowed, bytes_of, prove, stored
 
@@ -82,7 +82,7 @@ def save_weights(
         ContractError: What was written differs from the source elsewhere; nothing is left behind.
     """
     file = load(source)
-    path = choose_output(file, output, force=force)
+    path = output_path(file, output, force=force)
     values = weights if isinstance(weights, Mapping) else weights.weights()
     with readable(str(source)):
         edit = _Edit.of(file, values)
