@@ -1,6 +1,7 @@
 # make demo    set up .venv and run the main job on the embedded digits
 # make test    set up .venv, lint, type-check and run every test
 # make cuda    run the tests of the CUDA side on a fake CUDA runtime (part of `make test`; needs no GPU)
+# make docs    build the documentation as a site in build/site
 # make bench   measure this machine's speed of retrofits against their originals
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ EXTRAS := $(RUNTIME),attack,report,serve,dev
 TEST_ENV := ORT_DISABLE_TELEMETRY=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test lint types fast slow cuda bench install clean
+.PHONY: demo test lint types fast slow cuda docs bench install clean
 
 demo: install
 	$(BIN)/python -m tools.demo
@@ -43,6 +44,15 @@ $(VENV)-gpu/.installed: $(VENV)/.installed constraints.txt
 	$(VENV)-gpu/bin/python -m pip install --quiet --no-deps --constraint constraints.txt onnxruntime-gpu
 	$(VENV)/bin/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
 	  > $$($(VENV)-gpu/bin/python -c "import site; print(site.getsitepackages()[0])")/shared.pth
+	touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "built build/site; open build/site/index.html, or serve it: $(BIN)/mkdocs serve"
+
+# In .venv, beside the package that it describes; its requirements are those of the extra alone.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 bench: install

@@ -3,7 +3,7 @@
     python tools/check_protocol.py [--environment FOLDER] [--python python3.10] [--write]
     python tools/check_protocol.py --ours
 
-The first asks both servers, over HTTP and gRPC, and wants the table of docs/protocol.md to come out again; every
+The first asks both servers, over HTTP and gRPC, and wants the table of docs/triton.md to come out again; every
 difference needs a reason in `tools/protocol/table.py`. `--write` writes the table. `--ours` asks this server alone and
 compares its columns. `tools/triton_server.py` says which tritonserver that is and what it needs.
 """
@@ -27,9 +27,9 @@ from tools.protocol.table import columns_of, table
 from tools.serving.processes import jr_onnx, running
 from tools.triton_server import DEFAULT_FOLDER, ROOT, Server, make_backends, make_environment
 
-PAGE = ROOT / "docs" / "protocol.md"
+PAGE = ROOT / "docs" / "triton.md"
 _SOURCE = ROOT / "models" / "exported" / "digits_cnn.onnx"
-_MARK = "<!-- the table: python tools/check_protocol.py --write -->\n"
+_MARK = "<!-- up to the end of the page: python tools/check_protocol.py --write -->\n"
 _OURS = (0, 1, 2, 4)  # the columns that this server alone decides
 _CONTROL = ("--model-control-mode=explicit", "--load-model=*")
 
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--environment", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--python", default="python3.10", help="interpreter for it: 3.10 to 3.12, with libpython")
     parser.add_argument("--ours", action="store_true", help="ask this server alone")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/protocol.md")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/triton.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="check-protocol-") as name:
         work = Path(name)
@@ -49,18 +49,18 @@ def main() -> int:
         theirs = None if options.ours else ask_triton(work, options.environment, options.python)
     missing = {client: names for client, names in ours["not_called"].items() if names}
     problems = [f"{client}: not called: {', '.join(names)}" for client, names in missing.items()]
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    before, _, on_page = PAGE.read_text(encoding="utf-8").partition(_MARK)
     if theirs is None:
         text, _ = table(ours["rows"], [])
-        found, expected = columns_of(text, *_OURS), columns_of(page, *_OURS)
+        found, expected = columns_of(text, *_OURS), columns_of(on_page, *_OURS)
         problems += [f"now {row}, not as in {PAGE.name}" for row in found if row not in expected]
         problems += [f"{PAGE.name} has {row}, which is not so now" for row in expected if row not in found]
     else:
         text, more = table(ours["rows"], theirs["rows"])
         problems += more
         if options.write:
-            PAGE.write_text(page.partition(_MARK)[0] + _MARK + "\n" + text, encoding="utf-8")
-        elif text != page.partition(_MARK)[2].lstrip():
+            PAGE.write_text(f"{before}{_MARK}\n{text}", encoding="utf-8")
+        elif text != on_page.lstrip():
             problems.append(f"the table is not that of {PAGE.name}: write it with --write, and look at what differs")
     print("\n".join(problems) or f"every call is answered as {PAGE.name} says")
     return 1 if problems else 0

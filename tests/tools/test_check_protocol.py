@@ -1,4 +1,4 @@
-"""The check of the protocol: this server against docs/protocol.md, both servers where Triton is, its own logic."""
+"""The check of the protocol: this server against docs/triton.md, both servers where Triton is, its own logic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _checked(*options: str) -> None:
     command = [sys.executable, str(ROOT / "tools" / "check_protocol.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == "every call is answered as protocol.md says\n"
+    assert done.stdout == "every call is answered as triton.md says\n"
 
 
 @pytest.mark.slow

@@ -238,7 +238,7 @@ def _streams() -> Iterator[Case]:
         lambda asker: asker.stream([request(asker), request(asker, NOTHING, request_id="a"), request(asker)], 3), both,
     )  # fmt: skip
     yield Case(
-        "async_stream_infer", "an empty final response is wished for",
+        "async_stream_infer", "an empty final response is requested",
         lambda asker: asker.stream([request(asker, enable_empty_final_response=True)], 1), both,
     )  # fmt: skip
     for encoding in ("gzip", "deflate"):

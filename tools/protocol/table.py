@@ -1,4 +1,4 @@
-"""What two servers answered, side by side, as the table of docs/protocol.md; every difference has its reason."""
+"""What two servers answered, side by side, as the table of docs/triton.md; every difference has its reason."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ Row = dict[str, Any]
 Key = tuple[str, str]
 
 NOTES: Final[dict[str, str]] = {
-    "get_server_metadata": "extensions that are answered in full; Triton has sequences, shared memory, traces beside",
-    "get_model_config": "the batch is that of `--max-rows`; no warm-up, no memory pools",
-    "get_inference_statistics": "no warm-up in the counts; input and output are not timed apart from the run",
-    "get_inference_statistics/unknown": "an unknown model or version is 404 / NOT_FOUND everywhere",
-    "load_model/unknown": "an unknown model is 404 / NOT_FOUND everywhere",
-    "load_model/configuration": "refused before anything is loaded: models come from where the server was told",
-    "unload_model/unknown": "a name that nothing has is a mistake, and said to be one",
-    "index/unloaded": "which version would be loaded is known when its package is verified",
-    "trace/unknown model": "an unknown model is 404 / NOT_FOUND everywhere",
-    "trace/change": "nothing is traced, so there is nothing to set; a setting that stays as it is may be sent",
-    "log/levels": "the server's own levels, as it was started",
-    "log/change": "logged as the server was started; a setting that stays as it is may be sent",
-    "unknown setting": "Triton ignores it; a setting that has no effect is refused",
-    "memory": "shared memory is refused: a client would name memory of the server's machine to read and write",
+    "get_server_metadata": "lists only the extensions that are fully supported; Triton also lists sequences, shared memory and tracing",
+    "get_model_config": "the largest batch is `--max-rows`; there is no warm-up and no memory pool",
+    "get_inference_statistics": "warm-up is not counted; input and output are not timed separately from the run",
+    "get_inference_statistics/unknown": "an unknown model or version is always 404 / NOT_FOUND",
+    "load_model/unknown": "an unknown model is always 404 / NOT_FOUND",
+    "load_model/configuration": "refused before anything is loaded: only models that the server was started with can be loaded",
+    "unload_model/unknown": "an unknown name is reported as an error",
+    "index/unloaded": "the version to load is determined when its package is verified",
+    "trace/unknown model": "an unknown model is always 404 / NOT_FOUND",
+    "trace/change": "tracing is not supported; sending the current value is accepted",
+    "log/levels": "the log levels that the server was started with",
+    "log/change": "log settings are fixed at start; sending the current value is accepted",
+    "unknown setting": "Triton ignores it; here a setting without effect is refused",
+    "memory": "shared memory is not supported: a client could name memory on the server's machine to read and write",
 }
 """The reasons for differences."""
 
