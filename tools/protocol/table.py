@@ -8,12 +8,12 @@ Row = dict[str, Any]
 Key = tuple[str, str]
 
 NOTES: Final[dict[str, str]] = {
-    "get_server_metadata": "lists only the extensions that are fully supported; Triton also lists sequences, shared memory and tracing",
+    "get_server_metadata": "lists what is fully supported; Triton also lists sequences, shared memory, tracing",
     "get_model_config": "the largest batch is `--max-rows`; there is no warm-up and no memory pool",
     "get_inference_statistics": "warm-up is not counted; input and output are not timed separately from the run",
     "get_inference_statistics/unknown": "an unknown model or version is always 404 / NOT_FOUND",
     "load_model/unknown": "an unknown model is always 404 / NOT_FOUND",
-    "load_model/configuration": "refused before anything is loaded: only models that the server was started with can be loaded",
+    "load_model/configuration": "refused before loading: only models that the server was started with can be loaded",
     "unload_model/unknown": "an unknown name is reported as an error",
     "index/unloaded": "the version to load is determined when its package is verified",
     "trace/unknown model": "an unknown model is always 404 / NOT_FOUND",
