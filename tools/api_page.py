@@ -58,7 +58,7 @@ def page() -> str:
 
 def _entry(name: str, item: object) -> str:
     blocks = [f"### `{name}`\n"]
-    forms = typing.get_overloads(item) if inspect.isfunction(item) else []
+    forms: list[object] = list(typing.get_overloads(item)) if inspect.isfunction(item) else []
     if signatures := [text for form in forms or [item] if (text := _signature(name, form))]:
         blocks.append("```python\n" + "\n\n".join(signatures) + "\n```\n")
     blocks.append(render(inspect.getdoc(item) or ""))
