@@ -1,1 +1,1 @@
-"""The paper's MNIST tables, measured anew: the figures to meet, the runs, the page."""
+"""The paper's MNIST tables, measured again: the figures to meet, the runs, the page."""

@@ -65,7 +65,7 @@ def page(quick: Mapping[str, Measured], trust: Mapping[str, Measured]) -> str:
     counts = {item.record.samples for item in trust.values()}
     slow = ", ".join(str(count) for count in sorted(counts)) or "no"
     lines = [
-        "# The paper's MNIST tables, measured anew",
+        "# The paper's MNIST tables, measured again",
         "",
         "The authors' LeNetLike checkpoints, exported to ONNX, retrofitted at kappa 1 and attacked with the paper's",
         "protocol (`--suite paper`) in the paper's normalised units. Each cell: paper / here.",
