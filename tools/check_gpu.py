@@ -138,8 +138,16 @@ def _measure(network: str, dtype: models.Dtype, batch: int, benchmarks: list[Ben
     if best is not None:
         words.append(f"{best.variant} {best.ratio:.3f} of it")
         figures["ratio"] = best.ratio
-    words += [f"{name} not measured: {reason}" for name, reason in case.missing.items()]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in case.missing.items():
+        reasons.setdefault(_core(reason), []).append(name)
+    words += [f"not measured: {' and '.join(names)} ({reason})" for reason, names in reasons.items()]
     return Verdict("measured", "; ".join(words), figures)
+
+
+def _core(reason: str) -> str:
+    """Return what an error of ONNX Runtime says, without its frame and its source lines."""
+    return reason.rpartition("Status Message: ")[2].partition(": /onnxruntime_src")[0]
 
 
 def best_session(case: CaseResult) -> Row | None:
@@ -179,24 +187,28 @@ def render(report: GpuReport) -> str:
     if report.benchmarks:
         lines += [
             "",
-            "Time of a retrofit divided by that of its original with the options of the provider that make it fastest,",
-            "data kept on the GPU. session: the fastest of `jr_onnx.InferenceSession`, and its options.",
+            "Time divided by that of the original with the options of the provider that make it fastest, data kept on",
+            "the GPU. session: the fastest of `jr_onnx.InferenceSession`, and its options. defaults: the session's",
+            "time divided by the original's, both with the provider's default options.",
             "",
         ]
-        lines += ["| model | batch | original | ms | where | thresholded | custom | session |", 8 * "|---" + "|"]
-        lines += [row for benchmark in report.benchmarks for row in _rows(benchmark)]
+        names = ("where", "thresholded", "custom")
+        lines += [f"| model | batch | original | ms | {' | '.join(names)} | session | defaults |", 9 * "|---" + "|"]
+        lines += [row for benchmark in report.benchmarks for row in _rows(benchmark, names)]
     return "\n".join(lines)
 
 
-def _rows(benchmark: BenchReport) -> list[str]:
+def _rows(benchmark: BenchReport, lowerings: Sequence[str]) -> list[str]:
     rows = []
     for case in benchmark.cases:
-        ratios = {row.variant: f"{row.ratio:.3f}" for row in case.rows}
-        cells = [ratios.get(name, "-") for name in ("where", "thresholded", "custom")]
+        ratios = {row.variant: row.ratio for row in case.rows}
+        cells = [f"{ratios[name]:.3f}" if name in ratios else "-" for name in lowerings]
         best = best_session(case)
         cells.append("-" if best is None else f"{best.ratio:.3f} ({_options(best.variant)})")
-        relu = f"{_options(case.base)} | {case.row(case.base).median_ms:.2f}"
-        rows.append(f"| {benchmark.model.removesuffix('.onnx')} | {case.batch} | {relu} | {' | '.join(cells)} |")
+        own = ratios.get("optimised")
+        cells.append("-" if own is None else f"{own / ratios['original']:.3f}")
+        base = f"{_options(case.base)} | {case.row(case.base).median_ms:.2f}"
+        rows.append(f"| {benchmark.model.removesuffix('.onnx')} | {case.batch} | {base} | {' | '.join(cells)} |")
     return rows
 
 
