@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jr_onnx.rewriter import find_sites, restore, rewrite
     from jr_onnx.runtime.session import InferenceSession
     from jr_onnx.semantics import jump_relu
-    from jr_onnx.verify import verify
+    from jr_onnx.verifier import verify
     from jr_onnx.weights import find_weights, save_weights
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -35,9 +35,8 @@ _PUBLIC = {
     "restore": "jr_onnx.rewriter",
     "rewrite": "jr_onnx.rewriter",
     "save_weights": "jr_onnx.weights",
+    "verify": "jr_onnx.verifier",
 }
-# Packages that can be called like their chief function (see `_callable`).
-_CALLABLE_PACKAGES = ("verify",)
 
 __all__ = [
     "InferenceSession",
@@ -56,8 +55,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
-    if name in _CALLABLE_PACKAGES:
-        return importlib.import_module(f"jr_onnx.{name}")
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

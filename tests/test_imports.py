@@ -25,7 +25,7 @@ WITHOUT_TORCH = (
     "weights",
     "deploy",
     "serve",
-    "verify",
+    "verifier",
     "data",
     "bench",
     "report",
@@ -41,10 +41,9 @@ BASE = (
     "quantised",
     "provenance",
     "_version",
-    "_callable",
 )
 # Modules of those rooms whose work is torch; the others reach them from inside functions only.
-WITH_TORCH = ("jr_onnx.verify.torch_network", "jr_onnx.verify.torch_side")
+WITH_TORCH = ("jr_onnx.verifier.torch.network", "jr_onnx.verifier.torch.compare")
 # Room -> the rooms that it may import at all, functions included; the base is open to everyone.
 MAY_IMPORT = {
     "modelfile": {"modelfile"},

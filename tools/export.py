@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from jr_onnx.data import Preprocessing
 from jr_onnx.errors import InputError, JrError, VerificationError, require
-from jr_onnx.verify.compare import largest_difference, magnitude
+from jr_onnx.verifier.compare import largest_difference, magnitude
 from models.checkpoints import load_weights
 from models.registry import NAMES, build, entry
 

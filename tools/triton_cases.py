@@ -20,7 +20,7 @@ from jr_onnx.kappa import Kappa, KappaPlan, RandomKappa
 from jr_onnx.rewriter import rewrite
 from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.runtime.ops_library import library_path
-from jr_onnx.verify.compare import finite_difference, magnitude
+from jr_onnx.verifier.compare import finite_difference, magnitude
 
 MODELS = Path(__file__).resolve().parent.parent / "models" / "exported"
 DRAWN = "drawn"

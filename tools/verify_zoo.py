@@ -27,7 +27,7 @@ from jr_onnx.modelfile import load
 from jr_onnx.rewriter import RewriteResult, rewrite
 from jr_onnx.rewriter.contract import check
 from jr_onnx.rewriter.scopes import main_scope
-from jr_onnx.verify import VerifyReport, prove_conversion, verify
+from jr_onnx.verifier import VerifyReport, prove_conversion, verify
 from tools.development import data_folder
 
 Array = npt.NDArray[Any]

@@ -30,8 +30,8 @@ from jr_onnx.errors import InputError, JrError, one_line, require
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
-from jr_onnx.verify.backends import CannotRunError
-from jr_onnx.verify.inputs import InputWish, make_inputs
+from jr_onnx.verifier.evaluators.ort import CannotRunError
+from jr_onnx.verifier.inputs import InputWish, make_inputs
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""

@@ -194,9 +194,9 @@ def _request(given: dict[str, Any]) -> AttackRequest:
     from jr_onnx.attack.suite.plan import PaperSettings
     from jr_onnx.attack.suite.run import Shard
     from jr_onnx.attack.suite.setup import AttackRequest
+    from jr_onnx.cli.named_values import parse_values
     from jr_onnx.data import Preprocessing
     from jr_onnx.modelfile import name_of
-    from jr_onnx.verify.options import parse_values
 
     model: Path = given["model"]
     eps = given["eps"]

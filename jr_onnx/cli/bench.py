@@ -66,8 +66,8 @@ def command(model: Path, json_path: Path | None, plot_path: Path | None, **given
     of those with the given options.
     """
     from jr_onnx.bench import Request, bench
+    from jr_onnx.cli.named_values import parse_shapes
     from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
-    from jr_onnx.verify.options import parse_shapes
 
     check_outputs(json_path if str(json_path) != "-" else None, plot=plot_path)
     lowerings: Any = EXPLICIT_LOWERINGS if given["lowering"] == "all" else _words(given["lowering"])

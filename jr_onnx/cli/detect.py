@@ -46,10 +46,10 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
 
     The attack does not know of the detector, so the figure is an upper bound of what it is worth.
     """
+    from jr_onnx.cli.named_values import parse_values
     from jr_onnx.cli.progress import progress
     from jr_onnx.errors import require
     from jr_onnx.kappa import KappaPlan
-    from jr_onnx.verify.options import parse_values
 
     require("torch", "attack")
     from jr_onnx.detect import DetectRequest, detect

@@ -99,7 +99,7 @@ def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff
     J(z) = z if z > kappa else 0. The simplest use is: jr-onnx rewrite model.onnx --kappa 0.06
     """
     from jr_onnx.rewriter import rewrite
-    from jr_onnx.verify import prove_conversion
+    from jr_onnx.verifier import prove_conversion
 
     plan = _plan(given)
     path, result = rewrite(

@@ -83,10 +83,10 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     Clean accuracy is measured on the whole split, the objective on its first images. The recommendation is kappa 0
     unless a paired test shows a gain within the allowed loss of accuracy.
     """
+    from jr_onnx.cli.named_values import parse_values
     from jr_onnx.cli.progress import progress
     from jr_onnx.errors import require
     from jr_onnx.modelfile import atomic_write
-    from jr_onnx.verify.options import parse_values
 
     require("torch", "attack")
     from jr_onnx.tune import Objective, TuneRequest, tune

@@ -19,9 +19,9 @@ from jr_onnx.cli.options import (
 from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_table, say, tell
 
 if TYPE_CHECKING:
-    from jr_onnx.verify import InputWish, VerifyReport
-    from jr_onnx.verify.device import Device
-    from jr_onnx.verify.torch_side import TorchReport
+    from jr_onnx.verifier import InputWish, VerifyReport
+    from jr_onnx.verifier.evaluators.device import Device
+    from jr_onnx.verifier.torch.compare import TorchReport
 
 
 _HEADLINE = {
@@ -89,9 +89,9 @@ def command(
     where anything disagrees, 8 where the original itself does not run on the inputs, and 9 where the sites are proved
     but the model was not run, because ONNX Runtime loads neither it nor the original.
     """
+    from jr_onnx.cli.named_values import parse_shapes, parse_values
     from jr_onnx.errors import InputError, ModelNotRunError, VerificationError
-    from jr_onnx.verify import InputWish, verify
-    from jr_onnx.verify.options import parse_shapes, parse_values
+    from jr_onnx.verifier import InputWish, verify
 
     if given["weights"] is not None and given["network"] is None:
         raise InputError("--weights goes with --torch MODULE:FACTORY, which is missing")
@@ -142,8 +142,8 @@ def _verify_torch(model: Path, kappa: float | None, wish: InputWish, given: dict
 
     require("torch", "attack")
     from jr_onnx.modelfile import load
-    from jr_onnx.verify.inputs import batch_of_images
-    from jr_onnx.verify.torch_side import verify_torch
+    from jr_onnx.verifier.inputs import batch_of_images
+    from jr_onnx.verifier.torch.compare import verify_torch
 
     images = batch_of_images(load(model).proto, wish)
     return verify_torch(

@@ -90,7 +90,7 @@ def rewrite(
             gates and clamps, which are left alone otherwise.
         exclude: Leave these sites alone.
         opset: Convert the model to this opset first; needs `prove`.
-        prove: Proves that the converted model computes the same: `jr_onnx.verify.prove_conversion`.
+        prove: Proves that the converted model computes the same: `jr_onnx.verifier.prove_conversion`.
         demote_initializer_inputs: Take initializers off the graph inputs where the IR version must be raised.
         replace: The model is a retrofit: rewrite its original with the new kappa.
         hash_data: Record the SHA-256 of external data in the provenance.

@@ -5,7 +5,7 @@ inlined first (onnx.inliner); operators it does not know travel in a domain of t
 tokens and external data stay references, so that a model of any size is converted in little memory.
 
 A conversion is believed only when it is proved: `Prover` compares source and result by running both, which needs a
-runtime, and lies where one may be imported (`jr_onnx.verify.prove_conversion`). The caller passes it in.
+runtime, and lies where one may be imported (`jr_onnx.verifier.prove_conversion`). The caller passes it in.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _base(source: ModelFile, options: Options) -> _Base:
     if options.prove is None:
         raise RefusalError(
             f"a conversion to opset {options.opset} has to be proved by running both models, and prove= is missing",
-            hint="In Python give prove=jr_onnx.verify.prove_conversion with opset=; jr-onnx rewrite does so itself",
+            hint="In Python give prove=jr_onnx.verifier.prove_conversion with opset=; jr-onnx rewrite does so itself",
         )
     return dataclasses.replace(
         base,

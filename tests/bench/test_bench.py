@@ -15,7 +15,7 @@ from jr_onnx.errors import InputError, ModelError, OutputError
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewriter import rewrite
 from tests.runtime.exact_nets import ExactNet, convnet
-from tests.verify.nets import network, save
+from tests.verifier.nets import network, save
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ import click
 
 from jr_onnx import errors
 from jr_onnx.cli.app import COMMANDS, app, run
-from jr_onnx.verify.inputs import InputsError
+from jr_onnx.verifier.inputs import InputsError
 from tests.cli.mutants import mutate
 
 MEMORY_BYTES = 8 << 30

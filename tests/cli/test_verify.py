@@ -10,8 +10,8 @@ from typing import Any
 import onnx
 import pytest
 
-from jr_onnx.verify import VerifyReport
-from tests.verify.nets import image_network, network, save
+from jr_onnx.verifier import VerifyReport
+from tests.verifier.nets import image_network, network, save
 
 Jr = Callable[..., Any]
 

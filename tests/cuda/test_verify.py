@@ -15,10 +15,10 @@ from onnx import helper
 from jr_onnx import provenance
 from jr_onnx.cli.app import run
 from jr_onnx.rewriter import rewrite
-from jr_onnx.verify import verify
-from jr_onnx.verify.device import on_device
-from jr_onnx.verify.groups import site_groups
-from jr_onnx.verify.sites import check_sites
+from jr_onnx.verifier import verify
+from jr_onnx.verifier.evaluators.device import on_device
+from jr_onnx.verifier.sites.check import check_sites
+from jr_onnx.verifier.sites.groups import site_groups
 from tools.gpu.sessions import elementwise
 
 KAPPA = 0.25

@@ -27,9 +27,9 @@ from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import from_proto
 from jr_onnx.rewriter import find_sites, restore, rewrite
 from jr_onnx.rewriter.convert import convert
-from jr_onnx.verify.backends import CannotLoadError, CannotRunError, Recorder, Reference
-from jr_onnx.verify.evaluator_form import evaluator_form
-from jr_onnx.verify.marked import marked
+from jr_onnx.verifier.evaluators.form import evaluator_form
+from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, Recorder, Reference
+from jr_onnx.verifier.whole_model.marked import marked
 from tests.rewriter.strategies import dtype_of, every_node, inputs_for, models
 
 KAPPA = 0.25

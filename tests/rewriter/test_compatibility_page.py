@@ -9,7 +9,7 @@ import pytest
 
 from jr_onnx.errors import JrError
 from jr_onnx.rewriter import find_sites, rewrite
-from jr_onnx.verify import prove_conversion
+from jr_onnx.verifier import prove_conversion
 from tests.rewriter.opsets import CASES, Case
 from tests.rewriter.ways import WAYS, Way, model_of
 

@@ -14,7 +14,7 @@ from jr_onnx.errors import JrError, ModelError, RefusalError
 from jr_onnx.modelfile import from_proto, load
 from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.rewriter.convert import convert
-from jr_onnx.verify import prove_conversion
+from jr_onnx.verifier import prove_conversion
 
 ort = pytest.importorskip("onnxruntime")
 X = np.random.default_rng(3).normal(size=(2, 3, 2, 2)).astype(np.float32)

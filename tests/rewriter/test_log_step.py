@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from jr_onnx.errors import RefusalError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import restore, rewrite
-from jr_onnx.verify import prove_conversion, verify
+from jr_onnx.verifier import prove_conversion, verify
 from tests.rewriter.strategies import inputs_for
 
 ort = pytest.importorskip("onnxruntime")

@@ -11,7 +11,7 @@ import pytest
 from jr_onnx.errors import InputError, KappaError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import rewrite
-from tests.verify.nets import network, save
+from tests.verifier.nets import network, save
 
 
 @pytest.mark.parametrize(

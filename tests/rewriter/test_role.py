@@ -12,7 +12,7 @@ from onnx import parser
 from jr_onnx.errors import NoSiteError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.rewriter import find_sites, restore, rewrite
-from jr_onnx.verify import verify
+from jr_onnx.verifier import verify
 
 ort = pytest.importorskip("onnxruntime")
 X = np.linspace(-4, 4, 24, dtype=np.float32).reshape(-1, 4)

@@ -79,7 +79,7 @@ def test_a_retrofit_at_kappa_zero_holds_no_site_any_more(way: Way) -> None:
 
 @by_site
 def test_verify_passes(way: Way) -> None:
-    from jr_onnx.verify import verify
+    from jr_onnx.verifier import verify
 
     report = verify(rewrite(model_of(way), KAPPA)[0], original=model_of(way), samples=2)
     assert report, report.failures
@@ -125,7 +125,7 @@ def test_a_stored_zero_is_read_wherever_it_lies(
     rewrite(path, KAPPA, output=output)
     session = ort.InferenceSession(str(output), providers=["CPUExecutionProvider"])
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], jump(x, KAPPA))
-    from jr_onnx.verify import verify
+    from jr_onnx.verifier import verify
 
     assert verify(output, original=path, samples=1)
     back = onnx.load(restore(output, tmp_path / "back.onnx"), load_external_data=False)

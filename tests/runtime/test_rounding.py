@@ -17,7 +17,7 @@ from jr_onnx.runtime.ops_library import register
 from jr_onnx.runtime.optimizer import optimise
 from jr_onnx.runtime.session import InferenceSession
 from jr_onnx.runtime.skeleton import read_skeleton
-from jr_onnx.verify import FlipTally, RunVerdict, SiteTrace, control_noise, judge, rounding_bound
+from jr_onnx.verifier import FlipTally, RunVerdict, SiteTrace, control_noise, judge, rounding_bound
 
 CPU = ["CPUExecutionProvider"]
 RUNS = 60

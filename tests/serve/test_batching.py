@@ -21,7 +21,7 @@ from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import OverloadedError, TimedOutError
 from jr_onnx.serve.gate import Budget
 from jr_onnx.serve.metrics import ModelMetrics
-from jr_onnx.verify.tolerance import rounding_bound
+from jr_onnx.verifier.whole_model.tolerance import rounding_bound
 from tests.serve.support import Rest, request
 from tools.serving.processes import ServerProcess
 

@@ -19,9 +19,9 @@ from jr_onnx.rewriter import rewrite
 from jr_onnx.torchnet import ParityReport, check_parity, load, parity
 from jr_onnx.torchnet.runtime import Reference
 from tests.torchnet.models import mlp, with_if
-from tests.verify.nets import save
-from tests.verify.quantising import classifier, images
-from tests.verify.quantising import quantised as quantised_file
+from tests.verifier.nets import save
+from tests.verifier.quantising import classifier, images
+from tests.verifier.quantising import quantised as quantised_file
 
 _X = np.random.default_rng(0).standard_normal((32, 6)).astype(np.float32)
 

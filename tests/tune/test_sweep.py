@@ -20,7 +20,7 @@ from jr_onnx.semantics import jump_relu
 from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune
 from jr_onnx.tune.sweep import _Search, recommend
 from tests.attack.suite import small
-from tests.verify.quantising import dynamically_quantised
+from tests.verifier.quantising import dynamically_quantised
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 
 from jr_onnx.bench.models import build
-from jr_onnx.verify import verify
-from jr_onnx.verify.device import Device
+from jr_onnx.verifier import verify
+from jr_onnx.verifier.evaluators.device import Device
 from tools.gpu.findings import Verdict
 from tools.gpu.models import KAPPA
 from tools.gpu.sessions import CPU, CUDA, open_session, require_on

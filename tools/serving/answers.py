@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.verify.compare import largest_difference
+from jr_onnx.verifier.compare import largest_difference
 from tools.serving.processes import ROOT, ServerProcess
 from tools.serving.workload import PATH, Request
 

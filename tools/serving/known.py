@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import rewrite
-from jr_onnx.verify.compare import largest_difference
-from jr_onnx.verify.tolerance import rounding_bound
+from jr_onnx.verifier.compare import largest_difference
+from jr_onnx.verifier.whole_model.tolerance import rounding_bound
 
 _KAPPA, _LOW, _HIGH = 0.06, 0.1, 0.2
 _WIDTH = 64

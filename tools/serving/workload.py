@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.rewriter import rewrite
-from jr_onnx.verify.tolerance import nudge, rounding_bound
+from jr_onnx.verifier.whole_model.tolerance import nudge, rounding_bound
 from tools.serving.processes import ROOT
 
 KAPPA = 0.06

@@ -1,0 +1,248 @@
+"""The two evaluators: ONNX Runtime at two settings, and ONNX's reference evaluator with NumPy's J at the sites."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from jr_onnx.errors import JrError, one_line, require
+from jr_onnx.modelfile import ModelFile
+from jr_onnx.modelfile.wire import join
+from jr_onnx.opened import pieces
+from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
+from jr_onnx.verifier.evaluators import device
+from jr_onnx.verifier.evaluators.older_operators import older_operators
+
+Level = Literal["plain", "optimised", "tf32", "session"]
+LEVELS: tuple[Level, ...] = ("plain", "optimised")
+"""The settings that both providers have; on CUDA `served` looks at what is served, too."""
+Feeds = Mapping[str, NDArray[Any]]
+
+_PROTOBUF_LIMIT = 2**31 - 1
+_FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
+
+
+class CannotLoadError(JrError):
+    """An evaluator cannot load a model: an operator, a type or a version it does not know."""
+
+
+class LackingError(CannotLoadError):
+    """This ONNX Runtime lacks what a model needs: a kernel, an operator, a version; the file may be sound."""
+
+
+class NoKernelError(LackingError):
+    """ONNX Runtime knows the operator and has no kernel for its type on this machine."""
+
+
+class UnknownOperatorError(LackingError):
+    """An operator that neither ONNX Runtime nor the file defines: its library, or its function, is missing."""
+
+
+class TooNewError(LackingError):
+    """An IR version or operator set that this ONNX Runtime does not know yet."""
+
+
+# Words of ONNX Runtime's complaints, whose status codes do not tell these causes apart.
+_LACKING: tuple[tuple[str, type[LackingError]], ...] = (
+    ("NOT_IMPLEMENTED", NoKernelError),
+    ("is not a registered function/op", UnknownOperatorError),
+    ("No Op registered for", UnknownOperatorError),
+    ("Unsupported model IR version", TooNewError),
+    ("*guarantees* support for models stamped with", TooNewError),
+)
+
+
+class CannotRunError(JrError):
+    """An evaluator loaded a model and failed while running it on these inputs."""
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A model as an evaluator takes it.
+
+    Attributes:
+        name: For messages.
+        file: The model; its payloads may be tokens, its external data lies in its folder.
+        as_file: Whether the file itself is run, by its path: its own bytes are the subject.
+        library: Whether the op library is registered.
+    """
+
+    name: str
+    file: ModelFile
+    as_file: bool = False
+    library: bool = False
+
+    def content(self) -> bytes:
+        """Return the serialised model with its payloads.
+
+        Raises:
+            CannotLoadError: It exceeds the 2 GB of a protobuf message.
+        """
+        chunks = list(join(self.file.proto.SerializeToString(), self.file.payloads))
+        total = sum(len(chunk) for chunk in chunks)
+        if total > _PROTOBUF_LIMIT:
+            raise CannotLoadError(f"{self.name} has {total} bytes without external data, more than protobuf's 2 GB")
+        content = b"".join(part for chunk in chunks for part in pieces(chunk))
+        self.file.payloads.require_unchanged()
+        return content
+
+
+class OrtSession:
+    """One model in ONNX Runtime, one thread, so that a second run gives the same bits; see `device` for where.
+
+    Args:
+        model: The model.
+        level: ONNX Runtime's optimisation off or on; on CUDA also on with TF32 and cuDNN's fastest algorithms, and
+            this package's session, which retrofits after optimisation.
+        written: Where to write the graph that ONNX Runtime makes of it; None leaves that out.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        LackingError: ONNX Runtime lacks what the model needs.
+        CannotLoadError: ONNX Runtime cannot load the model for another reason: the file is broken.
+    """
+
+    def __init__(self, model: Runnable, level: Level, *, written: Path | None = None) -> None:
+        ort = require("onnxruntime", "cpu")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what matters arrives as an exception
+        levels = ort.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_DISABLE_ALL if level == "plain" else levels.ORT_ENABLE_ALL
+        options.use_deterministic_compute = level != "tf32"
+        if written is not None:
+            options.optimized_model_filepath = os.fspath(written)
+        session_class, places = ort.InferenceSession, device.providers(tf32=level == "tf32")
+        if level == "session":
+            from jr_onnx.runtime.session import InferenceSession
+
+            session_class = InferenceSession
+        elif model.library:
+            from jr_onnx.runtime.ops_library import register
+
+            register(options, device.target())
+        self.name = model.name
+        try:
+            self._session = session_class(_source(model, options), options, providers=places, enable_fallback=0)
+        except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
+            if isinstance(error, JrError):
+                raise
+            raise _kind(str(error))(f"ONNX Runtime cannot load {model.name}: {one_line(error)}") from error
+        if self._session.get_providers()[0] != device.provider():
+            raise LackingError(f"{model.name} runs on {self._session.get_providers()[0]}, not on {device.provider()}")
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Any]:
+        """Return the outputs, all in the model's order or those that are named.
+
+        Raises:
+            CannotRunError: ONNX Runtime fails on these inputs.
+        """
+        try:
+            result: list[Any] = self._session.run(list(outputs) if outputs is not None else None, dict(feeds))
+        except Exception as error:
+            raise CannotRunError(f"ONNX Runtime cannot run {self.name}: {one_line(error)}") from error
+        return result
+
+
+def loads(model: Runnable) -> bool:
+    """Tell whether ONNX Runtime loads a model as it is."""
+    try:
+        OrtSession(model, "plain")
+    except CannotLoadError:
+        return False
+    return True
+
+
+def _kind(complaint: str) -> type[CannotLoadError]:
+    return next((kind for words, kind in _LACKING if words in complaint), CannotLoadError)
+
+
+def _source(model: Runnable, options: Any) -> str | bytes:
+    if model.as_file and model.file.path is not None and _is_text(model.file.path):
+        return str(model.file.path)
+    if model.file.folder is not None:
+        options.add_session_config_entry(_FOLDER_OPTION, os.fspath(model.file.folder.resolve()))
+    return model.content()
+
+
+def _is_text(path: Path) -> bool:
+    """Tell whether ONNX Runtime can be given a path: it takes no names that are not valid UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass
+class Recorder:
+    """What the reference evaluator saw at the sites, in the order of evaluation.
+
+    Attributes:
+        kappas: Site id -> the jump to apply.
+        caps: Site id -> upper bound or None.
+        seen: Pairs of site id and pre-activation, one for every time a site was evaluated.
+    """
+
+    kappas: Mapping[str, float]
+    caps: Mapping[str, float | None]
+    seen: list[tuple[str, NDArray[Any]]] = field(default_factory=list)
+
+    def jump(self, site: str, z: NDArray[Any]) -> NDArray[Any]:
+        """Apply NumPy's J at a site, and remember what it was given."""
+        self.seen.append((site, z))
+        return jump_relu(z, self.kappas[site], self.caps[site])
+
+
+class Reference:
+    """ONNX's reference evaluator on a model whose sites are nodes jr_onnx::JumpRelu with an attribute `site`.
+
+    Raises:
+        CannotLoadError: The evaluator has no implementation of an operator, or the model's data is missing.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, recorder: Recorder) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        self._recorder = recorder
+        try:
+            operators = [_site_operator(recorder.jump), *older_operators(proto)]
+            self._evaluator = ReferenceEvaluator(proto, new_ops=operators)
+        except Exception as error:
+            raise CannotLoadError(f"ONNX's reference evaluator cannot load it: {one_line(error)}") from error
+
+    def run(self, feeds: Feeds) -> tuple[list[Any], list[tuple[str, NDArray[Any]]]]:
+        """Return the outputs and what the sites were given.
+
+        Raises:
+            CannotRunError: The evaluator fails on these inputs.
+        """
+        self._recorder.seen = []
+        try:
+            with np.errstate(all="ignore"):
+                outputs: Any = self._evaluator.run(None, dict(feeds))
+        except Exception as error:
+            raise CannotRunError(f"ONNX's reference evaluator cannot run it: {one_line(error)}") from error
+        return list(outputs), self._recorder.seen
+
+
+def _site_operator(jump: Callable[[str, NDArray[Any]], NDArray[Any]]) -> type[Any]:
+    from onnx.reference.op_run import OpRun
+
+    class JumpRelu(OpRun):  # type: ignore[misc, unused-ignore] # older releases of onnx have no types here
+        op_domain = OP_DOMAIN
+
+        def _run(self, z: Any, **_: Any) -> tuple[Any]:
+            site: Any = self.site  # type: ignore[attr-defined, unused-ignore] # OpRun sets the node's attributes
+            return (jump(site if isinstance(site, str) else site.decode("utf-8"), z),)
+
+    JumpRelu.__name__ = OP_TYPE
+    return JumpRelu

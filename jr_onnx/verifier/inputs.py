@@ -1,0 +1,259 @@
+"""Inputs for whole-model runs: random ones that fit the model's inputs, or real images.
+
+Random floats alternate between a standard normal and U[0, 1): pixels, normalised pixels and features. Bytes take their
+whole range, other integers 0 to 9 (indices and counts are small), booleans both values. A free axis is the batch
+size if it comes first or is named like one, else the first of a few usual sizes with which the *original* runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from jr_onnx.errors import DataError, InputError
+from jr_onnx.rewriter.dtypes import NAMES
+from jr_onnx.verifier.evaluators.ort import CannotRunError
+from jr_onnx.verifier.sites.values import numpy_dtype
+
+Sample = dict[str, NDArray[Any]]
+
+_BATCH_NAMES = ("batch", "batch_size", "n", "bs", "none", "unk__")
+_FREE_SIZES: Final = (64, 32, 224, 128, 512, 16, 8, 1)
+_LARGEST_INDEX = 9
+_RANK_UNKNOWN: Final = 4
+
+
+class InputsError(InputError):
+    """The original does not run on the inputs, so nothing can be said about the retrofit."""
+
+    exit_code = 8
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """An input that has to be fed.
+
+    Attributes:
+        name: Its name.
+        element: Number of its element type in ONNX.
+        shape: Axes: a number where fixed, a name or None where free; None where the rank is unknown.
+    """
+
+    name: str
+    element: int
+    shape: tuple[int | str | None, ...] | None
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of the element type."""
+        return str(NAMES.get(self.element, TensorProto.DataType.Name(self.element).lower()))
+
+
+@dataclass(frozen=True)
+class InputWish:
+    """What the caller says about inputs.
+
+    Attributes:
+        shapes: Input name -> whole shape.
+        values: Input name -> one value for all elements.
+        batch: Size of free batch axes.
+        data: Name of a data set, see `jr_onnx.data`; None for random inputs.
+        preprocessing: Preset or description for `data`.
+        seed: Of the random numbers.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+    batch: int = 1
+    data: str | None = None
+    preprocessing: str = "none"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Samples and where they came from."""
+
+    samples: list[Sample]
+    description: str
+
+
+def required_inputs(model: onnx.ModelProto, skip: Sequence[str] = ()) -> list[GraphInput]:
+    """Return the inputs of a model that no initializer gives a value.
+
+    Raises:
+        InputsError: An input is no tensor.
+    """
+    given = {tensor.name for tensor in model.graph.initializer} | set(skip)
+    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
+    found = []
+    for value in model.graph.input:
+        if value.name in given:
+            continue
+        if not value.type.HasField("tensor_type"):
+            raise InputsError(
+                f"the input {value.name!r} is no tensor, so no random value can be made for it",
+                hint="Use the Python function jr_onnx.verify with inputs=",
+            )
+        tensor = value.type.tensor_type
+        shape = None
+        if tensor.HasField("shape"):
+            shape = tuple(_axis(dim) for dim in tensor.shape.dim)
+        found.append(GraphInput(value.name, tensor.elem_type, shape))
+    return found
+
+
+def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    """Return a size, a name, or None; some exporters write -1 for a free axis."""
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
+    return str(dim.dim_param) or None
+
+
+def make_inputs(
+    model: onnx.ModelProto, count: int, wish: InputWish, try_out: Callable[[Sample], None], skip: Sequence[str] = ()
+) -> Inputs:
+    """Return samples on which the original runs.
+
+    Args:
+        model: The original.
+        count: How many samples.
+        wish: What the caller says.
+        try_out: Runs the original on a sample; raises CannotRunError.
+        skip: Inputs that are fed otherwise.
+
+    Raises:
+        InputsError: The original does not run on any inputs that were tried.
+        DataError: The data does not fit the model.
+        InputError: The wish names an input that does not exist.
+    """
+    inputs = required_inputs(model, skip)
+    _check_names(inputs, wish)
+    if wish.data is not None:
+        return _real(inputs, count, wish)
+    reason = ""
+    for free in _FREE_SIZES:
+        generator = np.random.default_rng(wish.seed)
+        samples = [_random_sample(inputs, wish, free, number, generator) for number in range(count)]
+        try:
+            try_out(samples[0])
+        except CannotRunError as error:
+            reason = reason or error.message
+            if not _has_free_axis(inputs, wish):
+                break
+        else:
+            return Inputs(samples, f"random, seed {wish.seed}")
+    raise InputsError(f"the original does not run on random inputs: {reason}", hint="Give --data, --shape or --value")
+
+
+def _check_names(inputs: Sequence[GraphInput], wish: InputWish) -> None:
+    names = {item.name for item in inputs}
+    for option, given in (("--shape", wish.shapes), ("--value", wish.values)):
+        for name in given:
+            if name not in names:
+                raise InputError(
+                    f"{option} names the input {name!r}, the model has {', '.join(sorted(names)) or 'no inputs'}"
+                )
+    if wish.batch < 1:
+        raise InputError(f"found the batch size {wish.batch}, expected 1 or more")
+
+
+def _has_free_axis(inputs: Sequence[GraphInput], wish: InputWish) -> bool:
+    return any(
+        item.name not in wish.shapes and (item.shape is None or any(not isinstance(dim, int) for dim in item.shape))
+        for item in inputs
+    )
+
+
+def _random_sample(
+    inputs: Sequence[GraphInput], wish: InputWish, free: int, number: int, generator: np.random.Generator
+) -> Sample:
+    sizes: dict[str, int] = {}
+    sample = {}
+    for item in inputs:
+        shape = wish.shapes.get(item.name)
+        if shape is None:
+            shape = _shape(item, wish.batch, free, sizes)
+        if item.name in wish.values:
+            sample[item.name] = np.full(shape, wish.values[item.name]).astype(_dtype(item))
+        else:
+            sample[item.name] = _random(item, shape, number, generator)
+    return sample
+
+
+def _shape(item: GraphInput, batch: int, free: int, sizes: dict[str, int]) -> tuple[int, ...]:
+    if item.shape is None:
+        return (batch, *[free] * (_RANK_UNKNOWN - 1))
+    shape = []
+    for axis, dim in enumerate(item.shape):
+        if isinstance(dim, int):
+            shape.append(dim)
+            continue
+        name = (dim or "").lower()
+        is_batch = (axis == 0 and len(item.shape) > 1) or name.startswith(_BATCH_NAMES[:2]) or name in _BATCH_NAMES
+        # An axis without a name in the middle of a state tensor is the batch as a rule.
+        is_batch = is_batch or (not name and axis < len(item.shape) - 1)
+        size = batch if is_batch else free
+        shape.append(sizes.setdefault(name, size) if name else size)
+    return tuple(shape)
+
+
+def _dtype(item: GraphInput) -> np.dtype[Any]:
+    return numpy_dtype("bfloat16") if item.dtype == "bfloat16" else np.dtype(item.dtype)
+
+
+def _random(item: GraphInput, shape: tuple[int, ...], number: int, generator: np.random.Generator) -> NDArray[Any]:
+    if item.dtype == "string":
+        raise InputsError(f"the input {item.name!r} takes strings, random ones mean nothing", hint="Give --data")
+    dtype = _dtype(item)
+    if item.dtype in ("float16", "bfloat16", "float32", "float64"):
+        drawn = generator.standard_normal(shape) if number % 2 == 0 else generator.random(shape)
+        return np.asarray(drawn).astype(dtype)
+    if dtype.kind == "b":
+        # A lone condition is true: a loop that never runs shows nothing.
+        return np.asarray(True) if shape == () else generator.random(shape) < 0.5
+    if dtype.kind in "iu":
+        narrow = dtype.itemsize == 1
+        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if narrow else (1 if shape == () else 0, _LARGEST_INDEX)
+        return np.asarray(generator.integers(low, high, shape, endpoint=True)).astype(dtype)
+    raise InputsError(f"the input {item.name!r} is of type {item.dtype}, for which no random values can be made")
+
+
+def _real(inputs: Sequence[GraphInput], count: int, wish: InputWish) -> Inputs:
+    """Return samples made of real images; the model has one image input."""
+    from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing, load
+
+    known = [ModelInput(item.name, item.dtype, wish.shapes.get(item.name, item.shape)) for item in inputs]
+    further = FurtherInputs(known, wish.values)
+    target = further.image
+    wanted = target.shape[0] if target.shape and isinstance(target.shape[0], int) else wish.batch
+    batch = max(1, int(wanted or 1))
+    chosen = Preprocessing.parse(wish.preprocessing)
+    images = load(wish.data or "", split="test", limit=count * batch, preprocessing=chosen)
+    adapter = InputAdapter(target, images.shape, images.restored(chosen))
+    samples: list[Sample] = []
+    for start in range(0, len(images) - batch + 1, batch):
+        pixels = images.take(np.arange(start, start + batch)).images
+        samples.append({target.name: adapter.to_model(pixels), **further.feed(batch)})
+    if not samples:
+        raise DataError(f"{images.name} holds {len(images)} images, the model takes {batch} at a time")
+    return Inputs(samples, images.name)
+
+
+def batch_of_images(model: onnx.ModelProto, wish: InputWish, count: int = 32) -> NDArray[Any] | None:
+    """Return real images as one batch for the model's image input; None if no data was asked for.
+
+    Raises:
+        DataError: The data does not fit the model.
+    """
+    if wish.data is None:
+        return None
+    samples = _real(required_inputs(model), count, wish).samples
+    name = next(name for name in samples[0] if name not in wish.values)
+    return np.concatenate([sample[name] for sample in samples])
