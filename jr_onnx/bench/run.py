@@ -30,8 +30,8 @@ from jr_onnx.errors import InputError, JrError, one_line, require
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
-from jr_onnx.verifier.evaluators.ort import CannotRunError
-from jr_onnx.verifier.inputs import InputWish, make_inputs
+from jr_onnx.verifier.evaluators.errors import CannotRunError
+from jr_onnx.verifier.inputs import InputOptions, make_inputs
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, steps done and steps in all."""
@@ -232,9 +232,9 @@ def _feed(request: Request, prepared: Prepared, batch: int, session: Any) -> dic
         except Exception as error:
             raise CannotRunError(one_line(error)) from error
 
-    wish = InputWish(shapes=dict(request.shapes), batch=batch, seed=request.seed)
+    input_options = InputOptions(shapes=dict(request.shapes), batch=batch, seed=request.seed)
     try:
-        feed = make_inputs(prepared.original, 1, wish, try_out).samples[0]
+        feed = make_inputs(prepared.original, 1, input_options, try_out).samples[0]
     except JrError as error:
         raise InputError(f"no input with batch size {batch} fits the model: {error.message}", hint=error.hint) from None
     sizes = {array.shape[0] for array in feed.values() if array.ndim}

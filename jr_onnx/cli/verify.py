@@ -19,7 +19,7 @@ from jr_onnx.cli.options import (
 from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_table, say, tell
 
 if TYPE_CHECKING:
-    from jr_onnx.verifier import InputWish, VerifyReport
+    from jr_onnx.verifier import InputOptions, VerifyReport
     from jr_onnx.verifier.evaluators.device import Device
     from jr_onnx.verifier.torch.compare import TorchReport
 
@@ -91,19 +91,19 @@ def command(
     """
     from jr_onnx.cli.named_values import parse_shapes, parse_values
     from jr_onnx.errors import InputError, ModelNotRunError, VerificationError
-    from jr_onnx.verifier import InputWish, verify
+    from jr_onnx.verifier import InputOptions, verify
 
     if given["weights"] is not None and given["network"] is None:
         raise InputError("--weights goes with --torch MODULE:FACTORY, which is missing")
     if given["logits"] and given["network"] is None:
         raise InputError("--logits goes with --torch MODULE:FACTORY, which is missing")
     shapes, values = parse_shapes(given["shape"]), parse_values(given["values"])
-    wish = InputWish(shapes, values, given["batch"], given["data"], given["preprocess"], given["seed"])
+    input_options = InputOptions(shapes, values, given["batch"], given["data"], given["preprocess"], given["seed"])
     report = verify(
-        model, kappa, original=original, samples=samples, reference_samples=reference_samples, wish=wish,
+        model, original, kappa, samples=samples, reference_samples=reference_samples, input_options=input_options,
         provider=_provider(given["provider"], allow_fallback=given["allow_fallback"]),
     )  # fmt: skip
-    network = _verify_torch(model, kappa, wish, given) if given["network"] else None
+    network = _verify_torch(model, kappa, input_options, given) if given["network"] else None
     if as_json:
         if network is None:
             print_json(report)
@@ -137,7 +137,7 @@ def _provider(name: Device, *, allow_fallback: bool) -> Device:
     return name if full_name(name) in kept else "cpu"
 
 
-def _verify_torch(model: Path, kappa: float | None, wish: InputWish, given: dict[str, Any]) -> TorchReport:
+def _verify_torch(model: Path, kappa: float | None, input_options: InputOptions, given: dict[str, Any]) -> TorchReport:
     from jr_onnx.errors import require
 
     require("torch", "attack")
@@ -145,7 +145,7 @@ def _verify_torch(model: Path, kappa: float | None, wish: InputWish, given: dict
     from jr_onnx.verifier.inputs import batch_of_images
     from jr_onnx.verifier.torch.compare import verify_torch
 
-    images = batch_of_images(load(model).proto, wish)
+    images = batch_of_images(load(model).proto, input_options)
     return verify_torch(
         given["network"],
         given["weights"],
@@ -153,7 +153,7 @@ def _verify_torch(model: Path, kappa: float | None, wish: InputWish, given: dict
         images,
         kappa=kappa,
         output=given["logits"] or None,
-        seed=wish.seed,
+        seed=input_options.seed,
         raise_on_failure=False,
     )
 

@@ -1,6 +1,6 @@
 """Prove that a retrofit computes what it should; needs onnxruntime, onnx and NumPy, never torch."""
 
-from jr_onnx.verifier.inputs import InputsError, InputWish
+from jr_onnx.verifier.inputs import InputOptions, InputsError
 from jr_onnx.verifier.report import Check, Failure, VerifyReport
 from jr_onnx.verifier.run import verify
 from jr_onnx.verifier.whole_model.conversion import prove_conversion
@@ -21,7 +21,7 @@ __all__ = [
     "Check",
     "Failure",
     "FlipTally",
-    "InputWish",
+    "InputOptions",
     "InputsError",
     "NearJump",
     "RunVerdict",

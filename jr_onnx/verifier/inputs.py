@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from jr_onnx.errors import DataError, InputError
 from jr_onnx.rewriter.dtypes import NAMES
-from jr_onnx.verifier.evaluators.ort import CannotRunError
+from jr_onnx.verifier.evaluators.errors import CannotRunError
 from jr_onnx.verifier.sites.values import numpy_dtype
 
 Sample = dict[str, NDArray[Any]]
@@ -56,7 +56,7 @@ class GraphInput:
 
 
 @dataclass(frozen=True)
-class InputWish:
+class InputOptions:
     """What the caller says about inputs.
 
     Attributes:
@@ -117,71 +117,75 @@ def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 
 def make_inputs(
-    model: onnx.ModelProto, count: int, wish: InputWish, try_out: Callable[[Sample], None], skip: Sequence[str] = ()
+    model: onnx.ModelProto,
+    count: int,
+    options: InputOptions,
+    try_out: Callable[[Sample], None],
+    skip: Sequence[str] = (),
 ) -> Inputs:
     """Return samples on which the original runs.
 
     Args:
         model: The original.
         count: How many samples.
-        wish: What the caller says.
+        options: What the caller says.
         try_out: Runs the original on a sample; raises CannotRunError.
         skip: Inputs that are fed otherwise.
 
     Raises:
         InputsError: The original does not run on any inputs that were tried.
         DataError: The data does not fit the model.
-        InputError: The wish names an input that does not exist.
+        InputError: The options name an input that does not exist.
     """
     inputs = required_inputs(model, skip)
-    _check_names(inputs, wish)
-    if wish.data is not None:
-        return _real(inputs, count, wish)
+    _check_names(inputs, options)
+    if options.data is not None:
+        return _real(inputs, count, options)
     reason = ""
     for free in _FREE_SIZES:
-        generator = np.random.default_rng(wish.seed)
-        samples = [_random_sample(inputs, wish, free, number, generator) for number in range(count)]
+        generator = np.random.default_rng(options.seed)
+        samples = [_random_sample(inputs, options, free, number, generator) for number in range(count)]
         try:
             try_out(samples[0])
         except CannotRunError as error:
             reason = reason or error.message
-            if not _has_free_axis(inputs, wish):
+            if not _has_free_axis(inputs, options):
                 break
         else:
-            return Inputs(samples, f"random, seed {wish.seed}")
+            return Inputs(samples, f"random, seed {options.seed}")
     raise InputsError(f"the original does not run on random inputs: {reason}", hint="Give --data, --shape or --value")
 
 
-def _check_names(inputs: Sequence[GraphInput], wish: InputWish) -> None:
+def _check_names(inputs: Sequence[GraphInput], options: InputOptions) -> None:
     names = {item.name for item in inputs}
-    for option, given in (("--shape", wish.shapes), ("--value", wish.values)):
+    for option, given in (("--shape", options.shapes), ("--value", options.values)):
         for name in given:
             if name not in names:
                 raise InputError(
                     f"{option} names the input {name!r}, the model has {', '.join(sorted(names)) or 'no inputs'}"
                 )
-    if wish.batch < 1:
-        raise InputError(f"found the batch size {wish.batch}, expected 1 or more")
+    if options.batch < 1:
+        raise InputError(f"found the batch size {options.batch}, expected 1 or more")
 
 
-def _has_free_axis(inputs: Sequence[GraphInput], wish: InputWish) -> bool:
+def _has_free_axis(inputs: Sequence[GraphInput], options: InputOptions) -> bool:
     return any(
-        item.name not in wish.shapes and (item.shape is None or any(not isinstance(dim, int) for dim in item.shape))
+        item.name not in options.shapes and (item.shape is None or any(not isinstance(dim, int) for dim in item.shape))
         for item in inputs
     )
 
 
 def _random_sample(
-    inputs: Sequence[GraphInput], wish: InputWish, free: int, number: int, generator: np.random.Generator
+    inputs: Sequence[GraphInput], options: InputOptions, free: int, number: int, generator: np.random.Generator
 ) -> Sample:
     sizes: dict[str, int] = {}
     sample = {}
     for item in inputs:
-        shape = wish.shapes.get(item.name)
+        shape = options.shapes.get(item.name)
         if shape is None:
-            shape = _shape(item, wish.batch, free, sizes)
-        if item.name in wish.values:
-            sample[item.name] = np.full(shape, wish.values[item.name]).astype(_dtype(item))
+            shape = _shape(item, options.batch, free, sizes)
+        if item.name in options.values:
+            sample[item.name] = np.full(shape, options.values[item.name]).astype(_dtype(item))
         else:
             sample[item.name] = _random(item, shape, number, generator)
     return sample
@@ -225,17 +229,17 @@ def _random(item: GraphInput, shape: tuple[int, ...], number: int, generator: np
     raise InputsError(f"the input {item.name!r} is of type {item.dtype}, for which no random values can be made")
 
 
-def _real(inputs: Sequence[GraphInput], count: int, wish: InputWish) -> Inputs:
+def _real(inputs: Sequence[GraphInput], count: int, options: InputOptions) -> Inputs:
     """Return samples made of real images; the model has one image input."""
     from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing, load
 
-    known = [ModelInput(item.name, item.dtype, wish.shapes.get(item.name, item.shape)) for item in inputs]
-    further = FurtherInputs(known, wish.values)
+    known = [ModelInput(item.name, item.dtype, options.shapes.get(item.name, item.shape)) for item in inputs]
+    further = FurtherInputs(known, options.values)
     target = further.image
-    wanted = target.shape[0] if target.shape and isinstance(target.shape[0], int) else wish.batch
+    wanted = target.shape[0] if target.shape and isinstance(target.shape[0], int) else options.batch
     batch = max(1, int(wanted or 1))
-    chosen = Preprocessing.parse(wish.preprocessing)
-    images = load(wish.data or "", split="test", limit=count * batch, preprocessing=chosen)
+    chosen = Preprocessing.parse(options.preprocessing)
+    images = load(options.data or "", split="test", limit=count * batch, preprocessing=chosen)
     adapter = InputAdapter(target, images.shape, images.restored(chosen))
     samples: list[Sample] = []
     for start in range(0, len(images) - batch + 1, batch):
@@ -246,14 +250,14 @@ def _real(inputs: Sequence[GraphInput], count: int, wish: InputWish) -> Inputs:
     return Inputs(samples, images.name)
 
 
-def batch_of_images(model: onnx.ModelProto, wish: InputWish, count: int = 32) -> NDArray[Any] | None:
+def batch_of_images(model: onnx.ModelProto, options: InputOptions, count: int = 32) -> NDArray[Any] | None:
     """Return real images as one batch for the model's image input; None if no data was asked for.
 
     Raises:
         DataError: The data does not fit the model.
     """
-    if wish.data is None:
+    if options.data is None:
         return None
-    samples = _real(required_inputs(model), count, wish).samples
-    name = next(name for name in samples[0] if name not in wish.values)
+    samples = _real(required_inputs(model), count, options).samples
+    name = next(name for name in samples[0] if name not in options.values)
     return np.concatenate([sample[name] for sample in samples])

@@ -17,14 +17,15 @@ from jr_onnx.kappa import Kappa
 from jr_onnx.runtime.providers import full_name, require_providers
 from jr_onnx.verifier.evaluators import device
 from jr_onnx.verifier.evaluators.device import DEVICES, Device, on_device
-from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, LackingError, OrtSession, Runnable, loads
-from jr_onnx.verifier.inputs import Inputs, InputsError, InputWish, Sample, make_inputs
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError, LackingError
+from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable, loads
+from jr_onnx.verifier.inputs import InputOptions, Inputs, InputsError, Sample, make_inputs
 from jr_onnx.verifier.report import Check, Failure, VerifyReport, conclude
 from jr_onnx.verifier.sites.check import check_sites
 from jr_onnx.verifier.sites.draws import check_draws, check_kappa_input, kappa_in_words
 from jr_onnx.verifier.subject import Subject, load_subject
 from jr_onnx.verifier.variants import Variant, variants
-from jr_onnx.verifier.whole_model.case import Case, Findings, evaluate_original, is_deterministic, output_names
+from jr_onnx.verifier.whole_model.case import Case, CheckLog, evaluate_original, is_deterministic, output_names
 from jr_onnx.verifier.whole_model.in_place import check_in_situ
 from jr_onnx.verifier.whole_model.lowerings import check_conversion, check_lowerings, check_optimisation, check_zero
 from jr_onnx.verifier.whole_model.reference_only import check_without_ort
@@ -57,30 +58,31 @@ class _Wanted:
     inputs: GivenInputs | None
     samples: int
     reference_samples: int
-    wish: InputWish
+    input_options: InputOptions
 
 
 def verify(
     model: str | Path | onnx.ModelProto,
+    original: str | Path | onnx.ModelProto | Kappa | None = None,
     kappa: Kappa | None = None,
     *,
-    original: str | Path | onnx.ModelProto | None = None,
     inputs: GivenInputs | None = None,
     samples: int = DEFAULT_SAMPLES,
     reference_samples: int = DEFAULT_REFERENCE_SAMPLES,
-    wish: InputWish | None = None,
+    input_options: InputOptions | None = None,
     provider: Device = "cpu",
 ) -> VerifyReport:
     """Prove that a retrofit computes what it should; see docs/verify.md for what is compared with what.
 
     Args:
         model: A retrofit (path or ModelProto), or a plain model together with `kappa`.
+        original: The model before the rewrite; without it, it is restored from the retrofit's provenance. Earlier
+            releases took kappa here, so what can only be a kappa still is one.
         kappa: For a plain model: it is rewritten in memory with every possible lowering.
-        original: The model before the rewrite; without it, it is restored from the retrofit's provenance.
         inputs: Inputs for the whole model, one mapping or several; random ones by default.
         samples: How many random or real inputs.
         reference_samples: How many of them ONNX's reference evaluator computes too; it is slow.
-        wish: Shapes, values, batch size, data and seed of inputs.
+        input_options: Shapes, values, batch size, data and seed of inputs.
         provider: Where ONNX Runtime computes: cpu, or cuda.
 
     Returns:
@@ -95,19 +97,23 @@ def verify(
         MissingExtraError: onnxruntime is not installed.
     """
     require("onnxruntime", "cpu")
-    if samples < 1 or reference_samples < 0:
-        raise InputError(f"found {samples} samples and {reference_samples} for the reference, expected 1 and 0 or more")
+    if samples < 1:
+        raise InputError(f"samples must be >= 1, found {samples} samples")
+    if reference_samples < 0:
+        raise InputError(f"reference samples must be >= 0, found {reference_samples}")
+    if original is not None and not isinstance(original, str | Path | onnx.ModelProto):
+        original, kappa = None, original if kappa is None else kappa
     if provider not in DEVICES:
         raise InputError(f"the provider is {provider!r}, expected one of {', '.join(DEVICES)}")
     require_providers([full_name(provider)])
-    wanted = _Wanted(inputs, samples, reference_samples, wish or InputWish())
+    wanted = _Wanted(inputs, samples, reference_samples, input_options or InputOptions())
     with on_device(provider):
         return _verify(load_subject(model, original, kappa), wanted)
 
 
 def _verify(subject: Subject, wanted: _Wanted) -> VerifyReport:
-    findings = Findings(list(subject.checks), list(subject.failures))
-    library = _library_works(findings)
+    log = CheckLog(list(subject.checks), list(subject.failures))
+    library = _library_works(log)
     file = _subject_variant(subject)
     kappas = {site.id: site.kappa for site in subject.record.sites}
     others, refused = variants(subject.original, kappas)
@@ -116,9 +122,9 @@ def _verify(subject: Subject, wanted: _Wanted) -> VerifyReport:
     if library:
         others = others + [item.with_library() for item in family if item.uses_custom]
         zeros = zeros + [item.with_library() for item in zeros if item.uses_custom]
-    sound = _check_all_sites([file, *others], findings, wanted.wish.seed)
+    sound = _check_all_sites([file, *others], log, wanted.input_options.seed)
     members = _Members(subject, file, others, zeros, sound=sound, library=library)
-    used = _check_whole_model(members, findings, wanted)
+    used = _check_whole_model(members, log, wanted)
     return VerifyReport(
         model=subject.retrofit.name,
         sha256=subject.retrofit.sha256,
@@ -129,14 +135,14 @@ def _verify(subject: Subject, wanted: _Wanted) -> VerifyReport:
         refused_lowerings=tuple(refused),
         samples=len(used.samples),
         inputs=used.description,
-        seed=wanted.wish.seed,
+        seed=wanted.input_options.seed,
         backends=_backends(library),
-        checks=tuple(findings.checks),
-        failures=tuple(findings.failures),
-        notes=tuple(findings.notes),
-        not_loaded=findings.not_loaded,
-        broken=findings.broken,
-        conclusion=conclude(findings.checks, findings.failures, broken=findings.broken),
+        checks=tuple(log.checks),
+        failures=tuple(log.failures),
+        notes=tuple(log.notes),
+        not_loaded=log.not_loaded,
+        broken=log.broken,
+        conclusion=conclude(log.checks, log.failures, broken=log.broken),
     )
 
 
@@ -146,13 +152,13 @@ def _subject_variant(subject: Subject) -> Variant:
     return Variant(name, runnable, subject.record, subject.original.proto)
 
 
-def _library_works(findings: Findings) -> bool:
+def _library_works(log: CheckLog) -> bool:
     """Tell whether the op library can take part; a note says why not."""
     from jr_onnx.runtime.ops_library import status
 
     found = status(device.target(), device.provider())
     if not found.loadable:
-        findings.notes.append(f"the op library does not take part: {found.reason}")
+        log.notes.append(f"the op library does not take part: {found.reason}")
     return found.loadable
 
 
@@ -167,70 +173,70 @@ def _backends(library: bool) -> tuple[str, ...]:
     ) + (("jr_onnx op library",) if library else ())
 
 
-def _check_all_sites(members: Sequence[Variant], findings: Findings, seed: int) -> bool:
+def _check_all_sites(members: Sequence[Variant], log: CheckLog, seed: int) -> bool:
     """Check the sites of every retrofit; return whether the file's sites are where its provenance says."""
     sound = True
     for position, member in enumerate(members):
         try:
             groups = [group for group in member.groups if not group.draws]
         except VerificationError as error:
-            findings.failures.append(Failure(f"sites of {member.name}", "", "", "", "", error.message))
-            findings.not_run(f"sites of {member.name}", "NumPy's J", error.message)
+            log.failures.append(Failure(f"sites of {member.name}", "", "", "", "", error.message))
+            log.not_run(f"sites of {member.name}", "NumPy's J", error.message)
             sound = sound and position != 0
             continue
         checks, failures = check_sites(
             member.name, member.proto, groups, library=member.runnable.library, seed=seed
         )  # fmt: skip
-        findings.checks.extend(checks)
-        findings.failures.extend(failures)
+        log.checks.extend(checks)
+        log.failures.extend(failures)
         if any(group.draws for group in member.groups):
-            check_draws(member, findings, seed)
+            check_draws(member, log, seed)
     return sound
 
 
-def _check_whole_model(members: _Members, findings: Findings, wanted: _Wanted) -> Inputs:
+def _check_whole_model(members: _Members, log: CheckLog, wanted: _Wanted) -> Inputs:
     """Compare whole models and return the inputs that were used."""
-    subject, wish = members.subject, wanted.wish
+    subject, input_options = members.subject, wanted.input_options
     original = Runnable("the original", subject.original)
     try:
         session = OrtSession(original, "plain")
     except CannotLoadError as error:
-        findings.not_loading(error)
+        log.not_loading(error)
         if subject.unconverted is not None and loads(Runnable("ORIGINAL", subject.unconverted)):
-            _enter_not_loading(findings, error)
-        findings.not_run(_WHOLE, "ONNX Runtime", error.message)
-        if findings.broken:  # what another evaluator makes of it proves nothing
+            _enter_not_loading(log, error)
+        log.not_run(_WHOLE, "ONNX Runtime", error.message)
+        if log.broken:  # what another evaluator makes of it proves nothing
             return Inputs([], "none")
         count = max(1, wanted.reference_samples)
         return check_without_ort(
-            subject, members.file, members.others, members.zeros, findings, wanted.inputs, count, wish
+            subject, members.file, members.others, members.zeros, log, wanted.inputs, count, input_options
         )
     used = _choose_inputs(subject, session, wanted)
     del session
     try:
         steady = is_deterministic(original, used.samples[0])
-        plain, optimised, nudged = evaluate_original(original, used.samples, wish.seed)
+        plain, optimised, nudged = evaluate_original(original, used.samples, input_options.seed)
     except CannotRunError as error:
         raise InputsError(f"the original does not run on these inputs: {error.message}") from None
     names = output_names(subject.original.proto)
     case = Case(
-        subject, original, used.samples, names, plain, optimised, nudged, members.library, findings, wish.seed,
+        subject, original, used.samples, names, plain, optimised, nudged, members.library, log, input_options.seed,
         StepEffects(members.file.runnable, names),
     )  # fmt: skip
     if steady:
         check_conversion(case)
         check_zero(case, members.zeros)
-    if _loads(members, findings, used, wanted) and _same_interface(subject, findings):
+    if _loads(members, log, used, wanted) and _same_interface(subject, log):
         if steady:
             _check_at_kappa(case, members, wanted.reference_samples)
         elif members.sound:
             reason = "the original draws random numbers, two runs of it differ"
-            findings.not_run("whole model, outputs", "ONNX Runtime", reason)
+            log.not_run("whole model, outputs", "ONNX Runtime", reason)
             check_in_situ(case, members.file, alone=reason)
     return used
 
 
-def _same_interface(subject: Subject, findings: Findings) -> bool:
+def _same_interface(subject: Subject, log: CheckLog) -> bool:
     """Tell whether retrofit and original take and give values of the same names; else nothing can be compared."""
     before, after = subject.original.proto, subject.retrofit.proto
     for what, one, other in (
@@ -239,7 +245,7 @@ def _same_interface(subject: Subject, findings: Findings) -> bool:
     ):
         if one != other:
             reason = "the retrofit is not of this original, or was edited since"
-            findings.add(
+            log.add(
                 Check(_WHOLE, f"{what} of the file with the original's", 0, float("inf"), None, 0, "failed", reason),
                 Failure(_WHOLE, "", "", ", ".join(one) or "none", ", ".join(other) or "none", f"{what}; {reason}"),
             )
@@ -253,23 +259,23 @@ def _fed(model: onnx.ModelProto) -> list[str]:
     return [value.name for value in model.graph.input if value.name not in given]
 
 
-def _loads(members: _Members, findings: Findings, used: Inputs, wanted: _Wanted) -> bool:
+def _loads(members: _Members, log: CheckLog, used: Inputs, wanted: _Wanted) -> bool:
     """Tell whether ONNX Runtime loads the subject, as it loads the original."""
     try:
         OrtSession(members.file.runnable, "plain")
     except CannotLoadError as error:
-        findings.not_loading(error)
+        log.not_loading(error)
         # Whatever the cause: where the original runs, a retrofit that does not is no replacement for it.
-        _enter_not_loading(findings, error)
+        _enter_not_loading(log, error)
         if isinstance(error, LackingError):
             given = used.samples[: max(1, wanted.reference_samples)]
-            check_without_ort(members.subject, members.file, (), (), findings, given, len(given), wanted.wish)
+            check_without_ort(members.subject, members.file, (), (), log, given, len(given), wanted.input_options)
         return False
     return True
 
 
-def _enter_not_loading(findings: Findings, error: CannotLoadError) -> None:
-    findings.add(
+def _enter_not_loading(log: CheckLog, error: CannotLoadError) -> None:
+    log.add(
         Check(_WHOLE, "ONNX Runtime", 0, float("inf"), None, 0, "failed", error.message),
         Failure(_WHOLE, "", "", "the original loads", "the retrofit does not", error.message),
     )
@@ -282,7 +288,7 @@ def _check_at_kappa(case: Case, members: _Members, reference_samples: int) -> No
     random = subject.record.plan.random
     draws = random is not None and random.source != "input"
     if draws:
-        case.findings.notes.append("kappa is drawn in every run, so whole outputs are not compared, sites in place are")
+        case.log.notes.append("kappa is drawn in every run, so whole outputs are not compared, sites in place are")
     else:
         outputs = check_lowerings(case, file, members.others, members.zeros, sound=members.sound)
         if members.sound:
@@ -307,4 +313,4 @@ def _choose_inputs(subject: Subject, session: OrtSession, wanted: _Wanted) -> In
     def try_out(sample: Sample) -> None:
         session.run(sample)
 
-    return make_inputs(subject.original.proto, wanted.samples, wanted.wish, try_out)
+    return make_inputs(subject.original.proto, wanted.samples, wanted.input_options, try_out)

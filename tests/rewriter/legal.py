@@ -27,8 +27,9 @@ from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import from_proto
 from jr_onnx.rewriter import find_sites, restore, rewrite
 from jr_onnx.rewriter.convert import convert
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.form import evaluator_form
-from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, Recorder, Reference
+from jr_onnx.verifier.evaluators.reference import SiteEvaluator
 from jr_onnx.verifier.whole_model.marked import marked
 from tests.rewriter.strategies import dtype_of, every_node, inputs_for, models
 
@@ -130,9 +131,9 @@ def _compare(
         # ONNX Runtime's Clip without an upper bound makes +inf the largest finite number; the evaluator's does not.
         given["x"] = given["x"][np.abs(given["x"].astype(np.float64)) < _LARGE]
     kappas = {site: KAPPA if LOW <= kappa <= HIGH else kappa for site, (kappa, _) in sites.items()}
-    recorder = Recorder(kappas, {site: cap for site, (_, cap) in sites.items()})
+    caps = {site: cap for site, (_, cap) in sites.items()}
     try:
-        reference = Reference(evaluator_form(marked(plain, set(sites))), recorder)
+        reference = SiteEvaluator(evaluator_form(marked(plain, set(sites))), kappas, caps)
         expected, _ = reference.run(given)
         found = _run(output, given)
     except (CannotLoadError, CannotRunError):

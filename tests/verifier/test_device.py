@@ -12,7 +12,8 @@ from jr_onnx.errors import InputError
 from jr_onnx.runtime.providers import CPU, CUDA
 from jr_onnx.verifier import run, verify
 from jr_onnx.verifier.evaluators import device
-from jr_onnx.verifier.evaluators.ort import LackingError, Level, OrtSession, Runnable
+from jr_onnx.verifier.evaluators.errors import LackingError
+from jr_onnx.verifier.evaluators.ort import Level, OrtSession, Runnable
 from jr_onnx.verifier.whole_model import served
 from jr_onnx.verifier.whole_model.case import Outputs
 from tests.runtime.exact_nets import KAPPA, convnet

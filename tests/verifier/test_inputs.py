@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 
 from jr_onnx.cli.named_values import parse_shapes, parse_values
 from jr_onnx.errors import InputError
-from jr_onnx.verifier import InputsError, InputWish
-from jr_onnx.verifier.evaluators.ort import CannotRunError
+from jr_onnx.verifier import InputOptions, InputsError
+from jr_onnx.verifier.evaluators.errors import CannotRunError
 from jr_onnx.verifier.inputs import Inputs, Sample, make_inputs, required_inputs
 
 
@@ -24,8 +24,8 @@ def value(name: str, element: int, shape: list[int | str | None] | None) -> onnx
     return helper.make_tensor_value_info(name, element, shape)
 
 
-def made(source: onnx.ModelProto, count: int = 4, **wish: object) -> list[Sample]:
-    return make_inputs(source, count, InputWish(**wish), lambda _: None).samples  # type: ignore[arg-type]
+def made(source: onnx.ModelProto, count: int = 4, **input_options: object) -> list[Sample]:
+    return make_inputs(source, count, InputOptions(**input_options), lambda _: None).samples  # type: ignore[arg-type]
 
 
 def test_shapes_and_types_fit() -> None:
@@ -78,7 +78,7 @@ def test_sizes_are_tried_until_the_original_runs() -> None:
         if sample["x"].shape[1] != 224:
             raise CannotRunError("too short")
 
-    found: Inputs = make_inputs(source, 2, InputWish(), try_out)
+    found: Inputs = make_inputs(source, 2, InputOptions(), try_out)
     assert tried == [64, 32, 224]
     assert found.samples[1]["x"].shape == (1, 224)
 
@@ -89,7 +89,7 @@ def test_an_original_that_runs_on_nothing_is_said_to() -> None:
 
     source = model(value("x", TensorProto.FLOAT, [3]))
     with pytest.raises(InputsError, match="no luck"):
-        make_inputs(source, 1, InputWish(), never)
+        make_inputs(source, 1, InputOptions(), never)
 
 
 def test_shapes_and_values_of_the_caller_win() -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.modelfile import from_proto
 from jr_onnx.runtime import status
-from jr_onnx.verifier import InputWish, verify
+from jr_onnx.verifier import InputOptions, verify
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 from jr_onnx.verifier.variants import variants
 
@@ -41,7 +41,7 @@ def squeezed(shape: list[Any] | None) -> onnx.ModelProto:
     "shape", [None, [None, None, 5], ["batch", None, 5], ["batch", 1, 5], [2, 1, 5], ["a", "b", "c"]]
 )
 def test_shapes_known_half_known_and_unknown(shape: list[Any] | None) -> None:
-    report = verify(squeezed(shape), 0.06, samples=2, wish=InputWish(shapes={"x": (2, 1, 5)}))
+    report = verify(squeezed(shape), 0.06, samples=2, input_options=InputOptions(shapes={"x": (2, 1, 5)}))
     assert report, report.failures
     assert "custom + op library" in report.lowerings
 

@@ -11,7 +11,7 @@ from onnx.external_data_helper import convert_model_to_external_data
 from jr_onnx.errors import InputError
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewriter import rewrite
-from jr_onnx.verifier import InputsError, InputWish, VerifyReport, prove_conversion, verify
+from jr_onnx.verifier import InputOptions, InputsError, VerifyReport, prove_conversion, verify
 from tests.verifier.nets import half_network, image_network, network, save
 
 KAPPA = 0.06
@@ -99,7 +99,7 @@ def test_bfloat16_is_verified_by_the_reference_and_never_called_run() -> None:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_convolutions_pass_on_real_digits(fused: bool) -> None:
-    report = verify(image_network(fused=fused), KAPPA, samples=4, wish=InputWish(data="digits"))
+    report = verify(image_network(fused=fused), KAPPA, samples=4, input_options=InputOptions(data="digits"))
     assert report, report.failures
     assert "digits" in report.inputs
     assert report.samples == 4
@@ -170,13 +170,23 @@ def test_a_plain_model_needs_a_kappa_and_a_retrofit_has_one(tmp_path: Path) -> N
     with pytest.raises(InputError, match="is a retrofit and has its own kappa"):
         verify(path, KAPPA)
     with pytest.raises(InputError, match="ORIGINAL was given"):
-        verify(source, KAPPA, original=source)
+        verify(source, source, KAPPA)
+
+
+def test_the_original_comes_second_as_on_the_command_line(tmp_path: Path) -> None:
+    source = save(network(), tmp_path)
+    path, _ = rewrite(source, KAPPA)
+    report = verify(path, source, samples=1)
+    assert report
+    assert report.original == f"given ({source.name})"
+    # A number can be nothing but kappa, which earlier releases took there.
+    assert verify(source, KAPPA, samples=1) == verify(source, kappa=KAPPA, samples=1)
 
 
 def test_an_original_that_does_not_run_is_named_as_such() -> None:
-    wish = InputWish(shapes={"x": (3, 5)})
+    input_options = InputOptions(shapes={"x": (3, 5)})
     with pytest.raises(InputsError, match="the original does not run on random inputs") as caught:
-        verify(network(), KAPPA, wish=wish)
+        verify(network(), KAPPA, input_options=input_options)
     assert caught.value.exit_code == 8
 
 

@@ -16,7 +16,7 @@ import onnx.inliner
 
 from jr_onnx.errors import one_line
 from jr_onnx.rewriter.scopes import Scope, all_scopes, normal_domain, substitute, walk
-from jr_onnx.verifier.evaluators.ort import CannotLoadError
+from jr_onnx.verifier.evaluators.errors import CannotLoadError
 
 
 def evaluator_form(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,24 +1,28 @@
-"""The two evaluators: ONNX Runtime at two settings, and ONNX's reference evaluator with NumPy's J at the sites."""
+"""ONNX Runtime as an evaluator: sessions that give the same bits every time, at several settings."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from jr_onnx.errors import JrError, one_line, require
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.modelfile.wire import join
 from jr_onnx.opened import pieces
-from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
 from jr_onnx.verifier.evaluators import device
-from jr_onnx.verifier.evaluators.older_operators import older_operators
+from jr_onnx.verifier.evaluators.errors import (
+    CannotLoadError,
+    CannotRunError,
+    LackingError,
+    NoKernelError,
+    TooNewError,
+    UnknownOperatorError,
+)
 
 Level = Literal["plain", "optimised", "tf32", "session"]
 LEVELS: tuple[Level, ...] = ("plain", "optimised")
@@ -29,26 +33,6 @@ _PROTOBUF_LIMIT = 2**31 - 1
 _FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
 
 
-class CannotLoadError(JrError):
-    """An evaluator cannot load a model: an operator, a type or a version it does not know."""
-
-
-class LackingError(CannotLoadError):
-    """This ONNX Runtime lacks what a model needs: a kernel, an operator, a version; the file may be sound."""
-
-
-class NoKernelError(LackingError):
-    """ONNX Runtime knows the operator and has no kernel for its type on this machine."""
-
-
-class UnknownOperatorError(LackingError):
-    """An operator that neither ONNX Runtime nor the file defines: its library, or its function, is missing."""
-
-
-class TooNewError(LackingError):
-    """An IR version or operator set that this ONNX Runtime does not know yet."""
-
-
 # Words of ONNX Runtime's complaints, whose status codes do not tell these causes apart.
 _LACKING: tuple[tuple[str, type[LackingError]], ...] = (
     ("NOT_IMPLEMENTED", NoKernelError),
@@ -57,10 +41,6 @@ _LACKING: tuple[tuple[str, type[LackingError]], ...] = (
     ("Unsupported model IR version", TooNewError),
     ("*guarantees* support for models stamped with", TooNewError),
 )
-
-
-class CannotRunError(JrError):
-    """An evaluator loaded a model and failed while running it on these inputs."""
 
 
 @dataclass(frozen=True)
@@ -180,69 +160,3 @@ def _is_text(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-@dataclass
-class Recorder:
-    """What the reference evaluator saw at the sites, in the order of evaluation.
-
-    Attributes:
-        kappas: Site id -> the jump to apply.
-        caps: Site id -> upper bound or None.
-        seen: Pairs of site id and pre-activation, one for every time a site was evaluated.
-    """
-
-    kappas: Mapping[str, float]
-    caps: Mapping[str, float | None]
-    seen: list[tuple[str, NDArray[Any]]] = field(default_factory=list)
-
-    def jump(self, site: str, z: NDArray[Any]) -> NDArray[Any]:
-        """Apply NumPy's J at a site, and remember what it was given."""
-        self.seen.append((site, z))
-        return jump_relu(z, self.kappas[site], self.caps[site])
-
-
-class Reference:
-    """ONNX's reference evaluator on a model whose sites are nodes jr_onnx::JumpRelu with an attribute `site`.
-
-    Raises:
-        CannotLoadError: The evaluator has no implementation of an operator, or the model's data is missing.
-    """
-
-    def __init__(self, proto: onnx.ModelProto, recorder: Recorder) -> None:
-        from onnx.reference import ReferenceEvaluator
-
-        self._recorder = recorder
-        try:
-            operators = [_site_operator(recorder.jump), *older_operators(proto)]
-            self._evaluator = ReferenceEvaluator(proto, new_ops=operators)
-        except Exception as error:
-            raise CannotLoadError(f"ONNX's reference evaluator cannot load it: {one_line(error)}") from error
-
-    def run(self, feeds: Feeds) -> tuple[list[Any], list[tuple[str, NDArray[Any]]]]:
-        """Return the outputs and what the sites were given.
-
-        Raises:
-            CannotRunError: The evaluator fails on these inputs.
-        """
-        self._recorder.seen = []
-        try:
-            with np.errstate(all="ignore"):
-                outputs: Any = self._evaluator.run(None, dict(feeds))
-        except Exception as error:
-            raise CannotRunError(f"ONNX's reference evaluator cannot run it: {one_line(error)}") from error
-        return list(outputs), self._recorder.seen
-
-
-def _site_operator(jump: Callable[[str, NDArray[Any]], NDArray[Any]]) -> type[Any]:
-    from onnx.reference.op_run import OpRun
-
-    class JumpRelu(OpRun):  # type: ignore[misc, unused-ignore] # older releases of onnx have no types here
-        op_domain = OP_DOMAIN
-
-        def _run(self, z: Any, **_: Any) -> tuple[Any]:
-            site: Any = self.site  # type: ignore[attr-defined, unused-ignore] # OpRun sets the node's attributes
-            return (jump(site if isinstance(site, str) else site.decode("utf-8"), z),)
-
-    JumpRelu.__name__ = OP_TYPE
-    return JumpRelu

@@ -6,7 +6,7 @@ import onnx
 
 from jr_onnx.errors import JrError, one_line
 from jr_onnx.modelfile import ModelFile, assemble, check
-from jr_onnx.verifier.evaluators.ort import CannotLoadError
+from jr_onnx.verifier.evaluators.errors import CannotLoadError
 
 _EXTERNAL_LIMIT_BYTES = 1 << 30
 

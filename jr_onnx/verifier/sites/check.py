@@ -14,11 +14,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from jr_onnx.errors import JrError, one_line
 from jr_onnx.modelfile import from_proto
 from jr_onnx.rewriter.lowering import KEEPS_NAN
 from jr_onnx.semantics import jump_relu, round_kappa
-from jr_onnx.verifier.evaluators.ort import LEVELS, CannotLoadError, CannotRunError, Level, OrtSession, Runnable
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
+from jr_onnx.verifier.evaluators.ort import LEVELS, Level, OrtSession, Runnable
+from jr_onnx.verifier.evaluators.reference import OnnxEvaluator
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.sites.groups import SiteGroup
 from jr_onnx.verifier.sites.probe import OPERAND, RUNTIME, kind_of, probe_model, signature, takes_branch
@@ -137,21 +138,12 @@ def _try_ort(
 
 
 def _try_reference(distinct: DistinctSite, check: str, *, seed: int) -> tuple[int, Failure | None, float]:
-    from onnx.reference import ReferenceEvaluator
-
     try:
-        evaluator = ReferenceEvaluator(distinct.probe)
-        with np.errstate(all="ignore"):
-            return _try(distinct, lambda feeds: _first(evaluator.run(None, feeds)), check, seed)
-    except JrError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the evaluator raises anything; then nothing could evaluate the site
-        message = f"neither ONNX Runtime nor the reference evaluator can run it: {one_line(error)}"
+        evaluator = OnnxEvaluator(distinct.probe)
+        return _try(distinct, lambda feeds: evaluator.run(feeds)[0], check, seed)
+    except (CannotLoadError, CannotRunError) as error:
+        message = f"neither ONNX Runtime nor the reference evaluator can run it: {error.message}"
         return 0, Failure(check, distinct.group.record.id, "", "", "", message), 0.0
-
-
-def _first(outputs: Any) -> Any:
-    return next(iter(outputs))
 
 
 def _try(distinct: DistinctSite, run: Any, check: str, seed: int) -> tuple[int, Failure | None, float]:

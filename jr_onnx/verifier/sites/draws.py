@@ -18,13 +18,14 @@ from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import Provenance
 from jr_onnx.semantics import round_kappa
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
-from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, OrtSession, Runnable
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
+from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.sites.groups import SiteGroup
 from jr_onnx.verifier.sites.probe import OPERAND, probe_model, takes_branch
 from jr_onnx.verifier.sites.values import numpy_dtype
 from jr_onnx.verifier.variants import Variant, variants
-from jr_onnx.verifier.whole_model.case import Case, Findings, run_all
+from jr_onnx.verifier.whole_model.case import Case, CheckLog, run_all
 
 _RUNS = 32
 _GRID = 2048
@@ -41,7 +42,7 @@ def kappa_in_words(record: Provenance) -> str:
     return f"{text}, default of the input {plan.input_name!r}" if plan.input_name else text
 
 
-def check_draws(file: Variant, findings: Findings, seed: int) -> None:
+def check_draws(file: Variant, log: CheckLog, seed: int) -> None:
     """Bracket the kappa that a site draws for itself, over many runs."""
     random = file.record.plan.random
     if random is None:
@@ -54,7 +55,7 @@ def check_draws(file: Variant, findings: Findings, seed: int) -> None:
         for group in groups:
             failures.extend(_bracket(file, group, random.low, random.high, seen))
     except (CannotLoadError, CannotRunError) as error:
-        findings.not_run(_DRAWS, compared, error.message)
+        log.not_run(_DRAWS, compared, error.message)
         return
     if len(seen) < 2 and not failures:
         words = f"{len(groups)} sites and {_RUNS} runs of each gave one kappa"
@@ -62,7 +63,7 @@ def check_draws(file: Variant, findings: Findings, seed: int) -> None:
     verdict: Verdict = "failed" if failures else "passed"
     detail = f"bracketed in {_RUNS} runs of every site; {len(seen)} different draws; how they are drawn is not verified"
     del seed
-    findings.add(Check(_DRAWS, compared, _RUNS * len(groups), 0.0, None, 0, verdict, detail), *failures[:1])
+    log.add(Check(_DRAWS, compared, _RUNS * len(groups), 0.0, None, 0, verdict, detail), *failures[:1])
 
 
 def _bracket(file: Variant, group: SiteGroup, low: float, high: float, seen: set[tuple[float, float]]) -> list[Failure]:
@@ -107,7 +108,7 @@ def check_kappa_input(case: Case, file: Variant) -> None:
             feeds = [{**sample, name: np.asarray(kappa, dtype=np.float32)} for sample in case.samples]
             found = run_all(file.runnable, "plain", feeds)
         except (JrError, IndexError) as error:
-            case.findings.not_run(_INPUT, compared, str(error))
+            case.log.not_run(_INPUT, compared, str(error))
             continue
         worst = NO_DIFFERENCE
         failures: list[Failure] = []
@@ -119,7 +120,7 @@ def check_kappa_input(case: Case, file: Variant) -> None:
                     given = f"sample {number}, {name} = {kappa:g}, output element {list(seen.index)}"
                     failures.append(Failure(_INPUT, "", given, seen.one, seen.other, ""))
         verdict: Verdict = "failed" if failures else "passed"
-        case.findings.add(Check(_INPUT, compared, len(found), worst.size, None, 0, verdict), *failures)
+        case.log.add(Check(_INPUT, compared, len(found), worst.size, None, 0, verdict), *failures)
 
 
 def _kappas_to_feed(record: Provenance) -> list[float]:

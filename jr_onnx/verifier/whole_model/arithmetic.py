@@ -80,13 +80,13 @@ def optimised_arithmetic(model: Runnable) -> Arithmetic:
 def arithmetic(model: onnx.ModelProto) -> Arithmetic:
     """Return how a model computes its outputs."""
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    seen = _Seen(opset, {})
-    outputs = _describe(model.graph, seen)
-    return Arithmetic(tuple(outputs), seen.operators)
+    state = _GraphState(opset, {})
+    outputs = _describe(model.graph, state)
+    return Arithmetic(tuple(outputs), state.operators)
 
 
 @dataclass
-class _Seen:
+class _GraphState:
     """What is known of the values of one graph and those around it."""
 
     opset: int
@@ -97,68 +97,68 @@ class _Seen:
     depth: int = 0
 
 
-def _describe(graph: onnx.GraphProto, seen: _Seen) -> list[Digest]:
+def _describe(graph: onnx.GraphProto, state: _GraphState) -> list[Digest]:
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
-        seen.known[tensor.name] = _digest("constant", str(array.dtype), str(array.shape), array.tobytes())
+        state.known[tensor.name] = _digest("constant", str(array.dtype), str(array.shape), array.tobytes())
     for position, value in enumerate(graph.input):
-        seen.known.setdefault(value.name, _digest("input", str(seen.depth), str(position)))
+        state.known.setdefault(value.name, _digest("input", str(state.depth), str(position)))
     for node in graph.node:
-        _enter(node, seen)
-    return [seen.known.get(value.name, b"") for value in graph.output]
+        _enter(node, state)
+    return [state.known.get(value.name, b"") for value in graph.output]
 
 
-def _enter(node: onnx.NodeProto, seen: _Seen) -> None:
+def _enter(node: onnx.NodeProto, state: _GraphState) -> None:
     for name in node.output:
-        seen.makers[name] = node
-    inputs = [seen.known.get(name, b"") for name in node.input]
+        state.makers[name] = node
+    inputs = [state.known.get(name, b"") for name in node.input]
     result = node.output[0]
-    jump = _operand_of_jump(node, seen)
+    jump = _operand_of_jump(node, state)
     if node.op_type in _COPIES:
-        seen.known[result] = inputs[0]
-        seen.jumped |= {result} if node.input[0] in seen.jumped else set()
+        state.known[result] = inputs[0]
+        state.jumped |= {result} if node.input[0] in state.jumped else set()
     elif jump is not None:
-        seen.known[result] = _digest("J", seen.known.get(jump, b""))
-        seen.jumped.add(result)
-    elif node.op_type in _CAPS and node.input[0] in seen.jumped:
-        seen.known[result] = inputs[0]
-        seen.jumped.add(result)
+        state.known[result] = _digest("J", state.known.get(jump, b""))
+        state.jumped.add(result)
+    elif node.op_type in _CAPS and node.input[0] in state.jumped:
+        state.known[result] = inputs[0]
+        state.jumped.add(result)
     else:
         fused = _activation(node) == "ThresholdedRelu"
         domain = "" if fused else node.domain  # the plain node of the standard domain, its activation apart
-        own = _digest(domain, _plain_name(node), *_attributes(node, seen), *inputs)
+        own = _digest(domain, _plain_name(node), *_attributes(node, state), *inputs)
         for position, name in enumerate(node.output):
             described = _digest(str(position), own)
-            seen.known[name] = _digest("J", described) if fused else described
-            seen.jumped |= {name} if fused else set()
+            state.known[name] = _digest("J", described) if fused else described
+            state.jumped |= {name} if fused else set()
         if node.op_type not in _PARTS_OF_SITES:
-            seen.operators[_plain_name(node)] += 1
+            state.operators[_plain_name(node)] += 1
 
 
-def _operand_of_jump(node: onnx.NodeProto, seen: _Seen) -> str | None:
+def _operand_of_jump(node: onnx.NodeProto, state: _GraphState) -> str | None:
     """Return the operand of a node that yields J of it, None for other nodes."""
     if node.op_type in _JUMPS:
         return str(node.input[0])
     if node.op_type == "Where" and len(node.input) == 3:
-        compared = _compared(node.input[0], seen)
+        compared = _compared(node.input[0], state)
         return compared if compared == node.input[1] else None
     if node.op_type == "Mul":
         for mask, value in (tuple(node.input), tuple(node.input)[::-1]):
-            cast = seen.makers.get(mask)
-            if cast is None or cast.op_type != "Cast" or _compared(cast.input[0], seen) != value:
+            cast = state.makers.get(mask)
+            if cast is None or cast.op_type != "Cast" or _compared(cast.input[0], state) != value:
                 continue
-            bounded = seen.makers.get(value)
+            bounded = state.makers.get(value)
             is_bound = bounded is not None and bounded.op_type in ("Clip", "Max")
             return str(bounded.input[0]) if bounded is not None and is_bound else str(value)
     return None
 
 
-def _compared(condition: str, seen: _Seen) -> str | None:
+def _compared(condition: str, state: _GraphState) -> str | None:
     """Return z of Greater(Sub(z, kappa), 0), None for another condition."""
-    greater = seen.makers.get(condition)
+    greater = state.makers.get(condition)
     if greater is None or greater.op_type != "Greater":
         return None
-    shifted = seen.makers.get(greater.input[0])
+    shifted = state.makers.get(greater.input[0])
     return str(shifted.input[0]) if shifted is not None and shifted.op_type == "Sub" else None
 
 
@@ -171,16 +171,18 @@ def _plain_name(node: onnx.NodeProto) -> str:
     return node.op_type.removeprefix("Fused") if _activation(node) == "ThresholdedRelu" else str(node.op_type)
 
 
-def _attributes(node: onnx.NodeProto, seen: _Seen) -> list[bytes]:
+def _attributes(node: onnx.NodeProto, state: _GraphState) -> list[bytes]:
     """Return the attributes as bytes, defaults left out; a sub-graph counts as the descriptions of its outputs."""
-    defaults = _defaults(_plain_name(node), seen.opset)
+    defaults = _defaults(_plain_name(node), state.opset)
     fused = _activation(node) == "ThresholdedRelu"
     found = []
     for item in sorted(node.attribute, key=lambda attribute: attribute.name):
         if fused and item.name.startswith("activation"):
             continue
         if item.type == onnx.AttributeProto.GRAPH:
-            inner = _Seen(seen.opset, dict(seen.known), dict(seen.makers), set(seen.jumped), depth=seen.depth + 1)
+            inner = _GraphState(
+                state.opset, dict(state.known), dict(state.makers), set(state.jumped), depth=state.depth + 1
+            )
             found.append(_digest(item.name, *_describe(item.g, inner)))
         elif defaults.get(item.name) != onnx.helper.get_attribute_value(item):
             found.append(item.SerializeToString(deterministic=True))

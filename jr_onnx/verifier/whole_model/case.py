@@ -10,15 +10,8 @@ import numpy as np
 import onnx
 
 from jr_onnx.verifier.compare import largest_difference
-from jr_onnx.verifier.evaluators.ort import (
-    CannotLoadError,
-    CannotRunError,
-    Feeds,
-    LackingError,
-    Level,
-    OrtSession,
-    Runnable,
-)
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError, LackingError
+from jr_onnx.verifier.evaluators.ort import Feeds, Level, OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
 from jr_onnx.verifier.report import Check, Failure
 from jr_onnx.verifier.subject import Subject
@@ -30,7 +23,7 @@ Outputs = list[list[Any]]
 
 
 @dataclass
-class Findings:
+class CheckLog:
     """What has been compared so far."""
 
     checks: list[Check] = field(default_factory=list)
@@ -67,7 +60,7 @@ class Case:
         optimised: With optimisation on; None if ONNX Runtime cannot optimise it.
         nudged: With optimisation off, on inputs moved by one rounding.
         library: Whether the op library is there.
-        findings: Where results are entered.
+        log: Where results are entered.
         seed: Of random numbers.
         steps: What quantisation steps do to the retrofit's outputs; false where it has none.
     """
@@ -80,7 +73,7 @@ class Case:
     optimised: Outputs | None
     nudged: Outputs
     library: bool
-    findings: Findings
+    log: CheckLog
     seed: int
     steps: StepEffects
 

@@ -13,16 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
-from jr_onnx.errors import JrError, MissingExtraError, RefusalError, one_line
+from jr_onnx.errors import JrError, MissingExtraError, RefusalError
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.rewriter import legacy
 from jr_onnx.verifier.compare import difference, is_floating, largest_difference
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.form import evaluator_form
 from jr_onnx.verifier.evaluators.legacy_operators import legacy_operators
-from jr_onnx.verifier.evaluators.older_operators import older_operators
-from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, OrtSession, Runnable
+from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
+from jr_onnx.verifier.evaluators.reference import OnnxEvaluator
 from jr_onnx.verifier.evaluators.weights import with_weights
-from jr_onnx.verifier.inputs import InputsError, InputWish, Sample, make_inputs, required_inputs
+from jr_onnx.verifier.inputs import InputOptions, InputsError, Sample, make_inputs, required_inputs
 from jr_onnx.verifier.whole_model.case import nudged_samples
 from jr_onnx.verifier.whole_model.tolerance import rounding_bound
 
@@ -86,10 +87,10 @@ def _source_runner(source: ModelFile) -> tuple[Runner, str]:
     try:
         return OrtSession(runnable, "plain"), "proved on ONNX Runtime"
     except MissingExtraError:
-        return _Evaluator(source), "proved with ONNX's reference evaluator, for onnxruntime is not installed"
+        return _evaluator(source), "proved with ONNX's reference evaluator, for onnxruntime is not installed"
     except CannotLoadError as error:
         try:
-            return _Evaluator(
+            return _evaluator(
                 source
             ), "proved with ONNX's reference evaluator, for ONNX Runtime does not run the source"
         except JrError as other:
@@ -103,32 +104,18 @@ def _runners(converted: ModelFile) -> list[Runner]:
     try:
         return [OrtSession(runnable, "plain"), OrtSession(runnable, "optimised")]
     except MissingExtraError:
-        return [_Evaluator(converted)]
+        return [_evaluator(converted)]
 
 
-class _Evaluator:
-    """ONNX's reference evaluator, with the operators of ONNX's first years.
+def _evaluator(model: ModelFile) -> OnnxEvaluator:
+    """Return ONNX's reference evaluator, with the operators of ONNX's first years.
 
     Raises:
         CannotLoadError: It lacks an operator, or the weights are missing or too large.
     """
-
-    def __init__(self, model: ModelFile) -> None:
-        from onnx.reference import ReferenceEvaluator
-
-        proto = evaluator_form(with_weights(model))
-        legacy.mask(proto)
-        try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=[*legacy_operators(), *older_operators(proto)])
-        except Exception as error:
-            raise CannotLoadError(f"ONNX's reference evaluator cannot load it: {one_line(error)}") from error
-
-    def run(self, feeds: Sample) -> list[Any]:
-        try:
-            with np.errstate(all="ignore"):
-                return list(self._evaluator.run(None, dict(feeds)))
-        except Exception as error:
-            raise CannotRunError(f"ONNX's reference evaluator cannot run it: {one_line(error)}") from error
+    proto = evaluator_form(with_weights(model))
+    legacy.mask(proto)
+    return OnnxEvaluator(proto, legacy_operators())
 
 
 def _samples(model: onnx.ModelProto, runner: Runner) -> list[Sample]:
@@ -141,7 +128,7 @@ def _samples(model: onnx.ModelProto, runner: Runner) -> list[Sample]:
     samples: list[Sample] = []
     for batch in _BATCHES if free else _BATCHES[:1]:
         try:
-            made = make_inputs(model, _SAMPLES, InputWish(batch=batch, seed=_SEED + batch), try_out).samples
+            made = make_inputs(model, _SAMPLES, InputOptions(batch=batch, seed=_SEED + batch), try_out).samples
             for sample in made:
                 runner.run(sample)
         except (InputsError, CannotRunError):

@@ -11,17 +11,17 @@ value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.modelfile import ModelFile
 from jr_onnx.rewriter.lowering import KEEPS_NAN
 from jr_onnx.semantics import jump_relu, round_kappa
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
-from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, OrtSession, Runnable
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
+from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.sites.check import compare_jump
@@ -57,26 +57,26 @@ def check_in_situ(case: Case, file: Variant, *, alone: str = "") -> None:
     hidden = len(file.groups) - len(groups)
     if not groups:
         reason = "all sites stand in functions or sub-graphs, whose values cannot be seen from outside"
-        case.findings.not_run(_IN_PLACE, compared, reason)
-        case.findings.not_run(_BETWEEN, "the original with its sites cut out", reason)
+        case.log.not_run(_IN_PLACE, compared, reason)
+        case.log.not_run(_BETWEEN, "the original with its sites cut out", reason)
         return
     names = _names(groups)
     try:
         session = OrtSession(exposed_runnable(file, names), "plain")
         runs = [_run(session, case, names, sample) for sample in case.samples]
     except (CannotLoadError, CannotRunError) as error:
-        case.findings.not_run(_IN_PLACE, compared, error.message)
-        case.findings.not_run(_BETWEEN, "the original with its sites cut out", error.message)
+        case.log.not_run(_IN_PLACE, compared, error.message)
+        case.log.not_run(_BETWEEN, "the original with its sites cut out", error.message)
         return
     del session
     _check_jumps(case, compared, groups, runs, hidden)
     _check_drawn(case, file, groups, runs)
     if alone:
-        case.findings.not_run(_BETWEEN, "the original with its sites cut out", alone)
+        case.log.not_run(_BETWEEN, "the original with its sites cut out", alone)
         return
     if hidden:
         reason = f"{hidden} sites stand in functions or sub-graphs and cannot be cut out"
-        case.findings.not_run(_BETWEEN, "the original with its sites cut out", reason)
+        case.log.not_run(_BETWEEN, "the original with its sites cut out", reason)
         return
     _check_between(case, file, groups, runs)
 
@@ -131,7 +131,7 @@ def _check_jumps(case: Case, compared: str, groups: Sequence[SiteGroup], runs: S
     detail = f"{len(groups)} sites, {elements} pre-activations, bit for bit{beside}"
     if unrounded:
         detail += f"; {unrounded} times float16 was compared with kappa before ONNX Runtime rounded it"
-    case.findings.add(Check(_IN_PLACE, compared, len(runs), worst, None, 0, verdict, detail), *failures[:1])
+    case.log.add(Check(_IN_PLACE, compared, len(runs), worst, None, 0, verdict, detail), *failures[:1])
 
 
 def _check_drawn(case: Case, file: Variant, groups: Sequence[SiteGroup], runs: Sequence[_Run]) -> None:
@@ -152,9 +152,7 @@ def _check_drawn(case: Case, file: Variant, groups: Sequence[SiteGroup], runs: S
         failures.append(Failure(what, "", "", "different draws", f"{drawn[0]:.9g} in all {len(drawn)} runs", ""))
     verdict: Verdict = "failed" if failures else "passed"
     detail = "in its range; how it is drawn is not verified"
-    case.findings.add(
-        Check(what, f"{file.name}: one for the network", len(drawn), 0.0, None, 0, verdict, detail), *failures
-    )
+    case.log.add(Check(what, f"{file.name}: one for the network", len(drawn), 0.0, None, 0, verdict, detail), *failures)
 
 
 def _rounded_later(z: NDArray[Any], found: NDArray[Any], kappa: float, cap: float | None) -> bool:
@@ -181,7 +179,7 @@ def _check_between(case: Case, file: Variant, groups: Sequence[SiteGroup], runs:
     compared = f"{file.name} with the original, its sites cut out"
     source = case.subject.original
     proto, cuts = cut(source.proto, {group.record.id for group in groups}, source.folder)
-    model = ModelFile(source.path, proto, source.payloads, source.sha256, source.length_bytes)
+    model = replace(source, proto=proto)
     of_id = {group.record.id: group for group in groups}
     worst = NO_DIFFERENCE
     accepted = 0.0
@@ -206,12 +204,12 @@ def _check_between(case: Case, file: Variant, groups: Sequence[SiteGroup], runs:
                     given = f"sample {number}, element {list(seen.index)}"
                     failures.append(Failure(_BETWEEN, site, given, seen.one, seen.other, what))
     except (CannotLoadError, CannotRunError) as error:
-        case.findings.not_run(_BETWEEN, compared, error.message)
+        case.log.not_run(_BETWEEN, compared, error.message)
         return
     verdict: Verdict = "failed" if failures else "passed"
     detail = "pre-activations and outputs" + (", as ONNX Runtime rounds float16" if accepted else ", value for value")
     bound = accepted if case.sees_float16 else None
-    case.findings.add(Check(_BETWEEN, compared, len(runs), worst.size, bound, 0, verdict, detail), *failures)
+    case.log.add(Check(_BETWEEN, compared, len(runs), worst.size, bound, 0, verdict, detail), *failures)
 
 
 class _CutSession:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.modelfile import ModelFile
 from jr_onnx.verifier.compare import NO_DIFFERENCE, Difference, difference
 from jr_onnx.verifier.evaluators.ort import Level, OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
@@ -90,7 +90,7 @@ def enter_tally(
     verdict: Verdict = "passed" if tally.passed else "failed"
     bound = max((bound.value for bound in bounds), default=0.0)
     check = Check(what, compared, tally.runs, worst.size, bound, len(tally.flips), verdict, detail)
-    case.findings.add(check, *listed)
+    case.log.add(check, *listed)
 
 
 class TracesBetween:
@@ -113,15 +113,15 @@ class TracesBetween:
         if not groups:
             return []
         one, other = (self._pre_activations(number, side, sample) for number, side in enumerate(self._sides))
-        quiet, restless = one, one
+        control_one, control_other = one, one
         if self._controls is not None:
-            quiet, restless = (
+            control_one, control_other = (
                 self._pre_activations(number, side, sample) for number, side in enumerate(self._controls, 2)
             )
         traces = []
         for group in groups:
             name = group.record.id
-            noise = control_noise(quiet[name], restless[name])
+            noise = control_noise(control_one[name], control_other[name])
             traces.append(SiteTrace(name, group.record.kappa, one[name], other[name], noise))
         return traces
 
@@ -138,7 +138,7 @@ class TracesBetween:
 def exposed_runnable(variant: Variant, names: dict[str, str]) -> Runnable:
     """Return a variant with tensors of its main graph as further outputs."""
     source = variant.runnable.file
-    file = ModelFile(source.path, exposed(source.proto, names), source.payloads, source.sha256, source.length_bytes)
+    file = replace(source, proto=exposed(source.proto, names))
     return Runnable(variant.name, file, library=variant.runnable.library)
 
 

@@ -14,15 +14,8 @@ from collections.abc import Sequence
 
 from jr_onnx.errors import VerificationError
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
-from jr_onnx.verifier.evaluators.ort import (
-    LEVELS,
-    CannotLoadError,
-    CannotRunError,
-    Level,
-    NoKernelError,
-    OrtSession,
-    Runnable,
-)
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError, NoKernelError
+from jr_onnx.verifier.evaluators.ort import LEVELS, Level, OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.variants import Variant
@@ -51,7 +44,7 @@ def check_conversion(case: Case) -> None:
     try:
         truth = run_all(Runnable("ORIGINAL", source), "plain", case.samples)
     except (CannotLoadError, CannotRunError) as error:
-        case.findings.not_run(_CONVERSION, compared, error.message)
+        case.log.not_run(_CONVERSION, compared, error.message)
         return
     _enter(case, _CONVERSION, compared, truth, case.plain, case.bounds(), ())
 
@@ -62,7 +55,7 @@ def check_zero(case: Case, zeros: Sequence[Variant]) -> None:
         truth = case.plain if level == "plain" else case.optimised
         what = f"kappa 0, {level}"
         if truth is None:
-            case.findings.not_run(what, "lowerings with the original", "ONNX Runtime cannot optimise the original")
+            case.log.not_run(what, "lowerings with the original", "ONNX Runtime cannot optimise the original")
             continue
         for variant in zeros:
             # Which nodes ONNX Runtime leaves in float32 may depend on who writes the site; see `Case.sees_float16`.
@@ -136,15 +129,15 @@ def _controls(variant: Variant, file: Variant, level: Level, zeros: Sequence[Var
 
 
 def outputs_or_note(case: Case, runnable: Runnable, level: Level, what: str, compared: str) -> Outputs | None:
-    """Return a retrofit's outputs, None where it does not run; what that means is entered in the findings."""
+    """Return a retrofit's outputs, None where it does not run; what that means is entered in the log."""
     try:
         return run_all(runnable, level, case.samples)
     except NoKernelError as error:
-        case.findings.not_run(what, compared, f"not run on ONNX Runtime: {error.message}")
+        case.log.not_run(what, compared, f"not run on ONNX Runtime: {error.message}")
         return None
     except (CannotLoadError, CannotRunError) as error:
         # The original runs here, so a retrofit that does not is a disagreement, not a gap.
-        case.findings.add(
+        case.log.add(
             Check(what, compared, 0, float("inf"), None, 0, "failed", error.message),
             Failure(what, "", "", "the original runs", "the retrofit does not", error.message),
         )
@@ -173,7 +166,7 @@ def _enter(
     detail = "" if bounds is None else loose_words(bounds)
     verdict: Verdict = "failed" if failures else "passed"
     check = Check(what, compared, len(expected), worst.size, bound, 0, verdict, detail)
-    case.findings.add(check, *failures)
+    case.log.add(check, *failures)
 
 
 def _blame(blamed: Sequence[Variant], sample: Sample) -> tuple[str, str]:

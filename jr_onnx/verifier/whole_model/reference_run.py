@@ -18,8 +18,10 @@ import onnx
 from numpy.typing import NDArray
 
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.form import evaluator_form
-from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, OrtSession, Recorder, Reference
+from jr_onnx.verifier.evaluators.ort import OrtSession
+from jr_onnx.verifier.evaluators.reference import PreActivations, SiteEvaluator
 from jr_onnx.verifier.evaluators.weights import with_weights
 from jr_onnx.verifier.inputs import Sample
 from jr_onnx.verifier.report import Failure
@@ -31,15 +33,14 @@ from jr_onnx.verifier.whole_model.marked import marked
 from jr_onnx.verifier.whole_model.tolerance import LOOSE, Bound, rounding_bound
 
 _WHAT = "reference run"
-Seen = list[tuple[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class References:
+class SiteEvaluators:
     """The original in the reference evaluator, with the given kappas and with kappa 0."""
 
-    jumping: Reference
-    control: Reference
+    jumping: SiteEvaluator
+    control: SiteEvaluator
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class _Sides:
     """What a comparison of one sample needs again if it exceeds the bound."""
 
     found: list[Any]
-    seen: Seen
+    seen: PreActivations
 
 
-def load_references(original: onnx.ModelProto, file: Variant) -> References:
+def load_references(original: onnx.ModelProto, file: Variant) -> SiteEvaluators:
     """Return the reference evaluators.
 
     Args:
@@ -63,8 +64,7 @@ def load_references(original: onnx.ModelProto, file: Variant) -> References:
     kappas = {site.id: site.kappa for site in file.record.sites}
     caps = {site.id: site.cap for site in file.record.sites}
     proto = evaluator_form(marked(original, set(kappas), file.runnable.file.folder))
-    jumping = Reference(proto, Recorder(kappas, caps))
-    return References(jumping, Reference(proto, Recorder(dict.fromkeys(kappas, 0.0), caps)))
+    return SiteEvaluators(SiteEvaluator(proto, kappas, caps), SiteEvaluator(proto, dict.fromkeys(kappas, 0.0), caps))
 
 
 def check_reference(case: Case, file: Variant, zero: Variant | None, count: int) -> None:
@@ -79,21 +79,21 @@ def check_reference(case: Case, file: Variant, zero: Variant | None, count: int)
     compared = f"{file.name} with the original in ONNX's evaluator, NumPy's J at the sites"
     samples = case.samples[:count]
     if not samples:
-        case.findings.not_run(_WHAT, compared, "no samples were asked for (--reference-samples 0)")
+        case.log.not_run(_WHAT, compared, "no samples were asked for (--reference-samples 0)")
         return
     try:
         references = load_references(with_weights(case.subject.original), file)
         controls = [references.control.run(sample) for sample in samples]
         strange = _disagreement(case, controls)
         if strange:
-            case.findings.not_run(_WHAT, compared, strange)
+            case.log.not_run(_WHAT, compared, strange)
             return
         bounds = _bounds(case, controls)
         session = OrtSession(file.runnable, "plain")
         ort = [session.run(sample) for sample in samples]
         runs = [_Sides(*references.jumping.run(sample)) for sample in samples]
     except (CannotLoadError, CannotRunError) as error:
-        case.findings.not_run(_WHAT, compared, error.message)
+        case.log.not_run(_WHAT, compared, error.message)
         return
     tally = FlipTally()
     failures: list[Failure] = []
@@ -110,7 +110,7 @@ def check_reference(case: Case, file: Variant, zero: Variant | None, count: int)
     enter_tally(case, _WHAT, compared, tally, worst, bounds, failures)
 
 
-def _disagreement(case: Case, controls: Sequence[tuple[list[Any], Seen]]) -> str:
+def _disagreement(case: Case, controls: Sequence[tuple[list[Any], PreActivations]]) -> str:
     """Say if the two evaluators do not compute the same original; "" if they do.
 
     ONNX's evaluator implements some operators in their newest version alone (Softmax, say, changed at opset 13).
@@ -127,7 +127,7 @@ def _disagreement(case: Case, controls: Sequence[tuple[list[Any], Seen]]) -> str
     return ""
 
 
-def _bounds(case: Case, controls: Sequence[tuple[list[Any], Seen]]) -> list[Bound]:
+def _bounds(case: Case, controls: Sequence[tuple[list[Any], PreActivations]]) -> list[Bound]:
     """Return the bounds: the original's own differences, and those between the two evaluators at kappa 0."""
     pairs = [(case.plain, case.nudged)]
     if case.optimised is not None:
@@ -144,10 +144,10 @@ def _traces(
     case: Case,
     file: Variant,
     zero: Variant | None,
-    references: References,
+    references: SiteEvaluators,
     number: int,
-    seen: Seen,
-    control: Seen,
+    seen: PreActivations,
+    control: PreActivations,
 ) -> list[SiteTrace]:
     sample = case.samples[number]
     kappas = {site.id: site.kappa for site in file.record.sites}

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jr_onnx.verifier.evaluators.device import is_cuda
-from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, Level
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
+from jr_onnx.verifier.evaluators.ort import Level
 from jr_onnx.verifier.variants import Variant
 from jr_onnx.verifier.whole_model.case import Case, Outputs, run_all
 from jr_onnx.verifier.whole_model.judged import Side, TracesBetween, judged_comparison
@@ -36,7 +37,7 @@ def check_served(case: Case, file: Variant, zeros: Sequence[Variant], plain: Out
     try:
         truth = run_all(case.original, "tf32", case.samples)
     except (CannotLoadError, CannotRunError) as error:
-        case.findings.not_run(_ZERO, "lowerings with the original", error.message)
+        case.log.not_run(_ZERO, "lowerings with the original", error.message)
         return
     moved = (case.plain, truth)
     for variant in zeros:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -29,9 +29,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from jr_onnx.modelfile import ModelFile
 from jr_onnx.verifier.compare import largest_difference
-from jr_onnx.verifier.evaluators.ort import CannotLoadError, CannotRunError, OrtSession, Runnable
+from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
+from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
 from jr_onnx.verifier.whole_model.tolerance import FLOOR_ROUNDINGS, unit_roundoff
 
@@ -84,7 +84,7 @@ class StepEffects:
     def __init__(self, model: Runnable, names: Sequence[str]) -> None:
         self._names = list(names)
         proto, self._quantisers = _instrumented(model.file.proto)
-        file = ModelFile(model.file.path, proto, model.file.payloads, model.file.sha256, model.file.length_bytes)
+        file = replace(model.file, proto=proto)
         self._runnable = Runnable(f"{model.name}, its quantisers moved", file, library=model.library)
         self._session: OrtSession | None = None
         self._measured = 0
