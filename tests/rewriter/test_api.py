@@ -11,7 +11,7 @@ import pytest
 from jr_onnx.errors import ModelError, OutputError
 from jr_onnx.rewriter import restore, rewrite
 from jr_onnx.rewriter.options import OptionKeywords, Options
-from tests.verify.nets import network, save
+from tests.verifier.nets import network, save
 
 
 def test_a_path_gives_a_path_and_a_model_a_model(tmp_path: Path) -> None:
