@@ -17,8 +17,8 @@ from jr_onnx.errors import JrError, require
 from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, ConnectionTable, Share
 from jr_onnx.serve.faults import BadRequestError, OverloadedError, SlowBodyError
 from jr_onnx.serve.gate import Budget
+from jr_onnx.serve.http1_framing import Framing
 from jr_onnx.serve.http_messages import (
-    FIELDS,
     Application,
     Request,
     Response,
@@ -31,20 +31,15 @@ from jr_onnx.serve.http_messages import (
 
 _httptools: Any = require("httptools", "serve")
 
-HEAD_BYTES: Final = 64 * 1024
-"""How long the head of a request may be; and what is neither head nor body in one go: chunk sizes and trailers."""
-
 KEEP_ALIVE_S: Final = 65.0
 """How long a connection may wait for its next request."""
 
-_CHUNKED_BYTES: Final = 2048  # of a chunked body that the parser is given at a time
 _PIECE_BYTES: Final = 128 * 1024  # of an answer that is handed to the transport at a time
 _TURN_S: Final = 0.0005  # that the parser takes before it is the turn of others
 _DISCARD_BYTES: Final = 256 << 20  # of a body that was refused: most clients read no answer before they have sent it
 _DISCARD_S: Final = 10.0
 _CLOSING_S: Final = 10.0
 _STALLED_S: Final = 2.0  # without reading its answer
-_HEAD_END: Final = b"\r\n\r\n"
 _CLOSE_AFTER: Final = frozenset({400, 408, 413})
 
 
@@ -67,19 +62,11 @@ class Http1Connection(asyncio.Protocol):
         self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
         self._share = Share()
-        self._rest: deque[memoryview] = (
-            deque()
-        )  # received behind the request that is being answered, or not yet looked at
+        self._rest: deque[memoryview] = deque()  # received behind the request being answered, or not yet parsed
         self._resting = budget.arriving(self._drop_rest)
         self._going_on = False
-        self._in_head = True
-        self._tail = b""  # the last bytes of the head so far, in which its end may have begun
-        self._head_bytes = 0
-        self._fields = 0
+        self._framing = Framing()
         self._url = b""
-        self._left = 0  # of a body of announced length
-        self._is_chunked = False
-        self._between = 0  # bytes since the last byte of a chunked body
         self._is_whole = False
         self._refused = 0.0  # when the request was refused while its body was still coming
         self._discarded = 0
@@ -179,9 +166,8 @@ class Http1Connection(asyncio.Protocol):
         position = 0
         until = time.monotonic() + _TURN_S
         while position < len(data) and not self._is_whole and not self._closing_since:
-            end = self._next(data, position)
-            piece = data[position:end]
-            position = end
+            piece = data[position : self._framing.next(data, position)]
+            position += len(piece)
             try:
                 self._count(piece)
                 self._parser.feed_data(piece)
@@ -195,41 +181,22 @@ class Http1Connection(asyncio.Protocol):
                 break
         return position
 
-    def _next(self, data: memoryview, position: int) -> int:
-        """Return the end of the next piece: of the head, of the body, or of a little where neither is known."""
-        if self._left:
-            return min(len(data), position + self._left)
-        # A head ends with an empty line, and so does a chunked body, whose data may hold empty lines as well.
-        limit = min(len(data), position + (HEAD_BYTES if self._in_head else _CHUNKED_BYTES))
-        window = self._tail + bytes(data[position:limit])
-        found = window.find(_HEAD_END)
-        end = limit if found < 0 else position + found + len(_HEAD_END) - len(self._tail)
-        self._tail = window[: len(self._tail) + end - position][-3:]
-        return end
-
     def _count(self, piece: memoryview) -> None:
         """Count a piece before the parser keeps any of it.
 
         Raises:
-            BadRequestError: The head, or what lies between the bytes of a body, does not end.
             OverloadedError: There is no memory left for it.
         """
-        if self._in_head:
-            if self._request is None:
-                now = self._loop.time()
-                holding = self._budget.arriving(self._give_way)
-                self._request = Request(now, now + self._application.timeout_s, holding)
-            self._head_bytes += len(piece)
-            if self._head_bytes > HEAD_BYTES:
-                self._break(BadRequestError("the head of the request is too long"))
-                return
+        in_head = self._framing.in_head
+        if in_head and self._request is None:
+            now = self._loop.time()
+            holding = self._budget.arriving(self._give_way)
+            self._request = Request(now, now + self._application.timeout_s, holding)
+        problem = self._framing.count(len(piece))
+        if problem is not None:
+            self._break(problem)
+        elif in_head and self._request is not None:
             self._request.holding.grow(len(piece))
-        elif self._left:
-            self._left -= len(piece)
-        else:
-            self._between += len(piece)
-            if self._between > HEAD_BYTES:
-                self._break(BadRequestError("the chunks or trailers of the request are too long"))
 
     # the parser's callbacks
 
@@ -239,41 +206,37 @@ class Http1Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; trailers are dropped."""
-        if self._request is None or not self._in_head:
+        if self._request is None or not self._framing.in_head:
             return
-        self._fields += 1
-        if self._fields <= FIELDS:
-            self._request.add_header(name, value)
+        self._request.add_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Admit the request, or refuse it before its body comes."""
         request = self._request
         if request is None or self._closing_since:
             return
-        self._in_head = False
-        self._tail = b""
+        self._framing.end_head(0)
         request.method = self._parser.get_method().decode("latin-1")
         version = self._parser.get_http_version()
         request.keeps_alive = version != "1.0" and self._parser.should_keep_alive()
-        self._is_chunked = b"transfer-encoding" in request.headers
         announced = 0
         try:
-            check_head(request, self._fields, version)
+            check_head(request, version)
             request.path = target_path(self._url)
-            announced = 0 if self._is_chunked else announced_length(request.headers.get(b"content-length", b"0"))
+            announced = announced_length(request)
             request.largest = self._application.admit(request)
             check_size(announced, request.largest)
         except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer
-            self._left = announced
+            self._framing.end_head(announced)
             self._refuse(error)
             return
-        self._left = announced
-        if (self._left or self._is_chunked) and request.headers.get(b"expect", b"").lower() == b"100-continue":
+        self._framing.end_head(announced)
+        if (announced or request.is_chunked) and request.headers.get(b"expect", b"").lower() == b"100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body, or drop it if the request was refused."""
-        self._between = 0
+        self._framing.progress()
         request = self._request
         if request is None or self._refused:
             self._discarded += len(data)
@@ -321,7 +284,7 @@ class Http1Connection(asyncio.Protocol):
         if self._refused or self._closing_since:
             return
         request = self._request
-        if request is None or self._in_head:
+        if request is None or self._framing.in_head:
             self._break(error)
             return
         self._refused = self._loop.time()
@@ -387,9 +350,8 @@ class Http1Connection(asyncio.Protocol):
             return
         self._write_by = self._refused = 0.0
         self._request = None
-        self._in_head, self._is_whole, self._is_chunked = True, False, False
-        self._tail = self._url = b""
-        self._head_bytes = self._fields = self._left = self._between = self._discarded = 0
+        self._framing, self._is_whole = Framing(), False
+        self._url, self._discarded = b"", 0
         if self._rest:
             self._go_on_soon()
 
@@ -416,7 +378,7 @@ class Http1Connection(asyncio.Protocol):
             if now - self.quiet_since > patience or now - self._since > AGE_SECONDS:
                 self._close()
         elif not self._is_whole:
-            if self._in_head and now - request.started > HEAD_SECONDS:
+            if self._framing.in_head and now - request.started > HEAD_SECONDS:
                 self._close()
             elif now > request.deadline:
                 self._refuse(SlowBodyError(f"the body did not arrive within {self._application.timeout_s:g} s"))

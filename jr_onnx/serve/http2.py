@@ -17,32 +17,13 @@ from jr_onnx.errors import require
 from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, IDLE_SECONDS, ConnectionTable, Share
 from jr_onnx.serve.faults import OverloadedError
 from jr_onnx.serve.gate import Budget
+from jr_onnx.serve.http2_limits import FloodError, FrameLimits, bounded_connection
 
-_connection: Any = require("h2.connection", "serve")
-_config: Any = require("h2.config", "serve")
 _events: Any = require("h2.events", "serve")
 _exceptions: Any = require("h2.exceptions", "serve")
-_settings: Any = require("h2.settings", "serve")
 _frame: Any = require("hyperframe.frame", "serve")
 
-STREAMS: Final = 128
-"""How many requests one connection may have open at a time."""
-
-HEADER_BYTES: Final = 16 * 1024
-"""How long the headers of a request may be, packed and unpacked."""
-
-_WINDOW: Final = 1 << 20  # of a stream; what arrives is counted when it arrives, so this only sets the pace
-_CONNECTION_WINDOW: Final = 8 << 20
-_FRAME_BYTES: Final = 64 * 1024
-_TURN_FRAMES: Final = 8
-_TURN_BYTES: Final = 256 * 1024
 _WRITE_BYTES: Final = 128 * 1024  # that may lie in the transport before we wait for the client to read
-_IDLE_FRAMES: Final = 2000  # frames that bring no request forward: at most so many at once,
-_IDLE_FRAMES_A_SECOND: Final = 1000.0  # and so many a second in the long run
-_DATA, _HEADERS, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 8, 9
-_END_STREAM = 0x1
-_PREFACE_BYTES: Final = 24
-_FRAME_HEAD_BYTES: Final = 9
 _REFUSED_STREAM, _CANCEL = 7, 8
 
 Headers = list[tuple[bytes, bytes]]
@@ -71,14 +52,6 @@ class Stream(Protocol):
 
     def is_accepted(self) -> bool:
         """Whether the request is whole, and an answer is owed."""
-
-
-class _Bounded(_connection.H2Connection):  # type: ignore[misc] # seen as Any by mypy
-    MAX_CLOSED_STREAMS = 512
-
-
-class FloodError(Exception):
-    """The client sends more of something than anybody needs."""
 
 
 class _Outgoing:
@@ -115,20 +88,14 @@ class Http2Connection(asyncio.Protocol):
         self._stall_s = stall_s
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
-        self._h2: Any = (
-            None  # until the client says something: a connection that only stands there costs next to nothing
-        )
+        self._h2: Any = None  # until the client sends something, so that an idle connection costs next to nothing
         self._streams: dict[int, Stream] = {}
         self._outgoing: dict[int, _Outgoing] = {}
         self._rest: deque[memoryview] = deque()  # received, but not yet taken in
         self._resting = budget.arriving(self._drop_rest)
         self._is_deaf = False  # what the client sends is not looked at any more
         self._share = Share()
-        self._skip = _PREFACE_BYTES
-        self._head = b""
-        self._block_bytes = 0
-        self._credit = float(_IDLE_FRAMES)
-        self._credit_at = self._loop.time()
+        self._frames = FrameLimits(self._loop.time)
         self._paused_since: float | None = None
         self._closing_since: float | None = None
         self._draining = False
@@ -143,14 +110,6 @@ class Http2Connection(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=_WRITE_BYTES)
         self._table.add(self)
-
-    def _greet(self) -> None:
-        self._h2 = _Bounded(_CONFIG)
-        self._h2.local_settings = _settings.Settings(client=False, initial_values=_LOCAL_SETTINGS)
-        self._h2.max_inbound_frame_size = _FRAME_BYTES
-        self._h2.decoder.max_header_list_size = HEADER_BYTES
-        self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(_CONNECTION_WINDOW - 65535)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell all streams."""
@@ -229,9 +188,9 @@ class Http2Connection(asyncio.Protocol):
     def _take_in(self, data: memoryview) -> memoryview:
         """Take a turn's worth of what was received, and return the rest."""
         if self._h2 is None:
-            self._greet()
+            self._h2 = bounded_connection()
         try:
-            size = self._turn(data)
+            size = self._frames.turn(data)
             self._handle(self._h2.receive_data(data[:size]))
         except (_exceptions.ProtocolError, FloodError):
             self._flush()
@@ -239,40 +198,6 @@ class Http2Connection(asyncio.Protocol):
             return data[:0]
         self._pump()
         return data[size:]
-
-    def _turn(self, data: memoryview) -> int:
-        """Return how many bytes make a turn, having looked at the heads of their frames."""
-        position = min(self._skip, len(data))
-        self._skip -= position
-        frames = 0
-        while position < len(data) and frames < _TURN_FRAMES and position < _TURN_BYTES:
-            piece = data[position : position + _FRAME_HEAD_BYTES - len(self._head)]
-            self._head += piece
-            position += len(piece)
-            if len(self._head) < _FRAME_HEAD_BYTES:
-                break
-            length = int.from_bytes(self._head[:3], "big")
-            self._inspect(self._head[3], self._head[4], length)
-            self._head = b""
-            size = min(length, len(data) - position)
-            self._skip = length - size
-            position += size
-            frames += 1
-        return position
-
-    def _inspect(self, kind: int, flags: int, length: int) -> None:
-        """Refuse header blocks without end, and floods of frames that bring nothing forward."""
-        if kind in (_HEADERS, _CONTINUATION):
-            self._block_bytes = length if kind == _HEADERS else self._block_bytes + length
-            if self._block_bytes > HEADER_BYTES:
-                raise FloodError("the headers are too long")
-        if kind in (_HEADERS, _WINDOW_UPDATE) or (kind == _DATA and (length or flags & _END_STREAM)):
-            return
-        now = self._loop.time()
-        self._credit = min(_IDLE_FRAMES, self._credit + (now - self._credit_at) * _IDLE_FRAMES_A_SECOND) - 1
-        self._credit_at = now
-        if self._credit < 0:
-            raise FloodError("too many frames bring nothing forward")
 
     def _handle(self, events: list[Any]) -> None:
         for event in events:
@@ -462,14 +387,3 @@ class Http2Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._transport.abort()
-
-
-_CONFIG: Final = _config.H2Configuration(
-    client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
-)
-_LOCAL_SETTINGS: Final = {
-    _settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,
-    _settings.SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
-    _settings.SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES,
-    _settings.SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_BYTES,
-}

@@ -39,6 +39,7 @@ class Request:
         body: What has come of its body.
         largest: How long the body may be.
         repeated: A header that came again though there must be one of it.
+        fields: How many headers came.
         keeps_alive: Whether another request may follow on the connection.
     """
 
@@ -51,10 +52,19 @@ class Request:
     body: bytearray = field(default_factory=bytearray)
     largest: int = 0
     repeated: bytes = b""
+    fields: int = 0
     keeps_alive: bool = True
 
+    @property
+    def is_chunked(self) -> bool:
+        """Whether the body comes in chunks."""
+        return b"transfer-encoding" in self.headers
+
     def add_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; the last of a name counts, where there may be more than one."""
+        """Keep a header, of those beyond the limit only their number; the last of a name counts."""
+        self.fields += 1
+        if self.fields > FIELDS:
+            return
         name = name.lower()
         if name in _ONCE and name in self.headers:
             self.repeated = name
@@ -122,19 +132,18 @@ def target_path(url: bytes) -> str:
     return unquote(text) if "%" in text else text
 
 
-def check_head(request: Request, fields: int, version: str) -> None:
+def check_head(request: Request, version: str) -> None:
     """Refuse a head that others on the way may read in another way than this server.
 
     Args:
         request: The request, with its headers.
-        fields: How many headers came.
         version: The version of HTTP.
 
     Raises:
         BadRequestError: There are too many headers, two where there must be one, no host, or an unknown encoding.
     """
-    if fields > FIELDS:
-        raise BadRequestError(f"the request has {fields} headers, expected at most {FIELDS}")
+    if request.fields > FIELDS:
+        raise BadRequestError(f"the request has {request.fields} headers, expected at most {FIELDS}")
     if request.repeated:
         raise BadRequestError(f"the header {quoted(request.repeated.decode('latin-1'))} comes twice, expected it once")
     if version == "1.1" and b"host" not in request.headers:
@@ -154,12 +163,13 @@ def check_size(size: int, largest: int) -> None:
         raise TooLargeError(f"the body has {size} bytes or more, expected at most {largest}")
 
 
-def announced_length(value: bytes) -> int:
-    """Return the value of a `Content-Length` header.
+def announced_length(request: Request) -> int:
+    """Return the length that a request announces for its body; 0 where it has none or comes in chunks.
 
     Raises:
         BadRequestError: It is no number.
     """
+    value = b"0" if request.is_chunked else request.headers.get(b"content-length", b"0")
     if not value.isdigit() or len(value) > 19:
         raise BadRequestError("the content-length is no number")
     return int(value)
