@@ -58,7 +58,7 @@ class Http1Connection(asyncio.Protocol):
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
-        self._parser = _httptools.HttpRequestParser(self)
+        self._parser: Any = _httptools.HttpRequestParser(self)
         self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
         self._share = Share()
@@ -95,6 +95,7 @@ class Http1Connection(asyncio.Protocol):
         self._resting.release()
         self._outgoing = memoryview(b"")
         self._leaving.release()
+        self._parser = None  # which refers to this: thousands of closed connections would wait for the collector
         if self._task is not None:
             self._task.cancel()
         elif self._request is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from jr_onnx.errors import JrError
 from jr_onnx.serve.call import Call, Face
@@ -16,6 +16,9 @@ from jr_onnx.serve.metrics import count_unknown
 from jr_onnx.serve.tensors import Array
 from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, copying, parsing
 
+# The longest numbers in JSON, with a comma: -2.2250738585072014e-308 and -0.000012345678 of 4 bytes or fewer.
+_LONG_NUMBER: Final = 25
+_SHORT_NUMBER: Final = 17
 _Answer = TypeVar("_Answer")
 
 
@@ -92,6 +95,11 @@ class Inference:
     ) -> _Answer:
         """Write the answer; the outputs are counted as long as it takes, the answer is by whoever sends it."""
         size = sum(array.nbytes for array in outputs.values())
+        size += sum(
+            outputs[name].size * (_LONG_NUMBER if outputs[name].itemsize > 4 else _SHORT_NUMBER)
+            for name, binary in call.binary.items()
+            if not binary
+        )
         size += sum(
             classification_bytes(outputs[name], count, face.labels.get(name, ()))
             for name, count in call.classes.items()

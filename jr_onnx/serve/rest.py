@@ -20,7 +20,7 @@ from prometheus_client import REGISTRY, exposition
 
 from jr_onnx.errors import JrError
 from jr_onnx.serve.call import Call, Face
-from jr_onnx.serve.codec_rest import decode, encode, json_length, weight
+from jr_onnx.serve.codec_rest import decode, encode, json_length, parsing_bytes
 from jr_onnx.serve.connections import CONNECTIONS
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.extensions.compression import compressed, expanded, known_encoding, wanted_encoding
@@ -91,6 +91,7 @@ class RestApp:
         self._inference = Inference(dataplane, budget, _TRANSPORT)
         self._extensions = Extensions(dataplane)
         self._inside = 0
+        self._parsing = asyncio.Lock()  # one request at a time takes what parsing takes beside its text
         self.accepted = 0
         self.answered = 0
         self.timeout_s = limits.timeout_s
@@ -169,18 +170,22 @@ class RestApp:
             request.body = bytearray()
             length = len(received[0])
             size = json_length(request.headers.get(_LENGTH), length, self._limits.json_bytes)
+            holding = request.take_holding(self._budget)
             worker: Callable[..., Awaitable[Any]] | None = copying if length > LARGE_BYTES else None
+
+            async def parse(read: Callable[..., Any], face: Face) -> Any:
+                async with self._parsing:
+                    holding.grow(await parsing(parsing_bytes, received[0], size))
+                    return await parsing(read, face)
+
             if size > LARGE_TEXT_BYTES:
-                worker = parsing
-                is_long = size > LARGE_BYTES
-                extra = await parsing(weight, received[0], size) if is_long else weight(received[0], size)
-                request.holding.grow(extra)
+                worker = parse
             answer = await self._inference.answer(
                 name,
                 version,
                 lambda face: decode(face, received.pop(), size),
                 _response,
-                request.take_holding(self._budget),
+                holding,
                 seconds,
                 worker,
             )
