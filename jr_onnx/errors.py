@@ -1,7 +1,7 @@
 """One tree of errors: what is wrong, what to do, and how it maps to an exit code and an HTTP status.
 
-Every error a user can cause is raised as one of these. The command line prints `message` and `hint` on one
-line and leaves with `exit_code`; the server answers `http_status`.
+Every error that a user can cause is raised as one of these. The command line prints `message` and `hint` on one
+line and exits with `exit_code`; the server answers with `http_status`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,33 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
+from typing import Final
+
+EXIT_CODES: Final[Mapping[int, str]] = {
+    0: "success",
+    1: "verification failed: outputs disagree, or a graph contradicts its provenance",
+    2: "unusable input: a file, an option, data, or a place to write to",
+    3: "the model has no ReLU that can be rewritten",
+    4: "refused, because the result would be wrong, slow or surprising",
+    5: "something is not installed: an extra, or the op library",
+    6: "the model has operators that torch cannot evaluate here",
+    7: "a package does not match its manifest or its signature",
+    8: "the original does not run on the inputs",
+    9: "the sites are proved, but the model could not be run",
+    70: "internal error, a defect of jr-onnx: please report it",
+    71: "out of memory",
+    74: "reading or writing failed, for instance on a full disk",
+    130: "interrupted",
+}
+"""Exit code of the command line -> what it means."""
 
 
 def printable(text: str) -> str:
-    r"""Return a line of text with everything that would move a terminal's cursor or colours as an escape.
+    r"""Return a line of text with every control character escaped, so that a terminal shows it and does nothing else.
 
-    Names come from files, and so from anybody: a node called "x\x1b[2J" must not clear the screen.
+    Names come from files that anybody may have written: a node called "x\x1b[2J" must not clear the screen.
     """
     if text.isprintable():
         return text
@@ -26,15 +45,15 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return several lines of text, each made harmless for a terminal."""
+    """Return several lines of text, each safe to print on a terminal."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 class PrintableFormatter(logging.Formatter):
-    """Log lines that are harmless for a terminal, whatever a file or a client put into them."""
+    """Formats log lines that are safe to print on a terminal, whatever a file or a client put into them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record, with everything unprintable as an escape."""
+        """Format a record, with control characters escaped."""
         return printable_lines(super().format(record))
 
 
@@ -55,11 +74,11 @@ class JrError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        """Join message and hint into the one line that a person reads, harmless for a terminal."""
+        """Join message and hint into one line that is safe to print on a terminal."""
         return printable_lines(f"{self.message.rstrip('.')}. {self.hint}" if self.hint else self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive pickling (multiprocessing) with the keyword-only hint and what a subclass adds."""
+        """Keep the keyword-only hint, and what a subclass adds, when pickled (multiprocessing)."""
         return (_rebuild, (type(self), self.message, self.hint), self.__dict__)
 
 
@@ -98,14 +117,14 @@ class NoSiteError(JrError):
 
 
 class RefusalError(JrError):
-    """A transformation refuses to go on because the result would be wrong, slow or surprising."""
+    """A transformation stops because the result would be wrong, slow or surprising."""
 
     exit_code = 4
     http_status = 400
 
 
 class OpsetError(RefusalError):
-    """A lowering does not exist at the model's opset; whether converting the model helps is for the caller to try."""
+    """A lowering does not exist at the model's opset; the caller may try to convert the model."""
 
 
 class ContractError(JrError):
@@ -121,7 +140,7 @@ class VerificationError(JrError):
 
 
 class ModelNotRunError(VerificationError):
-    """What could be compared agreed, but the model itself ran nowhere, so it is not verified."""
+    """Everything that was compared agrees, but the model itself could not be run, so it is not verified."""
 
     exit_code = 9
 
@@ -141,7 +160,7 @@ class OpLibraryError(JrError):
 
 
 class UnsupportedOpsError(JrError):
-    """A model holds operators that a back end cannot evaluate; `ops` lists all of them."""
+    """A model has operators that a back end cannot evaluate; `ops` lists them all."""
 
     exit_code = 6
     http_status = 400
@@ -180,24 +199,24 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def one_line(error: BaseException, limit: int = 400) -> str:
-    """Return another library's complaint on one line, shortened; its class where it has no text."""
+    """Return another library's error on one line, shortened; the name of its class where it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]} ..."
 
 
 @contextlib.contextmanager
 def blaming(what: str, kind: type[JrError] = InputError, *, hint: str = "") -> Iterator[None]:
-    """Run a call into another library, and make one of these errors of whatever it raises.
+    """Run a call into another library, and turn whatever it raises into one of these errors.
 
-    On an input that it was not made for, a library raises anything: its own errors, KeyError, RuntimeError.
+    On unexpected input a library may raise anything: its own errors, KeyError, RuntimeError.
 
     Args:
-        what: What could not be done with which input; the library's complaint is put behind it.
+        what: What could not be done with which input; the library's error is appended.
         kind: The error to raise.
         hint: What to do about it.
 
     Raises:
-        JrError: The library raised; an error of this package and MemoryError pass through.
+        JrError: The library raised. Errors of this package and MemoryError pass unchanged.
     """
     try:
         yield
@@ -208,10 +227,10 @@ def blaming(what: str, kind: type[JrError] = InputError, *, hint: str = "") -> I
 
 
 def require_choice(what: str, value: object, known: Sequence[object]) -> None:
-    """Refuse a word that is none of those known; the command line checks by itself, Python callers do not.
+    """Refuse a value that is not among the known ones; the command line checks by itself, Python callers do not.
 
     Raises:
-        InputError: The value is none of them.
+        InputError: It is not.
     """
     if value not in known:
         raise InputError(f"{what} is {value!r}, expected one of {', '.join(map(str, known))}")
@@ -221,7 +240,7 @@ def require_number(what: str, value: float, low: float, high: float) -> None:
     """Refuse a number outside a range, NaN included.
 
     Raises:
-        InputError: It is not from low to high.
+        InputError: The value is not from low to high.
     """
     if not low <= value <= high:
         raise InputError(f"{what} is {value}, expected {_plain(low)} to {_plain(high)}")

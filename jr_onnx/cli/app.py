@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import io
 import logging
 import os
 import sys
@@ -15,27 +14,42 @@ from typing import Any
 import click
 
 from jr_onnx._version import __version__
-from jr_onnx.errors import JrError, PrintableFormatter, printable_lines
+from jr_onnx.errors import EXIT_CODES, JrError, PrintableFormatter, printable_lines
 
 _OUTPUT_EXIT = 74  # as sysexits.h calls an error of input or output
 _MANY_OBJECTS = {"inspect", "rewrite", "restore", "verify"}
-# Command -> module, and the line that `jr-onnx --help` shows without importing that module.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "inspect": ("jr_onnx.cli.inspect", "List every ReLU of a model, and what cannot be rewritten and why."),
-    "rewrite": ("jr_onnx.cli.rewrite", "Replace the ReLUs of a model by JumpReLU, and change nothing else."),
-    "restore": ("jr_onnx.cli.restore", "Undo a rewrite: give the original model back."),
-    "verify": ("jr_onnx.cli.verify", "Prove that a retrofit computes what it should."),
-    "optimize": ("jr_onnx.cli.optimize", "Save a retrofit as ONNX Runtime optimised it for this host."),
-    "bench": ("jr_onnx.cli.bench", "Measure what a retrofit costs, against its original, in one interleaved run."),
-    "package": ("jr_onnx.cli.package", "Bring a model to an inference server: Triton, KServe or compose."),
-    "verify-package": ("jr_onnx.cli.verify_package", "Check that a package is what was packaged, and by whom."),
-    "serve": ("jr_onnx.cli.serve", "Answer requests over REST and gRPC, as Triton and KServe speak them."),
-    "attack": ("jr_onnx.cli.attack", "Attack a model and its retrofit, and say what the results are worth."),
-    "detect": ("jr_onnx.cli.detect", "Test a detector of adversarial examples on a model and its retrofit."),
-    "tune": ("jr_onnx.cli.tune", "Choose kappa on validation data, and say whether any is worth it."),
-    "report": ("jr_onnx.cli.report", "Write the results of an attack, all shards together, as one HTML page."),
-    "doctor": ("jr_onnx.cli.doctor", "Show versions, providers, what is built and what is missing."),
+# Group -> command -> the line that `jr-onnx --help` shows without importing the command's module.
+GROUPS: dict[str, dict[str, str]] = {
+    "Rewrite and prove": {
+        "inspect": "List every ReLU of a model: what can be rewritten, what cannot and why.",
+        "rewrite": "Replace the ReLUs of a model with JumpReLU, and change nothing else.",
+        "restore": "Undo a rewrite: give the original model back.",
+        "verify": "Prove that a retrofit computes what it should.",
+    },
+    "Measure robustness": {
+        "attack": "Attack a model and its retrofit, and say what the results are worth.",
+        "report": "Merge the results of an attack and write them as one HTML page.",
+        "tune": "Choose kappa on validation data, and say whether any is worth it.",
+        "detect": "Test a detector of adversarial examples on a model and its retrofit.",
+    },
+    "Make it fast": {
+        "bench": "Measure what a retrofit costs, against its original, in one interleaved run.",
+        "optimize": "Save a retrofit as ONNX Runtime optimised it for this host.",
+    },
+    "Deploy": {
+        "package": "Write a package for an inference server: Triton, KServe or Docker Compose.",
+        "verify-package": "Check that a package is what was packaged, and by whom.",
+        "serve": "Answer requests over REST and gRPC, as Triton and KServe do.",
+    },
+    "This installation": {
+        "doctor": "Show versions, providers, what is built and what is missing.",
+    },
 }
+COMMANDS: dict[str, str] = {
+    name: f"jr_onnx.cli.{name.replace('-', '_')}" for commands in GROUPS.values() for name in commands
+}
+"""Command -> the module that holds it."""
+_NAME_WIDTH = max(map(len, COMMANDS))
 
 
 class LazyGroup(click.Group):
@@ -51,25 +65,37 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
-        command = module.command
+        command = importlib.import_module(COMMANDS[cmd_name]).command
         if not isinstance(command, click.Command):
-            raise TypeError(f"{COMMANDS[cmd_name][0]}.command is not a click command")
+            raise TypeError(f"{COMMANDS[cmd_name]}.command is not a click command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands from the table above, importing none of them."""
+        """Write the groups of commands from the table above, importing none of them."""
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        for group, commands in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(f"{name:<{_NAME_WIDTH}}", line) for name, line in commands.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes."""
+        del ctx
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(f"{code:<{_NAME_WIDTH}}", meaning) for code, meaning in EXIT_CODES.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="jr-onnx")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
 @click.pass_context
 def app(ctx: click.Context, debug: bool) -> None:
-    """Retrofit JumpReLU into exported ONNX classifiers, and know what it buys."""
+    """Retrofit JumpReLU into exported ONNX classifiers, and measure what it buys.
+
+    Every command has its own --help, with an example.
+    """
     ctx.obj = {"debug": debug}
 
 
@@ -80,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     protect_standard_streams()
     if logging.lastResort is not None:  # what prints warnings where nobody has set up logging
         logging.lastResort.setFormatter(PrintableFormatter())
-    _collect_seldom(sys.argv[1:] if arguments is None else arguments)
+    _collect_rarely(sys.argv[1:] if arguments is None else arguments)
     code = run(arguments)
     failure = output_failure()
     if failure is not None and code == 0:
@@ -88,10 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def _collect_seldom(words: Sequence[str]) -> None:
-    """Have Python look for unreachable cycles seldom, where a command makes objects by the million and no cycles.
+def _collect_rarely(words: Sequence[str]) -> None:
+    """Run Python's garbage collector rarely, for a command that makes millions of objects and no cycles.
 
-    Looking through them all again and again would be a sixth of the time that a model of many nodes takes.
+    At its usual rate it would take a sixth of the time on a model of many nodes.
     """
     if next((word for word in words if not word.startswith("-")), "") in _MANY_OBJECTS:
         gc.set_threshold(100_000, 50, 100)
@@ -104,16 +130,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result: Any = app.main(args=words, prog_name="jr-onnx", standalone_mode=False)
         return result if isinstance(result, int) else 0
+    except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:
+        _say(error.format_message())
+        return int(error.exit_code)
     except click.ClickException as error:
-        shown = io.StringIO()
-        error.show(file=shown)  # it repeats words of the command line, which may be names of files
-        _say(shown.getvalue().rstrip("\n"))
-        return error.exit_code
+        context = getattr(error, "ctx", None)
+        hint = f". {context.command_path} --help lists the options" if context is not None else ""
+        return _fail(error.format_message().rstrip(".") + hint, error.exit_code, debug=debug)
     except (click.Abort, KeyboardInterrupt):
         _say("jr-onnx: interrupted")
         return 130
     except BrokenPipeError:
-        # The reader has gone (`jr-onnx inspect ... | head`); keep Python from complaining at exit.
+        # The reader is gone (`jr-onnx inspect ... | head`): keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except JrError as error:

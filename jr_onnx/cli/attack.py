@@ -2,135 +2,123 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from jr_onnx.cli.command import cli_command, renamed_option, was_given
 from jr_onnx.cli.options import (
+    DataArguments,
+    KappaArguments,
     check_budget,
-    data_option,
+    data_options,
     device_option,
     eps_option,
-    logits_option,
+    kappa_options,
     model_argument,
     norm_option,
     output_folder,
-    poor_option,
-    preprocess_option,
-    read_data,
+    output_option,
+    provider_option,
     seed_option,
-    value_option,
 )
 from jr_onnx.cli.output import json_option, next_step, print_json, say
+from jr_onnx.cli.types import COUNT, PATH
 
 if TYPE_CHECKING:
+    from jr_onnx.attack.norms import Norm
     from jr_onnx.attack.suite.setup import AttackRequest
-    from jr_onnx.kappa import KappaPlan
+    from jr_onnx.data import Preprocessing
 
 
-@click.command("attack")
-@model_argument
-@data_option
-@click.option("--kappa", type=float, help="The jump of the retrofit; MODEL is then an original.")
-@click.option("--kappa-map", type=click.Path(path_type=Path), help="A kappa per site; see jr-onnx rewrite.")
-@click.option(
-    "--random",
-    "random_range",
-    type=float,
-    nargs=2,
-    metavar="LOW HIGH",
-    help="A kappa that is drawn from U[LOW, HIGH] for every forward pass (paper, appendix C).",
+@dataclass(frozen=True, kw_only=True)
+class Arguments(DataArguments, KappaArguments):
+    """What a person gives to `jr-onnx attack`."""
+
+    model: Path
+    suite: Literal["paper", "adaptive", "full"]
+    norm: Norm
+    eps: float
+    units: Literal["pixel", "paper"]
+    split: str
+    limit: int | None
+    paper_steps: int
+    trust_steps: int
+    transfer_from: tuple[float, ...]
+    seed: int
+    device: str
+    provider: str
+    chunk: int
+    shard: str
+    black_box: bool
+    save_adversarial: bool
+    output: Path | None
+    as_json: bool
+
+
+@cli_command(
+    "attack",
+    Arguments,
+    examples=(
+        "jr-onnx attack model.onnx --kappa 0.5 --eps 0.1 --limit 20 -o attacks",
+        "jr-onnx attack model.onnx --kappa 0.5 --eps 0.1 --limit 20 --black-box",
+    ),
 )
+@model_argument
+@data_options
+@kappa_options
 @click.option(
     "--suite",
-    "suite_name",
     type=click.Choice(["paper", "adaptive", "full"]),
     default="adaptive",
-    show_default=True,
     help="The authors' attacks (not adaptive), attacks that adapt to the jump, or both with more effort.",
 )
 @norm_option("linf", "l2", "l1")
-@eps_option
+@eps_option()
 @click.option(
     "--units",
     type=click.Choice(["pixel", "paper"]),
     default="pixel",
-    show_default=True,
     help="Scale of --eps: pixels in [0, 1], or the paper's normalised values (pixel difference over std).",
 )
-@preprocess_option
-@value_option
-@logits_option
-@poor_option
-@click.option(
-    "--split",
-    type=click.Choice(["test", "validation", "train"]),
-    default="test",
-    show_default=True,
-    help="Which split.",
-)
-@click.option("--limit", type=click.IntRange(min=1), help="At most this many images.")
+@click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", help="Split to attack.")
+@click.option("--limit", type=COUNT, help="Attack at most this many images.")
 @click.option(
     "--paper-steps",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=40,
-    show_default=True,
-    help="Steps of the paper's PGD and DeepFool (40 MNIST, 7 CIFAR-10).",
+    help="Steps of the paper's PGD and DeepFool (40 for MNIST, 7 for CIFAR-10).",
 )
-@click.option(
-    "--trust-steps",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Steps of the paper's trust region.",
-)
+@click.option("--trust-steps", type=COUNT, default=1000, help="Steps of the paper's trust region attack.")
 @click.option(
     "--transfer-from",
     multiple=True,
     type=float,
     metavar="KAPPA",
-    help="Craft on this kappa too (paper, figure 7). Repeatable.",
+    help="Also craft examples on a retrofit with this kappa (paper, figure 7). Repeatable.",
 )
 @seed_option
 @device_option
+@provider_option("cpu", "cuda", what="Where ONNX Runtime judges every example: the provider that will serve.")
+@click.option("--chunk", type=COUNT, default=256, help="Images in memory at once; results do not depend on it.")
+@click.option("--shard", default="1/1", metavar="K/N", help="Run part K of N; jr-onnx report merges the parts.")
 @click.option(
-    "--replay-provider",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where ONNX Runtime runs every image again: the provider that will serve.",
+    "--black-box", is_flag=True, help="Run only attacks that need no gradients: the model runs in ONNX Runtime alone."
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    help="Samples in memory at once; results do not depend on it.  [default: 256, and 10,000 on CUDA]",
-)
-@click.option(
-    "--shard",
-    default="1/1",
-    show_default=True,
-    metavar="K/N",
-    help="Do the K-th of N parts; jr-onnx report merges them.",
-)
-@click.option(
-    "--black-box", is_flag=True, help="Only attacks that need no gradients: the model runs in ONNX Runtime alone."
-)
-@click.option("--save-adversarial", is_flag=True, help="Save adversarial examples as .npz.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for results; a run goes on where it was.  [default: MODEL.attack beside it]",
-)
+@click.option("--save-adversarial", is_flag=True, help="Save the adversarial examples as .npz.")
+@output_option("Folder for the results; an interrupted run resumes.", default="MODEL.attack")
+@renamed_option("--out", "--output", type=PATH)
+@renamed_option("--batch", "--chunk", type=COUNT)
+@renamed_option("--replay-provider", "--provider", type=click.Choice(["cpu", "cuda"]))
 @json_option
-@click.pass_context
-def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
+def command(given: Arguments) -> None:
     """Attack MODEL and its retrofit with the same suite, and say what the results are worth.
 
-    MODEL is an original (give --kappa, --kappa-map or --random) or a retrofit; any other classifier is attacked alone.
-    Every adversarial example is run again
-    through ONNX Runtime on the file that would be served, and the figures are that file's. A verdict says whether
-    gradients were masked.
+    MODEL is an original (give --kappa, --kappa-map or --random) or a retrofit. Without a kappa, any other classifier
+    is attacked alone. Every adversarial example is run again in ONNX Runtime on the file that would be served, and the
+    figures are those of that file. A verdict says whether gradients were masked.
     """
     from jr_onnx.errors import require
 
@@ -144,7 +132,7 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
     from jr_onnx.modelfile import atomic_write
     from jr_onnx.records import dumps
 
-    _refuse_ignored(context, given)
+    _refuse_ignored(given)
     request = _request(given)
     prepared = prepare(request)
     for note in prepared.notes:
@@ -155,100 +143,83 @@ def command(context: click.Context, /, as_json: bool, **given: Any) -> None:
         run(prepared.work, store, lambda state: notify(state.done, state.total, state.unit, state.left_s))
     evaluation = evaluate(*merged([request.out]))
     atomic_write(request.out / "evaluation.json", [dumps(evaluation).encode()])
-    if as_json:
+    if given.as_json:
         print_json(evaluation)
     else:
         show(evaluation)
     say(f"results: {request.out}; {next_step('report', request.out)}")
 
 
-def _refuse_ignored(context: click.Context, given: dict[str, Any]) -> None:
-    """Refuse options that the chosen suite does not look at, rather than let them be believed."""
+def _refuse_ignored(given: Arguments) -> None:
+    """Refuse options that the chosen suite does not use, rather than let a person believe that they count."""
     from jr_onnx.errors import InputError
 
-    suite, ignored = given["suite_name"], []
-    if suite == "paper" and not given["transfer_from"]:
+    ignored = []
+    if given.suite == "paper" and not given.transfer_from:
         ignored += ["norm", "eps", "units"]
-    if suite == "adaptive" or given["black_box"]:
+    if given.suite == "adaptive" or given.black_box:
         ignored += ["paper_steps", "trust_steps"]
-    if given["black_box"]:
+    if given.black_box:
         ignored += ["transfer_from"]
-    named = [
-        f"--{name.replace('_', '-')}"
-        for name in ignored
-        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-    ]
-    if suite == "paper" and given["black_box"]:
-        raise InputError(
-            "no attack of the suite paper is a black-box attack", hint="Use --suite adaptive with --black-box"
-        )
+    named = [f"--{name.replace('_', '-')}" for name in ignored if was_given(name)]
+    if given.suite == "paper" and given.black_box:
+        raise InputError("the suite paper has no black-box attack", hint="Use --suite adaptive with --black-box")
     if named:
-        way = "--black-box" if given["black_box"] and suite != "paper" else f"the suite {suite}"
+        way = "--black-box" if given.black_box and given.suite != "paper" else f"the suite {given.suite}"
         raise InputError(
             f"{' and '.join(named)} would change nothing: {way} does not use {'it' if len(named) == 1 else 'them'}",
             hint="Leave it out, or choose another --suite",
         )
 
 
-def _request(given: dict[str, Any]) -> AttackRequest:
+def _request(given: Arguments) -> AttackRequest:
     from jr_onnx.attack.suite.plan import PaperSettings
     from jr_onnx.attack.suite.run import Shard
     from jr_onnx.attack.suite.setup import AttackRequest
-    from jr_onnx.cli.named_values import parse_values
     from jr_onnx.data import Preprocessing
     from jr_onnx.modelfile import name_of
 
-    model: Path = given["model"]
-    eps = given["eps"]
-    if given["units"] == "paper":
-        eps *= _pixel_per_unit(Preprocessing.parse(given["preprocess"]))
-    check_budget(given["norm"], eps)
-    name_of(model)
-    out = output_folder(given["out"] if given["out"] is not None else model.with_name(f"{model.stem}.attack"))
-    shard = Shard.parse(given["shard"])  # before the data, which takes longer to read
-    data, preprocessing = read_data(given["spec"], given["preprocess"], split=given["split"], limit=given["limit"])
+    eps = given.eps
+    if given.units == "paper":
+        eps *= _pixels_per_unit(Preprocessing.parse(given.preprocess))
+    check_budget(given.norm, eps)
+    name_of(given.model)
+    folder = given.output if given.output is not None else given.model.with_name(f"{given.model.stem}.attack")
+    out = output_folder(folder)
+    shard = Shard.parse(given.shard)  # before the data, which takes longer to read
+    data, preprocessing = given.read(split=given.split, limit=given.limit)
     return AttackRequest(
-        model=model,
-        plan=_plan(given),
+        model=given.model,
+        plan=given.plan,
         data=data,
-        suite=given["suite_name"],
-        norm=given["norm"],
+        suite=given.suite,
+        norm=given.norm,
         eps=eps,
         out=out,
         preprocessing=preprocessing,
-        seed=given["seed"],
-        device=given["device"],
-        batch=given["batch"],
+        seed=given.seed,
+        device=given.device,
+        batch=given.chunk,
         shard=shard,
-        transfer_from=given["transfer_from"],
-        paper=PaperSettings(steps=given["paper_steps"], trust_steps=given["trust_steps"]),
-        keep=given["save_adversarial"],
-        black_box=given["black_box"],
-        values=parse_values(given["values"]),
-        logits=given["logits"],
-        force=given["force"],
-        replay_provider=given["replay_provider"],
+        transfer_from=given.transfer_from,
+        paper=PaperSettings(steps=given.paper_steps, trust_steps=given.trust_steps),
+        keep=given.save_adversarial,
+        black_box=given.black_box,
+        values=given.input_values,
+        logits=given.logits,
+        force=given.allow_poor_accuracy,
+        replay_provider=given.provider,
     )
 
 
-def _plan(given: dict[str, Any]) -> KappaPlan | None:
-    from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan, RandomKappa, read_kappa_map
-
-    by_site = read_kappa_map(given["kappa_map"]) if given["kappa_map"] is not None else {}
-    if given["kappa"] is None and not by_site and not given["random_range"]:
-        return None
-    random = RandomKappa(*given["random_range"]) if given["random_range"] else None
-    return KappaPlan(given["kappa"], tuple(by_site.items()), random, DEFAULT_INPUT_NAME if random else None)
-
-
-def _pixel_per_unit(preprocessing: Any) -> float:
+def _pixels_per_unit(preprocessing: Preprocessing) -> float:
     from jr_onnx.errors import InputError
 
     spread = set(preprocessing.std)
     if len(spread) != 1:
         raise InputError(
-            "one normalised eps means different pixel differences here: the channels have the deviations "
-            f"{preprocessing.std}",
+            "--units paper needs one standard deviation for all channels, since one normalised eps would otherwise be "
+            f"a different pixel difference in each; found {preprocessing.std}",
             hint="Give --eps in pixel scale (--units pixel)",
         )
     low, high = preprocessing.range

@@ -4,101 +4,140 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from jr_onnx.cli.options import check_outputs, fallback_option, model_argument, seed_option, shape_option
-from jr_onnx.cli.output import counted, print_json_text, print_table, say, tell
+from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.options import (
+    check_outputs,
+    fallback_option,
+    kappa_option,
+    model_argument,
+    output_option,
+    seed_option,
+    shape_option,
+)
+from jr_onnx.cli.output import counted, json_option, print_json, print_table, say, tell
+from jr_onnx.cli.types import PATH, Numbers, Words
 
 if TYPE_CHECKING:
     from jr_onnx.bench import BenchReport, CaseResult
+    from jr_onnx.rewriter.lowering import LoweringWish
 
 _OPS_SHOWN = 8
 
 
-@click.command("bench")
-@model_argument
-@click.option("--kappa", type=float, help="The jump. Needed for an original; a retrofit keeps its plan without it.")
-@click.option("--batch", default="1", show_default=True, metavar="N,...", help="Batch sizes.")
-@click.option("--threads", default="1", show_default=True, metavar="N,...", help="Threads within an operator.")
-@click.option(
-    "--lowering", default="all", show_default=True, metavar="NAME,...", help="where, thresholded, custom, or all."
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a person gives to `jr-onnx bench`."""
+
+    model: Path
+    kappa: float | None
+    batch: tuple[int, ...]
+    threads: tuple[int, ...]
+    lowering: tuple[str, ...]
+    session: tuple[str, ...]
+    provider: tuple[str, ...]
+    cuda_options: tuple[str, ...]
+    allow_fallback: bool
+    rounds: int
+    shape: tuple[str, ...]
+    seed: int
+    clock: Literal["wall", "cpu"]
+    footprint: bool
+    profile: bool
+    output: Path | None
+    plot: Path | None
+    as_json: bool
+
+
+@cli_command(
+    "bench",
+    Arguments,
+    examples=(
+        "jr-onnx bench model.onnx --kappa 0.06 --rounds 5",
+        "jr-onnx bench model.jr.onnx --rounds 5 --batch 1,8 --no-footprint -o bench.json",
+    ),
 )
+@model_argument
+@kappa_option
+@click.option("--batch", type=Numbers(), default="1", help="Size used for dynamic batch axes; several are compared.")
+@click.option("--threads", type=Numbers(), default="1", help="Threads of a run; several are compared.")
+@click.option("--lowering", type=Words(), default="all", help="where, thresholded, custom, or all.")
 @click.option(
     "--session",
+    type=Words(),
     default="plain,optimised",
-    show_default=True,
-    metavar="NAME,...",
     help="plain: the lowerings as ONNX Runtime runs them; optimised: jr_onnx.InferenceSession; standard: the same "
     "without the op library.",
 )
-@click.option("--providers", default="cpu", show_default=True, metavar="NAME,...", help="cpu, cuda.")
+@click.option("--provider", type=Words(), default="cpu", help="Where ONNX Runtime computes: cpu, cuda, or both.")
+@renamed_option("--providers", "--provider", type=Words())
 @click.option(
     "--cuda-options",
+    type=Words(),
     default="default,fuse_conv_bias,prefer_nhwc,both",
-    show_default=True,
-    metavar="NAME,...",
-    help="Options of the CUDA provider that the original and the optimised session are measured with; also tf32_off, "
+    help="Options of the CUDA provider to measure the original and the optimised session with; also tf32_off, "
     "heuristic, graph, graph_fused, graph_both (captured graphs: alone, with fuse_conv_bias, with both).",
 )
 @fallback_option
-@click.option("--rounds", type=int, default=50, show_default=True, help="How often every variant runs.")
+@click.option("--rounds", type=int, default=50, help="Runs of every variant.")
 @shape_option
 @seed_option
 @click.option(
     "--clock",
     type=click.Choice(["wall", "cpu"]),
     default="wall",
-    show_default=True,
-    help="wall: what a user waits; cpu: what the thread computed, for one thread on a machine that others use too.",
+    help="wall: the time a user waits; cpu: the processor time of one thread, on a machine that is not idle.",
 )
 @click.option("--footprint/--no-footprint", default=True, help="Measure opening time and memory in fresh processes.")
 @click.option("--profile", is_flag=True, help="Show where the time goes, by operator type.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result as JSON; - is stdout.")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Draw the ratios (.png, .svg).")
-def command(model: Path, json_path: Path | None, plot_path: Path | None, **given: Any) -> None:
-    """Measure MODEL, an original or a retrofit, in all its forms, in one interleaved run.
+@output_option("Also write the result as JSON.")
+@click.option("--plot", type=PATH, help="Draw the ratios (.png, .svg, .pdf).")
+@json_option
+def command(given: Arguments) -> None:
+    """Measure what MODEL, an original or a retrofit, costs in all its variants, in one interleaved run.
 
-    Every form runs once in every round, in random order. A ratio is the median, over the rounds, of a form's time
-    divided by the original's in the same round, with its 95 % confidence interval. On CUDA the original is the fastest
-    of those with the given options.
+    Every variant runs once in every round, in random order. A ratio is the median, over the rounds, of a variant's
+    time divided by the original's in the same round, with its 95 % confidence interval. On CUDA the original is the
+    fastest of those with the given options. A retrofit keeps its own kappa unless --kappa is given.
     """
     from jr_onnx.bench import Request, bench
     from jr_onnx.cli.named_values import parse_shapes
     from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 
-    check_outputs(json_path if str(json_path) != "-" else None, plot=plot_path)
-    lowerings: Any = EXPLICIT_LOWERINGS if given["lowering"] == "all" else _words(given["lowering"])
+    check_outputs(given.output, plot=given.plot)
+    lowerings = EXPLICIT_LOWERINGS if "all" in given.lowering else cast("tuple[LoweringWish, ...]", given.lowering)
     request = Request(
-        model, given["kappa"], _numbers(given["batch"], "--batch"), _numbers(given["threads"], "--threads"), lowerings,
-        _words(given["session"]), _words(given["providers"]), given["rounds"],
-        tuple(parse_shapes(given["shape"]).items()), given["seed"], given["footprint"], given["profile"],
-        given["clock"], _words(given["cuda_options"]), given["allow_fallback"],
+        given.model, given.kappa, given.batch, given.threads, lowerings, given.session, given.provider, given.rounds,
+        tuple(parse_shapes(given.shape).items()), given.seed, given.footprint, given.profile, given.clock,
+        given.cuda_options, given.allow_fallback,
     )  # fmt: skip
     with _progress() as progress:
         report = bench(request, progress)
     for words in report.warnings:
         say(f"warning: {words}")
-    _write(report, json_path, plot_path)
+    _write(report, given)
 
 
-def _write(report: BenchReport, json_path: Path | None, plot_path: Path | None) -> None:
+def _write(report: BenchReport, given: Arguments) -> None:
     from jr_onnx.bench.plot import plot
     from jr_onnx.modelfile import atomic_write
     from jr_onnx.records import dumps
 
-    if json_path is not None and str(json_path) == "-":
-        print_json_text(dumps(report))
+    if given.as_json:
+        print_json(report)
     else:
         _show(report)
-        if json_path is not None:
-            atomic_write(json_path, [(dumps(report) + "\n").encode()])
-            say(f"result -> {json_path}")
-    if plot_path is not None:
-        plot(report, plot_path)
-        say(f"plot -> {plot_path}")
+    if given.output is not None:
+        atomic_write(given.output, [(dumps(report) + "\n").encode()])
+        say(f"result -> {given.output}")
+    if given.plot is not None:
+        plot(report, given.plot)
+        say(f"plot -> {given.plot}")
 
 
 def _show(report: BenchReport) -> None:
@@ -109,11 +148,11 @@ def _show(report: BenchReport) -> None:
     for case in report.cases:
         click.echo()
         _show_case(case)
-    # Two cores and a load of one leave this process a core of its own.
+    # With two cores and a load of one, this process still has a core to itself.
     if where.load_before > max(1.0, where.cores - 1):
         say(
-            f"warning: the load was {where.load_before} on {where.cores} cores before the measurement; others share "
-            "the caches and the memory, so look at the ratios rather than at the times"
+            f"warning: the load was {where.load_before} on {where.cores} cores before the measurement; other processes "
+            "share the caches and the memory, so trust the ratios more than the times"
         )
 
 
@@ -169,16 +208,3 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, description=what, completed=done, total=total)
 
         yield report
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in _words(text))
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is no list of whole numbers, expected for instance 1,8", param_hint=option
-        ) from None

@@ -2,51 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
+from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import (
+    DataArguments,
     check_budget,
-    data_option,
+    data_options,
     device_option,
-    eps_option_of,
-    logits_option,
+    eps_option,
+    kappa_option,
     model_argument,
     norm_option,
-    poor_option,
-    preprocess_option,
-    read_data,
     seed_option,
-    value_option,
 )
 from jr_onnx.cli.output import json_option, print_json, print_table, say
+from jr_onnx.cli.types import COUNT, Count
 
 
-@click.command("detect")
+@dataclass(frozen=True, kw_only=True)
+class Arguments(DataArguments):
+    """What a person gives to `jr-onnx detect`."""
+
+    model: Path
+    kappa: float | None
+    norm: Literal["linf", "l2"]
+    eps: float
+    steps: int
+    limit: int
+    neighbours: int
+    reference: int
+    seed: int
+    device: str
+    as_json: bool
+
+
+@cli_command("detect", Arguments, examples=("jr-onnx detect model.onnx --kappa 0.5 --limit 400",))
 @model_argument
-@data_option
-@click.option("--kappa", type=float, help="The jump of the retrofit; MODEL is then an original.")
+@data_options
+@kappa_option
 @norm_option("linf", "l2")
-@eps_option_of("0.1")  # large enough to fool: what fools nothing teaches a detector nothing
-@click.option("--steps", type=click.IntRange(min=1), default=40, show_default=True, help="Steps of the attack.")
-@preprocess_option
-@value_option
-@logits_option
-@poor_option
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most this many images.")
-@click.option("--neighbours", type=click.IntRange(min=2), default=20, show_default=True, help="k of the LID.")
-@click.option("--reference", type=click.IntRange(min=2), default=100, show_default=True, help="Reference images.")
+@eps_option("0.1")  # large enough to fool: what fools nothing teaches a detector nothing
+@click.option("--steps", type=COUNT, default=40, help="Steps of the attack.")
+@click.option("--limit", type=COUNT, default=1000, help="Use at most this many images.")
+@click.option("--neighbours", type=Count(min=2), default=20, help="Neighbours that estimate an LID.")
+@click.option("--reference", type=Count(min=2), default=100, help="Images among which the neighbours are sought.")
 @seed_option
 @device_option
 @json_option
-def command(model: Path, as_json: bool, **given: Any) -> None:
-    """Fit a detector (LID features, logistic regression) on MODEL and on its retrofit, and test it on other images.
+def command(given: Arguments) -> None:
+    """Fit a detector of adversarial examples on MODEL and on its retrofit, and test it on other images.
 
-    The attack does not know of the detector, so the figure is an upper bound of what it is worth.
+    The detector is a logistic regression on local intrinsic dimensionality (LID). The attack does not know of the
+    detector, so the figures are an upper bound.
     """
-    from jr_onnx.cli.named_values import parse_values
     from jr_onnx.cli.progress import progress
     from jr_onnx.errors import require
     from jr_onnx.kappa import KappaPlan
@@ -54,29 +67,29 @@ def command(model: Path, as_json: bool, **given: Any) -> None:
     require("torch", "attack")
     from jr_onnx.detect import DetectRequest, detect
 
-    check_budget(given["norm"], given["eps"])
-    data, preprocessing = read_data(given["spec"], given["preprocess"], limit=given["limit"])
+    check_budget(given.norm, given.eps)
+    data, preprocessing = given.read(limit=given.limit)
     request = DetectRequest(
-        model=model,
-        plan=KappaPlan(given["kappa"]) if given["kappa"] is not None else None,
-        norm=given["norm"],
-        eps=given["eps"],
-        steps=given["steps"],
+        model=given.model,
+        plan=KappaPlan(given.kappa) if given.kappa is not None else None,
+        norm=given.norm,
+        eps=given.eps,
+        steps=given.steps,
         preprocessing=preprocessing,
-        neighbours=given["neighbours"],
-        reference=given["reference"],
-        seed=given["seed"],
-        device=given["device"],
-        values=parse_values(given["values"]),
-        logits=given["logits"],
-        force=given["force"],
+        neighbours=given.neighbours,
+        reference=given.reference,
+        seed=given.seed,
+        device=given.device,
+        values=given.input_values,
+        logits=given.logits,
+        force=given.allow_poor_accuracy,
         data=data,
     )
     with progress("detecting") as notify:
         result = detect(request, notify)
     for note in result.notes:
         say(f"note: {note}")
-    if as_json:
+    if given.as_json:
         print_json(result)
         return
     print_table(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.output import json_option, print_json_text, print_table, tell
 
 if TYPE_CHECKING:
@@ -14,19 +16,26 @@ if TYPE_CHECKING:
     from jr_onnx.runtime.ops_library import LibraryStatus
 
 
-@click.command("doctor")
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a person gives to `jr-onnx doctor`."""
+
+    as_json: bool
+
+
+@cli_command("doctor", Arguments, examples=("jr-onnx doctor", "jr-onnx doctor --json"))
 @json_option
-def command(as_json: bool) -> None:
+def command(given: Arguments) -> None:
     """Show versions, providers, what is built and what is missing, and what to do about it.
 
-    A provider counts as working only if a session created on it really ran a node on it; an op library only if a
-    session ran the operator from it, on the processor that it is for, and the result was right.
+    A provider counts as working only if a session really ran a node on it; an op library only if a session ran its
+    operator, on the processor that it is for, and the result was right.
     """
     from jr_onnx.records import dumps
     from jr_onnx.runtime.doctor import examine
 
     report = examine()
-    if as_json:
+    if given.as_json:
         print_json_text(dumps(report))
         return
     for title, columns, rows in _tables(report):
@@ -55,7 +64,7 @@ def _tables(report: Report) -> list[tuple[str, tuple[str, ...], list[tuple[str, 
 
 def _library_state(library: LibraryStatus) -> str:
     if library.loadable and library.target == "cuda" and library.ran_on == "CPUExecutionProvider":
-        return "loads and is right on the CPU; not run on a GPU, for no CUDA provider works here"
+        return "loads and is right on the CPU; not run on a GPU, because no CUDA provider works here"
     if library.loadable:
         return "works"
     return f"{'does not work' if library.built else 'not built'}: {library.reason}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import model_argument
 from jr_onnx.cli.output import counted, json_option, print_json_object, print_table, say
 
@@ -15,22 +17,30 @@ if TYPE_CHECKING:
     from jr_onnx.rewriter.inspection import InspectedRetrofit
 
 
-@click.command("inspect")
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a person gives to `jr-onnx inspect`."""
+
+    model: Path
+    as_json: bool
+
+
+@cli_command("inspect", Arguments, examples=("jr-onnx inspect model.onnx", "jr-onnx inspect model.jr.onnx --json"))
 @model_argument
 @json_option
-def command(model: Path, as_json: bool) -> int:
+def command(given: Arguments) -> int:
     """List every ReLU of MODEL: what can be rewritten, what cannot and why.
 
-    Sites are found in the main graph, in If, Loop and Scan bodies and in model-local functions. Of a retrofit its sites
-    are shown, with the kappa or the range of each. Leaves with exit code 3 where there is no site, and with exit code 1
-    where the graph of a retrofit does not compute what its provenance says.
+    Sites are found in the main graph, in If, Loop and Scan bodies and in model-local functions. For a retrofit, its
+    sites are listed with their kappas and lowerings. Exits with code 3 if there is no site, and with code 1 if the
+    graph of a retrofit contradicts its provenance.
     """
     from jr_onnx.modelfile import load
     from jr_onnx.rewriter.inspection import inspect
 
-    file = load(model)
+    file = load(given.model)
     table, retrofit = inspect(file)
-    if as_json:
+    if given.as_json:
         print_json_object({**table.to_json(), **({"retrofit": retrofit.to_json()} if retrofit is not None else {})})
     else:
         _show(table, retrofit)

@@ -2,65 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jr_onnx.cli.command import renamed_option
 from jr_onnx.cli.output import say
+from jr_onnx.cli.types import PATH, Budget, Count, Moment
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from jr_onnx.data import ImageData, Preprocessing
+    from jr_onnx.kappa import KappaPlan
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
 TRITON_RELEASE = "26.08"
 _LARGEST_BYTE = 255
-_USUAL_LINF = "8/255"
+_USUAL_LINF = 8 / 255
 _PICTURES = (".png", ".svg", ".pdf")
 
 
-class Moment(click.ParamType["datetime"]):
-    """A date or a time, in UTC where no zone is named."""
-
-    name = "DATE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Parse 2026-11-01 or 2026-11-01T12:00:00Z."""
-        from datetime import UTC, datetime
-
-        if isinstance(value, datetime):
-            return value
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r}, expected a date or a time, for instance 2026-11-01T12:00:00Z", param, ctx)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def fraction(text: str) -> float:
-    """Read "8/255" or "0.03".
-
-    Raises:
-        InputError: It is neither, or not a positive finite number.
-    """
-    import math
-
-    from jr_onnx.errors import InputError
-
-    first, slash, second = text.partition("/")
-    try:
-        value = float(first) / float(second) if slash else float(first)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(f"--eps is {text!r}, expected a positive number or fraction, for instance 8/255")
-    return value
+def together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _Command]:
+    """Return one decorator that adds several options, in their order."""
+    return lambda command: functools.reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def check_budget(norm: str, eps: float) -> None:
@@ -76,8 +46,10 @@ def check_budget(norm: str, eps: float) -> None:
             f"the linf budget is {eps:g} in pixel scale, where an image reaches from 0 to 1",
             hint=f"For pixels from 0 to 255 give --eps {eps:g}/255" if eps <= _LARGEST_BYTE else "Give --eps below 1",
         )
-    if norm != "linf" and eps == fraction(_USUAL_LINF):
-        say(f"note: --eps {_USUAL_LINF} is a usual budget in linf; in {norm} it is next to nothing, for pixels add up")
+    if norm != "linf" and eps == _USUAL_LINF:
+        say(
+            f"note: --eps 8/255 is a usual budget in linf; in {norm}, which sums over the pixels, it is next to nothing"
+        )
 
 
 def output_folder(path: Path) -> Path:
@@ -90,7 +62,7 @@ def output_folder(path: Path) -> Path:
 
     taken = next((item for item in (path, *path.parents) if item.exists()), None)
     if taken is not None and not taken.is_dir():
-        raise OutputError(f"the results cannot go to {path}: {taken} is a file", hint="Choose another --out")
+        raise OutputError(f"the results cannot go to {path}: {taken} is a file", hint="Choose another --output")
     return path
 
 
@@ -116,131 +88,245 @@ def check_outputs(*paths: Path | None, plot: Path | None = None) -> None:
         raise OutputError(f"the plot {plot} ends in {plot.suffix!r}", hint=f"Use one of {', '.join(_PICTURES)}")
 
 
-def read_data(
-    spec: str, preprocess: str, *, split: str = "test", limit: int | None = None
-) -> tuple[ImageData, Preprocessing]:
-    """Load what `--data` names as `--preprocess` wants it, and print how it was understood.
-
-    Returns:
-        The data, and the preprocessing that is left to do.
-
-    Raises:
-        DataError: One of them cannot be used.
-    """
-    from jr_onnx.data import Preprocessing, load
-
-    chosen = Preprocessing.parse(preprocess)
-    data = load(spec, split=split, limit=limit, preprocessing=chosen)
-    for note in data.notes:
-        say(f"note: {note}")
-    return data, data.restored(chosen)
-
-
 model_argument = click.argument("model", type=PATH)
 repository_argument = click.argument("repository", type=PATH)
-
-data_option = click.option(
-    "--data",
-    "spec",
-    default="digits",
-    show_default=True,
-    help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR; npz:FILE?range=-1,1&layout=NHWC, folder:DIR?order=text",
-)
-preprocess_option = click.option(
-    "--preprocess",
-    "--preprocessing",
-    "preprocess",
-    default="none",
-    show_default=True,
-    help="What the model expects: none, mnist, cifar10, imagenet, and parts such as "
-    "mean=...;std=...;range=0,255;layout=NHWC;order=BGR;size=224;resize=256.",
-)
-seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all random numbers."
-)
+seed_option = click.option("--seed", type=Count(min=0), default=0, help="Random seed.")
 device_option = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where torch computes.",
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where torch computes."
 )
 fallback_option = click.option(
-    "--allow-fallback", is_flag=True, help="Go on without a provider that does not work here, rather than refuse."
+    "--allow-fallback", is_flag=True, help="Continue without a provider that does not work here, with a warning."
 )
 value_option = click.option(
     "--value",
     "values",
     multiple=True,
     metavar="NAME=NUMBER",
-    help="Fill an input beside the images (keep_prob, is_training) with a number, true or false. Repeatable.",
+    help="Value of an input besides the images (keep_prob, is_training): a number, true or false. Repeatable.",
 )
 logits_option = click.option(
     "--logits",
     default="",
     metavar="NAME",
-    help="The output, or value inside the graph, that holds the scores.  [default: the one that fits the labels]",
+    show_default="the one that fits the labels",
+    help="The output, or value inside the graph, that holds the scores.",
+)
+preprocess_option = click.option(
+    "--preprocess",
+    "--preprocessing",
+    "preprocess",
+    default="none",
+    help="What the model expects: none, mnist, cifar10, imagenet, and parts such as "
+    "mean=...;std=...;range=0,255;layout=NHWC;order=BGR;size=224;resize=256.",
 )
 shape_option = click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
-poor_option = click.option(
-    "--force", is_flag=True, help="Go on with a model that classifies clean images no better than by chance."
-)
+kappa_option = click.option("--kappa", type=float, help="The threshold of every site; MODEL is then an original.")
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
-sign_option = click.option("--sign", "key", type=PATH, help="Private key (PEM) that signs the package.")
-key_option = click.option("--key", type=PATH, help="Public key (PEM); every package must be signed with it.")
-not_before_option = click.option(
-    "--not-before", type=Moment(), help="Refuse packages made earlier, for instance 2026-11-01; needs --key."
-)
-release_option = click.option(
-    "--triton-release", default=TRITON_RELEASE, show_default=True, help="Release that serves it."
-)
+sign_option = click.option("--sign", "sign_key", type=PATH, help="Private key (PEM) to sign the package with.")
+release_option = click.option("--triton-release", default=TRITON_RELEASE, help="Triton release that will serve it.")
 
 
-def eps_option_of(default: str) -> Callable[[_Command], _Command]:
+def output_option(what: str, *, default: str = "", required: bool = False) -> Callable[[_Command], _Command]:
+    """Return `-o/--output`, which names what a command writes.
+
+    Args:
+        what: What is written, such as "The model to write."
+        default: Where it goes without the option, in words; "" where nothing is written then.
+        required: Whether the option must be given.
+    """
+    return click.option("-o", "--output", type=PATH, required=required, show_default=default or None, help=what)
+
+
+def eps_option(default: str = "8/255") -> Callable[[_Command], _Command]:
     """Return `--eps` with a default."""
     return click.option(
-        "--eps",
-        type=fraction,
-        default=default,
-        show_default=True,
-        metavar="NUMBER",
-        help="Budget in pixel scale [0, 1], a number or a fraction.",
+        "--eps", type=Budget(), default=default, help="Budget in pixel scale [0, 1], a number or a fraction."
     )
-
-
-eps_option = eps_option_of(_USUAL_LINF)
 
 
 def norm_option(*norms: str) -> Callable[[_Command], _Command]:
-    """Return `--norm` for an attack that knows the given norms; the first is the default."""
-    return click.option(
-        "--norm", type=click.Choice(norms), default=norms[0], show_default=True, help="Norm of the attack's budget."
-    )
+    """Return `--norm` for an attack that has the given norms; the first is the default."""
+    return click.option("--norm", type=click.Choice(norms), default=norms[0], help="Norm of the budget.")
 
 
-def deployment_options(command: _Command) -> _Command:
-    """Add what both deployments of a model repository ask: where to, for which release, with which resources."""
-    options = (
-        click.option("-o", "--output", "folder", required=True, type=PATH, help="The folder to write."),
-        release_option,
-        click.option("--cpus", default="2", show_default=True, help="CPU cores of a replica."),
-        click.option("--memory", default="4Gi", show_default=True, help="Memory of a replica."),
-        click.option(
-            "--load-seconds", type=int, default=120, show_default=True, help="Time the models may take to load."
-        ),
-        click.option("--force", is_flag=True, help="Replace an older package of this kind."),
-        click.option(
-            "--key", "public_key", type=PATH, help="Public key (PEM); every package of the repository must be signed."
-        ),
-        not_before_option,
-        sign_option,
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+def provider_option(*providers: str, what: str = "Where ONNX Runtime computes.") -> Callable[[_Command], _Command]:
+    """Return `--provider` for a command that computes on one of the given providers; the first is the default."""
+    return click.option("--provider", type=click.Choice(providers), default=providers[0], help=what)
 
 
-def warn_unless_checked(values: Mapping[str, Any]) -> None:
-    """Say that a deployment was signed whose models nobody's signature was asked for."""
-    if values["key"] is not None and values["public_key"] is None:
-        say("note: this deployment is signed, but the signatures of its models were not checked; --key does that")
+@dataclass(frozen=True, kw_only=True)
+class DataArguments:
+    """What `data_options` adds: labelled images, and how they reach the model.
+
+    Attributes:
+        data: A data set's name, as `jr_onnx.data.load` takes it.
+        preprocess: What the model expects of pixels, as `jr_onnx.data.Preprocessing` takes it.
+        values: NAME=NUMBER for every further input.
+        logits: The output or value that holds the scores; "" to find it by the labels.
+        allow_poor_accuracy: Continue where clean images are classified no better than by chance.
+    """
+
+    data: str
+    preprocess: str
+    values: tuple[str, ...]
+    logits: str
+    allow_poor_accuracy: bool
+
+    def read(self, *, split: str = "test", limit: int | None = None) -> tuple[ImageData, Preprocessing]:
+        """Load the data as the model wants them, and print how they were understood.
+
+        Returns:
+            The data, and the preprocessing that is left to do.
+
+        Raises:
+            DataError: The data or the preprocessing cannot be used.
+        """
+        from jr_onnx.data import Preprocessing, load
+
+        chosen = Preprocessing.parse(self.preprocess)
+        data = load(self.data, split=split, limit=limit, preprocessing=chosen)
+        for note in data.notes:
+            say(f"note: {note}")
+        return data, data.restored(chosen)
+
+    @property
+    def input_values(self) -> dict[str, float]:
+        """The values of the inputs besides the images.
+
+        Raises:
+            InputError: One is not NAME=NUMBER.
+        """
+        from jr_onnx.cli.named_values import parse_values
+
+        return parse_values(self.values)
+
+
+data_options = together(
+    click.option(
+        "--data",
+        default="digits",
+        metavar="SOURCE",
+        help="digits, mnist:DIR, cifar10:DIR, npz:FILE, folder:DIR; details follow a question mark, such as "
+        "npz:FILE?range=-1,1&layout=NHWC or folder:DIR?order=text.",
+    ),
+    preprocess_option,
+    value_option,
+    logits_option,
+    click.option(
+        "--allow-poor-accuracy", is_flag=True, help="Continue with a model that classifies no better than by chance."
+    ),
+    renamed_option("--force", "--allow-poor-accuracy", is_flag=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KappaArguments:
+    """What `kappa_options` adds: the kappa of a retrofit.
+
+    Attributes:
+        kappa: For every site that the map does not name.
+        kappa_map: File that maps sites to kappas.
+        random: Range that kappa is drawn from for every forward pass; None for a fixed one.
+    """
+
+    kappa: float | None
+    kappa_map: Path | None
+    random: tuple[float, float] | None
+
+    @property
+    def plan(self) -> KappaPlan | None:
+        """The plan, None where none of the options was given.
+
+        Raises:
+            KappaError: The options contradict each other, or the map cannot be read.
+        """
+        from jr_onnx.kappa import KappaPlan, RandomKappa
+
+        by_site = self.by_site
+        if self.kappa is None and not by_site and self.random is None:
+            return None
+        if self.random is None:
+            return KappaPlan(self.kappa, by_site)
+        drawn = KappaPlan.of(RandomKappa(*self.random))
+        return KappaPlan(self.kappa, by_site, drawn.random, drawn.input_name)
+
+    @property
+    def by_site(self) -> tuple[tuple[str, float], ...]:
+        """The entries of the map.
+
+        Raises:
+            KappaError: It cannot be read.
+        """
+        from jr_onnx.kappa import read_kappa_map
+
+        return tuple(read_kappa_map(self.kappa_map).items()) if self.kappa_map is not None else ()
+
+
+kappa_options = together(
+    click.option("--kappa", type=float, help="The threshold: z passes a site where z > kappa. 0 is ReLU."),
+    click.option(
+        "--kappa-map",
+        type=PATH,
+        metavar="FILE",
+        help="JSON or YAML file with a kappa for each site id or regular expression. Other sites get --kappa, or stay "
+        "ReLUs.",
+    ),
+    click.option(
+        "--random",
+        nargs=2,
+        type=float,
+        metavar="LOW HIGH",
+        help="Draw kappa from U[LOW, HIGH] for every forward pass (paper, appendix C).",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustArguments:
+    """What `trust_options` adds: which packages are trusted.
+
+    Attributes:
+        key: Public key that every package must be signed with.
+        not_before: The earliest time at which a package may have been made.
+    """
+
+    key: Path | None
+    not_before: datetime | None
+
+
+trust_options = together(
+    click.option("--key", type=PATH, help="Public key (PEM) that every package must be signed with."),
+    click.option("--not-before", type=Moment(), help="Refuse packages made earlier, such as 2026-11-01; needs --key."),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentArguments(TrustArguments):
+    """What `deployment_options` adds: where a deployment is written, for which release, with which resources."""
+
+    repository: Path
+    output: Path
+    triton_release: str
+    cpus: str
+    memory: str
+    load_seconds: int
+    force: bool
+    sign_key: Path | None
+
+    def warn_unless_checked(self) -> None:
+        """Warn about a signed deployment of models whose own signatures were not checked."""
+        if self.sign_key is not None and self.key is None:
+            say("note: this deployment is signed, but the signatures of its models were not checked; --key does that")
+
+
+deployment_options = together(
+    repository_argument,
+    output_option("The folder to write.", required=True),
+    release_option,
+    click.option("--cpus", default="2", help="CPU cores of a replica."),
+    click.option("--memory", default="4Gi", help="Memory of a replica."),
+    click.option("--load-seconds", type=int, default=120, help="Time the models may take to load."),
+    click.option("--force", is_flag=True, help="Replace an existing package of this kind."),
+    trust_options,
+    sign_option,
+)

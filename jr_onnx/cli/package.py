@@ -9,7 +9,7 @@ from jr_onnx.cli import package_compose, package_kserve, package_triton
 
 @click.group("package")
 def command() -> None:
-    """Bring a model to an inference server: Triton, KServe, or Triton behind a load balancer."""
+    """Write a package for an inference server: Triton, KServe, or Triton in Docker Compose."""
 
 
 command.add_command(package_triton.command)

@@ -1,49 +1,65 @@
-"""`jr-onnx package compose`: the options of a compose package."""
+"""`jr-onnx package compose`: the options of a Docker Compose package."""
 
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import click
 
-from jr_onnx.cli.options import deployment_options, repository_argument, warn_unless_checked
+from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.options import DeploymentArguments, deployment_options
 from jr_onnx.cli.output import say, tell
-from jr_onnx.cli.package_types import Numbers
+from jr_onnx.cli.types import Numbers
 
 
-@click.command("compose")
-@repository_argument
+@dataclass(frozen=True, kw_only=True)
+class Arguments(DeploymentArguments):
+    """What a person gives to `jr-onnx package compose`."""
+
+    name: str
+    replicas: int
+    gpus: tuple[int, ...]
+    address: str
+    http_port: int
+    grpc_port: int
+    status_port: int
+    request_seconds: int
+
+
+@cli_command("compose", Arguments, examples=("jr-onnx package compose repository --replicas 3 -o compose",))
 @deployment_options
-@click.option("--name", default="jr-onnx", show_default=True, help="Name of the project.")
-@click.option("--replicas", type=int, default=2, show_default=True, help="Replicas on the CPU.")
-@click.option("--gpus", type=Numbers(), default=(), help="One replica for each of these GPUs, for instance 0,1.")
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where the balancer listens; 0.0.0.0: all.")
-@click.option("--http-port", type=int, default=8000, show_default=True, help="Port of REST on the balancer.")
-@click.option("--grpc-port", type=int, default=8001, show_default=True, help="Port of gRPC on the balancer.")
-@click.option("--status-port", type=int, default=8404, show_default=True, help="Health and metrics of the balancer.")
-@click.option("--request-seconds", type=int, default=60, show_default=True, help="Longest wait for an answer.")
-def command(repository: Path, folder: Path, **values: Any) -> None:
-    """Write a compose file for REPOSITORY, which `package triton` made: Triton's replicas behind a load balancer."""
+@click.option("--name", default="jr-onnx", help="Name of the project.")
+@click.option("--replicas", type=int, default=2, help="Replicas on the CPU.")
+@click.option("--gpus", type=Numbers(), default=(), help="Run one replica on each of these GPUs, such as 0,1.")
+@click.option("--address", default="127.0.0.1", help="Address of the load balancer; 0.0.0.0 for all interfaces.")
+@click.option("--http-port", type=int, default=8000, help="REST port of the load balancer.")
+@click.option("--grpc-port", type=int, default=8001, help="gRPC port of the load balancer.")
+@click.option("--status-port", type=int, default=8404, help="Port of the load balancer's health and metrics.")
+@click.option("--request-seconds", type=int, default=60, help="Longest wait for an answer.")
+def command(given: Arguments) -> None:
+    """Write a Docker Compose file for REPOSITORY: replicas of Triton behind a load balancer.
+
+    REPOSITORY is what `jr-onnx package triton` wrote.
+    """
     from jr_onnx.deploy.compose import ComposeOptions, Publish, package_compose
     from jr_onnx.deploy.deployment import Resources, Trust
 
     options = ComposeOptions(
-        name=values["name"],
-        replicas=values["replicas"],
-        gpus=values["gpus"],
-        release=values["triton_release"],
-        resources=Resources(values["cpus"], values["memory"]),
-        publish=Publish(values["address"], values["http_port"], values["grpc_port"], values["status_port"]),
-        load_seconds=values["load_seconds"],
-        request_seconds=values["request_seconds"],
-        force=values["force"],
-        sign_key=values["key"],
-        trust=Trust(values["public_key"], values["not_before"]),
+        name=given.name,
+        replicas=given.replicas,
+        gpus=given.gpus,
+        release=given.triton_release,
+        resources=Resources(given.cpus, given.memory),
+        publish=Publish(given.address, given.http_port, given.grpc_port, given.status_port),
+        load_seconds=given.load_seconds,
+        request_seconds=given.request_seconds,
+        force=given.force,
+        sign_key=given.sign_key,
+        trust=Trust(given.key, given.not_before),
     )
-    deployed = package_compose(repository, folder, options)
-    warn_unless_checked(values)
+    deployed = package_compose(given.repository, given.output, options)
+    given.warn_unless_checked()
     for path in deployed.files:
         tell(str(path))
-    say(f"next: {shlex.join(('docker', 'compose', '-f', str(folder / 'compose.yaml'), 'up', '-d'))}")
+    say(f"next: {shlex.join(('docker', 'compose', '-f', str(given.output / 'compose.yaml'), 'up', '-d'))}")

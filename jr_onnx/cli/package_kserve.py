@@ -2,51 +2,72 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import click
 
-from jr_onnx.cli.options import deployment_options, repository_argument, warn_unless_checked
+from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.options import DeploymentArguments, deployment_options
 from jr_onnx.cli.output import say, tell
 
 
-@click.command("kserve")
-@repository_argument
-@deployment_options
-@click.option("--storage-uri", required=True, help="Where the repository's root is uploaded to: s3://bucket/models.")
-@click.option("--name", help="Name of the InferenceService; without it, that of the only model.")
-@click.option("--namespace", help="Kubernetes namespace; without it, kubectl's.")
-@click.option(
-    "--transport", type=click.Choice(["rest", "grpc"]), default="rest", show_default=True, help="What clients speak."
+@dataclass(frozen=True, kw_only=True)
+class Arguments(DeploymentArguments):
+    """What a person gives to `jr-onnx package kserve`."""
+
+    storage_uri: str
+    name: str | None
+    namespace: str | None
+    transport: Literal["rest", "grpc"]
+    gpus_per_replica: int | None
+    min_replicas: int
+    max_replicas: int
+    target_concurrency: int
+    service_account: str | None
+
+
+@cli_command(
+    "kserve", Arguments, examples=("jr-onnx package kserve repository --storage-uri s3://bucket/models -o kserve",)
 )
-@click.option("--gpus", type=int, help="GPUs of a replica; without it, one where a model needs it.")
-@click.option("--min-replicas", type=int, default=1, show_default=True, help="Fewest replicas; 0 scales to zero.")
-@click.option("--max-replicas", type=int, default=3, show_default=True, help="Most replicas.")
-@click.option("--target-concurrency", type=int, default=8, show_default=True, help="Requests in flight per replica.")
-@click.option("--service-account", help="Service account with the storage's credentials.")
-def command(repository: Path, folder: Path, **values: Any) -> None:
-    """Write the KServe manifests for REPOSITORY, which `package triton` made: ServingRuntime and InferenceService."""
+@deployment_options
+@click.option("--storage-uri", required=True, help="Where REPOSITORY is uploaded to, such as s3://bucket/models.")
+@click.option("--name", show_default="that of the only model", help="Name of the InferenceService.")
+@click.option("--namespace", show_default="that of kubectl", help="Kubernetes namespace.")
+@click.option("--transport", type=click.Choice(["rest", "grpc"]), default="rest", help="What clients use.")
+@click.option(
+    "--gpus-per-replica", type=int, metavar="N", show_default="1 if a model needs one", help="GPUs of a replica."
+)
+@renamed_option("--gpus", "--gpus-per-replica", type=int)
+@click.option("--min-replicas", type=int, default=1, help="Fewest replicas; 0 scales to zero.")
+@click.option("--max-replicas", type=int, default=3, help="Most replicas.")
+@click.option("--target-concurrency", type=int, default=8, help="Requests in flight per replica.")
+@click.option("--service-account", help="Service account with the credentials of the storage.")
+def command(given: Arguments) -> None:
+    """Write the KServe manifests for REPOSITORY: a ServingRuntime and an InferenceService.
+
+    REPOSITORY is what `jr-onnx package triton` wrote.
+    """
     from jr_onnx.deploy.deployment import Resources, Trust
     from jr_onnx.deploy.kserve import KServeOptions, Scaling, package_kserve
 
     options = KServeOptions(
-        storage_uri=values["storage_uri"],
-        name=values["name"],
-        namespace=values["namespace"],
-        release=values["triton_release"],
-        transport=values["transport"],
-        resources=Resources(values["cpus"], values["memory"]),
-        gpus=values["gpus"],
-        scaling=Scaling(values["min_replicas"], values["max_replicas"], values["target_concurrency"]),
-        service_account=values["service_account"],
-        load_seconds=values["load_seconds"],
-        force=values["force"],
-        sign_key=values["key"],
-        trust=Trust(values["public_key"], values["not_before"]),
+        storage_uri=given.storage_uri,
+        name=given.name,
+        namespace=given.namespace,
+        release=given.triton_release,
+        transport=given.transport,
+        resources=Resources(given.cpus, given.memory),
+        gpus=given.gpus_per_replica,
+        scaling=Scaling(given.min_replicas, given.max_replicas, given.target_concurrency),
+        service_account=given.service_account,
+        load_seconds=given.load_seconds,
+        force=given.force,
+        sign_key=given.sign_key,
+        trust=Trust(given.key, given.not_before),
     )
-    deployed = package_kserve(repository, folder, options)
-    warn_unless_checked(values)
+    deployed = package_kserve(given.repository, given.output, options)
+    given.warn_unless_checked()
     for path in deployed.files:
         tell(str(path))
-    say(f"next: upload {repository} to {options.storage_uri}, then kubectl apply -f {folder}")
+    say(f"next: upload {given.repository} to {options.storage_uri}, then kubectl apply -f {given.output}")

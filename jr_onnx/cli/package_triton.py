@@ -2,104 +2,151 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.options import model_argument, release_option, sign_option
+from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.options import model_argument, output_option, provider_option, release_option, sign_option
 from jr_onnx.cli.output import next_step, say, tell
-from jr_onnx.cli.package_types import NamedShape, Numbers
+from jr_onnx.cli.types import PATH, NamedShape, Numbers
 
 if TYPE_CHECKING:
     from jr_onnx.deploy.options import OpLibrary, TritonOptions
 
 
-@click.command("triton")
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a person gives to `jr-onnx package triton`."""
+
+    model: Path
+    output: Path
+    name: str | None
+    version: int
+    triton_release: str
+    max_batch: int | None
+    preferred_batch: tuple[int, ...]
+    batch_delay_us: int
+    provider: Literal["cpu", "cuda", "tensorrt"]
+    instances: int
+    gpus: tuple[int, ...]
+    precision: Literal["FP32", "FP16"]
+    threads: int | None
+    warmup_shape: tuple[tuple[str, tuple[int, ...]], ...]
+    warmup: bool
+    labels: Path | None
+    labels_output: str | None
+    op_library: bool
+    op_library_file: Path | None
+    repository_path_on_server: str | None
+    all_versions: bool
+    allow_fixed_kappa: bool
+    expose_kappa: bool
+    force: bool
+    sign_key: Path | None
+
+
+@cli_command("triton", Arguments, examples=("jr-onnx package triton model.jr.onnx -o repository --name digits",))
 @model_argument
-@click.option(
-    "-o", "--output", "repository", required=True, type=click.Path(path_type=Path), help="The model repository."
-)
-@click.option("--name", help="Name of the model; without it, the file's name.")
-@click.option("--version", type=int, default=1, show_default=True, help="Version of the model.")
+@output_option("The model repository to write, or to add to.", required=True)
+@click.option("--name", show_default="the name of the file", help="Name of the model.")
+@click.option("--version", type=int, default=1, help="Version of the model.")
 @release_option
 @click.option(
     "--max-batch",
     type=int,
-    help="Largest batch, 0 for none; without it 32, and requests are joined where rows are proved independent.",
+    metavar="N",
+    show_default="32",
+    help="Largest batch; 0 for none. Requests are joined if the rows of a batch are proved independent, or if this "
+    "option is given.",
 )
-@click.option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to form at once, for instance 8,16.")
-@click.option("--delay-us", type=int, default=500, show_default=True, help="Longest wait for a batch (microseconds).")
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), default="cpu", show_default=True, help="Where it runs.")
-@click.option("--instances", type=int, default=1, show_default=True, help="Sessions (for each GPU).")
-@click.option("--gpus", type=Numbers(), default=(), help="Which GPUs, for instance 0,1; without it, all.")
-@click.option("--accelerator", type=click.Choice(["cuda", "tensorrt"]), help="Execution provider on the GPU.")
+@click.option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to run at once, such as 8,16.")
+@click.option(
+    "--batch-delay-us", type=int, default=500, help="Longest wait to be joined into a batch, in microseconds."
+)
+@renamed_option("--delay-us", "--batch-delay-us", type=int)
+@provider_option("cpu", "cuda", "tensorrt", what="Where ONNX Runtime computes on the server.")
+@renamed_option(
+    "--device",
+    "--provider",
+    type=click.Choice(["cpu", "gpu"]),
+    convert={"cpu": "cpu", "gpu": "cuda"}.__getitem__,
+)
+@renamed_option("--accelerator", "--provider", type=click.Choice(["cuda", "tensorrt"]))
+@click.option("--instances", type=int, default=1, help="Sessions that run at a time (on each GPU).")
+@click.option("--gpus", type=Numbers(), default=(), show_default="all", help="The GPUs to use, such as 0,1.")
 @click.option("--precision", type=click.Choice(["FP32", "FP16"]), default="FP32", help="Precision of TensorRT.")
-@click.option("--threads", type=int, help="Threads of a session on the CPU; without it, all cores.")
-@click.option("--warmup-shape", type=NamedShape(), multiple=True, help="Shape without batch, for open sizes.")
+@click.option("--threads", type=int, metavar="N", show_default="all cores", help="Threads of a session on the CPU.")
+@click.option(
+    "--warmup-shape", type=NamedShape(), multiple=True, help="Shape, without batch, of an input with dynamic axes."
+)
 @click.option("--warmup/--no-warmup", default=True, help="Run the model before the server is ready.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Text file with a class name a line.")
-@click.option("--labels-output", metavar="NAME", help="The output the labels belong to.")
-@click.option("--with-op-library", is_flag=True, help="Package the custom operator's library.")
-@click.option("--op-library", type=click.Path(path_type=Path), help="That library, where it is not the built-in one.")
-@click.option("--repository-path-on-server", metavar="PATH", help="Where the server sees the repository.")
+@click.option("--labels", type=PATH, help="Text file with one class name a line.")
+@click.option(
+    "--labels-output", metavar="NAME", show_default="the only one that fits", help="The output that the labels name."
+)
+@click.option("--op-library", is_flag=True, help="Use the op library: package it with the model.")
+@renamed_option("--with-op-library", "--op-library", is_flag=True)
+@click.option("--op-library-file", type=PATH, show_default="the one built here", help="The op library to package.")
+@click.option("--repository-path-on-server", metavar="PATH", help="Absolute path of the repository on the server.")
 @click.option("--all-versions", is_flag=True, help="Serve every version, not only the latest.")
-@click.option("--allow-fixed-kappa", is_flag=True, help="Accept a kappa that nobody draws there.")
+@click.option("--allow-fixed-kappa", is_flag=True, help="Accept a random kappa that nothing will draw on the server.")
 @click.option("--expose-kappa", is_flag=True, help="Let clients set the kappa input.")
 @click.option("--force", is_flag=True, help="Replace the same version of the same model.")
 @sign_option
-def command(model: Path, repository: Path, **values: Any) -> None:
-    """Add MODEL to a Triton model repository, which is made where there is none.
+def command(given: Arguments) -> None:
+    """Add MODEL to a Triton model repository, which is created if it does not exist.
 
     The repository gets NAME/config.pbtxt and NAME/VERSION/model.onnx with its external data, labels, provenance and
-    a manifest of every file's SHA-256. Other models and versions stay as they are.
+    a manifest with the SHA-256 of every file. Other models and versions stay as they are.
     """
     from jr_onnx.deploy.triton import package_triton
 
-    packaged = package_triton(model, repository, _options(model, values))
+    packaged = package_triton(given.model, given.output, _options(given))
     for note in packaged.notes:
         say(f"note: {note}")
     tell(str(packaged.folder))
-    say(next_step("verify-package", repository))
+    say(next_step("verify-package", given.output))
 
 
-def _options(model: Path, values: dict[str, Any]) -> TritonOptions:
+def _options(given: Arguments) -> TritonOptions:
     from jr_onnx.deploy.options import Batching, Placement, TritonOptions, WarmUp, default_model_name
 
     return TritonOptions(
-        name=values["name"] if values["name"] is not None else default_model_name(model),
-        version=values["version"],
-        release=values["triton_release"],
-        batching=Batching(values["max_batch"], values["preferred_batch"], values["delay_us"]),
+        name=given.name if given.name is not None else default_model_name(given.model),
+        version=given.version,
+        release=given.triton_release,
+        batching=Batching(given.max_batch, given.preferred_batch, given.batch_delay_us),
         placement=Placement(
-            device=values["device"],
-            instances=values["instances"],
-            gpus=values["gpus"],
-            accelerator=values["accelerator"],
-            precision=values["precision"],
-            threads=values["threads"],
+            device="cpu" if given.provider == "cpu" else "gpu",
+            accelerator="tensorrt" if given.provider == "tensorrt" else None,  # CUDA is the default on a GPU
+            instances=given.instances,
+            gpus=given.gpus,
+            precision=given.precision,
+            threads=given.threads,
         ),
-        warm_up=WarmUp(values["warmup"], dict(values["warmup_shape"])),
-        labels=values["labels"],
-        labels_output=values["labels_output"],
-        op_library=_op_library(values),
-        all_versions=values["all_versions"],
-        allow_fixed_kappa=values["allow_fixed_kappa"],
-        expose_kappa=values["expose_kappa"],
-        force=values["force"],
-        sign_key=values["key"],
+        warm_up=WarmUp(given.warmup, dict(given.warmup_shape)),
+        labels=given.labels,
+        labels_output=given.labels_output,
+        op_library=_op_library(given),
+        all_versions=given.all_versions,
+        allow_fixed_kappa=given.allow_fixed_kappa,
+        expose_kappa=given.expose_kappa,
+        force=given.force,
+        sign_key=given.sign_key,
     )
 
 
-def _op_library(values: dict[str, Any]) -> OpLibrary | None:
+def _op_library(given: Arguments) -> OpLibrary | None:
     from jr_onnx.deploy.options import OpLibrary
 
-    server_path = values["repository_path_on_server"]
-    if not values["with_op_library"] and values["op_library"] is None:
+    if not given.op_library and given.op_library_file is None:
         return None
-    if server_path is None:
+    if given.repository_path_on_server is None:
         raise click.UsageError(
-            "--with-op-library needs --repository-path-on-server, the absolute path of the repository there "
+            "--op-library needs --repository-path-on-server, the absolute path of the repository there "
             "(for instance /models; KServe: /mnt/models)"
         )
-    return OpLibrary(server_path, values["op_library"])
+    return OpLibrary(given.repository_path_on_server, given.op_library_file)

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.options import output_option
 from jr_onnx.cli.output import json_option, print_json, say
+from jr_onnx.cli.types import PATH
 
 
-@click.command("report")
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="The page to write.  [default: report.html in the first DIR]",
-)
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a person gives to `jr-onnx report`."""
+
+    folders: tuple[Path, ...]
+    output: Path | None
+    as_json: bool
+
+
+@cli_command("report", Arguments, examples=("jr-onnx report attacks -o report.html",))
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=PATH)
+@output_option("The page to write.", default="report.html in the first DIR")
 @json_option
-def command(folders: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
-    """Merge the results in DIR... (shards of one run) and write them as one HTML page.
+def command(given: Arguments) -> None:
+    """Merge the results in DIR... (shards of one run), print them, and write them as one HTML page.
 
-    The page needs nothing else: no network, no script. The tables are printed too.
+    The page is self-contained: it loads nothing and runs no script.
     """
     from jr_onnx.cli.evaluation import show
     from jr_onnx.evaluation.store import merged
     from jr_onnx.evaluation.summary import evaluate, finished
     from jr_onnx.report import write
 
-    record, outcomes = merged(folders)
+    record, outcomes = merged(given.folders)
     evaluation = evaluate(record, outcomes)
-    path = output if output is not None else folders[0] / "report.html"
+    path = given.output if given.output is not None else given.folders[0] / "report.html"
     write(evaluation, finished(record, outcomes), path)
-    if as_json:
+    if given.as_json:
         print_json(evaluation)
     else:
         show(evaluation)

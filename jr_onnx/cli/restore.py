@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import click
-
-from jr_onnx.cli.options import force_option, model_argument
+from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.options import force_option, model_argument, output_option
 from jr_onnx.cli.output import say, tell
 
 
-@click.command("restore")
-@model_argument
-@force_option
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where to write.  [default: MODEL.restored.onnx beside it]"
-)
-def command(model: Path, output: Path | None, force: bool) -> None:
-    """Give the original of the retrofit MODEL back, bit for bit in everything but the provenance.
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a person gives to `jr-onnx restore`."""
 
-    Of a model that was rewritten with --opset that is the converted original.
+    model: Path
+    output: Path | None
+    force: bool
+
+
+@cli_command("restore", Arguments, examples=("jr-onnx restore model.jr.onnx -o original.onnx",))
+@model_argument
+@output_option("The model to write.", default="MODEL.restored.onnx")
+@force_option
+def command(given: Arguments) -> None:
+    """Give the original of the retrofit MODEL back, bit for bit.
+
+    Of a model that was rewritten with --opset, this is the converted original.
     """
     from jr_onnx import provenance
     from jr_onnx.modelfile import load
     from jr_onnx.rewriter import restore
 
-    record = provenance.read(load(model).proto)
-    tell(f"restored -> {restore(model, output, force=force)}")
+    record = provenance.read(load(given.model).proto)
+    tell(f"restored -> {restore(given.model, given.output, force=given.force)}")
     if record is not None and record.converted_from_opset is not None:
         say(
             f"note: {record.source_name or 'the source'} was converted from opset {record.converted_from_opset} before "

@@ -2,68 +2,116 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.options import force_option, model_argument
+from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.options import KappaArguments, force_option, kappa_options, model_argument, output_option
 from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_table, say, tell
 
 if TYPE_CHECKING:
-    from jr_onnx.kappa import KappaPlan, RandomSource
+    from jr_onnx.kappa import KappaPlan, RandomPer, RandomSource
     from jr_onnx.rewriter import RewriteResult
 
 _ROWS_SHOWN = 12
 
 
-@click.command("rewrite")
+@dataclass(frozen=True, kw_only=True)
+class Arguments(KappaArguments):
+    """What a person gives to `jr-onnx rewrite`."""
+
+    model: Path
+    random_per: RandomPer
+    random_source: RandomSource | None
+    kappa_input: str | None
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    lowering: Literal["auto", "where", "thresholded", "custom"]
+    provider: Literal["cpu", "cuda"] | None
+    opset: int | None
+    demote_initializer_inputs: bool
+    replace: bool
+    external_data: Literal["auto", "copy", "hardlink", "reference"]
+    hash_data: bool
+    timestamp: bool
+    dry_run: bool
+    diff: bool
+    force: bool
+    output: Path | None
+    as_json: bool
+
+    @property
+    def plan(self) -> KappaPlan:
+        """The plan.
+
+        Raises:
+            KappaError: No option gives a kappa, they contradict each other, or the map cannot be read.
+        """
+        from jr_onnx.errors import KappaError
+        from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan, RandomKappa
+
+        if self.random is None:
+            if self.random_source or self.random_per != "network":
+                raise KappaError("--random-source and --random-per go with --random LOW HIGH, which is missing")
+            return KappaPlan(self.kappa, self.by_site, None, self.kappa_input)
+        source: RandomSource = self.random_source or ("op" if self.random_per == "site" else "input")
+        name = self.kappa_input
+        if source == "input":
+            name = name or DEFAULT_INPUT_NAME
+        elif name is not None:
+            raise KappaError(f"--kappa-input goes with --random-source input, found {source!r}")
+        return KappaPlan(self.kappa, self.by_site, RandomKappa(*self.random, self.random_per, source), name)
+
+
+@cli_command(
+    "rewrite",
+    Arguments,
+    examples=(
+        "jr-onnx rewrite model.onnx --kappa 0.06",
+        "jr-onnx rewrite model.onnx --kappa 0.06 --include relu_3 --dry-run --diff",
+        "jr-onnx rewrite model.onnx --random 0.036 0.06 -o random.onnx",
+    ),
+)
 @model_argument
-@click.option("--kappa", type=float, help="The jump, for every site: z passes where z > kappa. 0 is ReLU.")
-@click.option(
-    "--kappa-map",
-    type=click.Path(path_type=Path),
-    help="JSON or YAML file: site id or regular expression -> kappa. Sites it does not name get --kappa, or stay ReLU.",
-)
-@click.option(
-    "--random",
-    "random_range",
-    nargs=2,
-    type=float,
-    metavar="LOW HIGH",
-    help="Draw kappa from U[LOW, HIGH] for every forward pass (paper, appendix C).",
-)
+@kappa_options
 @click.option(
     "--random-per",
     type=click.Choice(["network", "site"]),
     default="network",
-    show_default=True,
     help="One draw for the whole network, or one for every site.",
 )
 @click.option(
     "--random-source",
     type=click.Choice(["input", "op", "graph"]),
-    help="Who draws: jr_onnx.InferenceSession into a graph input, the custom op, or RandomUniform in the graph "
-    "(predictable).  [default: input per network, op per site]",
+    show_default="input for --random-per network, op for site",
+    help="What draws kappa: jr_onnx.InferenceSession, into a graph input; the custom op; or RandomUniform in the "
+    "graph, which is predictable.",
 )
 @click.option(
-    "--kappa-input", metavar="NAME", help="Make kappa an optional scalar graph input; --kappa is its default."
+    "--kappa-input", metavar="NAME", help="Make kappa an optional scalar graph input whose default is --kappa."
 )
-@click.option("--include", multiple=True, metavar="REGEX", help="Rewrite only sites of this id, or whose id matches.")
-@click.option("--exclude", multiple=True, metavar="REGEX", help="Leave sites of this id, or whose id matches.")
+@click.option("--include", multiple=True, metavar="REGEX", help="Rewrite only these sites: an id, or a pattern of ids.")
+@click.option("--exclude", multiple=True, metavar="REGEX", help="Do not rewrite these sites: an id, or a pattern.")
 @click.option(
     "--lowering",
     type=click.Choice(["auto", "where", "thresholded", "custom"]),
     default="auto",
-    show_default=True,
-    help="How J is written: Sub/Greater/Where, ThresholdedRelu, or the jr_onnx custom op with a function body.",
+    help="The operators that compute J: Sub/Greater/Where, ThresholdedRelu, or the custom op with a function body.",
 )
 @click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    show_default="any",
+    help="The execution provider to choose the lowering for.",
+)
+@renamed_option(
     "--target",
+    "--provider",
     type=click.Choice(["portable", "cpu", "cuda"]),
-    default="portable",
-    show_default=True,
-    help="Where the model will run; auto chooses the lowering for it.",
+    convert=lambda target: None if target == "portable" else target,
 )
 @click.option(
     "--opset",
@@ -74,83 +122,60 @@ _ROWS_SHOWN = 12
 @click.option(
     "--demote-initializer-inputs",
     is_flag=True,
-    help="Take initializers off the graph inputs (IR 3 lists them there), where the IR version must be raised.",
+    help="Remove initializers from the graph inputs (IR 3 lists them there) if the IR version must be raised.",
 )
-@click.option("--replace", is_flag=True, help="MODEL is a retrofit: give its sites the new kappa.")
+@click.option("--replace", is_flag=True, help="Give the sites of MODEL, a retrofit, another kappa.")
 @click.option(
     "--external-data",
     type=click.Choice(["auto", "copy", "hardlink", "reference"]),
     default="auto",
-    show_default=True,
-    help="How external data comes to another folder; auto shares blocks where the file system can, else copies.",
+    help="How external data reach another folder; auto shares blocks where the file system can, and otherwise copies.",
 )
-@click.option("--hash-data", is_flag=True, help="Record the SHA-256 of external data in the provenance too.")
-@click.option("--timestamp", is_flag=True, help="Record the time in the provenance (the bytes then differ each time).")
-@click.option("--dry-run", is_flag=True, help="Do everything but writing.")
+@click.option("--hash-data", is_flag=True, help="Also record the SHA-256 of external data in the provenance.")
+@click.option("--timestamp", is_flag=True, help="Record the time in the provenance; no two files are then the same.")
+@click.option("--dry-run", is_flag=True, help="Write nothing.")
 @click.option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
+@output_option("The retrofit to write.", default="MODEL.jr.onnx")
 @force_option
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where to write.  [default: MODEL.jr.onnx beside it]"
-)
 @json_option
-def command(model: Path, output: Path | None, as_json: bool, dry_run: bool, diff: bool, **given: Any) -> None:
-    """Replace the ReLUs of MODEL by JumpReLU, and change nothing else.
+def command(given: Arguments) -> None:
+    """Replace the ReLUs of MODEL with JumpReLU, and change nothing else.
 
-    J(z) = z if z > kappa else 0. The simplest use is: jr-onnx rewrite model.onnx --kappa 0.06
+    J(z) = z if z > kappa else 0. Every rewrite is undone on a copy and compared with MODEL before anything is written.
     """
     from jr_onnx.rewriter import rewrite
     from jr_onnx.verifier import prove_conversion
 
-    plan = _plan(given)
+    plan = given.plan
     path, result = rewrite(
-        model,
+        given.model,
         plan,
-        output=output,
-        force=given["force"],
-        external_data=given["external_data"],
-        dry_run=dry_run,
-        diff=diff,
-        lowering=given["lowering"],
-        target=given["target"],
-        include=given["include"],
-        exclude=given["exclude"],
-        opset=given["opset"],
+        output=given.output,
+        force=given.force,
+        external_data=given.external_data,
+        dry_run=given.dry_run,
+        diff=given.diff,
+        lowering=given.lowering,
+        target=given.provider or "portable",
+        include=given.include,
+        exclude=given.exclude,
+        opset=given.opset,
         prove=prove_conversion,
-        demote_initializer_inputs=given["demote_initializer_inputs"],
-        replace=given["replace"],
-        hash_data=given["hash_data"],
-        timestamp=given["timestamp"],
+        demote_initializer_inputs=given.demote_initializer_inputs,
+        replace=given.replace,
+        hash_data=given.hash_data,
+        timestamp=given.timestamp,
     )
     if result.diff is not None:
         tell(result.diff)
-    if as_json:
+    if given.as_json:
         print_json(result)
-    elif not diff:
+    elif not given.diff:
         _show(result, plan)
     for warning in result.warnings:
         say(f"warning: {warning}")
     if result.output is not None:
-        say(next_step("verify", path, *(() if given["replace"] else (model,))))
-
-
-def _plan(given: dict[str, Any]) -> KappaPlan:
-    from jr_onnx.errors import KappaError
-    from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan, RandomKappa, read_kappa_map
-
-    by_site = read_kappa_map(given["kappa_map"]) if given["kappa_map"] is not None else {}
-    random = None
-    name = given["kappa_input"]
-    if given["random_range"]:
-        low, high = given["random_range"]
-        source: RandomSource = given["random_source"] or ("op" if given["random_per"] == "site" else "input")
-        random = RandomKappa(low, high, given["random_per"], source)
-        if source == "input":
-            name = name or DEFAULT_INPUT_NAME
-        elif name is not None:
-            raise KappaError(f"--kappa-input goes with --random-source input, found {source!r}")
-    elif given["random_source"] or given["random_per"] != "network":
-        raise KappaError("--random-source and --random-per go with --random LOW HIGH, which is missing")
-    return KappaPlan(given["kappa"], tuple(by_site.items()), random, name)
+        say(next_step("verify", path, *(() if given.replace else (given.model,))))
 
 
 def _show(result: RewriteResult, plan: KappaPlan) -> None:

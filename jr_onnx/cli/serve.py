@@ -2,127 +2,141 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from jr_onnx.cli.options import fallback_option, key_option, not_before_option
+from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.options import TrustArguments, fallback_option, trust_options
 from jr_onnx.cli.output import say
+from jr_onnx.cli.types import PATH
 
-_PATH = click.Path(path_type=Path)
+if TYPE_CHECKING:
+    from jr_onnx.serve.options import ServeOptions
+
 _MEBIBYTE = 1 << 20
 
 
-@click.command("serve")
+@dataclass(frozen=True, kw_only=True)
+class Arguments(TrustArguments):
+    """What a person gives to `jr-onnx serve`."""
+
+    models: tuple[str, ...]
+    host: str
+    http_port: int
+    grpc_port: int
+    no_grpc: bool
+    tls_cert: Path | None
+    tls_key: Path | None
+    token_file: Path | None
+    all_versions: bool
+    model_control: bool | None
+    expose_kappa: bool
+    reject_non_finite: bool
+    max_batch: int
+    join_rows: bool
+    batch_delay_us: int
+    instances: int
+    threads: int | None
+    provider: tuple[str, ...]
+    allow_fallback: bool
+    max_body_mib: int
+    max_json_mib: int
+    max_total_mib: int
+    max_rows: int
+    max_queue: int
+    timeout: float
+    drain: float
+    drain_delay: float
+
+
+@cli_command("serve", Arguments, examples=("jr-onnx serve digits=model.jr.onnx",))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL_OR_REPOSITORY...")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--http-port", type=int, default=8000, show_default=True, help="Port of REST; 0 takes a free one.")
-@click.option("--grpc-port", type=int, default=8001, show_default=True, help="Port of gRPC; 0 takes a free one.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all interfaces.")
+@click.option("--http-port", type=int, default=8000, help="REST port; 0 takes a free one.")
+@click.option("--grpc-port", type=int, default=8001, help="gRPC port; 0 takes a free one.")
 @click.option("--no-grpc", is_flag=True, help="Serve REST only.")
-@click.option("--tls-cert", type=_PATH, help="Certificate chain (PEM) for both transports; needs --tls-key.")
-@click.option("--tls-key", type=_PATH, help="Private key (PEM) of the certificate.")
-@click.option("--token-file", type=_PATH, help="File with the bearer token that clients must send.")
-@key_option
-@not_before_option
-@click.option("--all-versions", is_flag=True, help="Serve all versions of a packaged model, not only the latest.")
+@click.option("--tls-cert", type=PATH, help="Certificate chain (PEM) for REST and gRPC; needs --tls-key.")
+@click.option("--tls-key", type=PATH, help="Private key (PEM) of the certificate.")
+@click.option("--token-file", type=PATH, help="File with the bearer token that clients must send.")
+@trust_options
+@click.option("--all-versions", is_flag=True, help="Serve every version of a packaged model, not only the latest.")
 @click.option(
     "--model-control/--no-model-control",
     default=None,
-    help="Clients may load and unload models. Default: only where --host is this machine alone.",
+    show_default="only if --host is this machine alone",
+    help="Let clients load and unload models.",
 )
-@click.option("--expose-kappa", is_flag=True, help="Clients see the kappa input and may set it.")
+@click.option("--expose-kappa", is_flag=True, help="Let clients set the kappa input.")
 @click.option("--reject-non-finite", is_flag=True, help="Refuse NaN and infinities in inputs.")
-@click.option("--max-batch", type=int, default=32, show_default=True, help="Largest batch to join; 0 never joins.")
-@click.option("--join-rows", is_flag=True, help="Join requests even where rows are not proved independent.")
-@click.option("--batch-delay-us", type=int, default=0, show_default=True, help="How long a request waits to be joined.")
-@click.option("--instances", type=int, default=1, show_default=True, help="Runs of one model at a time.")
-@click.option("--threads", type=int, help="Threads of one run. Default: one less than there are cores.")
+@click.option("--max-batch", type=int, metavar="N", default=32, help="Largest batch to join requests into; 0 for none.")
+@click.option("--join-rows", is_flag=True, help="Join requests even if rows are not proved independent.")
+@click.option("--batch-delay-us", type=int, default=0, help="Longest wait to be joined into a batch, in microseconds.")
+@click.option("--instances", type=int, default=1, help="Runs of one model at a time.")
+@click.option(
+    "--threads", type=int, metavar="N", show_default="one less than there are cores", help="Threads of one run."
+)
 @click.option(
     "--provider",
     multiple=True,
-    metavar="NAME",
-    help="cpu, cuda, tensorrt or ONNX Runtime's name of a provider, repeatable, the preferred one first. Default: cpu.",
+    metavar="[cpu|cuda|tensorrt|NAME]",
+    show_default="cpu",
+    help="Where ONNX Runtime computes; NAME is ONNX Runtime's name of a provider. Repeatable, the preferred one first.",
 )
 @fallback_option
-@click.option("--max-body-mib", type=int, default=64, show_default=True, help="Largest request body.")
-@click.option("--max-json-mib", type=int, default=8, show_default=True, help="Largest JSON in a request body.")
-@click.option("--max-total-mib", type=int, default=1024, show_default=True, help="All request bodies together.")
-@click.option("--max-rows", type=int, default=256, show_default=True, help="Largest batch of one request.")
-@click.option("--max-queue", type=int, default=512, show_default=True, help="Waiting requests per model.")
-@click.option("--timeout", type=float, default=30.0, show_default=True, help="Seconds a request may take.")
-@click.option("--drain", type=float, default=30.0, show_default=True, help="Seconds to finish requests on SIGTERM.")
-@click.option(
-    "--drain-delay", type=float, default=0.5, show_default=True, help="Seconds to go on, not ready, before that."
-)
-def command(
-    models: tuple[str, ...],
-    host: str,
-    http_port: int,
-    grpc_port: int,
-    no_grpc: bool,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    token_file: Path | None,
-    key: Path | None,
-    not_before: datetime | None,
-    all_versions: bool,
-    model_control: bool | None,
-    expose_kappa: bool,
-    reject_non_finite: bool,
-    max_batch: int,
-    join_rows: bool,
-    batch_delay_us: int,
-    instances: int,
-    threads: int | None,
-    provider: tuple[str, ...],
-    allow_fallback: bool,
-    max_body_mib: int,
-    max_json_mib: int,
-    max_total_mib: int,
-    max_rows: int,
-    max_queue: int,
-    timeout: float,
-    drain: float,
-    drain_delay: float,
-) -> None:
-    """Serve models over REST and gRPC in the Open Inference Protocol v2, as Triton and KServe speak it.
+@click.option("--max-body-mib", type=int, default=64, help="Largest request body.")
+@click.option("--max-json-mib", type=int, default=8, help="Largest JSON in a request body.")
+@click.option("--max-total-mib", type=int, default=1024, help="All request bodies in flight together.")
+@click.option("--max-rows", type=int, default=256, help="Largest batch of one request.")
+@click.option("--max-queue", type=int, default=512, help="Waiting requests per model.")
+@click.option("--timeout", type=float, default=30.0, help="Seconds a request may take.")
+@click.option("--drain", type=float, default=30.0, help="Seconds to finish requests after SIGTERM.")
+@click.option("--drain-delay", type=float, default=0.5, help="Seconds to continue, not ready, before that.")
+def command(given: Arguments) -> None:
+    """Serve models over REST and gRPC with the Open Inference Protocol v2, as Triton and KServe do.
 
-    Each argument is a model file, NAME=FILE, or a repository that `jr-onnx package triton` wrote; its manifest is
-    checked first. A random kappa is drawn anew for every request. Ends on SIGTERM, after the answers to all requests
-    that were accepted.
+    Each argument is a model file, NAME=FILE, or a repository that `jr-onnx package triton` wrote, whose manifest is
+    checked first. A random kappa is drawn anew for every request. Stops on SIGTERM, after it has answered all requests
+    that it accepted.
     """
-    from jr_onnx.serve.options import DEFAULT_PROVIDERS, Address, Limits, Running, ServeOptions
-
-    options = ServeOptions(
-        models=models,
-        address=Address(host, http_port, None if no_grpc else grpc_port, tls_cert, tls_key, token_file),
-        limits=Limits(
-            body_bytes=max_body_mib * _MEBIBYTE,
-            json_bytes=max_json_mib * _MEBIBYTE,
-            total_bytes=max_total_mib * _MEBIBYTE,
-            rows=max_rows,
-            queue=max_queue,
-            timeout_s=timeout,
-            drain_s=drain,
-            drain_delay_s=drain_delay,
-        ),
-        running=Running(
-            max_batch=max_batch,
-            join_rows=join_rows,
-            delay_us=batch_delay_us,
-            instances=instances,
-            threads=threads,
-            providers=provider or DEFAULT_PROVIDERS,
-            allow_fallback=allow_fallback,
-            expose_kappa=expose_kappa,
-            reject_non_finite=reject_non_finite,
-        ),
-        key=key,
-        not_before=not_before,
-        all_versions=all_versions,
-        model_control=model_control,
-    )
+    options = _options(given)
     from jr_onnx.serve.start import serve
 
     serve(options, lambda line: say(f"jr-onnx: {line}"))
+
+
+def _options(given: Arguments) -> ServeOptions:
+    from jr_onnx.serve.options import DEFAULT_PROVIDERS, Address, Limits, Running, ServeOptions
+
+    grpc_port = None if given.no_grpc else given.grpc_port
+    return ServeOptions(
+        models=given.models,
+        address=Address(given.host, given.http_port, grpc_port, given.tls_cert, given.tls_key, given.token_file),
+        limits=Limits(
+            body_bytes=given.max_body_mib * _MEBIBYTE,
+            json_bytes=given.max_json_mib * _MEBIBYTE,
+            total_bytes=given.max_total_mib * _MEBIBYTE,
+            rows=given.max_rows,
+            queue=given.max_queue,
+            timeout_s=given.timeout,
+            drain_s=given.drain,
+            drain_delay_s=given.drain_delay,
+        ),
+        running=Running(
+            max_batch=given.max_batch,
+            join_rows=given.join_rows,
+            delay_us=given.batch_delay_us,
+            instances=given.instances,
+            threads=given.threads,
+            providers=given.provider or DEFAULT_PROVIDERS,
+            allow_fallback=given.allow_fallback,
+            expose_kappa=given.expose_kappa,
+            reject_non_finite=given.reject_non_finite,
+        ),
+        key=given.key,
+        not_before=given.not_before,
+        all_versions=given.all_versions,
+        model_control=given.model_control,
+    )

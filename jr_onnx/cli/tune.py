@@ -3,87 +3,104 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import (
+    DataArguments,
     check_budget,
     check_outputs,
-    data_option,
+    data_options,
     device_option,
     eps_option,
-    logits_option,
     model_argument,
     norm_option,
-    poor_option,
-    preprocess_option,
-    read_data,
+    output_option,
     seed_option,
-    value_option,
 )
 from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
+from jr_onnx.cli.types import COUNT, PATH
 
 _TEST_IMAGES = 1000
 
 if TYPE_CHECKING:
     from jr_onnx.data import ImageData
     from jr_onnx.tune import TunePoint, TuneResult
+    from jr_onnx.tune.objective import ObjectiveName
 
 
-@click.command("tune")
-@model_argument
-@data_option
-@click.option(
-    "--max-accuracy-drop", default="1%", show_default=True, help="Largest loss of clean accuracy, such as 1% or 0.01."
+@dataclass(frozen=True, kw_only=True)
+class Arguments(DataArguments):
+    """What a person gives to `jr-onnx tune`."""
+
+    model: Path
+    max_accuracy_drop: str
+    objective: Literal["adaptive", "paper"]
+    grid: str | None
+    per_site: bool
+    rounds: int
+    norm: Literal["linf", "l2"]
+    eps: float
+    steps: int
+    black_box: bool
+    queries: int
+    limit: int
+    seed: int
+    device: str
+    output: Path | None
+    plot: Path | None
+    as_json: bool
+
+
+@cli_command(
+    "tune",
+    Arguments,
+    examples=(
+        "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5",
+        "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5 --per-site --rounds 1 -o kappas.json",
+    ),
 )
+@model_argument
+@data_options
+@click.option("--max-accuracy-drop", default="1%", help="Largest loss of clean accuracy, such as 1% or 0.01.")
 @click.option(
     "--objective",
     type=click.Choice(["adaptive", "paper"]),
     default="adaptive",
-    show_default=True,
     help="Robust accuracy against adaptive attacks, or the paper's DeepFool perturbation (figure 4; not adaptive).",
 )
-@click.option("--grid", help="Kappas to try, such as 0.1,0.2,0.5.  [default: quantiles of the pre-activations]")
+@click.option("--grid", show_default="quantiles of the pre-activations", help="Kappas to try, such as 0.1,0.2,0.5.")
 @click.option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best common one.")
 @click.option(
     "--rounds",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=3,
-    show_default=True,
-    help="How often --per-site goes over all sites at most; it ends when a round changes nothing.",
+    help="Most passes of --per-site over all sites; it ends when a pass changes nothing.",
 )
 @norm_option("linf", "l2")
-@eps_option
-@click.option("--steps", type=click.IntRange(min=1), default=30, show_default=True, help="Steps per adaptive attack.")
+@eps_option()
+@click.option("--steps", type=COUNT, default=30, help="Steps of each adaptive attack.")
 @click.option(
-    "--black-box",
-    is_flag=True,
-    help="Square against ONNX Runtime instead of adaptive attacks; needs --grid, no torch twin.",
+    "--black-box", is_flag=True, help="Attack ONNX Runtime with Square instead, without gradients; needs --grid."
 )
-@click.option(
-    "--queries", type=click.IntRange(min=1), default=1000, show_default=True, help="Queries per image with --black-box."
-)
-@preprocess_option
-@value_option
-@logits_option
-@poor_option
-@click.option("--limit", type=click.IntRange(min=1), default=200, show_default=True, help="Images to attack.")
+@click.option("--queries", type=COUNT, default=1000, help="Queries per image with --black-box.")
+@click.option("--limit", type=COUNT, default=200, help="Attack at most this many images.")
 @seed_option
 @device_option
-@click.option(
-    "--plot", type=click.Path(path_type=Path), help="Draw the trade-off (.png, .svg), as the paper's figure 4."
-)
-@click.option("--kappa-map", type=click.Path(path_type=Path), help="Write the recommended kappa of every site as JSON.")
+@output_option("Write the recommended kappas as a map for jr-onnx rewrite --kappa-map.")
+@renamed_option("--kappa-map", "--output", type=PATH)
+@click.option("--plot", type=PATH, help="Draw the trade-off (.png, .svg, .pdf), as in the paper's figure 4.")
 @json_option
-def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | None, **given: Any) -> None:
-    """Choose the kappa of MODEL on the validation split, which jr-onnx attack does not touch.
+def command(given: Arguments) -> None:
+    """Choose a kappa for MODEL on the validation split, which jr-onnx attack does not use.
 
     Clean accuracy is measured on the whole split, the objective on its first images. The recommendation is kappa 0
     unless a paired test shows a gain within the allowed loss of accuracy.
     """
-    from jr_onnx.cli.named_values import parse_values
     from jr_onnx.cli.progress import progress
     from jr_onnx.errors import require
     from jr_onnx.modelfile import atomic_write
@@ -91,66 +108,65 @@ def command(model: Path, as_json: bool, plot: Path | None, kappa_map: Path | Non
     require("torch", "attack")
     from jr_onnx.tune import Objective, TuneRequest, tune
 
-    check_budget(given["norm"], given["eps"])
-    check_outputs(kappa_map, plot=plot)
-    grid, max_drop = _grid(given["grid"]), _share(given["max_accuracy_drop"])
-    data, preprocessing = read_data(given["spec"], given["preprocess"], split="validation")
+    check_budget(given.norm, given.eps)
+    check_outputs(given.output, plot=given.plot)
+    grid, max_drop = _grid(given.grid), _share(given.max_accuracy_drop)
+    data, preprocessing = given.read(split="validation")
     request = TuneRequest(
-        model=model,
+        model=given.model,
         data=data,
         objective=Objective(
             _objective(given),
-            given["norm"],
-            given["eps"],
-            steps=given["steps"],
-            queries=given["queries"],
-            seed=given["seed"],
+            given.norm,
+            given.eps,
+            steps=given.steps,
+            queries=given.queries,
+            seed=given.seed,
         ),
-        attacked=given["limit"],
+        attacked=given.limit,
         preprocessing=preprocessing,
         grid=grid,
         max_drop=max_drop,
-        per_site=given["per_site"],
-        rounds=given["rounds"],
-        device=given["device"],
-        values=parse_values(given["values"]),
-        logits=given["logits"],
+        per_site=given.per_site,
+        rounds=given.rounds,
+        device=given.device,
+        values=given.input_values,
+        logits=given.logits,
         test=_test_images(given),
-        force=given["force"],
+        force=given.allow_poor_accuracy,
     )
     with progress("tuning") as notify:
         result = tune(request, notify)
     for note in result.notes:
         say(f"note: {note}")
-    if as_json:
+    if given.as_json:
         print_json(result)
     else:
         _show(result)
     chosen = result.points[result.recommended]
-    if kappa_map is not None:
-        atomic_write(kappa_map, [(json.dumps(chosen.kappas, indent=2) + "\n").encode()])
-    if plot is not None:
-        _plot(result, plot)
-    step = _step(model, chosen, kappa_map)
+    if given.output is not None:
+        atomic_write(given.output, [(json.dumps(chosen.kappas, indent=2) + "\n").encode()])
+    if given.plot is not None:
+        _plot(result, given.plot)
+    step = _step(given.model, chosen, given.output)
     if step:
         say(step)
 
 
-def _test_images(given: dict[str, Any]) -> ImageData | None:
+def _test_images(given: Arguments) -> ImageData | None:
     """Return some images of the test split, to compare accuracies with; None where the data have none."""
     from jr_onnx.data import Preprocessing, load
     from jr_onnx.errors import DataError
 
+    preprocessing = Preprocessing.parse(given.preprocess)
     try:
-        return load(
-            given["spec"], split="test", limit=_TEST_IMAGES, preprocessing=Preprocessing.parse(given["preprocess"])
-        )
+        return load(given.data, split="test", limit=_TEST_IMAGES, preprocessing=preprocessing)
     except DataError:
         return None
 
 
 def _step(model: Path, chosen: TunePoint, kappa_map: Path | None) -> str:
-    """Say what to do with a recommendation; kappa 0 asks for nothing."""
+    """Return the command that applies a recommendation, "" where it is kappa 0."""
     from jr_onnx import provenance
     from jr_onnx.modelfile import load
 
@@ -159,16 +175,16 @@ def _step(model: Path, chosen: TunePoint, kappa_map: Path | None) -> str:
         # All digits of a float32: what is recommended is what was measured.
         return next_step("rewrite", model, *again, "--kappa", f"{chosen.kappa:.9g}") if chosen.kappa else ""
     if kappa_map is None:
-        return "note: run it again with --kappa-map FILE to have these kappas as a file for jr-onnx rewrite"
+        return "note: run it again with --output FILE to write these kappas for jr-onnx rewrite --kappa-map"
     return next_step("rewrite", model, *again, "--kappa-map", kappa_map)
 
 
-def _objective(given: dict[str, Any]) -> Any:
+def _objective(given: Arguments) -> ObjectiveName:
     from jr_onnx.errors import InputError
 
-    if not given["black_box"]:
-        return given["objective"]
-    if given["objective"] == "paper":
+    if not given.black_box:
+        return given.objective
+    if given.objective == "paper":
         raise InputError("--black-box does not go with --objective paper, whose DeepFool needs gradients")
     return "black-box"
 

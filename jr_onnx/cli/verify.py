@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import (
     fallback_option,
     logits_option,
     model_argument,
     preprocess_option,
+    provider_option,
     seed_option,
     shape_option,
     value_option,
 )
 from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_table, say, tell
+from jr_onnx.cli.types import PATH
 
 if TYPE_CHECKING:
     from jr_onnx.verifier import InputOptions, VerifyReport
     from jr_onnx.verifier.evaluators.device import Device
     from jr_onnx.verifier.torch.compare import TorchReport
-
 
 _HEADLINE = {
     "verified": "verified",
@@ -30,81 +33,103 @@ _HEADLINE = {
     "model not run": "SITES PROVED, MODEL NOT RUN",
 }
 _HINT = {
-    True: "A file that does not load proves nothing and cannot be deployed: mend the original, and rewrite it again",
+    True: "A file that does not load proves nothing and cannot be deployed: repair the original, and rewrite it again",
     False: "Verify it where ONNX Runtime has what the model needs",
 }
 
 
-@click.command("verify")
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a person gives to `jr-onnx verify`."""
+
+    model: Path
+    original: Path | None
+    kappa: float | None
+    samples: int
+    reference_samples: int
+    seed: int
+    batch: int
+    shape: tuple[str, ...]
+    values: tuple[str, ...]
+    data: str | None
+    preprocess: str
+    torch: str | None
+    weights: Path | None
+    logits: str
+    provider: Literal["cpu", "cuda"]
+    allow_fallback: bool
+    as_json: bool
+
+
+@cli_command(
+    "verify",
+    Arguments,
+    examples=(
+        "jr-onnx verify model.jr.onnx model.onnx --data digits",
+        "jr-onnx verify model.onnx --kappa 0.06",
+    ),
+)
 @model_argument
-@click.argument("original", type=click.Path(path_type=Path), required=False)
-@click.option("--kappa", type=float, help="MODEL is no retrofit: rewrite it in memory with every lowering and verify.")
-@click.option("--samples", type=int, default=8, show_default=True, help="How many inputs for the whole model.")
+@click.argument("original", type=PATH, required=False)
+@click.option(
+    "--kappa", type=float, help="MODEL is not a retrofit: rewrite it in memory with every lowering, and verify those."
+)
+@click.option("--samples", type=int, default=8, help="Inputs that the whole model is run on.")
 @click.option(
     "--reference-samples",
     type=int,
     default=1,
-    show_default=True,
-    help="How many of them ONNX's reference evaluator computes too; it is slow.",
+    help="How many of them ONNX's reference evaluator, which is slow, computes too.",
 )
 @seed_option
-@click.option("--batch", type=int, default=1, show_default=True, help="Size of free batch axes.")
+@click.option("--batch", type=int, default=1, help="Size used for dynamic batch axes.")
 @shape_option
 @value_option
 @click.option(
-    "--data", metavar="SPEC", help="Real inputs: digits, mnist:DIR, cifar10:DIR, npz:FILE or folder:DIR (test split)."
+    "--data",
+    metavar="SOURCE",
+    show_default="random inputs",
+    help="Real inputs: digits, mnist:DIR, cifar10:DIR, npz:FILE or folder:DIR (test split).",
 )
 @preprocess_option
 @click.option(
     "--torch",
-    "network",
     metavar="MODULE:FACTORY",
-    help="Compare with this torch network too, the one MODEL was exported from; its ReLUs become JumpReLU.",
+    help="Also compare with this torch network, which MODEL was exported from; its ReLUs become JumpReLUs.",
 )
+@click.option("--weights", type=PATH, help="State dict for --torch, read with weights_only.")
 @logits_option
-@click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where ONNX Runtime computes: TF32 off where equality is demanded, on within bounds.",
+@provider_option(
+    "cpu",
+    "cuda",
+    what="Where ONNX Runtime computes; on CUDA, TF32 is off where equality is demanded, and on elsewhere.",
 )
 @fallback_option
-@click.option("--weights", type=click.Path(path_type=Path), help="State dict for --torch, read with weights_only.")
 @json_option
-def command(
-    model: Path,
-    original: Path | None,
-    kappa: float | None,
-    samples: int,
-    reference_samples: int,
-    as_json: bool,
-    **given: Any,
-) -> None:
+def command(given: Arguments) -> None:
     """Prove that MODEL, a retrofit, computes what it should.
 
     Every site is tried with the jump, its neighbouring floats and all special values; the whole model is compared with
-    the original at kappa 0, with every other lowering, and with a reference run. Give ORIGINAL to prove as well that
-    nothing else changed; without it the original is restored from the retrofit's provenance. Leaves with exit code 1
-    where anything disagrees, 8 where the original itself does not run on the inputs, and 9 where the sites are proved
-    but the model was not run, because ONNX Runtime loads neither it nor the original.
+    the original at kappa 0, with every other lowering, and with a reference run. Give ORIGINAL to also prove that
+    nothing else changed; without it, the original is restored from the provenance. Exits with code 1 if anything
+    disagrees, with 8 if the original itself does not run on the inputs, and with 9 if the sites are proved but the
+    model was not run, because ONNX Runtime loads neither it nor the original.
     """
     from jr_onnx.cli.named_values import parse_shapes, parse_values
     from jr_onnx.errors import InputError, ModelNotRunError, VerificationError
     from jr_onnx.verifier import InputOptions, verify
 
-    if given["weights"] is not None and given["network"] is None:
-        raise InputError("--weights goes with --torch MODULE:FACTORY, which is missing")
-    if given["logits"] and given["network"] is None:
-        raise InputError("--logits goes with --torch MODULE:FACTORY, which is missing")
-    shapes, values = parse_shapes(given["shape"]), parse_values(given["values"])
-    input_options = InputOptions(shapes, values, given["batch"], given["data"], given["preprocess"], given["seed"])
+    for option, value in (("--weights", given.weights), ("--logits", given.logits)):
+        if value and given.torch is None:
+            raise InputError(f"{option} goes with --torch MODULE:FACTORY, which is missing")
+    shapes, values = parse_shapes(given.shape), parse_values(given.values)
+    inputs = InputOptions(shapes, values, given.batch, given.data, given.preprocess, given.seed)
     report = verify(
-        model, original, kappa, samples=samples, reference_samples=reference_samples, input_options=input_options,
-        provider=_provider(given["provider"], allow_fallback=given["allow_fallback"]),
+        given.model, given.original, given.kappa, samples=given.samples,
+        reference_samples=given.reference_samples, input_options=inputs, provider=_provider(given),
     )  # fmt: skip
-    network = _verify_torch(model, kappa, input_options, given) if given["network"] else None
-    if as_json:
+    network = _verify_torch(given, given.torch, inputs) if given.torch else None
+    if given.as_json:
         if network is None:
             print_json(report)
         else:
@@ -115,29 +140,30 @@ def command(
             _show_torch(network)
     if report.conclusion == "model not run":
         raise ModelNotRunError(
-            f"{model} is not verified: the model was not run: {report.reason}", hint=_HINT[report.broken]
+            f"{given.model} is not verified: the model was not run: {report.reason}", hint=_HINT[report.broken]
         )
     if not report:
         for failure in report.failures[1:]:
             say(str(failure))
         first = str(report.failures[0]) if report.failures else "nothing could be compared"
-        raise VerificationError(f"{model} failed verification: {first}")
+        raise VerificationError(f"{given.model} failed verification: {first}")
     if network is not None and not network.passed:
         worst = max(network.comparisons, key=lambda item: item.worst_ratio)
-        raise VerificationError(f"{model} and the torch network disagree on {worst}")
+        raise VerificationError(f"{given.model} and the torch network disagree on {worst}")
 
 
-def _provider(name: Device, *, allow_fallback: bool) -> Device:
-    """Return where to verify: on the CPU, said loudly, where the provider does not work and that is allowed."""
+def _provider(given: Arguments) -> Device:
+    """Return where to verify: on the CPU, with a warning, if the provider does not work and that is allowed."""
     from jr_onnx.runtime.providers import full_name, usable_providers
 
-    if not allow_fallback:
-        return name  # `verify` refuses what does not work
-    kept = usable_providers([full_name(name)], lambda words: say(f"warning: {words}, on the CPU"))
-    return name if full_name(name) in kept else "cpu"
+    if not given.allow_fallback:
+        return given.provider  # `verify` refuses what does not work
+    name = full_name(given.provider)
+    kept = usable_providers([name], lambda words: say(f"warning: {words}, on the CPU"))
+    return given.provider if name in kept else "cpu"
 
 
-def _verify_torch(model: Path, kappa: float | None, input_options: InputOptions, given: dict[str, Any]) -> TorchReport:
+def _verify_torch(given: Arguments, network: str, inputs: InputOptions) -> TorchReport:
     from jr_onnx.errors import require
 
     require("torch", "attack")
@@ -145,15 +171,15 @@ def _verify_torch(model: Path, kappa: float | None, input_options: InputOptions,
     from jr_onnx.verifier.inputs import batch_of_images
     from jr_onnx.verifier.torch.compare import verify_torch
 
-    images = batch_of_images(load(model).proto, input_options)
+    images = batch_of_images(load(given.model).proto, inputs)
     return verify_torch(
-        given["network"],
-        given["weights"],
-        model,
+        network,
+        given.weights,
+        given.model,
         images,
-        kappa=kappa,
-        output=given["logits"] or None,
-        seed=input_options.seed,
+        kappa=given.kappa,
+        output=given.logits or None,
+        seed=inputs.seed,
         raise_on_failure=False,
     )
 

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from jr_onnx.cli.options import PATH, key_option, not_before_option
+from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.options import TrustArguments, trust_options
 from jr_onnx.cli.output import tell_row
+from jr_onnx.cli.types import PATH
 
 
-@click.command("verify-package")
+@dataclass(frozen=True, kw_only=True)
+class Arguments(TrustArguments):
+    """What a person gives to `jr-onnx verify-package`."""
+
+    folder: Path
+    expect: tuple[str, ...]
+
+
+@cli_command("verify-package", Arguments, examples=("jr-onnx verify-package repository --expect digits/1",))
 @click.argument("folder", type=PATH)
-@key_option
-@not_before_option
-@click.option("--expect", multiple=True, metavar="NAME/VERSION", help="A package that must be there; repeatable.")
-def command(folder: Path, key: Path | None, not_before: datetime | None, expect: tuple[str, ...]) -> None:
-    """Check every package below FOLDER against its manifest, and with --key against its signature.
+@trust_options
+@click.option("--expect", multiple=True, metavar="NAME/VERSION", help="A package that must be there. Repeatable.")
+def command(given: Arguments) -> None:
+    """Check every package in FOLDER against its manifest, and with --key against its signature.
 
-    FOLDER is a model repository, a model or version in it, or what `package kserve` or `package compose` wrote.
-    Leaves with exit code 7 where a file was changed, is missing, was added or is a link, or a package lies in a place
-    that is not its own.
+    FOLDER is a model repository, a model or version in it, or what `jr-onnx package kserve` or `jr-onnx package
+    compose` wrote. Exits with code 7 if a file was changed, removed, added or replaced by a link, or if a package was
+    moved.
     """
     from jr_onnx.deploy.verification import expect_packages, verify
 
-    packages = verify(folder, key, not_before=not_before)
-    expect_packages(packages, expect)
+    packages = verify(given.folder, given.key, not_before=given.not_before)
+    expect_packages(packages, given.expect)
     for package in packages:
         signature = (
             "signature holds" if package.signature_checked else "signed, not checked" if package.signed else "unsigned"

@@ -196,7 +196,10 @@ def _check_package(package: VerifiedPackage, *, release: str, mount_path: str, g
             hint=f"Package it again with --repository-path-on-server {mount_path}",
         )
     if settings.device == "gpu" and gpus_per_replica == 0:
-        raise RefusalError(f"{package.label} runs on a GPU, the deployment has none", hint="Give --gpus")
+        raise RefusalError(
+            f"{package.label} runs on a GPU, the deployment has none",
+            hint="Give package compose --gpus, or package kserve --gpus-per-replica",
+        )
     if settings.gpus and max(settings.gpus) >= gpus_per_replica:
         raise RefusalError(
             f"{package.label} names GPU {max(settings.gpus)}, a replica sees {gpus_per_replica}",

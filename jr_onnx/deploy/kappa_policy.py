@@ -45,7 +45,7 @@ def check_kappa(facts: ModelFacts, *, with_library: bool, allow_fixed: bool, exp
 def _drawn_by_operator(facts: ModelFacts, *, with_library: bool, allow_fixed: bool) -> tuple[str, ...]:
     if with_library:
         return ("requests are not joined into batches, so that each gets a kappa of its own",)
-    hint = "Add --with-op-library and --repository-path-on-server"
+    hint = "Add --op-library and --repository-path-on-server"
     if not allow_fixed:
         raise RefusalError(
             "the custom operator draws kappa, and its library would not be in the package: nobody would draw it",
@@ -80,7 +80,7 @@ def _taken_as_input(facts: ModelFacts, *, is_random: bool, allow_fixed: bool, ex
         return (f"kappa stays at the default of the input {name!r}{middle}, which clients do not see",)
     if is_random:
         what = "random, but nobody would draw it there"
-        hint = f"Rewrite with --random-source op, whose library draws it on the server (--with-op-library), {_FIX_HINT}"
+        hint = f"Rewrite with --random-source op, whose library draws it on the server (--op-library), {_FIX_HINT}"
     else:
         what = "a runtime input, but nobody would feed it there"
         hint = f"{_FIX_HINT[0].upper()}{_FIX_HINT[1:]}, or let clients set it with --expose-kappa"

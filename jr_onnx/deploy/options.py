@@ -68,9 +68,9 @@ class Placement:
             require_number("the number of threads", self.threads, 1, _MOST_COPIES)
         if self.device == "cpu" and (self.gpus or self.accelerator):
             what = f"the accelerator {self.accelerator!r} was" if self.accelerator else f"GPUs {list(self.gpus)} were"
-            raise InputError(f"{what} asked for a model on the CPU", hint="Add --device gpu")
+            raise InputError(f"{what} asked for a model on the CPU", hint="Add --provider cuda")
         if self.precision != "FP32" and self.accelerator != "tensorrt":
-            raise InputError(f"precision {self.precision} needs TensorRT", hint="Add --accelerator tensorrt")
+            raise InputError(f"precision {self.precision} needs TensorRT", hint="Add --provider tensorrt")
         if len(set(self.gpus)) != len(self.gpus) or any(not 0 <= gpu < _MOST_COPIES for gpu in self.gpus):
             raise InputError(f"the GPUs are {list(self.gpus)}, expected different numbers from 0")
 

@@ -173,13 +173,13 @@ def _write_library(staged: Path, facts: ModelFacts, options: TritonOptions) -> s
         if missing:
             raise RefusalError(
                 f"the model uses the operator jr_onnx::{missing[0]} and holds no definition of it",
-                hint="Add --with-op-library and --repository-path-on-server",
+                hint="Add --op-library and --repository-path-on-server",
             )
         return None
     if not facts.custom_ops:
         raise InputError(
             "the operator library was asked for, but no node of the model uses it",
-            hint="Leave --with-op-library away, or rewrite with --lowering custom",
+            hint="Leave --op-library out, or rewrite with --lowering custom",
         )
     from jr_onnx.deploy.op_library import find_library
 

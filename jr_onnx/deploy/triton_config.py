@@ -124,7 +124,7 @@ def interface(
     if options.batching.preferred and not decided.join:
         raise InputError(
             f"preferred batch sizes were asked for, but requests are not joined, because {decided.reason}",
-            hint="Leave --preferred-batch away, or give --max-batch if you know that rows are independent",
+            hint="Leave --preferred-batch out, or give --max-batch if you know that rows are independent",
         )
     skip = 1 if max_batch else 0
     return Interface(

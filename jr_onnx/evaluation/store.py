@@ -148,7 +148,7 @@ class Store:
         try:
             (self.folder / _UNITS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot make {self.folder}: {error.strerror}", hint="Choose another --out") from None
+            raise OutputError(f"cannot make {self.folder}: {error.strerror}", hint="Choose another --output") from None
         atomic_write(path, [dumps(record).encode()])
 
     def refuse_other_models(self, models: Mapping[str, str]) -> None:
@@ -165,7 +165,7 @@ class Store:
             raise self._another("models", earlier.models, dict(models))
 
     def _another(self, field: str, was: object, now: object) -> OutputError:
-        hint = "Choose another --out, or remove the folder"
+        hint = "Choose another --output, or remove the folder"
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             names = dict.fromkeys(str(key) for key in (*now, *was) if was.get(key) != now.get(key))
             return OutputError(f"{self.folder} holds another run: its {' and '.join(names)} is another file", hint=hint)
@@ -184,7 +184,7 @@ class Store:
         """
         path = self.folder / _RUN
         if not path.exists():
-            raise InputError(f"{self.folder} holds no evaluation", hint="It is made by jr-onnx attack --out")
+            raise InputError(f"{self.folder} holds no evaluation", hint="jr-onnx attack --output makes one")
         return load_file(RunRecord, path)
 
     def has(self, unit: str) -> bool:

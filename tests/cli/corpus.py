@@ -30,8 +30,8 @@ def build(folder: Path) -> None:
     (folder / "maps" / "map.json").write_text(json.dumps({"act1": 0.1, "act.*": 0.2}), encoding="utf-8")
     (folder / "maps" / "map.yaml").write_text("act1: 0.1\n'.*': 1e-3\n", encoding="utf-8")
     (folder / "maps" / "labels.txt").write_text("".join(f"label {n}\n" for n in range(10)), encoding="utf-8")
-    small = ("--suite", "paper", "--limit", "4", "--paper-steps", "1", "--trust-steps", "1", "--batch", "4")
-    _jr("attack", classifier, "--kappa", "0.1", *small, "--out", folder / "results" / "run")
+    small = ("--suite", "paper", "--limit", "4", "--paper-steps", "1", "--trust-steps", "1", "--chunk", "4")
+    _jr("attack", classifier, "--kappa", "0.1", *small, "-o", folder / "results" / "run")
     _jr("package", "triton", folder / "classifiers" / "retrofit.onnx", "-o", folder / "packages" / "repository")
 
 

@@ -54,7 +54,7 @@ CHEAP = {
 COSTLY = {
     "--samples", "--reference-samples", "--rounds", "--limit", "--paper-steps", "--trust-steps", "--steps",
     "--reference", "--neighbours", "--grid", "--transfer-from", "--torch", "--weights", "--suite", "--threads",
-    "--footprint", "--profile", "--batch",
+    "--footprint", "--profile", "--batch", "--chunk",
 }  # fmt: skip
 TEXTS = (
     "", "x", "\udcff", "a" * 5000, "../..", "0", "1,2", "x=1,3", "nan", "-", "[", "a{99999999999}", "éè", "x=y=z", ".*",
@@ -79,7 +79,7 @@ class Case:
         options = [item for item in command.params if isinstance(item, click.Option)]
         del context
         for option in options:
-            usual = option.required or option.opts[-1] in ("--output", "--out", "--kappa", "--force")
+            usual = option.required or option.opts[-1] in ("--output", "--kappa", "--force")
             if option.opts[-1] in COSTLY or self.dice.random() > (0.8 if usual else 0.08):
                 continue
             words.append(option.opts[0])
@@ -96,9 +96,7 @@ class Case:
             return dice.choice(
                 [*map(str, kind.choices), "odd"] if dice.randrange(9) == 0 else [*map(str, kind.choices)]
             )
-        if name in ("--output", "--out", "--plot") or (name == "--json" and command == "bench"):
-            return self._output()
-        if name == "--kappa-map" and command == "tune":
+        if name in ("--output", "--out", "--plot") or (name == "--kappa-map" and command == "tune"):
             return self._output()
         if isinstance(kind, click.Path):
             return self._file(dice.choice(("maps", "data", "classifiers", "packages")))

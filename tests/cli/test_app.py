@@ -12,8 +12,9 @@ import pytest
 
 from jr_onnx.cli import app as app_module
 from jr_onnx.cli.app import COMMANDS
-from jr_onnx.errors import JrError
+from jr_onnx.errors import EXIT_CODES, JrError
 from jr_onnx.rewriter import rewrite
+from jr_onnx.verifier.inputs import InputsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,21 +70,24 @@ def test_unknown_command_is_a_usage_error(jr) -> None:
     assert "No such command 'retrofit'" in outcome.err
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_loads_and_every_option_has_help(name: str) -> None:
-    command = app_module.app.get_command(click.Context(app_module.app), name)
-    assert command is not None
-    for leaf in leaves(command):
-        assert leaf.help, f"{leaf.name} has no help"
-        for parameter in leaf.params:
-            if isinstance(parameter, click.Option):
-                assert parameter.help, f"{leaf.name} {parameter.opts[0]} has no help"
+def test_help_groups_the_commands_and_lists_the_exit_codes(jr) -> None:
+    lines = jr("--help").out.splitlines()
+    for group, commands in app_module.GROUPS.items():
+        start = lines.index(f"{group}:")
+        listed = [line.split()[0] for line in lines[start + 1 :] if line.startswith("  ") and line[2] != " "]
+        assert listed[: len(commands)] == list(commands)
+    shown = lines[lines.index("Exit codes:") + 1 :]
+    assert [int(line.split()[0]) for line in shown if line[2] != " "] == list(EXIT_CODES)
 
 
-def leaves(command: click.Command) -> list[click.Command]:
-    if isinstance(command, click.Group):
-        return [leaf for child in command.commands.values() for leaf in leaves(child)]
-    return [command]
+def test_every_exit_code_of_an_error_has_a_meaning() -> None:
+    found, todo = set(), [JrError]
+    while todo:
+        kind = todo.pop()
+        found.add(kind.exit_code)
+        todo += kind.__subclasses__()
+    assert found <= set(EXIT_CODES)
+    assert InputsError.exit_code in found
 
 
 def failing(error: Exception) -> click.Command:

@@ -24,7 +24,7 @@ def net(tmp_path: Path) -> Path:
 def test_table_json_and_profile(jr: Callable[..., Outcome], net: Path, tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     done = jr(
-        "bench", net, "--kappa", 3, "--batch", "1,2", "--rounds", 3, "--no-footprint", "--profile", "--json", out
+        "bench", net, "--kappa", 3, "--batch", "1,2", "--rounds", 3, "--no-footprint", "--profile", "-o", out
     )  # fmt: skip
     assert done.exit_code == 0, done.err
     lines = done.out.splitlines()
@@ -39,7 +39,7 @@ def test_table_json_and_profile(jr: Callable[..., Outcome], net: Path, tmp_path:
 
 
 def test_json_on_stdout(jr: Callable[..., Outcome], net: Path) -> None:
-    done = jr("bench", net, "--kappa", 3, "--lowering", "where", "--rounds", 2, "--no-footprint", "--json", "-")
+    done = jr("bench", net, "--kappa", 3, "--lowering", "where", "--rounds", 2, "--no-footprint", "--json")
     value = json.loads(done.out)
     assert value["schema"] == "jr_onnx.bench/1"
 
@@ -47,7 +47,7 @@ def test_json_on_stdout(jr: Callable[..., Outcome], net: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--batch", "one"), "is no list of whole numbers"),
+        (("--batch", "one"), "expected whole numbers separated by commas"),
         (("--session", "fast"), "the session is fast"),
         ((), "is not a retrofit, and no kappa was given"),
     ],

@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[int, tuple[object, ...]]] = {
     "bench": (4, ("bench", "RETROFIT", "--rounds", 1)),
     "package": (4, ("package", "triton", "RETROFIT", "-o", "OUT", "--name", "digits")),
     "serve": (4, ("serve", "RETROFIT", "--http-port", 0, "--no-grpc")),
-    "attack": (4, ("attack", "RETROFIT", "--data", "digits", "--out", "OUT")),
+    "attack": (4, ("attack", "RETROFIT", "--data", "digits", "-o", "OUT")),
     "tune": (4, ("tune", "RETROFIT", "--data", "digits")),
     "detect": (4, ("detect", "RETROFIT", "--data", "digits")),
     "inspect": (1, ("inspect", "RETROFIT")),

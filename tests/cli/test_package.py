@@ -45,8 +45,8 @@ def test_the_folder_goes_to_stdout_and_the_next_step_to_stderr(jr: Jr, tmp_path:
 def test_every_option_reaches_the_package(jr: Jr, tmp_path: Path, model: Path) -> None:
     labels = tmp_path / "labels.txt"
     labels.write_text("".join(f"{number}\n" for number in range(10)), encoding="utf-8")
-    words = f"""--name net --version 3 --triton-release 25.12 --max-batch 16 --preferred-batch 4,8 --delay-us 100
-        --device gpu --instances 2 --gpus 0,1 --accelerator tensorrt --precision FP16 --warmup-shape x:3,8,8
+    words = f"""--name net --version 3 --triton-release 25.12 --max-batch 16 --preferred-batch 4,8 --batch-delay-us 100
+        --provider tensorrt --instances 2 --gpus 0,1 --precision FP16 --warmup-shape x=3,8,8
         --labels {labels} --labels-output y --all-versions --threads 3""".split()
     outcome = jr("package", "triton", model, "-o", tmp_path / "r", *words)
     assert outcome.exit_code == 0, outcome.err
@@ -94,11 +94,11 @@ def test_a_hidden_kappa_is_noted(jr: Jr, tmp_path: Path, model: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--gpus", "a"], "expected numbers with commas between"),
+        (["--gpus", "a"], "expected whole numbers separated by commas"),
         (["--warmup-shape", "3,8,8"], "expected a name and sizes"),
-        (["--warmup-shape", "x:3,b"], "expected numbers with commas between"),
-        (["--with-op-library"], "--with-op-library needs --repository-path-on-server"),
-        (["--device", "tpu"], "'tpu' is not one of"),
+        (["--warmup-shape", "x=3,b"], "expected whole numbers separated by commas"),
+        (["--op-library"], "--op-library needs --repository-path-on-server"),
+        (["--provider", "tpu"], "'tpu' is not one of"),
         (["--name", "a/b"], "the model name is 'a/b'"),
         (["--labels", "nowhere.txt"], "cannot read the labels"),
     ],

@@ -76,7 +76,7 @@ def test_a_kappa_drawn_by_the_operator_needs_its_library(model: Path) -> None:
     assert facts.draws_in_op
     with pytest.raises(RefusalError, match="nobody would draw it") as caught:
         _check(facts)
-    assert "--with-op-library" in caught.value.hint
+    assert "--op-library" in caught.value.hint
     (note,) = _check(facts, with_library=True)
     assert "each gets a kappa of its own" in note
 

@@ -101,7 +101,7 @@ def require_clean(served: ServedClassifier, data: ImageData, current: Preprocess
     message = f"{text}; {advice or 'none of the usual preprocessings is better: check labels, data and --logits'}"
     if force:
         return f"warning: {message}"
-    raise DataError(message, hint="Mend --preprocess, --data or --logits, or go on with --force")
+    raise DataError(message, hint="Mend --preprocess, --data or --logits, or continue with --allow-poor-accuracy")
 
 
 def classified(served: ServedClassifier, data: ImageData) -> Clean:

@@ -156,7 +156,7 @@ def _files(request: AttackRequest) -> tuple[dict[str, Path], Provenance | None]:
     try:
         request.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make {request.out}: {error.strerror}", hint="Choose another --out") from None
+        raise OutputError(f"cannot make {request.out}: {error.strerror}", hint="Choose another --output") from None
     with tempfile.TemporaryDirectory(dir=request.out, prefix=".making-") as folder:
         original, retrofit = pair.save(Path(folder))
         files = {MODEL: original} if retrofit is None else {ORIGINAL: original, RETROFIT: retrofit}

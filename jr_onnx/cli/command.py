@@ -1,0 +1,137 @@
+"""What every command is made with: typed arguments, examples at the end of the help, and old spellings that warn.
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(DataArguments):  # the fields of `data_options`, and the command's own
+    model: Path
+    kappa: float | None
+
+@cli_command("attack", Arguments, examples=("jr-onnx attack model.onnx --kappa 0.5",))
+@model_argument
+@data_options
+@click.option("--kappa", type=float, help="...")
+@renamed_option("--jump", "--kappa", type=float)
+def command(given: Arguments) -> None:
+    '''Attack MODEL and its retrofit.'''
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from jr_onnx.cli.output import say
+
+_Arguments = TypeVar("_Arguments")
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose help ends with examples.
+
+    Attributes:
+        examples: Command lines that work as they stand, beside a model called model.onnx.
+        arguments: The type that holds the command's arguments and options.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str], arguments: type[object], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.examples = tuple(examples)
+        self.arguments = arguments
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, one a line and never wrapped, so that they can be copied."""
+        del ctx
+        with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+class RenamedOption(click.Option):
+    """An old spelling of an option: hidden from the help, accepted for one more release with a warning."""
+
+    def __init__(self, *args: Any, new: str, target: str, convert: Callable[[Any], object], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.hidden = True
+        self.new, self.target, self.convert = new, target, convert
+
+
+def renamed_option(
+    old: str,
+    new: str,
+    *,
+    convert: Callable[[Any], object] = lambda value: value,
+    **settings: Any,
+) -> Callable[[_Decorated], _Decorated]:
+    """Accept the old spelling of an option for one more release.
+
+    Args:
+        old: The old spelling, such as `--out`.
+        new: The new one, such as `--output`.
+        convert: Makes the new option's value of the old one's.
+        settings: Of the old option, as `click.option` takes them.
+    """
+    target, old_name = (name.removeprefix("--").replace("-", "_") for name in (new, old))
+    return click.option(
+        old,
+        f"old_{old_name}",
+        cls=RenamedOption,
+        new=new,
+        target=target,
+        convert=convert,
+        help=f"Old spelling of {new}.",
+        **settings,
+    )
+
+
+def cli_command(
+    name: str, arguments: Callable[..., _Arguments], *, examples: Sequence[str]
+) -> Callable[[Callable[[_Arguments], int | None]], Command]:
+    """Make a command of a function that takes one typed object.
+
+    Args:
+        name: The command's name.
+        arguments: A dataclass with a field for every argument and option of the command.
+        examples: Command lines for the end of the help. `tests/cli/test_examples.py` runs them.
+    """
+
+    def decorate(function: Callable[[_Arguments], int | None]) -> Command:
+        @functools.wraps(function)
+        def call(**given: Any) -> int | None:
+            return function(arguments(**_renamed(click.get_current_context(), given)))
+
+        made: Command = click.command(name, cls=Command, examples=examples, arguments=arguments)(call)
+        return made
+
+    return decorate
+
+
+def was_given(name: str) -> bool:
+    """Tell whether an option was given on the command line, rather than left at its default.
+
+    Args:
+        name: The name of its value.
+    """
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def _renamed(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with those of old spellings under their new names, each with a warning.
+
+    Raises:
+        click.UsageError: An option was given in both spellings.
+    """
+    for option in context.command.params:
+        if not isinstance(option, RenamedOption):
+            continue
+        value = given.pop(str(option.name))
+        if not was_given(str(option.name)):
+            continue
+        if was_given(option.target):
+            raise click.UsageError(f"{option.opts[0]} is the old spelling of {option.new}, give only the latter")
+        say(f"warning: {option.opts[0]} is now {option.new}; the old spelling will be removed in the next release")
+        given[option.target] = option.convert(value)
+    return given
