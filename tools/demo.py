@@ -34,7 +34,7 @@ def main() -> None:
     show("jr-onnx rewrite out/demo/digits.onnx --kappa 0.06")
     show("jr-onnx verify out/demo/digits.jr.onnx out/demo/digits.onnx --data digits")
     show_accuracy()
-    show("jr-onnx attack out/demo/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 --out out/demo/attack")
+    show("jr-onnx attack out/demo/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 -o out/demo/attack")
     show("jr-onnx package triton out/demo/digits.jr.onnx -o out/demo/repository --name digits")
     show("jr-onnx verify-package out/demo/repository")
     serve_and_ask()

@@ -50,7 +50,7 @@ class Arguments(DataArguments, KappaArguments):
     seed: int
     device: str
     provider: str
-    chunk: int
+    chunk: int | None
     shard: str
     black_box: bool
     save_adversarial: bool
@@ -102,7 +102,12 @@ class Arguments(DataArguments, KappaArguments):
 @seed_option
 @device_option
 @provider_option("cpu", "cuda", what="Where ONNX Runtime judges every example: the provider that will serve.")
-@click.option("--chunk", type=COUNT, default=256, help="Images in memory at once; results do not depend on it.")
+@click.option(
+    "--chunk",
+    type=COUNT,
+    show_default="256, and 10,000 on CUDA",
+    help="Images in memory at once; results do not depend on it.",
+)
 @click.option("--shard", default="1/1", metavar="K/N", help="Run part K of N; jr-onnx report merges the parts.")
 @click.option(
     "--black-box", is_flag=True, help="Run only attacks that need no gradients: the model runs in ONNX Runtime alone."

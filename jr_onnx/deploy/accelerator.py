@@ -36,6 +36,6 @@ def check_accelerator(facts: ModelFacts, placement: Placement) -> tuple[str, ...
     if "thresholded" in lowerings and facts.opset >= _THRESHOLDED_ON_CUDA_BEFORE:
         return (
             f"ONNX Runtime has no CUDA kernel of ThresholdedRelu at opset {facts.opset}: its sites run on the CPU, "
-            "with a copy each way; jr-onnx rewrite --target cuda chooses another lowering",
+            "with a copy each way; jr-onnx rewrite --provider cuda chooses another lowering",
         )
     return ()

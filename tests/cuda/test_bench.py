@@ -1,4 +1,4 @@
-"""`bench --providers cuda` on the fake runtime: every form opens and runs with every option; no time counts."""
+"""`bench --provider cuda` on the fake runtime: every form opens and runs with every option; no time counts."""
 
 from __future__ import annotations
 
