@@ -25,7 +25,7 @@ from jr_onnx.cli.types import PATH, Numbers, Words
 
 if TYPE_CHECKING:
     from jr_onnx.bench import BenchReport, CaseResult
-    from jr_onnx.rewriter.lowering import LoweringWish
+    from jr_onnx.rewriter.lowering import RequestedLowering
 
 _OPS_SHOWN = 8
 
@@ -110,7 +110,7 @@ def command(given: Arguments) -> None:
     from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 
     check_outputs(given.output, plot=given.plot)
-    lowerings = EXPLICIT_LOWERINGS if "all" in given.lowering else cast("tuple[LoweringWish, ...]", given.lowering)
+    lowerings = EXPLICIT_LOWERINGS if "all" in given.lowering else cast("tuple[RequestedLowering, ...]", given.lowering)
     request = Request(
         given.model, given.kappa, given.batch, given.threads, lowerings, given.session, given.provider, given.rounds,
         tuple(parse_shapes(given.shape).items()), given.seed, given.footprint, given.profile, given.clock,
