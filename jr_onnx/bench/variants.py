@@ -11,7 +11,7 @@ from jr_onnx.errors import InputError
 from jr_onnx.modelfile import external_tensors, save
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import in_every_lowering, open_pair
-from jr_onnx.runtime.providers import CPU, CUDA, prefers_nhwc, require_providers
+from jr_onnx.runtime.providers import CPU, CUDA, require_providers
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
 SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]
@@ -106,8 +106,6 @@ class Variant:
         if self.kind == "onnxruntime":
             return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
         way = "plain" if self.kind == "plain" else "optimised"
-        if way == "optimised" and prefers_nhwc(providers, None):
-            way = "auto"  # which leaves the jumps to standard operators there
         return InferenceSession(
             source, options, providers, retrofit=way, op_library=self.kind != "standard", enable_fallback=0
         )

@@ -6,6 +6,8 @@
 ONNX Runtime's CUDA provider runs the bias of a convolution, a residual sum and the activation as passes over memory of
 their own; this leaves one. The sums are rounded as they were before, so nothing but the number of passes changes.
 
+Where the provider keeps convolutions in the layout (N, H, W, C), the channels are the last axis.
+
 A value that anything else reads stays where it is. A residual must be proved to have the shape of z: Add may broadcast,
 the operator does not.
 """
@@ -13,15 +15,18 @@ the operator does not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
+from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.scopes import STANDARD_DOMAINS, Scope, walk
 from jr_onnx.runtime.markers import Found
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+NHWC = "com.ms.internal.nhwc"  # ONNX Runtime's domain for operators in the layout (N, H, W, C)
+_RANK_OF_IMAGES = 4
 BIAS_INPUT = 2  # the input of both that holds the bias
 
 
@@ -36,6 +41,7 @@ class Tail:
         bias: Name of the bias; "" where the convolution has none and a residual is there.
         residual: Name of the other summand, "" without one.
         channels: Number of channels where `bias` is "", else 0.
+        axis: The axis of the convolution's result that holds the channels.
     """
 
     convolution: int
@@ -44,6 +50,7 @@ class Tail:
     bias: str
     residual: str
     channels: int
+    axis: int
 
 
 def find_tails(model: onnx.ModelProto, found: Sequence[Found]) -> dict[tuple[Scope, int], Tail]:
@@ -79,9 +86,9 @@ class _View:
         if producer is None:
             return None
         index, node = producer
-        if node.op_type in _CONVOLUTIONS and node.domain in STANDARD_DOMAINS:
+        if _is_convolution(node):
             bias = _bias(node)
-            return Tail(index, None, operand, bias, "", 0) if bias else None
+            return Tail(index, None, operand, bias, "", 0, _axis(node)) if bias else None
         if node.op_type == "Add" and node.domain in STANDARD_DOMAINS:
             return self._residual(index, node)
         return None
@@ -93,12 +100,12 @@ class _View:
             if producer is None or operand == other or not self._same_shape(operand, other):
                 continue
             index, source = producer
-            if source.op_type not in _CONVOLUTIONS or source.domain not in STANDARD_DOMAINS:
+            if not _is_convolution(source):
                 continue
             bias = _bias(source)
             channels = 0 if bias else self._channels(source)
             if bias or channels:
-                tails.append(Tail(index, add, operand, bias, other, channels))
+                tails.append(Tail(index, add, operand, bias, other, channels, _axis(source)))
         # Of two convolutions, the one with a bias: that is one pass more.
         return max(tails, key=lambda tail: bool(tail.bias), default=None)
 
@@ -125,6 +132,14 @@ class _View:
         return int(weight.dims[1] * group)
 
 
+def _is_convolution(node: onnx.NodeProto) -> bool:
+    return node.op_type in _CONVOLUTIONS and node.domain in (*STANDARD_DOMAINS, NHWC)
+
+
+def _axis(node: onnx.NodeProto) -> int:
+    return -1 if node.domain == NHWC else 1
+
+
 def _bias(node: onnx.NodeProto) -> str:
     return str(node.input[BIAS_INPUT]) if len(node.input) > BIAS_INPUT else ""
 
@@ -138,10 +153,43 @@ def _reads(scope: Scope) -> Iterator[str]:
             yield from (str(value.name) for value in inner.graph.output)
 
 
+def in_standard_layout(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model of the same shapes without ONNX Runtime's own layout, whose operators ONNX does not know."""
+    if not any(node.domain == NHWC for node in model.graph.node):
+        return model
+    plain = copied(model)
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+
+    def standard(node: onnx.NodeProto, rank: int) -> list[onnx.NodeProto]:
+        outer, inner = (f"{node.output[0]}/jr_{what}_channels_first" for what in ("operand", "result"))
+        one = copied(node)
+        one.domain, one.input[0], one.output[0] = "", outer, inner
+        first, last = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
+        return [
+            onnx.helper.make_node("Transpose", [node.input[0]], [outer], perm=first), one,
+            onnx.helper.make_node("Transpose", [inner], [node.output[0]], perm=last),
+        ]  # fmt: skip
+
+    nodes = [
+        part
+        for node in model.graph.node
+        for part in (standard(node, _rank(node, ranks)) if node.domain == NHWC else [node])
+    ]
+    del plain.graph.node[:]
+    plain.graph.node.extend(nodes)
+    return plain
+
+
+def _rank(node: onnx.NodeProto, ranks: Mapping[str, int]) -> int:
+    """Return the rank of a layout-sensitive node's operands: from its kernel, else that of images."""
+    kernel = next((len(item.ints) + 2 for item in node.attribute if item.name == "kernel_shape"), None)
+    return kernel or (ranks.get(node.input[1], 0) if len(node.input) > 1 else 0) or _RANK_OF_IMAGES
+
+
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:
     """Return the shapes of the main graph's values as far as every dimension has a size or a name."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(model)
+        inferred = onnx.shape_inference.infer_shapes(in_standard_layout(model))
     except Exception:  # noqa: BLE001 - whatever it stumbles over, nothing is known of shapes then
         return {}
     found: dict[str, tuple[int | str, ...]] = {}

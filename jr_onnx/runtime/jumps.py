@@ -159,6 +159,8 @@ def _with_tail(nodes: list[onnx.NodeProto], tail: Tail, site: SiteRecord, names:
     fused.input.extend([tail.operand, bias])
     if tail.residual or kappa:
         fused.input.extend([tail.residual, *kappa])
+    if tail.axis != 1:
+        fused.attribute.append(helper.make_attribute("axis", tail.axis))
     return [*before, fused]
 
 

@@ -18,7 +18,7 @@ from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.ops_library import Target, register
 from jr_onnx.runtime.optimizer import optimise
 from jr_onnx.runtime.options import copy_options, knows_jump
-from jr_onnx.runtime.providers import CPU, CUDA
+from jr_onnx.runtime.providers import CPU, CUDA, prefers_nhwc
 from jr_onnx.runtime.skeleton import Feed, Skeleton, foreign_domain
 
 _ON_CPU = {CPU, "AzureExecutionProvider"}  # Azure's takes only the calls to its own services
@@ -57,7 +57,7 @@ class Opening:
         arguments: Further arguments of ONNX Runtime's session.
         way: What the caller asked for.
         wants_library: Whether the op library is registered where it is built.
-        nhwc: Whether CUDA is asked for the layout (N, H, W, C).
+        cuda: The options of the CUDA provider.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Opening:
         way: Way,
         *,
         wants_library: bool = True,
-        nhwc: bool = False,
+        cuda: Mapping[str, Any] | None = None,
     ) -> None:
         self._skeleton = skeleton
         self._agreement = agreement
@@ -82,7 +82,8 @@ class Opening:
         self._way = way
         # The op library's kernels would run in place of the bodies of functions that the file brings.
         self._wants_library = wants_library and not agreement.has_foreign_body
-        self._nhwc = nhwc
+        self._cuda = cuda or {}
+        self._nhwc = prefers_nhwc([(CUDA, self._cuda)], None)
 
     def prepare(self) -> Prepared:
         """Choose the way and prepare it.
@@ -140,8 +141,6 @@ class Opening:
         other = next((name for name in self._providers if name not in (*_ON_CPU, CUDA)), None)
         if other is not None:
             return self._plain(f"it is for the CPU and CUDA only, and the session asks for {other}")
-        if self._nhwc:
-            return self._in_nhwc(self._record)
         target: Target = "cuda" if CUDA in self._providers else "cpu"
         level = self._options.graph_optimization_level if self._options is not None else None
         if level == _levels().ORT_DISABLE_ALL:
@@ -155,23 +154,18 @@ class Opening:
             return self._plain(f"on CUDA it needs the op library, which is not there: {info.library_problem}")
         result = optimise(
             self._skeleton, self._agreement, copy_options(self._options), has_library=info.library is not None,
-            arguments=self._arguments, target=target,
+            arguments=self._arguments, target=target, nhwc=self._cuda if self._nhwc else None,
         )  # fmt: skip
-        if target == "cpu":
+        if target == "cpu" or self._nhwc:
             options.graph_optimization_level = _levels().ORT_DISABLE_ALL
         feed = result.feed()
         feed.prepare(options)
         return Prepared(feed, options, replace(info, mode="optimised", jumps=result.jumps, fused=result.fused))
 
-    def _in_nhwc(self, record: Provenance | None) -> Prepared:
-        """Leave the jumps to standard operators, which ONNX Runtime's layout (N, H, W, C) passes by.
-
-        It does not know that a custom operator takes any layout, and puts a Transpose before and behind each that
-        stands between two convolutions. Only a kappa that the op library draws needs its operators all the same.
-        """
-        draws = record is not None and record.plan.random is not None and record.plan.random.source == "op"
-        self._wants_library = self._wants_library and draws
-        return self._plain(_NHWC)
+    def _draws(self) -> bool:
+        """Tell whether the op library draws kappa."""
+        random = self._record.plan.random if self._record is not None else None
+        return random is not None and random.source == "op"
 
     def _saved(self, mark: saved.Mark) -> Prepared:
         mark.check(self._providers)
@@ -189,7 +183,12 @@ class Opening:
         return Prepared(None, options, replace(info, mode="saved", jumps=mark.jumps, fused=mark.fused))
 
     def _plain_options(self) -> tuple[Any, RetrofitInfo]:
-        """Return options for the plain way, the library registered with them."""
+        """Return options for the plain way, the library registered with them.
+
+        Not where CUDA is asked for the layout (N, H, W, C), which passes by standard operators only: there the op
+        library is for a kappa that it draws.
+        """
+        self._wants_library = self._wants_library and (not self._nhwc or self._draws())
         target: Target = "cuda" if CUDA in self._providers else "cpu"
         if self._why_not_copied() is None:
             options = copy_options(self._options)

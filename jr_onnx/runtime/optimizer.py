@@ -4,6 +4,8 @@
 
 For CUDA, ONNX Runtime makes only what holds for every provider (folded constants and normalisations), and the jumps
 take the biases and residual sums before them along (`biases`); the provider's own optimisation follows on opening.
+Where it is to keep convolutions in the layout (N, H, W, C), the provider itself optimises the model with the markers,
+for its layout passes by standard element-wise operators and stops at a custom one; the jumps are written last.
 
 A jump between two convolutions keeps ONNX Runtime from fusing the activation and from staying in its blocked layout,
 which costs up to four times the ReLU model's time (docs/speed.md). So ONNX Runtime optimises a model that has an
@@ -18,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from jr_onnx.runtime.biases import find_tails
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, harvest, plant
 from jr_onnx.runtime.ops_library import Target
+from jr_onnx.runtime.providers import CPU, CUDA
 from jr_onnx.runtime.skeleton import Feed, Skeleton, can_take_files, feed_of, has_entry
 
 _EXTERNAL_FILE = "session.optimized_model_external_initializers_file_name"
@@ -73,6 +76,7 @@ def optimise(
     has_library: bool,
     arguments: Mapping[str, Any],
     target: Target = "cpu",
+    nhwc: Mapping[str, Any] | None = None,
 ) -> Optimised:
     """Optimise a retrofit and put its jumps back in.
 
@@ -84,6 +88,7 @@ def optimise(
         has_library: Whether the op library will be registered where the result is opened.
         arguments: Further arguments for ONNX Runtime's session.
         target: What the result is for: the CPU, or CUDA, which needs the op library.
+        nhwc: Options of the CUDA provider that is to keep convolutions in the layout (N, H, W, C); None without it.
 
     Raises:
         NotFollowedError: The result would not be sure to be right; the message says why.
@@ -98,7 +103,9 @@ def optimise(
     source = kappa_source(proto, record, has_library=has_library)
     proto.CopyFrom(agreement.original)
     markers = plant(proto, record.sites, skeleton.folder)
-    if target == "cuda":
+    if nhwc is not None:
+        (optimised, files), folder = _run_optimiser(feed_of(skeleton), options, arguments, _in_nhwc(nhwc)), None
+    elif target == "cuda":
         optimised, files, folder = _for_any_provider(skeleton, options, arguments)
     else:
         (optimised, files), folder = _run_optimiser(feed_of(skeleton), options, arguments), None
@@ -122,6 +129,12 @@ def _for_any_provider(
         return proto, feed.files, feed.folder
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return *_run_optimiser(feed_of(skeleton), options, arguments), None
+
+
+def _in_nhwc(options: Mapping[str, Any]) -> list[Any]:
+    """Return the providers of a session that lays out a model for CUDA and never runs it."""
+    kept = {name: options[name] for name in ("device_id", "prefer_nhwc") if name in options}
+    return [(CUDA, kept), CPU]
 
 
 def _has_half_types(model: onnx.ModelProto) -> bool:
@@ -155,7 +168,9 @@ def _describe(model: onnx.ModelProto, about: onnx.ModelProto) -> None:
     model.ir_version = ir_version
 
 
-def _run_optimiser(feed: Feed, options: Any, arguments: Mapping[str, Any]) -> tuple[onnx.ModelProto, dict[str, Buffer]]:
+def _run_optimiser(
+    feed: Feed, options: Any, arguments: Mapping[str, Any], providers: Sequence[Any] = (CPU,)
+) -> tuple[onnx.ModelProto, dict[str, Buffer]]:
     """Let ONNX Runtime optimise a model and return what it serialises."""
     import onnxruntime
 
@@ -173,7 +188,7 @@ def _run_optimiser(feed: Feed, options: Any, arguments: Mapping[str, Any]) -> tu
         feed.prepare(options)
         try:
             onnxruntime.InferenceSession(
-                feed.data, options, providers=["CPUExecutionProvider"], **{**arguments, "enable_fallback": 0}
+                feed.data, options, providers=list(providers), **{**arguments, "enable_fallback": 0}
             )
         except Exception as error:
             raise NotFollowedError(f"ONNX Runtime cannot optimise the restored model: {one_line(error)}") from error

@@ -198,9 +198,19 @@ def prefers_nhwc(providers: Sequence[Any] | None, provider_options: Sequence[dic
         providers: As ONNX Runtime's session takes them.
         provider_options: Their options.
     """
+    return str(cuda_options(providers, provider_options).get("prefer_nhwc", "0")) in ("1", "True")
+
+
+def cuda_options(providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None) -> dict[str, Any]:
+    """Return the options that a session gives to CUDA; none where it does not ask for it.
+
+    Args:
+        providers: As ONNX Runtime's session takes them.
+        provider_options: Their options.
+    """
     named = [item if isinstance(item, tuple) else (item, {}) for item in providers or ()]
     asked = [*named, *zip([name for name, _ in named], provider_options or (), strict=False)]
-    return any(name == CUDA and str(options.get("prefer_nhwc", "0")) in ("1", "True") for name, options in asked)
+    return {key: value for name, options in asked if name == CUDA for key, value in options.items()}
 
 
 def _preload(onnxruntime: Any, names: Collection[str]) -> None:

@@ -26,7 +26,7 @@ from jr_onnx.runtime.info import RetrofitInfo, Way
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.opening import Opening
 from jr_onnx.runtime.options import copy_options
-from jr_onnx.runtime.providers import CUDA, prefers_nhwc, without_unusable_cuda
+from jr_onnx.runtime.providers import CUDA, cuda_options, without_unusable_cuda
 from jr_onnx.runtime.skeleton import read_skeleton, tell_external
 from jr_onnx.semantics import OP_DOMAIN
 
@@ -159,7 +159,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         agreement = examine(skeleton.proto, skeleton.payloads, skeleton.folder)
         opening = Opening(
             skeleton, agreement, options, providers, arguments, self._way, wants_library=self._wants_library,
-            nhwc=prefers_nhwc(providers, provider_options),
+            cuda=cuda_options(providers, provider_options),
         )  # fmt: skip
         prepared = opening.prepare()
         if prepared.feed is not None:

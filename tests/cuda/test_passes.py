@@ -9,10 +9,7 @@ import onnxruntime
 import pytest
 
 from jr_onnx.bench.models import build
-from jr_onnx.errors import RefusalError
-from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import rewrite
-from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, convnet
 from tools.gpu.passes import as_run, count_passes
@@ -42,33 +39,3 @@ def test_the_session_fuses_and_runs(fake: ctypes.CDLL) -> None:
     assert session.get_providers()[0] == CUDA
     assert (session.retrofit.mode, session.retrofit.jumps, session.retrofit.fused) == ("optimised", 6, 5)
     assert session.run(None, {"x": np.ones((2, 3, 8, 8), np.float32)})[0].shape == (2, 5)
-
-
-NHWC = [(CUDA, {"prefer_nhwc": "1"}), CPU]
-
-
-def _transposes(data: bytes, **arguments: str) -> int:
-    graph = as_run(InferenceSession, data, NHWC, **arguments).graph
-    assert {node.domain for node in graph.node if node.op_type == "Conv"} == {"com.ms.internal.nhwc"}
-    return sum(node.op_type == "Transpose" for node in graph.node)
-
-
-@pytest.mark.parametrize("lowering", ["where", "thresholded", "custom"])
-def test_with_prefer_nhwc_a_session_adds_no_transposes(fake: ctypes.CDLL, lowering: RequestedLowering) -> None:
-    """A custom operator between two convolutions costs two, so the session leaves the jumps to standard operators."""
-    model = convnet()
-    before = _transposes(model.SerializeToString())
-    data = rewrite(model, KAPPA, lowering=lowering, target="cuda")[0].SerializeToString()
-    session = InferenceSession(data, providers=NHWC)
-    assert (session.retrofit.mode, session.retrofit.library) == ("plain", None)
-    assert "two Transposes around every custom operator" in session.retrofit.reason
-    assert _transposes(data) == before
-    with pytest.raises(RefusalError, match="two Transposes around every custom operator"):
-        InferenceSession(data, providers=NHWC, retrofit="optimised")
-
-
-def test_a_kappa_that_the_op_library_draws_needs_it_in_any_layout(fake: ctypes.CDLL) -> None:
-    data = rewrite(convnet(), RandomKappa(1, 5, source="op"), lowering="custom", target="cuda")[0].SerializeToString()
-    session = InferenceSession(data, providers=NHWC)
-    assert session.retrofit.mode == "plain"
-    assert session.retrofit.library is not None
