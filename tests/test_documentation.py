@@ -11,14 +11,15 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
-from jr_onnx.cli.app import COMMANDS, run
+from jr_onnx.cli.app import COMMANDS, app, run
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -103,6 +104,53 @@ def test_links_lead_somewhere(page: str) -> None:
         if page.startswith("docs/"):
             assert path.is_relative_to(ROOT / "docs"), f"{page}: {link[0]} leaves the site"
         assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{page}: {link[0]} has no such part"
+
+
+def command_options() -> dict[str, set[str]]:
+    """Options by command ("package triton" for a nested one), hidden ones left out: docs show the current spelling."""
+
+    def walk(words: str, command: click.Command) -> Iterator[tuple[str, set[str]]]:
+        options = [item for item in command.params if isinstance(item, click.Option) and not item.hidden]
+        yield words, {"--help", *(name for item in options for name in (*item.opts, *item.secondary_opts))}
+        if isinstance(command, click.Group):
+            for name in command.list_commands(click.Context(command)):
+                child = command.get_command(click.Context(command), name)
+                assert child is not None
+                yield from walk(f"{words} {name}".strip(), child)
+
+    return dict(walk("", app))
+
+
+OPTIONS = command_options()
+OF_OTHER_PROGRAMS = {"--index-url", "--scale", "--signature", "--public_key"}
+
+
+def test_commands_in_the_documentation_have_their_options() -> None:
+    """A `jr-onnx COMMAND ...` in a block of code or in a line has only options of that command."""
+    wrong = []
+    for page, text in TEXTS.items():
+        for shown in re.findall(r"^(?:    |\$ )jr-onnx (.+)$|`jr-onnx ([^`]+)`", text, re.MULTILINE):
+            words = (shown[0] or shown[1]).partition("#")[0].split()
+            name = max((one for one in OPTIONS if words[: len(one.split())] == one.split()), key=len)
+            wrong += [
+                f"{page}: jr-onnx {name} has no {word}"
+                for word in words
+                if word.startswith("--") and word not in OPTIONS[name]
+            ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_options_that_pages_mention_exist() -> None:
+    known = set().union(*OPTIONS.values(), OF_OTHER_PROGRAMS)
+    for path in [*(ROOT / "tools").rglob("*.py"), ROOT / "jr_onnx" / "serve" / "options.py"]:
+        known |= set(re.findall(r"[\"'](--[a-z][a-z-]+)[\"'/]", path.read_text(encoding="utf-8")))
+    wrong = [
+        f"{page}: {option}"
+        for page, text in TEXTS.items()
+        for option in re.findall(r"(?<![\w`<-])`?(--[a-z][a-z_-]+)", text)
+        if option not in known
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_page_is_in_the_site_and_in_the_index() -> None:
