@@ -35,7 +35,7 @@ class SiteRecord(Record):
         scope: Scope path, "" for the main graph.
         output: Name of the site's output tensor, which the rewrite keeps.
         kappa: The kappa the node compares with, rounded to the dtype; the default where it is a runtime input.
-        cap: Upper bound of ReLU6 and its kin.
+        cap: Upper bound of ReLU6 and similar activations.
         lowering: where, cast_mul, log_step, thresholded or custom.
         nodes: How many nodes stand in the place of the original.
         original: The original NodeProto, serialised, base64.

@@ -42,7 +42,7 @@ def jump_relu(z: npt.NDArray[Any], kappa: float, cap: float | None = None) -> np
     Args:
         z: Pre-activations.
         kappa: The jump, already representable in the dtype of `z` (see `round_kappa`).
-        cap: Upper bound of ReLU6 and its kin, or None.
+        cap: Upper bound of ReLU6 and similar activations, or None.
 
     Returns:
         A new array of the shape and dtype of `z`.

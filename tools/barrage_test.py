@@ -9,7 +9,7 @@ the slowest answer to a health check takes 0.5 s, no answer is wrong, none is mi
 answers as accepted requests when it is asked to stop. On a machine that is busy with other things, latencies say as
 much about those.
 
-Leaves with 1 and says what was wrong, or prints the figures.
+Exits with 1 and says what was wrong, or prints the figures.
 """
 
 from __future__ import annotations

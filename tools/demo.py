@@ -25,7 +25,7 @@ KAPPAS = (0.0, 0.06, 0.25, 0.5, 1.0)
 
 
 def main() -> None:
-    """Run the demo; leaves with 1 when a step fails."""
+    """Run the demo; exits with 1 if a step fails."""
     started = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
@@ -51,7 +51,7 @@ def show(command: str) -> None:
     words = shlex.split(command)
     done = subprocess.run([sys.executable, "-m", "jr_onnx", *words[1:]], cwd=ROOT, check=False)
     if done.returncode != 0:
-        sys.exit(f"the demo stopped: {command!r} left with exit code {done.returncode}")
+        sys.exit(f"the demo stopped: {command!r} exited with code {done.returncode}")
 
 
 def show_accuracy() -> None:
@@ -84,7 +84,7 @@ def serve_and_ask() -> None:
 
 
 def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
-    """Wait until the server says that it is ready; leaves with 1 when it stops or takes over a minute."""
+    """Wait until the server says that it is ready; exits with 1 if it stops or takes over a minute."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.poll() is None:
         try:

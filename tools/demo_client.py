@@ -21,7 +21,7 @@ COUNT = 8
 
 
 def main() -> None:
-    """Print the true classes and the answers of both transports; leaves with 1 when they differ."""
+    """Print the true classes and the answers of both transports; exits with 1 if they differ."""
     http_address, grpc_address = sys.argv[1:3]
     data = load("digits", split="test", limit=COUNT)
     print(f"  true classes  {' '.join(str(label) for label in data.labels)}")

@@ -4,7 +4,7 @@
     python -m tools.fuzz commands --count 100000     each command with damaged models, data, results and packages
 
 The work is done in batches, each in a process of its own with limits on time and memory, so that a crash or a hang is
-one bad case with a name and not the end of the run. Leaves with 1 if there was a bad case; each is printed with what
+one bad case with a name and not the end of the run. Exits with 1 if there was a bad case; each is printed with what
 repeats it. The models are those of tests/rewriter/legal.py, the commands those of tests/cli/fuzz_worker.py.
 """
 

@@ -9,7 +9,7 @@ must be refused with the status that says what is wrong with them. At the end SI
 clients must have as many answers as the server says it accepted. Then another server is killed with SIGKILL under the
 same load, and must answer again on the same ports within 5 s, the process's start included.
 
-Leaves with 1 and says what was wrong, or prints the counts.
+Exits with 1 and says what was wrong, or prints the counts.
 """
 
 from __future__ import annotations

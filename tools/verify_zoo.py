@@ -3,7 +3,7 @@
     python -m tools.verify_zoo [FOLDER] --output docs/model-zoo.md
 
 Every model is rewritten as a file with the lowering that `auto` chooses, and that file is verified against its original
-together with every other possible lowering. Leaves with exit code 1 if a model that has sites is not verified.
+together with every other possible lowering. Exits with code 1 if a model that has sites is not verified.
 """
 
 from __future__ import annotations

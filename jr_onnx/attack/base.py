@@ -88,7 +88,7 @@ class Attack(ABC):
 
     Attributes:
         norm: The norm of the budget, or the one that is minimised.
-        seed: Of all random numbers.
+        seed: Random seed.
     """
 
     name: ClassVar[str]

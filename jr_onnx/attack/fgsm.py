@@ -2,7 +2,7 @@
 
 What the paper calls PGD is the iterated fast gradient sign method with an early stop per sample: no ball, no
 random start, and `eps` is the size of one step. 40 steps of 0.01 in normalised MNIST units move a pixel by at most 0.4,
-which is 0.1232 of the pixel range. `pgd.PGD` is what everybody else calls PGD.
+which is 0.1232 of the pixel range. `pgd.PGD` is what others call PGD.
 """
 
 from __future__ import annotations

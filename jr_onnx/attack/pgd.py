@@ -1,4 +1,4 @@
-"""Projected gradient ascent in a ball, as everybody but the paper defines PGD (Madry et al., 2018).
+"""Projected gradient ascent in a ball, as everyone but the paper defines PGD (Madry et al., 2018).
 
 Random start, restarts for the samples that are not yet fooled, and an optional momentum on the normalised gradient
 (Dong et al., 2018).

@@ -163,7 +163,7 @@ class StepwiseAttack(GradientAttack):
 def _by_lead(logits: Tensor, aim: Tensor) -> Tensor:
     """Order samples (n,) by how far they are from being fooled.
 
-    A batch is evaluated in slices, and one whose samples are fooled together wastes nothing: whoever is done needs no
-    gradient.
+    A batch is evaluated in slices, and one whose samples are fooled together wastes nothing: a finished sample needs
+    no gradient.
     """
     return margin(logits, aim).argsort(descending=True, stable=True)

@@ -241,7 +241,7 @@ def _feed(request: Request, prepared: Prepared, batch: int, session: Any) -> dic
     if batch != 1 and not request.shapes and batch not in sizes:
         raise InputError(
             f"the model's inputs take no batch of {batch}: their first axes are fixed at {_listed(sizes)}",
-            hint="Leave --batch out, or export the model with a free batch axis",
+            hint="Leave --batch out, or export the model with a dynamic batch axis",
         )
     return feed
 

@@ -59,7 +59,7 @@ def filled(target: ModelInput, value: float, batch: int) -> NDArray[Any]:
     """Return an array for an input, every element of it `value`.
 
     Args:
-        target: The input; of its free axes the first has the batch size, any other one and an unknown rank length one.
+        target: The input; the first of its dynamic axes has the batch size, others and an unknown rank length one.
         value: The number.
         batch: The batch size.
 

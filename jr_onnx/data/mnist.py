@@ -1,4 +1,4 @@
-"""MNIST and its kin (Fashion-MNIST, KMNIST) in the IDX format, plain or gzip, in both spellings of the names.
+"""MNIST, Fashion-MNIST and KMNIST in the IDX format, plain or gzip, in both spellings of the names.
 
 magic: two zero bytes, type (8 = unsigned byte), number of axes; then each axis as a big-endian 32-bit number;
 then the data. Images (N, H, W), labels (N,).
@@ -50,7 +50,7 @@ class Mnist:
         if not found:
             raise DataError(
                 f"{self._folder} holds no MNIST file, expected t10k-images-idx3-ubyte or t10k-images.idx3-ubyte, "
-                "plain or .gz, and its kin"
+                "plain or .gz, or the train files"
             )
         self.parts = frozenset(found)
 

@@ -1,6 +1,6 @@
 """From pixels to the very array that a model's input takes, and back: axes, element type, fixed batch.
 
-`fitting` says which shapes there are for an image, and takes free axes from the data.
+`fitting` says which shapes there are for an image, and takes the sizes of dynamic axes from the data.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class InputAdapter:
 
     Attributes:
         target: The model's input.
-        sample_shape: The shape of one sample as the input takes it; free axes have the sizes of the data.
+        sample_shape: The shape of one sample as the input takes it; dynamic axes have the sizes of the data.
         fixed_batch: The batch size that the model insists on; None where it is free.
 
     Raises:

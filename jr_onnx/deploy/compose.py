@@ -222,7 +222,7 @@ def _balancer(replicas: list[str], options: ComposeOptions) -> dict[str, Any]:
 
 
 def _compose_cpus(text: str) -> str:
-    """Return cores as Compose writes them; it knows no thousandths."""
+    """Return cores as Compose writes them; it has no notation for thousandths."""
     return f"{int(text[:-1]) / 1000:g}" if text.endswith("m") else text
 
 

@@ -179,7 +179,7 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
     """Raise when an exact attack with a multiple of the budget gains next to nothing and leaves many samples.
 
     Samples count that the budget must reach: because it is huge, or because some attack found a perturbation within
-    it. A multiple of a tiny budget is tiny, and whoever survives that need not hide anything.
+    it. A multiple of a tiny budget is tiny, and surviving it needs no hidden gradient.
     """
     name = "budget-does-not-help"
     remedy = "An attack with a large budget must win: check the gradient, the loss and the number of steps"

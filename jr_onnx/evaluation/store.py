@@ -5,7 +5,7 @@
     OUT/adversarial/<unit>.npz        its adversarial examples, on request
     OUT/evaluation.json               the summary, written when all units are there
 
-A unit's file appears whole or not at all, so a run can be killed at any time and goes on where it was. Another shard
+A unit's file appears whole or not at all, so a run can be killed at any time and resumed. Another shard
 of the same run writes the units of its own blocks; folders of several shards are merged by reading them together.
 """
 
@@ -50,7 +50,7 @@ class RunRecord(Record):
         block: Samples in a unit.
         norm: Norm of the budget.
         eps: Budget, in pixel scale.
-        seed: Of all random numbers.
+        seed: Random seed.
         preprocessing: What stands between pixels and the network, as JSON text.
         options: Further options that change results, as JSON text.
         versions: Package -> version.

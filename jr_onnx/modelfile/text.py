@@ -1,4 +1,4 @@
-"""Refuse a model in which a name or another text is no UTF-8: whoever reads it later would stumble over it.
+"""Refuse a model in which a name or another text is not UTF-8, which later readers would fail on.
 
 Protobuf parses such a field without a word and hands it out as bytes (before version 6 it raises when it is read).
 """

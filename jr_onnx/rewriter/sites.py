@@ -37,7 +37,7 @@ class Site(Record):
         scope: Scope path, "" for the main graph.
         node_name: Name of the node, may be "".
         output: Name of the output tensor, which a rewrite keeps.
-        cap: Upper bound of ReLU6 and its kin, or None.
+        cap: Upper bound of ReLU6 and similar activations, or None.
         feeds: What reads the output, "Conv conv2" or "output logits"; shortened after four.
     """
 
@@ -76,7 +76,7 @@ class Refusal(Record):
 
 @dataclass(frozen=True, slots=True)
 class Other(Record):
-    """A kin of ReLU that is no site, and why."""
+    """A ReLU-like operator that is not a ReLU, and why."""
 
     SCHEMA: ClassVar[str] = "jr_onnx.not_a_site/1"
     id: str

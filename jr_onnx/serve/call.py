@@ -99,7 +99,7 @@ class Call:
         binary: Wanted outputs, in the order of the answer, and whether each is to be sent as bytes (REST only).
         timeout_s: What the client is ready to wait; None for as long as the server is.
         classes: Of which outputs the client wants the largest elements instead, and how many.
-        holding: What the inputs take of the budget; released by whoever lets go of them.
+        holding: What the inputs take of the budget; released when they are no longer needed.
     """
 
     inputs: dict[str, Array]

@@ -69,7 +69,7 @@ class Connection(Protocol):
 
 
 class Share:
-    """What a connection has had of the event loop's time of late."""
+    """What a connection has used of the event loop's time recently."""
 
     __slots__ = ("_at", "_spent_s")
 
@@ -90,7 +90,7 @@ class Share:
 class Turns:
     """Takes in what connections have received, a little at a time, so that none keeps others waiting.
 
-    It is the turn of the connection that has had the least of late: one that was just opened, for instance.
+    It is the turn of the connection that has had the least recently: one that was just opened, for instance.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class Turns:
         """Take a turn when it is time."""
         self._count += 1
         now = time.monotonic()
-        # A place in the line, and further back for what was had: whoever comes later does not go before for ever.
+        # A place in the line, and further back for what was had: a later one does not go first for ever.
         heapq.heappush(self._waiting, (now + _BACK * share.of_late(now), self._count, share, turn))
         if not self._is_running:
             self._is_running = True
@@ -154,7 +154,7 @@ class ConnectionTable:
         handshake, since = next(iter(self._greeting.items()), (None, 0.0))
         is_slow = handshake is not None and handshake.get_loop().time() - since > _SLOW_HANDSHAKE_S
         quiet = visitor or _quietest(self._proved)
-        # Whoever has just come is no handshake that does not go on: without TLS it has none at all.
+        # A connection that was just opened is not a stalled handshake: without TLS it has none at all.
         if handshake is not None and (quiet is None or (is_slow and (visitor is None or since <= visitor.quiet_since))):
             del self._greeting[handshake]
             handshake.cancel()

@@ -105,7 +105,7 @@ class _Lines:
         self._left_out = 0
 
     def log(self, line: str) -> None:
-        """Log a line, unless there were too many of late."""
+        """Log a line, unless there were too many recently."""
         now = time.monotonic()
         self._credit = min(_LINES, self._credit + (now - self._since) * _LINES_A_SECOND)
         self._since = now
@@ -136,7 +136,7 @@ def reported(error: Exception, transport: str) -> JrError:
 
 
 def log_failure(line: str) -> None:
-    """Log a failing request on one line without control characters, unless there were too many of late."""
+    """Log a failing request on one line without control characters, unless there were too many recently."""
     _LINES_LEFT.log(line)
 
 

@@ -1,4 +1,4 @@
-"""Who may ask, and how much may be in the house at a time."""
+"""Which requests are accepted, and how many bytes of requests may be in flight."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SPARED_BYTES = 4096  # of a request that arrives or an answer: so much, a healt
 
 
 class Gate:
-    """Checks the bearer token of requests; without a token everybody may ask.
+    """Checks the bearer token of requests; without a token every client may send them.
 
     Args:
         token: The token, None for none.
@@ -54,7 +54,7 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody may ask."""
+        """Whether requests need no token."""
         return self._digest is None
 
     def check(self, authorization: bytes | None) -> None:
@@ -113,7 +113,7 @@ def _is_own_name(host: bytes) -> bool:
 class Budget:
     """Bytes of requests and answers that may be in memory at a time, whichever transport they come and go by.
 
-    Whoever holds bytes has a `Holding`, which grows as they arrive. When the budget is full, the request that still
+    What holds bytes has a `Holding`, which grows as they arrive. When the budget is full, the request that still
     arrives and is worth the least gives way: first one that has stalled, then the largest; the one that wants to grow
     gives way itself where it would become the largest. So announcements cost nobody anything, and a small request is
     not kept out by large ones that never end. The first 4 KiB of a request, and an answer of that length, are always

@@ -37,7 +37,7 @@ class InferMessage:
     """A request whose raw tensors are views of what was received.
 
     Attributes:
-        raw: The raw tensors; whoever has read them empties the list.
+        raw: The raw tensors; the list is emptied once they are read.
         message: The `ModelInferRequest` without them, once it is parsed.
         extra_bytes: What parsing takes beside the message.
         worker: Where reading its tensors is done; None for at once.

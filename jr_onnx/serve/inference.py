@@ -93,7 +93,7 @@ class Inference:
         call: Call,
         outputs: Mapping[str, Array],
     ) -> _Answer:
-        """Write the answer; the outputs are counted as long as it takes, the answer is by whoever sends it."""
+        """Write the answer; the outputs are counted as long as it takes, the answer is counted by its sender."""
         size = sum(array.nbytes for array in outputs.values())
         size += sum(
             outputs[name].size * (_LONG_NUMBER if outputs[name].itemsize > 4 else _SHORT_NUMBER)

@@ -63,7 +63,7 @@ def open_session(model: PrivateModel, running: Running) -> Any:
 
 
 def draws_kappa(facts: ModelFacts) -> bool:
-    """Whether kappa is random, whoever draws it."""
+    """Whether kappa is random, no matter what draws it."""
     return facts.draws_in_op or (facts.provenance is not None and facts.provenance.plan.random is not None)
 
 

@@ -55,7 +55,7 @@ class Address:
         grpc_port: Port of gRPC; 0 takes a free one, None leaves gRPC away.
         tls_cert: Certificate chain (PEM) of both transports, with `tls_key`.
         tls_key: Its private key (PEM).
-        token_file: File with the bearer token that clients must send; None lets everybody in.
+        token_file: File with the bearer token that clients must send; None accepts every client.
     """
 
     host: str = "127.0.0.1"

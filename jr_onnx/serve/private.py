@@ -1,7 +1,7 @@
 """Read a model that is to be served once, into memory that nobody else can change, and check what was read.
 
-Whoever may write to the folder of a model can cut a file off, put a pipe or a link in its place, or swap it between the
-check of its manifest and its use. So every file is opened once and copied; the digests of the manifest are compared
+Anyone with write access to a model's folder can truncate a file, put a pipe or a link in its place, or swap it between
+the check of its manifest and its use. So every file is opened once and copied; the digests of the manifest are compared
 with the copy; and the copy is what is served. While it loads, a model takes memory for its weights twice.
 """
 

@@ -36,7 +36,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
     options = replace(options, running=on_usable_providers(options.running, say))
     gate = Gate.from_file(options.address.token_file)
     if gate.is_open and not options.address.is_loopback:
-        say(f"warning: everybody who reaches {options.address.host} may ask; --token-file keeps strangers out")
+        say(f"warning: {options.address.host} accepts unauthenticated requests; --token-file requires a token")
     catalogue = Catalogue(
         options.models, key=options.key, not_before=options.not_before, all_versions=options.all_versions
     )
@@ -81,7 +81,7 @@ def check_certificate(address: Address) -> None:
 def secret_warnings(path: Path | None) -> Iterator[str]:
     """Say who beside this user can read or replace a file that holds a secret.
 
-    A warning and no refusal: Kubernetes mounts secrets readable for everybody, in a container that nobody else is in.
+    A warning and no refusal: Kubernetes mounts secrets readable for all users, in a container that no other user is in.
 
     Raises:
         ModelError: The file cannot be read.

@@ -23,7 +23,7 @@ class Blueprint:
         sites: The retrofit sites, then the model's own jumps.
         input_place: Where the input goes.
         input_name: Name of the input.
-        input_shape: Its shape; None for a free axis, the batch axis included.
+        input_shape: Its shape; None for a dynamic axis, the batch axis included.
         output_name: Name of the output (or chosen value) that the logits belong to.
         logits_name: Name of the main graph's value that the logits are: the output itself or what its end begins
             with; "" where that lies inside a function.

@@ -10,7 +10,7 @@ JumpReLU is discontinuous: a pre-activation within rounding of kappa may fall on
 differ by more. So at kappa > 0 a sample's bound is widened by what its logits change when the kappas of all sites
 move, together and in random directions, by (1 + _OTHERS) times the rounding error measured at their inputs (measured
 at kappa 0, where nothing jumps); twice that, because some units alone may move the logits more than all together.
-The samples that need it are counted, and whoever calls this compares at kappa 0 first, where the bound is tight.
+The samples that need it are counted, and callers compare at kappa 0 first, where the bound is tight.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def _listed(ops: tuple[str, ...]) -> str:
 def _first_run(builder: Builder, compiled: Compiled) -> tuple[tuple[Tensor, Tensor], Values]:
     """Return two inputs of the declared batch size, and all values for the first of them, with gradients.
 
-    Free axes other than the batch are guessed so that the graph runs.
+    Dynamic axes other than the batch are guessed so that the graph runs.
     """
     shape = builder.entry.shape
     generator = torch.Generator().manual_seed(0)

@@ -29,7 +29,7 @@ class TorchSite:
         scope: Scope path, "" for the main graph.
         node_name: Name of the node, may be "".
         output: Name of the output tensor.
-        cap: Upper bound of ReLU6 and its kin, or None.
+        cap: Upper bound of ReLU6 and similar activations, or None.
         kappa: The jump in the file that was loaded.
     """
 

@@ -52,7 +52,7 @@ class Objective:
         steps: Steps of each adaptive attack.
         paper_steps: Steps of the paper's DeepFool.
         queries: Queries of the black-box attack for every sample.
-        seed: Of all random numbers.
+        seed: Random seed.
         batch: Samples in memory at once.
     """
 

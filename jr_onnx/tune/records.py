@@ -57,7 +57,7 @@ class TuneResult(Record):
         logits: Which value was taken for the logits, in words.
         notes: What the reader should know.
         test_clean: Clean accuracy at kappa 0 on the test split; None where it was not looked at.
-        seed: Of all random numbers.
+        seed: Random seed.
         versions: Package -> version.
         host: Machine.
     """

@@ -1,7 +1,7 @@
 """Inputs for whole-model runs: random ones that fit the model's inputs, or real images.
 
 Random floats alternate between a standard normal and U[0, 1): pixels, normalised pixels and features. Bytes take their
-whole range, other integers 0 to 9 (indices and counts are small), booleans both values. A free axis is the batch
+whole range, other integers 0 to 9 (indices and counts are small), booleans both values. A dynamic axis is the batch
 size if it comes first or is named like one, else the first of a few usual sizes with which the *original* runs.
 """
 
@@ -62,7 +62,7 @@ class InputOptions:
     Attributes:
         shapes: Input name -> whole shape.
         values: Input name -> one value for all elements.
-        batch: Size of free batch axes.
+        batch: Size used for dynamic batch axes.
         data: Name of a data set, see `jr_onnx.data`; None for random inputs.
         preprocessing: Preset or description for `data`.
         seed: Of the random numbers.
@@ -110,7 +110,7 @@ def required_inputs(model: onnx.ModelProto, skip: Sequence[str] = ()) -> list[Gr
 
 
 def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    """Return a size, a name, or None; some exporters write -1 for a free axis."""
+    """Return a size, a name, or None; some exporters write -1 for a dynamic axis."""
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value >= 0 else None
     return str(dim.dim_param) or None

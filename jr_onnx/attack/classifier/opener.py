@@ -165,7 +165,7 @@ def trusted_module(
         path: The file.
         device: Where to compute.
         preprocessing: What the model expects of pixels.
-        data: The images, whose sizes the free axes of the model's input get.
+        data: The images, whose sizes the dynamic axes of the model's input get.
         values: The numbers that fill the model's further inputs.
         output: The value that holds the scores; None for the first floating matrix.
 

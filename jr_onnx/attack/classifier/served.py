@@ -192,7 +192,7 @@ class ServedClassifier:
             feeds = {self._name: self._adapter.to_model(piece), **self._further.feed(len(piece))}
             for column, found in zip(parts, run(self._session, outputs, feeds, self.path.name), strict=True):
                 value = np.asarray(found)
-                # A value without the batch's axis is no matrix of scores, whoever asks for it.
+                # A value without the batch's axis is not a matrix of scores, even if it was asked for.
                 column.append(value[:count] if value.ndim and len(value) == len(piece) else value[None][:0])
         return [np.concatenate(column) if column else np.zeros((0, 1), dtype=np.float32) for column in parts]
 

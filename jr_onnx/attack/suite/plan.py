@@ -98,7 +98,7 @@ class SuiteOptions:
     Attributes:
         norm: linf, l2 or l1: the norm of the budget.
         eps: Budget, in pixel scale.
-        seed: Of all random numbers.
+        seed: Random seed.
         random: Whether an attacked model draws random numbers.
         jumps: Whether an attacked model has jumps; without, surrogates and transfer are the exact attacks again.
         transfer_from: Further source kappas for transfer (paper, figure 7).

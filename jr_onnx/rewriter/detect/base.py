@@ -123,7 +123,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class NotASite:
-    """A kin of ReLU that is none."""
+    """A ReLU-like operator that is not a ReLU."""
 
     reason: str
 

@@ -24,14 +24,16 @@ def refuse_quantised(context: Context, scope: Scope, node: onnx.NodeProto, domai
     if (domain, node.op_type) == ("com.microsoft", "QLinearLeakyRelu"):
         alpha = context.constants.attribute(scope, node, "alpha")
         if not isinstance(alpha, NotConstant) and (_DEFAULT_ALPHA if alpha is None else alpha.f) == 0:
-            return Refused(f"it is a ReLU in integers, which knows no jump; {_ADVICE}, or quantise in the QDQ format")
+            return Refused(
+                f"it is a ReLU in integers, which has no JumpReLU form; {_ADVICE}, or quantise in the QDQ format"
+            )
     if (domain, node.op_type) == ("com.microsoft", "QLinearWhere") and len(inputs) > 6:
         for value, other, is_positive in ((1, 4, True), (4, 1, False)):
             if _is_zero(context, scope, inputs[other], inputs[other + 2]) and (
                 is_test(context, scope, inputs[0], inputs[value]) == is_positive
             ):
                 return Refused(
-                    f"it is a ReLU in integers, which knows no jump; {_ADVICE}, or quantise in the QDQ format"
+                    f"it is a ReLU in integers, which has no JumpReLU form; {_ADVICE}, or quantise in the QDQ format"
                 )
     pairs = {("", "Mul"): (0, 1), ("com.microsoft", "QLinearMul"): (0, 3)}.get((domain, str(node.op_type)))
     if pairs is not None and len(inputs) > pairs[1]:

@@ -74,7 +74,7 @@ def _selected_by_attribute(node: onnx.NodeProto) -> Refused | None:
                 f"the ReLU is an activation inside {node.op_type}, which has no jump; unroll the recurrence to reach it"
             )
         return Refused(
-            f"the ReLU is selected by the attribute {attribute.name!r} of {node.op_type}, which knows no jump; "
+            f"the ReLU is selected by the attribute {attribute.name!r} of {node.op_type}, which has no JumpReLU form; "
             "export the model without this fusion"
         )
     return None

@@ -254,7 +254,7 @@ def random_inputs(shape: Sequence[int | None], count: int, seed: int) -> Array:
     """Return inputs that alternate between U[0, 1) and a standard normal: pixels and normalised pixels.
 
     Args:
-        shape: The shape of one sample, free axes taken as 32.
+        shape: The shape of one sample, dynamic axes taken as 32.
         count: How many samples.
         seed: Of the random numbers.
     """
