@@ -13,6 +13,7 @@ from jr_onnx.errors import ModelError
 from jr_onnx.foreign import HEAD_BYTES, recognise
 from jr_onnx.modelfile.guard import readable
 from jr_onnx.modelfile.messages import copied
+from jr_onnx.modelfile.omitted import require_inputs
 from jr_onnx.modelfile.text import require_text
 from jr_onnx.modelfile.wire import Payloads, WireError, split
 from jr_onnx.opened import FileView, OpenedFile, pieces
@@ -98,6 +99,7 @@ def parse(view: memoryview | FileView, path: Path, shown: Path) -> ModelFile:
     _plausible(proto, shown)
     with readable(str(shown)):
         require_text(proto)
+        require_inputs(proto)
     return ModelFile(path, proto, payloads, digest.hexdigest(), len(view))
 
 
@@ -117,6 +119,7 @@ def from_proto(proto: onnx.ModelProto) -> ModelFile:
     copy = copied(proto)
     with readable("the model"):
         require_text(copy)
+        require_inputs(copy)
         data = copy.SerializeToString(deterministic=True)
     return ModelFile(None, copy, Payloads(), hashlib.sha256(data).hexdigest(), len(data))
 

@@ -7,6 +7,7 @@ size if it comes first or is named like one, else the first of a few usual sizes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,6 +28,7 @@ _BATCH_NAMES = ("batch", "batch_size", "n", "bs", "none", "unk__")
 _FREE_SIZES: Final = (64, 32, 224, 128, 512, 16, 8, 1)
 _LARGEST_INDEX = 9
 _RANK_UNKNOWN: Final = 4
+_MOST_ELEMENTS: Final = 1 << 31  # of one input: 16 GiB while random values are drawn in float64
 
 
 class InputsError(InputError):
@@ -184,6 +186,12 @@ def _random_sample(
         shape = options.shapes.get(item.name)
         if shape is None:
             shape = _shape(item, options.batch, free, sizes)
+        if math.prod(shape) > _MOST_ELEMENTS:
+            size = " x ".join(map(str, shape))
+            raise InputsError(
+                f"the input {item.name!r} has {size} elements, expected at most {_MOST_ELEMENTS}",
+                hint="Give --shape",
+            )
         if item.name in options.values:
             sample[item.name] = np.full(shape, options.values[item.name]).astype(_dtype(item))
         else:

@@ -139,3 +139,15 @@ def test_words_of_the_command_line() -> None:
         parse_values(["x=1", "x=2"])
     with pytest.raises(InputError, match="no number"):
         parse_values(["x=one"])
+
+
+@pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL])
+@pytest.mark.parametrize("sizes", [[2**62], [2**40, 2**40], [1 << 16, 1 << 15, 2]])
+def test_more_elements_than_fit_into_memory_are_refused(element: int, sizes: list[int]) -> None:
+    source = model(value("x", element, [*sizes]))
+    for options in ({}, {"values": {"x": 1.0}}):
+        with pytest.raises(InputsError, match=rf"'x' has {sizes[0]}.* elements, expected at most 2147483648"):
+            made(source, **options)
+    with pytest.raises(InputsError, match="'x' has 1099511627776 elements"):
+        made(model(value("x", element, ["N"])), shapes={"x": (1 << 40,)})
+    assert made(source, shapes={"x": (2,)})[0]["x"].shape == (2,)
