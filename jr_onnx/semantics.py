@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jr_onnx.element_types import FLOAT_DTYPES, LARGEST
 from jr_onnx.errors import KappaError
 
 OP_DOMAIN = "jr_onnx"
@@ -24,16 +25,6 @@ OP_VERSION = 1
 DRAW_OP_TYPE = "DrawKappa"
 BIAS_OP_TYPE = "BiasJumpRelu"
 """Operator without inputs that draws one kappa per run from the operating system's entropy."""
-
-FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
-"""Element types a site may have, by NumPy's names."""
-
-_LARGEST = {
-    "float16": 65504.0,
-    "bfloat16": 3.3895313892515355e38,
-    "float32": 3.4028234663852886e38,
-    "float64": 1.7976931348623157e308,
-}
 
 
 def jump_relu(z: npt.NDArray[Any], kappa: float, cap: float | None = None) -> npt.NDArray[Any]:
@@ -92,10 +83,10 @@ def round_kappa(kappa: float, dtype: str) -> float:
 
 @lru_cache(maxsize=4096)
 def _round_valid(value: float, dtype: str) -> float:
-    if dtype not in _LARGEST:
+    if dtype not in LARGEST:
         raise KappaError(f"kappa cannot be rounded to {dtype!r}, expected one of {', '.join(FLOAT_DTYPES)}")
     rounded = round_to(round_to(value, "float32"), dtype)
-    limit = min(_LARGEST[dtype], _LARGEST["float32"])
+    limit = min(LARGEST[dtype], LARGEST["float32"])
     if math.isinf(rounded):
         raise KappaError(f"kappa {value} overflows {dtype}, whose largest value is {limit}")
     return rounded
@@ -118,7 +109,7 @@ def round_to(value: float, dtype: str) -> float:
 
 def largest(dtype: str) -> float:
     """Return the largest finite number of a dtype of `FLOAT_DTYPES`."""
-    return _LARGEST[dtype]
+    return LARGEST[dtype]
 
 
 def _round_bfloat16(single: np.float32) -> float:

@@ -32,6 +32,7 @@ WITHOUT_TORCH = (
     "cli",
 )
 BASE = (
+    "element_types",
     "errors",
     "opened",
     "foreign",
@@ -143,7 +144,7 @@ def test_the_base_imports_only_the_base_and_numpy(name: str) -> None:
     rooms = {room(item) for item in found if item.startswith("jr_onnx.")}
     assert rooms <= set(BASE)
     foreign = {item.split(".")[0] for item in found} - set(sys.stdlib_module_names) - {"jr_onnx"}
-    assert foreign <= {"numpy", "yaml"}
+    assert foreign <= {"numpy", "ml_dtypes", "yaml"}
 
 
 def test_the_reader_of_imports_sees_what_it_should() -> None:

@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 
 from jr_onnx.data.fitting import fit, is_fixed
 from jr_onnx.data.preprocessing import Preprocessing
+from jr_onnx.element_types import TENSORS
 from jr_onnx.errors import DataError
 
 _FLOATS: Final = ("float32", "float64", "float16")
-_NUMPY_NAMES: Final = ("float16", "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
-_ORT_TYPES: Final = {
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    **{f"tensor({name})": name for name in _NUMPY_NAMES},
-}
+_NUMPY_NAMES: Final = {name: row.name for name, row in TENSORS.items() if row.name not in ("string", "bfloat16")}
 _IMAGE_RANK = 4
 
 
@@ -54,7 +50,7 @@ class ModelInput:
 
         ONNX Runtime shows an input without a declared rank as it shows a scalar, which no image input is.
         """
-        return cls(node.name, _ORT_TYPES.get(node.type, node.type), tuple(node.shape) or None)
+        return cls(node.name, _NUMPY_NAMES.get(node.type, node.type), tuple(node.shape) or None)
 
 
 class InputAdapter:

@@ -14,6 +14,7 @@ import onnx
 from jr_onnx.deploy.model import ModelFacts, TensorFacts
 from jr_onnx.deploy.options import Batching, Placement, TritonOptions
 from jr_onnx.deploy.textproto import Message, Symbol, render
+from jr_onnx.element_types import ELEMENT_TYPES
 from jr_onnx.errors import InputError, ModelError, RefusalError
 from jr_onnx.rows import Joining
 
@@ -23,20 +24,8 @@ LABELS_NAME = "labels.txt"
 DEFAULT_MAX_BATCH = 32
 DEFAULT_IMAGE_SIDE = 224
 
-_TYPES: dict[int, str] = {
-    onnx.TensorProto.BOOL: "TYPE_BOOL",
-    onnx.TensorProto.UINT8: "TYPE_UINT8",
-    onnx.TensorProto.UINT16: "TYPE_UINT16",
-    onnx.TensorProto.UINT32: "TYPE_UINT32",
-    onnx.TensorProto.UINT64: "TYPE_UINT64",
-    onnx.TensorProto.INT8: "TYPE_INT8",
-    onnx.TensorProto.INT16: "TYPE_INT16",
-    onnx.TensorProto.INT32: "TYPE_INT32",
-    onnx.TensorProto.INT64: "TYPE_INT64",
-    onnx.TensorProto.FLOAT16: "TYPE_FP16",
-    onnx.TensorProto.FLOAT: "TYPE_FP32",
-    onnx.TensorProto.DOUBLE: "TYPE_FP64",
-    onnx.TensorProto.STRING: "TYPE_STRING",
+_TYPES = {
+    row.number: "TYPE_" + ("STRING" if row.name == "string" else row.datatype) for row in ELEMENT_TYPES if row.datatype
 }
 """What Triton's ONNX Runtime backend can carry; bfloat16 inputs and outputs, for one, it cannot."""
 

@@ -20,13 +20,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from jr_onnx.element_types import FLOAT_NUMBERS
 from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.folding import FOLDED, fold
 from jr_onnx.rewriter.scopes import Scope, function_key, normal_domain, top_scopes, walk
 from jr_onnx.rewriter.stored import NotStored, is_zero, read_small
 
 _MAX_DEPTH = 40
-_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 # Nodes that move the elements of their first input and change none.
 _MOVING = {"Identity", "CastLike", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Expand", "Tile", "Slice"}
 
@@ -401,4 +401,4 @@ def _content(attribute: onnx.AttributeProto | None) -> bytes | None:
 
 
 def _casts_to_float(node: onnx.NodeProto) -> bool:
-    return any(attribute.name == "to" and attribute.i in _FLOATS for attribute in node.attribute)
+    return any(attribute.name == "to" and attribute.i in FLOAT_NUMBERS for attribute in node.attribute)

@@ -13,31 +13,10 @@ from functools import lru_cache
 import onnx
 from onnx import AttributeProto, TensorProto
 
+from jr_onnx.element_types import TENSORS
 from jr_onnx.rewriter.expansion import MOST_ADDED, expanded_size
 from jr_onnx.rewriter.scopes import Scope, function_key, normal_domain
 
-NAMES: dict[int, str] = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16",
-    TensorProto.DOUBLE: "float64",
-    TensorProto.INT8: "int8",
-    TensorProto.INT16: "int16",
-    TensorProto.INT32: "int32",
-    TensorProto.INT64: "int64",
-    TensorProto.UINT8: "uint8",
-    TensorProto.UINT16: "uint16",
-    TensorProto.UINT32: "uint32",
-    TensorProto.UINT64: "uint64",
-    TensorProto.BOOL: "bool",
-    TensorProto.STRING: "string",
-}
-ELEMENT_TYPES: dict[str, int] = {name: number for number, name in NAMES.items()}
-_SCHEMA_TYPES = {
-    "tensor(float)": TensorProto.FLOAT,
-    "tensor(double)": TensorProto.DOUBLE,
-    **{f"tensor({name})": number for number, name in NAMES.items() if name not in ("float32", "float64")},
-}
 # Operators without a schema in onnx whose first output has the type of their first input.
 _FLOAT_CONTRIB = {
     "FusedConv", "FusedGemm", "Conv", "FusedMatMul", "Gelu", "FastGelu", "BiasGelu", "QuickGelu", "MaxPool",
@@ -167,8 +146,8 @@ class ElementTypes:
             key = keys[position]
             if key is None:
                 continue
-            if type_name in _SCHEMA_TYPES:
-                self._assign(key, _SCHEMA_TYPES[type_name])
+            if type_name in TENSORS:
+                self._assign(key, TENSORS[type_name].number)
             elif type_name in by_variable:
                 self._unite(by_variable[type_name], key)
             else:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from jr_onnx.element_types import NUMBERS
 from jr_onnx.modelfile import copied
-from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 
 MAX_ELEMENTS = 4096
 FOLDED = frozenset({
@@ -37,7 +37,7 @@ def fold(node: onnx.NodeProto, opset: int, arguments: Sequence[npt.NDArray[Any] 
         return None
     types = []
     for argument in arguments:
-        number = 0 if argument is None else ELEMENT_TYPES.get(str(argument.dtype), 0)
+        number = 0 if argument is None else NUMBERS.get(str(argument.dtype), 0)
         if argument is not None and number == 0:
             return None
         types.append((number, argument.shape if argument is not None else ()))

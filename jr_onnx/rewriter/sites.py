@@ -10,6 +10,7 @@ from typing import ClassVar
 import onnx
 from onnx import TensorProto
 
+from jr_onnx.element_types import FLOAT_DTYPES, NAMES
 from jr_onnx.modelfile import load, readable, require_text
 from jr_onnx.records import Record
 from jr_onnx.rewriter.constants import ConstantFinder
@@ -17,10 +18,10 @@ from jr_onnx.rewriter.detect import DETECTORS, PATTERNS, refuse
 from jr_onnx.rewriter.detect.base import Context, Match, NotASite, Refused
 from jr_onnx.rewriter.detect.role import set_aside
 from jr_onnx.rewriter.detect.shapes import Shapes
-from jr_onnx.rewriter.dtypes import NAMES, ElementTypes
+from jr_onnx.rewriter.dtypes import ElementTypes
 from jr_onnx.rewriter.expansion import MOST_ADDED
 from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, unique, walk
-from jr_onnx.semantics import DRAW_OP_TYPE, FLOAT_DTYPES, OP_DOMAIN, OP_TYPE
+from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 
 _FEEDS_SHOWN = 4
 

@@ -15,17 +15,14 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from jr_onnx.element_types import NUMBERS
 from jr_onnx.errors import ModelError, one_line
 from jr_onnx.modelfile import external_place, resolve
 from jr_onnx.modelfile.wire import MOST_ZEROS_BYTES, TOKEN_BYTES, stands_for_zeros
 
 _MAX_ELEMENTS = 4096
 _PIECE = 1 << 20
-_NUMBERS = {
-    TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE, TensorProto.INT8,
-    TensorProto.INT16, TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8, TensorProto.UINT16,
-    TensorProto.UINT32, TensorProto.UINT64,
-}  # fmt: skip
+_NUMERIC = {number for name, number in NUMBERS.items() if name not in ("bool", "string")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ def read_small(tensor: TensorProto, folder: Path | None) -> npt.NDArray[np.gener
 
 def is_zero(tensor: TensorProto, folder: Path | None) -> bool:
     """Tell whether a large tensor is known to hold nothing but zeros; small ones are for `read_small`."""
-    if tensor.data_type not in _NUMBERS or math.prod(tensor.dims) <= _MAX_ELEMENTS:
+    if tensor.data_type not in _NUMERIC or math.prod(tensor.dims) <= _MAX_ELEMENTS:
         return False
     if tensor.data_location == TensorProto.EXTERNAL:
         return folder is not None and _zero_file(tensor, folder)

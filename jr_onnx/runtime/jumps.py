@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 import onnx
 from onnx import helper
 
+from jr_onnx.element_types import NUMBERS
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.modelfile import copied
 from jr_onnx.provenance import Provenance, SiteRecord
-from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
 from jr_onnx.rewriter.scopes import Scope, main_scope, replace_nodes, substitute, top_scopes
 from jr_onnx.runtime.biases import BIAS_INPUT, Tail
@@ -149,8 +149,8 @@ def _with_tail(nodes: list[onnx.NodeProto], tail: Tail, site: SiteRecord, names:
     bias = tail.bias
     if not bias:
         bias = names.fresh(f"{tail.operand}/jr_bias")
-        size = tail.channels * helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[site.dtype]).itemsize
-        zeros = onnx.TensorProto(data_type=ELEMENT_TYPES[site.dtype], dims=[tail.channels], raw_data=bytes(size))
+        size = tail.channels * helper.tensor_dtype_to_np_dtype(NUMBERS[site.dtype]).itemsize
+        zeros = onnx.TensorProto(data_type=NUMBERS[site.dtype], dims=[tail.channels], raw_data=bytes(size))
         before.append(helper.make_node("Constant", [], [bias], name=bias, value=zeros))
     kappa = list(jump.input)[1:]
     fused = copied(jump)

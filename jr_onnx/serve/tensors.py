@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from jr_onnx.deploy.model import TensorFacts
+from jr_onnx.element_types import ELEMENT_TYPES, numpy_dtype
 from jr_onnx.errors import ModelError
 from jr_onnx.serve.faults import BadRequestError, quoted
 
@@ -20,21 +21,7 @@ BYTES: Final = "BYTES"
 _LARGEST_RANK: Final = 32
 _LENGTH_BYTES: Final = 4  # before every element of a BYTES tensor
 
-_DATATYPES: Final[dict[int, tuple[str, str]]] = {
-    onnx.TensorProto.BOOL: ("BOOL", "bool"),
-    onnx.TensorProto.UINT8: ("UINT8", "uint8"),
-    onnx.TensorProto.UINT16: ("UINT16", "uint16"),
-    onnx.TensorProto.UINT32: ("UINT32", "uint32"),
-    onnx.TensorProto.UINT64: ("UINT64", "uint64"),
-    onnx.TensorProto.INT8: ("INT8", "int8"),
-    onnx.TensorProto.INT16: ("INT16", "int16"),
-    onnx.TensorProto.INT32: ("INT32", "int32"),
-    onnx.TensorProto.INT64: ("INT64", "int64"),
-    onnx.TensorProto.FLOAT16: ("FP16", "float16"),
-    onnx.TensorProto.FLOAT: ("FP32", "float32"),
-    onnx.TensorProto.DOUBLE: ("FP64", "float64"),
-    onnx.TensorProto.STRING: (BYTES, "object"),
-}
+_DATATYPES: Final = {row.number: (row.datatype, numpy_dtype(row.name).name) for row in ELEMENT_TYPES if row.datatype}
 
 _ELEMENTS: Final[dict[str, set[type]]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str}}
 """Python types of the elements that an array of a kind is made of; True is no number."""

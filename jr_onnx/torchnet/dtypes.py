@@ -13,12 +13,10 @@ import onnx
 import torch
 from onnx import TensorProto, numpy_helper
 
-FLOATS: dict[int, torch.dtype] = {
-    TensorProto.FLOAT: torch.float32,
-    TensorProto.FLOAT16: torch.float16,
-    TensorProto.BFLOAT16: torch.bfloat16,
-    TensorProto.DOUBLE: torch.float64,
-}
+from jr_onnx import element_types
+from jr_onnx.element_types import NUMBERS
+
+FLOATS: dict[int, torch.dtype] = {NUMBERS[name]: getattr(torch, name) for name in element_types.FLOAT_DTYPES}
 INTEGERS: dict[int, torch.dtype] = {
     TensorProto.INT8: torch.int8,
     TensorProto.INT16: torch.int16,

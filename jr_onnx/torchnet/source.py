@@ -12,11 +12,11 @@ from google.protobuf.message import DecodeError
 from jr_onnx import provenance
 from jr_onnx.data.further import filled
 from jr_onnx.data.model_input import ModelInput
+from jr_onnx.element_types import NAMES
 from jr_onnx.errors import InputError, ModelError, one_line
 from jr_onnx.opened import OpenedFile
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter import restore
-from jr_onnx.rewriter.dtypes import NAMES
 from jr_onnx.torchnet.dtypes import FLOATS
 
 _MATRIX = 2

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from jr_onnx.attack.classifier.served import Head, further_inputs, open_session
 from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.data import ImageData, InputAdapter, Preprocessing
+from jr_onnx.element_types import TENSORS, numpy_dtype
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
 from jr_onnx.modelfile import load as load_file
@@ -63,8 +64,7 @@ class CleanAccuracy:
         declared = {
             item.name: item for item in (*self._session.get_inputs(), *self._session.get_overridable_initializers())
         }
-        kinds = {"tensor(double)": np.float64, "tensor(float16)": np.float16}
-        self._kappa_type = kinds.get(declared[DEFAULT_INPUT_NAME].type, np.float32)
+        self._kappa_type = numpy_dtype(TENSORS[declared[DEFAULT_INPUT_NAME].type].name)
         self._model, self._head, self._data = model.name, head, data
         self._runs = DECISION_DRAWS if random else 1
         self._batch = self._adapter.fixed_batch or batch

@@ -17,10 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from jr_onnx.element_types import NAMES, numpy_dtype
 from jr_onnx.errors import DataError, InputError
-from jr_onnx.rewriter.dtypes import NAMES
 from jr_onnx.verifier.evaluators.errors import CannotRunError
-from jr_onnx.verifier.sites.values import numpy_dtype
 
 Sample = dict[str, NDArray[Any]]
 
@@ -217,7 +216,7 @@ def _shape(item: GraphInput, batch: int, free: int, sizes: dict[str, int]) -> tu
 
 
 def _dtype(item: GraphInput) -> np.dtype[Any]:
-    return numpy_dtype("bfloat16") if item.dtype == "bfloat16" else np.dtype(item.dtype)
+    return numpy_dtype(item.dtype)
 
 
 def _random(item: GraphInput, shape: tuple[int, ...], number: int, generator: np.random.Generator) -> NDArray[Any]:

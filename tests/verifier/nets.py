@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
-from jr_onnx.verifier.sites.values import numpy_dtype
+from jr_onnx.element_types import NUMBERS, numpy_dtype
 
 FEATURES, HIDDEN, CLASSES = 8, 12, 4
 
@@ -30,7 +29,7 @@ def network(
     sites: int = 2,
 ) -> onnx.ModelProto:
     """x (batch, 8) -> MatMul -> site -> MatMul -> site -> ... -> y (batch, 4)."""
-    element = ELEMENT_TYPES[dtype]
+    element = NUMBERS[dtype]
     initializers: list[onnx.TensorProto] = []
     nodes: list[onnx.NodeProto] = []
     functions: list[onnx.FunctionProto] = []
@@ -87,7 +86,7 @@ def site_nodes(
         inner = site_nodes(form, number, opset, dtype, "main", initializers, value, weight)
         inner[-1].output[0] = f"{a}_then"
         shape: list[Any] = ["batch", HIDDEN]
-        element = ELEMENT_TYPES[dtype]
+        element = NUMBERS[dtype]
         then = helper.make_graph(inner, "then", [], [helper.make_tensor_value_info(f"{a}_then", element, shape)])
         other = helper.make_node("Neg", [z], [f"{a}_else"])
         otherwise = helper.make_graph([other], "else", [], [helper.make_tensor_value_info(f"{a}_else", element, shape)])

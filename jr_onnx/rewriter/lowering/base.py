@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
+from jr_onnx.element_types import NUMBERS
 from jr_onnx.rewriter.scopes import Scope, walk
 
 
@@ -85,7 +85,7 @@ def scalar_tensor(value: float, dtype: str) -> onnx.TensorProto:
         raw = (int(np.float32(value).view(np.uint32)) >> 16).to_bytes(2, "little")
     else:
         raw = np.asarray(value, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
-    return onnx.TensorProto(data_type=ELEMENT_TYPES[dtype], raw_data=raw)
+    return onnx.TensorProto(data_type=NUMBERS[dtype], raw_data=raw)
 
 
 @lru_cache(maxsize=4096)

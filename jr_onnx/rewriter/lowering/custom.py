@@ -21,11 +21,11 @@ from itertools import product
 import onnx
 from onnx import AttributeProto, helper
 
+from jr_onnx.element_types import FLOAT_DTYPES, NUMBERS
 from jr_onnx.modelfile import copied
-from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 from jr_onnx.rewriter.lowering.base import Jump, Names, allows
 from jr_onnx.rewriter.lowering.where import where_allowed
-from jr_onnx.semantics import DRAW_OP_TYPE, FLOAT_DTYPES, OP_DOMAIN, OP_TYPE, OP_VERSION
+from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, OP_VERSION
 
 MINIMUM_IR = 8
 _CAST_LIKE_SINCE = 15
@@ -230,7 +230,7 @@ def _like(name: str, result: str, needs: Needs, opset: int) -> onnx.NodeProto:
     if len(needs.dtypes) != 1:
         raise ValueError(f"one function body for {', '.join(sorted(needs.dtypes))} needs opset 15 (CastLike)")
     (dtype,) = needs.dtypes
-    return helper.make_node("Cast", [name], [result], to=ELEMENT_TYPES[dtype])
+    return helper.make_node("Cast", [name], [result], to=NUMBERS[dtype])
 
 
 def _uniform(low: str, high: str, result: str) -> onnx.NodeProto:

@@ -15,17 +15,11 @@ import math
 import onnx
 from onnx import helper
 
-from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
+from jr_onnx.element_types import LARGEST, NUMBERS
 from jr_onnx.rewriter.lowering.base import Jump, Names, allows, constant
 
 _CLIP_WITH_INPUTS = 11
 _MAX_BROADCASTS = 8
-_LOWEST = {
-    "float16": -65504.0,
-    "bfloat16": -3.3895313892515355e38,
-    "float32": -3.4028234663852886e38,
-    "float64": -1.7976931348623157e308,
-}
 
 
 def where_allowed(opset: int, dtype: str) -> bool:
@@ -84,15 +78,15 @@ def lower_cast_mul(jump: Jump, names: Names) -> list[onnx.NodeProto]:
         *_bound_below(jump, names, finite),
         helper.make_node("Sub", [finite, kappa], [shifted], name=shifted),
         helper.make_node("Greater", [shifted, zero.output[0]], [above], name=above),
-        helper.make_node("Cast", [above], [mask], name=mask, to=ELEMENT_TYPES[jump.dtype]),
+        helper.make_node("Cast", [above], [mask], name=mask, to=NUMBERS[jump.dtype]),
         helper.make_node("Mul", [finite, mask], [jump.result], name=jump.node_name),
     ]
 
 
 def _bound_below(jump: Jump, names: Names, result: str) -> list[onnx.NodeProto]:
     if _lower_bound(jump.opset, jump.dtype) == "Clip":
-        return [helper.make_node("Clip", [jump.operand], [result], name=result, min=_LOWEST[jump.dtype], max=math.inf)]
-    low_node = constant(names, jump.base, "lowest", _LOWEST[jump.dtype], jump.dtype)
+        return [helper.make_node("Clip", [jump.operand], [result], name=result, min=-LARGEST[jump.dtype], max=math.inf)]
+    low_node = constant(names, jump.base, "lowest", -LARGEST[jump.dtype], jump.dtype)
     return [low_node, helper.make_node("Max", [jump.operand, low_node.output[0]], [result], name=result)]
 
 
@@ -104,4 +98,4 @@ def _kappa(jump: Jump, names: Names) -> tuple[list[onnx.NodeProto], str]:
     if jump.dtype == "float32":
         return [], jump.runtime
     cast = names.fresh(f"{jump.base}/jr_kappa")
-    return [helper.make_node("Cast", [jump.runtime], [cast], name=cast, to=ELEMENT_TYPES[jump.dtype])], cast
+    return [helper.make_node("Cast", [jump.runtime], [cast], name=cast, to=NUMBERS[jump.dtype])], cast

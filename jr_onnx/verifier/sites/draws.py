@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from jr_onnx.element_types import numpy_dtype
 from jr_onnx.errors import JrError
 from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import Provenance
@@ -23,7 +24,6 @@ from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.sites.groups import SiteGroup
 from jr_onnx.verifier.sites.probe import OPERAND, probe_model, takes_branch
-from jr_onnx.verifier.sites.values import numpy_dtype
 from jr_onnx.verifier.variants import Variant, variants
 from jr_onnx.verifier.whole_model.case import Case, CheckLog, run_all
 

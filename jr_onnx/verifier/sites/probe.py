@@ -15,7 +15,7 @@ from typing import Literal
 import onnx
 from onnx import TensorProto, helper
 
-from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
+from jr_onnx.element_types import NUMBERS
 from jr_onnx.semantics import OP_DOMAIN
 from jr_onnx.verifier.sites.groups import SiteGroup
 
@@ -34,7 +34,7 @@ def kind_of(group: SiteGroup) -> Kind:
 
 def probe_model(model: onnx.ModelProto, group: SiteGroup) -> onnx.ModelProto:
     """Return the tiny model of a site: inputs z (N,) and, for a run-time kappa, a float32 scalar; output y (N,)."""
-    element = ELEMENT_TYPES[group.record.dtype]
+    element = NUMBERS[group.record.dtype]
     names = {group.operand: OPERAND, group.record.output: RESULT}
     if group.runtime is not None:
         names[group.runtime] = RUNTIME

@@ -10,26 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.errors import InputError
+from jr_onnx.element_types import numpy_dtype
 
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
 _NEIGHBOURS = 64
-
-
-def numpy_dtype(dtype: str) -> np.dtype[Any]:
-    """Return the NumPy type of a name, bfloat16 from ml_dtypes, which onnx brings.
-
-    Raises:
-        InputError: No floating type of a site.
-    """
-    if dtype == "bfloat16":
-        import ml_dtypes
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    if dtype not in _BITS:
-        raise InputError(f"found the element type {dtype!r}, expected one of {', '.join(_BITS)}")
-    return np.dtype(dtype)
 
 
 def probe_values(dtype: str, marks: list[float], count: int, generator: np.random.Generator) -> NDArray[Any]:

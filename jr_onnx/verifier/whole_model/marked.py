@@ -15,8 +15,8 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
+from jr_onnx.element_types import NUMBERS
 from jr_onnx.modelfile import copied
-from jr_onnx.rewriter.dtypes import ELEMENT_TYPES
 from jr_onnx.rewriter.scopes import Scope, all_nodes, substitute
 from jr_onnx.rewriter.sites import LocatedSite, locate
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
@@ -58,7 +58,7 @@ def cut(
 
     def remove(item: LocatedSite, operand: str) -> list[onnx.NodeProto]:
         cuts.append(CutSite(item.site.id, operand, item.site.output))
-        types[operand] = types[item.site.output] = ELEMENT_TYPES[item.site.dtype]
+        types[operand] = types[item.site.output] = NUMBERS[item.site.dtype]
         return []
 
     _replace_sites(model, sites, remove, folder)
@@ -79,7 +79,7 @@ def exposed(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto
     for name, dtype in names.items():
         if name not in known:
             known.add(name)
-            copy.graph.output.append(helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], None))
+            copy.graph.output.append(helper.make_tensor_value_info(name, NUMBERS[dtype], None))
     return copy
 
 
