@@ -5,19 +5,18 @@ The file is parsed without its external data; nothing but the names of the data 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import onnx
 
 from jr_onnx import provenance
 from jr_onnx.errors import ModelError
-from jr_onnx.modelfile import ModelFile, load
+from jr_onnx.modelfile import ModelFile, external_tensors, load
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.agreement import disagreement, examine
 from jr_onnx.rewriter.optimised import is_optimised
+from jr_onnx.rewriter.scopes import all_nodes
 from jr_onnx.rows import RowProof, prove_rows
 from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 
@@ -100,7 +99,7 @@ def read_model(path: Path, *, named: Path | None = None, source: ModelFile | Non
     path, model = named or path, source.proto
     if model.ir_version == 0 or not model.opset_import or not model.graph.output:
         raise ModelError(f"{path} is not an ONNX model: it has no IR version, no opset or no output")
-    everything = list(_messages(model, onnx.NodeProto))
+    everything = list(all_nodes(model))
     nodes = [node for node in everything if node.domain == OP_DOMAIN]
     custom_ops = sorted({node.op_type for node in nodes})
     functions = {function.name for function in model.functions if function.domain == OP_DOMAIN}
@@ -111,7 +110,7 @@ def read_model(path: Path, *, named: Path | None = None, source: ModelFile | Non
         opset=max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
         inputs=tuple(_tensor(value, path, optional=value.name in initializers) for value in model.graph.input),
         outputs=tuple(_tensor(value, path) for value in _outputs(model)),
-        external=_external_locations(model),
+        external=tuple(sorted({tensor.location for tensor in external_tensors(model)})),
         custom_ops=tuple(custom_ops),
         fallbacks=tuple(name for name in custom_ops if name in functions),
         draws_in_op=any(_draws(node) for node in nodes),
@@ -130,37 +129,6 @@ def require_truth(facts: ModelFacts, named: Path) -> None:
     """
     if facts.mismatch:
         raise disagreement(str(named), facts.mismatch)
-
-
-def external_file(folder: Path, location: str) -> Path:
-    """Return the file that an external data location means, refusing one outside the model's folder.
-
-    Args:
-        folder: The folder of the model file.
-        location: What the model says: a path relative to it, with slashes.
-
-    Raises:
-        ModelError: The location is empty, absolute, leaves the folder (a symbolic link included) or is no file.
-    """
-    relative = PurePosixPath(location)
-    if not location or relative.is_absolute() or ".." in relative.parts or "\x00" in location:
-        raise ModelError(
-            f"the model keeps tensors in {location!r}, expected a path below its own folder",
-            hint="Save the model again with its external data beside it",
-        )
-    path = folder / relative
-    try:
-        resolved = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise ModelError(f"the model keeps tensors in {location!r}, but {path} does not exist") from None
-    if not resolved.is_relative_to(folder.resolve()):
-        raise ModelError(
-            f"the model keeps tensors in {location!r}, a symbolic link out of its folder",
-            hint="Copy the model and its data into one folder",
-        )
-    if not resolved.is_file():
-        raise ModelError(f"the model keeps tensors in {location!r}, but {path} is not a regular file")
-    return resolved
 
 
 def _outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
@@ -197,34 +165,9 @@ def _tensor(value: onnx.ValueInfoProto, path: Path, *, optional: bool = False) -
     return TensorFacts(value.name, tensor.elem_type, dims, optional)
 
 
-def _external_locations(model: onnx.ModelProto) -> tuple[str, ...]:
-    locations = set()
-    for tensor in _messages(model, onnx.TensorProto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            entries = {entry.key: entry.value for entry in tensor.external_data}
-            locations.add(entries.get("location", ""))
-    return tuple(sorted(locations))
-
-
 def _draws(node: onnx.NodeProto) -> bool:
     if node.op_type == DRAW_OP_TYPE:
         return True
     return node.op_type in (OP_TYPE, BIAS_OP_TYPE) and any(
         attribute.name in _RANDOM_ATTRIBUTES for attribute in node.attribute
     )
-
-
-def _messages(message: Any, wanted: type[Any]) -> Iterator[Any]:
-    """Yield every message of one type wherever it stands: graph, subgraph, function, attribute, training info."""
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is None:
-            continue
-        for item in value if _is_repeated(descriptor) else (value,):
-            if isinstance(item, wanted):
-                yield item
-            if not isinstance(item, onnx.TensorProto):  # ListFields would copy its data
-                yield from _messages(item, wanted)
-
-
-def _is_repeated(descriptor: Any) -> bool:
-    return bool(descriptor.is_repeated) if hasattr(descriptor, "is_repeated") else descriptor.label == 3

@@ -22,12 +22,13 @@ from jr_onnx.deploy.atomic import publish, staging, sync_tree
 from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.kappa_policy import check_kappa
 from jr_onnx.deploy.manifest import MANIFEST_NAME, SIGNATURE_NAME, TritonSettings, glance, write_manifest
-from jr_onnx.deploy.model import ModelFacts, external_file, read_model, require_truth
+from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
 from jr_onnx.deploy.options import TritonOptions
 from jr_onnx.deploy.releases import check_model
 from jr_onnx.deploy.signing import check_private_key, sign
 from jr_onnx.deploy.triton_config import CONFIG_NAME, LABELS_NAME, MODEL_NAME, Interface, config_text, interface
 from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
+from jr_onnx.modelfile import external_file
 from jr_onnx.opened import OpenedFile
 from jr_onnx.records import read_regular
 

@@ -5,6 +5,7 @@ from jr_onnx.modelfile.external import (
     absorb,
     carry,
     check,
+    external_file,
     external_place,
     external_tensors,
     resolve,
@@ -23,6 +24,7 @@ from jr_onnx.modelfile.save import (
     write_chunks,
 )
 from jr_onnx.modelfile.text import require_text
+from jr_onnx.modelfile.whole import load_whole, whole
 
 __all__ = [
     "ExternalMode",
@@ -35,10 +37,12 @@ __all__ = [
     "check",
     "content_digest",
     "copied",
+    "external_file",
     "external_place",
     "external_tensors",
     "from_proto",
     "load",
+    "load_whole",
     "name_of",
     "readable",
     "refuse_target",
@@ -46,5 +50,6 @@ __all__ = [
     "resolve",
     "save",
     "tensors",
+    "whole",
     "write_chunks",
 ]

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,7 +21,7 @@ from jr_onnx.errors import ModelError, OutputError
 from jr_onnx.foreign import head_of, pointer
 from jr_onnx.modelfile.save import atomic_path
 from jr_onnx.modelfile.wire import THRESHOLD, Payloads
-from jr_onnx.opened import OpenedFile
+from jr_onnx.opened import FileView, OpenedFile
 from jr_onnx.provenance import ExternalFile, sha256_file
 
 ExternalMode = Literal["auto", "copy", "hardlink", "reference"]
@@ -115,17 +114,8 @@ def check(model: onnx.ModelProto, folder: Path, *, hash_data: bool = False) -> t
         by_location.setdefault(tensor.location, []).append(tensor)
     files = []
     for location, group in sorted(by_location.items()):
-        path = resolve(folder, location)
-        try:
-            status = path.stat()
-        except OSError:
-            status = None
-        if status is None or not stat.S_ISREG(status.st_mode):
-            raise ModelError(
-                f"the external data {location!r} of tensor {group[0].name!r} is not in {folder}",
-                hint="Put the file beside the model, or export the model again",
-            )
-        size = status.st_size
+        path = external_file(folder, location, group[0].name)
+        size = path.stat().st_size
         found = pointer(head_of(path))
         if found is not None:
             raise ModelError(f"the external data {location!r} of tensor {group[0].name!r} is {found[0]}", hint=found[1])
@@ -138,13 +128,15 @@ def check(model: onnx.ModelProto, folder: Path, *, hash_data: bool = False) -> t
     return tuple(files)
 
 
-def absorb(model: onnx.ModelProto, payloads: Payloads, contents: Mapping[str, memoryview]) -> None:
-    """Put external data that is in memory where data inside the file would be: small tensors whole, large as tokens.
+def absorb(
+    model: onnx.ModelProto, contents: Mapping[str, memoryview | FileView], payloads: Payloads | None = None
+) -> None:
+    """Put external data where data inside the file would be.
 
     Args:
         model: Edited in place.
-        payloads: Gets the large ones.
         contents: The files by location; tensors in others stay as they are.
+        payloads: Gets the data of large tensors, which then hold tokens; None to put all data into the tensors.
 
     Raises:
         ModelError: A tensor reaches beyond its file.
@@ -162,7 +154,7 @@ def absorb(model: onnx.ModelProto, payloads: Payloads, contents: Mapping[str, me
         data = whole[place.offset : end]
         tensor.ClearField("data_location")
         del tensor.external_data[:]
-        tensor.raw_data = payloads.put(data) if len(data) >= THRESHOLD else data.tobytes()
+        tensor.raw_data = data.tobytes() if payloads is None or len(data) < THRESHOLD else payloads.put(data)
 
 
 def _cut_off(name: str, end: int, location: str, size: int) -> ModelError:
@@ -172,6 +164,22 @@ def _cut_off(name: str, end: int, location: str, size: int) -> ModelError:
     )
 
 
+def external_file(folder: Path, location: str, tensor: str = "") -> Path:
+    """Return the regular file that a location means; `tensor` is for the message.
+
+    Raises:
+        ModelError: See `resolve`; or there is no such file.
+    """
+    path = resolve(folder, location)
+    if not path.is_file():
+        found = "is not a regular file" if path.exists() else f"is not in {folder}"
+        raise ModelError(
+            f"the external data {location!r}{f' of tensor {tensor!r}' if tensor else ''} {found}",
+            hint="Put the file beside the model, or export the model again",
+        )
+    return path
+
+
 def resolve(folder: Path, location: str) -> Path:
     """Return the path of a location, refusing one that leaves the folder.
 
@@ -179,7 +187,7 @@ def resolve(folder: Path, location: str) -> Path:
         ModelError: The location is absolute or leaves the folder, directly or through a symbolic link.
     """
     pure = PurePosixPath(location)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in location or "\0" in location:
+    if not location or pure.is_absolute() or ".." in pure.parts or "\\" in location or "\0" in location:
         raise ModelError(
             f"the external data {location!r} leaves the model's folder, which is refused",
             hint="Move the data beside the model and save it with a relative location",

@@ -155,7 +155,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 tell_external(options, self._external)
             super().__init__(source, options, providers, provider_options, **arguments)
             return
-        absorb(skeleton.proto, skeleton.payloads, self._external)
+        absorb(skeleton.proto, self._external, skeleton.payloads)
         agreement = examine(skeleton.proto, skeleton.payloads, skeleton.folder)
         opening = Opening(
             skeleton, agreement, options, providers, arguments, self._way, wants_library=self._wants_library,

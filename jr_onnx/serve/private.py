@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jr_onnx.deploy.model import external_file
 from jr_onnx.errors import IntegrityError, ModelError
-from jr_onnx.modelfile import ModelFile, absorb, external_tensors
+from jr_onnx.modelfile import ModelFile, absorb, external_file, external_tensors
 from jr_onnx.modelfile.load import parse
 from jr_onnx.opened import OpenedFile
 
@@ -58,12 +57,12 @@ def read_privately(path: Path, digests: Mapping[str, str] | None = None) -> Priv
     file = parse(memoryview(data), path, path)
     external = {}
     for location in sorted({tensor.location for tensor in external_tensors(file.proto)}):
-        place = external_file(path.parent, location)
+        place = external_file(path.parent, location).resolve()
         if digests is not None:
             _require_same_place(path.parent / location)
         external[location] = OpenedFile(place, "external data", follow=False).read_private()
         _check_digest(external[location], place, location, digests)
-    absorb(file.proto, file.payloads, external)
+    absorb(file.proto, external, file.payloads)
     return PrivateModel(path, data, external, file)
 
 

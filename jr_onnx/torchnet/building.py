@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -89,9 +88,7 @@ class Builder:
         self._trained = trained or {}
         self.entry = entry
         self.precision = precision
-        self._base_dir = source.base_dir
-        folder = Path(source.base_dir) if source.base_dir else None
-        findings = locate(source.model, folder)
+        findings = locate(source.model)
         self._tops = top_scopes(source.model)
         pairs = torch_sites(findings.located, source.provenance)
         pairs += own_jumps(self._tops, len(pairs), {(site.scope, site.output) for site, _ in pairs})
@@ -112,7 +109,7 @@ class Builder:
             ModelError: The value does not depend on the input, or the graph is broken.
         """
         compiler = Compiler(
-            self._functions, self._plans, self.precision, lead, self._base_dir, cache=self._cache, trained=self._trained
+            self._functions, self._plans, self.precision, lead, cache=self._cache, trained=self._trained
         )
         if self.entry.element_type in FLOATS:
             compiler.float_type = self.entry.element_type

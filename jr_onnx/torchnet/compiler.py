@@ -68,7 +68,6 @@ class Compiler:
         sites: (scope path, output name) -> the site's plan.
         precision: Element types to torch types.
         lead: The exported batch size that constant shapes begin with, where they are to follow the batch.
-        base_dir: The folder of external data.
         constants: Place -> tensor, filled while compiling.
         on_device: Places of constants that operators read as data.
         unsupported: What cannot be evaluated, filled while compiling.
@@ -83,7 +82,6 @@ class Compiler:
     sites: Mapping[tuple[str, str], SitePlan]
     precision: Precision = field(default_factory=Precision)
     lead: int | None = None
-    base_dir: str = ""
     constants: dict[int, Tensor] = field(default_factory=dict)
     on_device: dict[int, int] = field(default_factory=dict)
     unsupported: list[Unsupported] = field(default_factory=list)
@@ -146,7 +144,7 @@ class Compiler:
 
     def _read(self, tensor: onnx.TensorProto) -> Tensor | None:
         try:
-            value = from_proto(tensor, self.base_dir)
+            value = from_proto(tensor)
         except (JrError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - onnx raises anything on a tensor that contradicts itself

@@ -71,15 +71,9 @@ def name_of(element_type: int) -> str:
     return names.get(element_type, f"type {element_type}")
 
 
-def from_proto(tensor: onnx.TensorProto, base_dir: str = "") -> torch.Tensor | None:
-    """Read a TensorProto; None where its element type has no torch counterpart (strings, complex, float8).
-
-    Args:
-        tensor: The proto; its data may be external.
-        base_dir: The folder external data lies in.
-    """
-    array = numpy_helper.to_array(tensor, base_dir)
-    return from_array(array, tensor.data_type)
+def from_proto(tensor: onnx.TensorProto) -> torch.Tensor | None:
+    """Read a TensorProto; None where its element type has no torch counterpart (strings, complex, float8)."""
+    return from_array(numpy_helper.to_array(tensor), tensor.data_type)
 
 
 def from_array(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], element_type: int) -> torch.Tensor | None:

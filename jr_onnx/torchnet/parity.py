@@ -158,11 +158,7 @@ def _again(net: OnnxModule, model: str | Path | onnx.ModelProto, dtype: torch.dt
 
 def original_of(source: Source, model: str | Path | onnx.ModelProto) -> str | Path | onnx.ModelProto:
     """Return the original in a form that ONNX Runtime opens: the file itself, or the restored proto with its data."""
-    if source.provenance is None:
-        return model
-    if source.base_dir:
-        onnx.load_external_data_for_model(source.model, source.base_dir)
-    return source.model
+    return model if source.provenance is None else source.model
 
 
 def draws_inside(source: Source) -> bool:

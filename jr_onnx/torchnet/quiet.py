@@ -18,6 +18,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, helper, inliner, numpy_helper
 
 from jr_onnx.errors import ModelError, blaming
+from jr_onnx.modelfile import copied, load_whole
 
 RANDOM_OPS = (
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial",
@@ -28,8 +29,7 @@ _CAST_LIKE = 15
 
 def quietened(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a model that draws nothing."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model if isinstance(model, onnx.ModelProto) else onnx.load(str(model)))
+    copy = copied(load_whole(model))
     if any(_drawn_as_called(nodes) for function in copy.functions for nodes in _bodies(function.node)):
         with blaming("onnx cannot inline the functions that draw random numbers", ModelError):
             copy = inliner.inline_local_functions(copy)

@@ -12,6 +12,7 @@ import onnx
 
 from jr_onnx.data import FurtherInputs, ModelInput
 from jr_onnx.errors import ModelError, one_line, require
+from jr_onnx.modelfile import from_proto, load, whole
 from jr_onnx.runtime.running import run
 
 Array = npt.NDArray[Any]
@@ -72,16 +73,11 @@ class Reference:
 
 def exposing(model: str | Path | onnx.ModelProto, output: str) -> str | bytes:
     """Return a path or the bytes of a model one of whose outputs is the wanted value."""
-    if isinstance(model, onnx.ModelProto):
-        proto = model
-    else:
-        proto = onnx.load(str(model), load_external_data=False)
-        if any(value.name == output for value in proto.graph.output):
-            return str(model)
-        proto = onnx.load(str(model))
-    if not any(value.name == output for value in proto.graph.output):
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
-        copy.graph.output.append(onnx.ValueInfoProto(name=output))
-        proto = copy
-    return bytes(proto.SerializeToString())
+    given = from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)
+    is_output = any(value.name == output for value in given.proto.graph.output)
+    if is_output and given.path is not None:
+        return str(given.path)
+    full = whole(given)
+    if not is_output:
+        full.graph.output.append(onnx.ValueInfoProto(name=output))
+    return bytes(full.SerializeToString())

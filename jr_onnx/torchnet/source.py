@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from jr_onnx import provenance
 from jr_onnx.data.further import filled
 from jr_onnx.data.model_input import ModelInput
 from jr_onnx.element_types import NAMES
-from jr_onnx.errors import InputError, ModelError, one_line
-from jr_onnx.opened import OpenedFile
+from jr_onnx.errors import InputError, ModelError
+from jr_onnx.modelfile import copied, from_proto, load, whole
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewriter import restore
+from jr_onnx.rewriter.agreement import take_back
 from jr_onnx.torchnet.dtypes import FLOATS
 
 _MATRIX = 2
@@ -41,14 +40,13 @@ class Source:
     """A model to evaluate.
 
     Attributes:
-        model: The original model: a retrofit's jumps are taken out again, and come back as the sites' kappas.
+        model: The original model with all its weights: a retrofit's jumps are taken out again, and come back as the
+            sites' kappas.
         provenance: Of the retrofit, or None.
-        base_dir: The folder external data lies in.
     """
 
     model: onnx.ModelProto
     provenance: Provenance | None
-    base_dir: str
 
 
 def read(model: str | Path | onnx.ModelProto, values: Mapping[str, float] | None = None) -> Source:
@@ -62,22 +60,13 @@ def read(model: str | Path | onnx.ModelProto, values: Mapping[str, float] | None
         ModelError: The file is no usable model.
         InputError: A value names no input of numbers.
     """
-    base_dir = ""
-    if isinstance(model, onnx.ModelProto):
-        proto = model
-    else:
-        path = Path(model)
-        base_dir = str(path.parent)
-        file = OpenedFile(path)
-        try:
-            proto = onnx.load_model_from_string(file.read(0, file.size))
-        except (DecodeError, ValueError) as error:
-            raise ModelError(f"{path} is no ONNX model: {one_line(error)}") from None
-    if not proto.graph.node:
+    given = from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)
+    if not given.proto.graph.node:
         raise ModelError("the model has no nodes")
-    record = provenance.read(proto)
-    original = restore(proto, folder=Path(base_dir) if base_dir else None) if record is not None else proto
-    return Source(with_values(original, values or {}), record, base_dir)
+    record = provenance.read(given.proto)
+    if record is not None:
+        record = take_back(given.proto, given.name or "the model", given.payloads, given.folder)
+    return Source(with_values(whole(given), values or {}), record)
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.ModelProto:
@@ -91,8 +80,7 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.Mod
     if not values:
         return model
     known = {item.name: item for item in required_inputs(model)}
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     for name, value in values.items():
         if name not in known:
             raise InputError(f"the model has no input {name!r} to give a value, it has {', '.join(known) or 'none'}")

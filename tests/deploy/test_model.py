@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, parser
 
-from jr_onnx.deploy.model import external_file, read_model
+from jr_onnx.deploy.model import read_model
 from jr_onnx.errors import ModelError
 from tests.deploy.builders import classifier, save
 
@@ -80,42 +80,6 @@ def test_external_data_is_found_wherever_a_tensor_stands(tmp_path: Path) -> None
     path = tmp_path / "model.onnx"
     path.write_bytes(proto.SerializeToString())
     assert read_model(path).external == ("branch.bin", "function.bin")
-
-
-@pytest.mark.parametrize("location", ["", "/etc/passwd", "../secret", "a/../../secret", "a\0b"])
-def test_a_location_outside_the_folder_is_refused(tmp_path: Path, location: str) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "secret").write_text("", encoding="utf-8")
-    with pytest.raises(ModelError, match="expected a path below its own folder"):
-        external_file(tmp_path / "model", location)
-
-
-def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (tmp_path / "secret").write_text("", encoding="utf-8")
-    (folder / "data").symlink_to(tmp_path / "secret")
-    (folder / "sub").symlink_to(tmp_path)
-    for location in ("data", "sub/secret"):
-        with pytest.raises(ModelError, match="a symbolic link out of its folder"):
-            external_file(folder, location)
-
-
-def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("", encoding="utf-8")
-    (tmp_path / "data").symlink_to("real")
-    assert external_file(tmp_path, "data") == (tmp_path / "real").resolve()
-
-
-def test_missing_looping_and_irregular_data_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(ModelError, match="does not exist"):
-        external_file(tmp_path, "nowhere")
-    with pytest.raises(ModelError, match="does not exist"):
-        external_file(tmp_path, "loop")
-    with pytest.raises(ModelError, match="is not a regular file"):
-        external_file(tmp_path, "folder")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xff\xff", b"hello", b"PK\x03\x04"])

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper, parser
 from jr_onnx import provenance
 from jr_onnx.cli.app import run
 from jr_onnx.errors import ModelError, OutputError
-from jr_onnx.modelfile import carry, check, external_tensors, resolve
+from jr_onnx.modelfile import carry, check, external_file, external_tensors, resolve
 from jr_onnx.rewriter import restore, rewrite
 
 WEIGHTS = np.arange(64, dtype=np.float32)
@@ -81,7 +81,7 @@ def test_tensors_are_found_in_sub_graphs_and_functions() -> None:
         (external("w", "w.bin", offset=256, length=1), r"ends at byte 257 of 'w.bin', which has only 256 bytes"),
         (external("w", "w.bin", length=2**62), "which has only 256 bytes"),
         (external("w", "gone.bin"), r"external data 'gone.bin' of tensor 'w' is not in .*Put the file beside"),
-        (external("w", "deep"), "external data 'deep' of tensor 'w' is not in"),
+        (external("w", "deep"), "external data 'deep' of tensor 'w' is not a regular file"),
         (external("w", "/etc/passwd"), "leaves the model's folder, which is refused"),
         (external("w", "../secret"), "leaves the model's folder, which is refused"),
         (external("w", "deep/../../secret"), "leaves the model's folder, which is refused"),
@@ -221,3 +221,15 @@ def test_something_unwritable_in_the_way_is_one_line(
     assert code == 2
     assert error.count("\n") == 1
     assert "cannot make the folder" in error
+
+
+def test_missing_looping_and_irregular_data_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    for nowhere in ("nowhere", ""):
+        with pytest.raises(ModelError, match=r"is not in|leaves the model's folder"):
+            external_file(tmp_path, nowhere)
+    with pytest.raises(ModelError, match=r"cannot be followed|is not in"):
+        external_file(tmp_path, "loop")
+    with pytest.raises(ModelError, match="is not a regular file"):
+        external_file(tmp_path, "folder")

@@ -105,7 +105,7 @@ def verify_torch(
     if source.provenance is not None and kappa is not None:
         raise kappa_not_wanted(Path(model).name)
     module = load_network(network, None if weights is None else Path(weights))
-    ids = [site.id for site in find_sites(source.model, Path(source.base_dir) if source.base_dir else None).sites]
+    ids = [site.id for site in find_sites(source.model).sites]
     calls = TorchNetwork(module, ()).calls(data[:1])
     retrofits, notes = _retrofits(source, model, kappa, lowerings)
     chosen = _output_of(source, model, TorchNetwork(module, ()), data[:2], output)
@@ -187,8 +187,6 @@ def _retrofits(
         return [("retrofit", model, source.provenance)], []
     if kappa is None:
         return [], []
-    if source.base_dir:
-        onnx.load_external_data_for_model(source.model, source.base_dir)
     made, refused = in_every_lowering(from_proto(source.model), KappaPlan.of(kappa), lowerings)
     found: list[_Named] = [(f"retrofit ({lowering})", done.model, done.record) for lowering, done in made.items()]
     notes = [f"the lowering {lowering} was not compared: {error.message}" for lowering, error in refused.items()]
