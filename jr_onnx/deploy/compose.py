@@ -22,15 +22,15 @@ from jr_onnx.deploy.deployment import (
     MOST_SECONDS,
     SERVER_UID,
     Deployed,
+    DeploymentOptions,
     Repository,
-    Resources,
-    Trust,
     open_repository,
+    server_command,
     to_yaml,
     write_deployment,
 )
 from jr_onnx.deploy.haproxy import GRPC_PORT, HAPROXY_IMAGE, HTTP_PORT, MAX_REPLICAS, STATUS_PORT, haproxy_config
-from jr_onnx.deploy.releases import DEFAULT_RELEASE, image
+from jr_onnx.deploy.releases import image
 from jr_onnx.errors import InputError, require_number
 
 MOUNT_PATH = "/models"
@@ -67,35 +67,23 @@ class Publish:
             raise InputError(f"the ports are {ports}, expected three different ones from 1 to 65535")
 
 
-@dataclass(frozen=True, slots=True)
-class ComposeOptions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComposeOptions(DeploymentOptions):
     """Everything about a compose package but the repository and the folder.
 
     Attributes:
         name: Name of the project.
         replicas: Replicas on the CPU.
         gpus: One replica for each of these GPUs; none for the CPU.
-        release: Triton release.
-        resources: Limits of one replica.
         publish: See `Publish`.
-        load_seconds: How long the models may take to load before a replica counts as unhealthy.
         request_seconds: How long the balancer waits for an answer.
-        force: Replace an older package.
-        sign_key: Private key (PEM) that signs the manifest.
-        trust: What the repository must prove first.
     """
 
     name: str = "jr-onnx"
     replicas: int = 2
     gpus: tuple[int, ...] = ()
-    release: str = DEFAULT_RELEASE
-    resources: Resources = field(default_factory=Resources)
     publish: Publish = field(default_factory=Publish)
-    load_seconds: int = 120
     request_seconds: int = 60
-    force: bool = False
-    sign_key: Path | None = None
-    trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
         """Refuse counts that are none, and a project name that Compose would refuse."""
@@ -108,7 +96,7 @@ class ComposeOptions:
             raise InputError(f"the number of replicas is {self.replicas}, expected 1 to {MAX_REPLICAS}")
         if len(set(self.gpus)) != len(self.gpus):
             raise InputError(f"the GPUs are {list(self.gpus)}, expected each once")
-        require_number("the loading time in seconds", self.load_seconds, 1, MOST_SECONDS)
+        self.check()
         require_number("the time for a request in seconds", self.request_seconds, 1, MOST_SECONDS)
 
 
@@ -126,20 +114,12 @@ def package_compose(repository: str | Path, target: str | Path, options: Compose
         OutputError: The folder exists.
     """
     folder = Path(target)
-    opened = open_repository(
-        Path(repository),
-        release=options.release,
-        mount_path=MOUNT_PATH,
-        gpus_per_replica=1 if options.gpus else 0,
-        trust=options.trust,
-    )
+    opened = open_repository(Path(repository), options, MOUNT_PATH, gpus_per_replica=1 if options.gpus else 0)
     files = {
         "compose.yaml": to_yaml(compose_file(opened, folder, options)),
         "haproxy.cfg": haproxy_config(request_seconds=options.request_seconds),
     }
-    return write_deployment(
-        folder, files, kind="compose", name=options.name, force=options.force, sign_key=options.sign_key
-    )
+    return write_deployment(folder, files, options, kind="compose", name=options.name)
 
 
 def compose_file(repository: Repository, folder: Path, options: ComposeOptions) -> dict[str, Any]:
@@ -165,14 +145,7 @@ def _triton(source: str, options: ComposeOptions, gpu: int | None) -> dict[str, 
         deploy["resources"]["reservations"] = {"devices": [device]}
     return {
         "image": image(options.release),
-        "command": [
-            "tritonserver",
-            f"--model-repository={MOUNT_PATH}",
-            "--disable-auto-complete-config",
-            f"--http-port={HTTP_PORT}",
-            f"--grpc-port={GRPC_PORT}",
-            "--exit-timeout-secs=30",
-        ],
+        "command": server_command(MOUNT_PATH, HTTP_PORT, GRPC_PORT),
         "user": f"{SERVER_UID}:{SERVER_UID}",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ from jr_onnx.deploy.manifest import (
     glance,
     write_manifest,
 )
-from jr_onnx.deploy.releases import find_release
+from jr_onnx.deploy.releases import DEFAULT_RELEASE, find_release
 from jr_onnx.deploy.signing import check_private_key, sign
 from jr_onnx.deploy.verification import VerifiedPackage, verify
-from jr_onnx.errors import InputError, IntegrityError, OutputError, RefusalError
+from jr_onnx.errors import InputError, IntegrityError, OutputError, RefusalError, require_number
 
 GPU_RESOURCE = "nvidia.com/gpu"
 SERVER_UID = 1000
+"""The user `triton-server` of NVIDIA's image."""
+
 MOST_SECONDS = 86_400
 MOST_COPIES = 1024
-"""The user `triton-server` of NVIDIA's image."""
 
 _CPUS = re.compile(r"[1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*|[1-9][0-9]*m")
 _MEMORY = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti)")
@@ -98,13 +99,54 @@ class Trust:
     not_before: datetime | None = None
 
 
-def open_repository(folder: Path, *, release: str, mount_path: str, gpus_per_replica: int, trust: Trust) -> Repository:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentOptions:
+    """What every deployment can be told.
+
+    Attributes:
+        release: Triton release.
+        resources: What one replica gets.
+        load_seconds: How long the models may take to load before a replica counts as unhealthy.
+        force: Replace an older package.
+        sign_key: Private key (PEM) that signs the manifest.
+        trust: What the repository must prove first.
+    """
+
+    release: str = DEFAULT_RELEASE
+    resources: Resources = field(default_factory=Resources)
+    load_seconds: int = 120
+    force: bool = False
+    sign_key: Path | None = None
+    trust: Trust = field(default_factory=Trust)
+
+    def check(self) -> None:
+        """Refuse times that are none.
+
+        Raises:
+            InputError: The loading time is not between a second and a day.
+        """
+        require_number("the loading time in seconds", self.load_seconds, 1, MOST_SECONDS)
+
+
+def server_command(mount_path: str, http_port: int, grpc_port: int, *more: str) -> list[str]:
+    """Return the command that starts Triton in a replica."""
+    return [
+        "tritonserver",
+        f"--model-repository={mount_path}",
+        "--disable-auto-complete-config",
+        f"--http-port={http_port}",
+        f"--grpc-port={grpc_port}",
+        *more,
+        "--exit-timeout-secs=30",
+    ]
+
+
+def open_repository(folder: Path, options: DeploymentOptions, mount_path: str, gpus_per_replica: int) -> Repository:
     """Verify a repository and check that every model in it can run in this deployment.
 
     Args:
         folder: The repository.
-        trust: See `Trust`.
-        release: The Triton release of the deployment.
+        options: The release of the deployment, and what the repository must prove.
         mount_path: Where a replica sees the repository.
         gpus_per_replica: GPUs that a replica sees.
 
@@ -112,10 +154,10 @@ def open_repository(folder: Path, *, release: str, mount_path: str, gpus_per_rep
         IntegrityError: The repository does not match its manifests, or its signatures do not hold.
         RefusalError: A model was packaged for a newer release, another path, or GPUs that are not there.
     """
-    find_release(release)
+    find_release(options.release)
     packages = tuple(
         package
-        for package in verify(folder, trust.key, not_before=trust.not_before)
+        for package in verify(folder, options.trust.key, not_before=options.trust.not_before)
         if package.manifest.kind == "triton"
     )
     root = folder.resolve()
@@ -126,43 +168,36 @@ def open_repository(folder: Path, *, release: str, mount_path: str, gpus_per_rep
             hint="Give the folder that jr-onnx package triton wrote to with -o",
         )
     for package in packages:
-        _check_package(package, release=release, mount_path=mount_path, gpus_per_replica=gpus_per_replica)
+        _check_package(package, release=options.release, mount_path=mount_path, gpus_per_replica=gpus_per_replica)
     return Repository(root, packages)
 
 
 def write_deployment(
-    target: Path,
-    files: Mapping[str, str],
-    *,
-    kind: Kind,
-    name: str,
-    force: bool,
-    sign_key: Path | None,
+    target: Path, files: Mapping[str, str], options: DeploymentOptions, *, kind: Kind, name: str
 ) -> Deployed:
     """Write the files of a deployment with their manifest, in one step.
 
     Args:
         target: The folder, which must not exist.
         files: File name -> text.
+        options: Whether a folder of this kind is replaced, and what signs the manifest.
         kind: What it is.
         name: Name of the deployment.
-        force: Replace a folder of this kind.
-        sign_key: Private key (PEM) that signs the manifest.
 
     Raises:
         OutputError: The folder exists.
     """
-    if sign_key is not None:
-        check_private_key(sign_key)
-    replace = _check_target(target, kind, force=force)
+    if options.sign_key is not None:
+        check_private_key(options.sign_key)
+    replace = _check_target(target, kind, force=options.force)
     with staging(target) as aside:
         staged = aside / "package"
         staged.mkdir()
         for file_name, text in files.items():
             (staged / file_name).write_text(text, encoding="utf-8")
         manifest = write_manifest(staged, kind=kind, name=name)
-        if sign_key is not None:
-            sign(manifest, staged / SIGNATURE_NAME, sign_key)
+        if options.sign_key is not None:
+            sign(manifest, staged / SIGNATURE_NAME, options.sign_key)
         sync_tree(staged)
         publish(staged, target, replace=replace)
     return Deployed(target, tuple(target / file_name for file_name in files))

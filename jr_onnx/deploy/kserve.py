@@ -19,16 +19,15 @@ from typing import Any, Literal
 from jr_onnx.deploy.deployment import (
     GPU_RESOURCE,
     MOST_COPIES,
-    MOST_SECONDS,
     SERVER_UID,
     Deployed,
-    Resources,
-    Trust,
+    DeploymentOptions,
     open_repository,
+    server_command,
     to_yaml,
     write_deployment,
 )
-from jr_onnx.deploy.releases import DEFAULT_RELEASE, image
+from jr_onnx.deploy.releases import image
 from jr_onnx.errors import InputError, require_number
 
 MOUNT_PATH = "/mnt/models"
@@ -64,39 +63,27 @@ class Scaling:
         require_number("the target concurrency", self.concurrency, 1, 1_000_000)
 
 
-@dataclass(frozen=True, slots=True)
-class KServeOptions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KServeOptions(DeploymentOptions):
     """Everything about a KServe package but the repository and the folder.
 
     Attributes:
         storage_uri: Where the repository's root was uploaded to.
         name: Name of the InferenceService; None for that of the only model.
         namespace: Kubernetes namespace; None leaves it to kubectl.
-        release: Triton release.
         transport: The port that Knative routes to: rest or grpc.
-        resources: See `Resources`.
         gpus: GPUs of a replica; None for one where a model needs it.
         scaling: See `Scaling`.
         service_account: Service account with the credentials of the storage.
-        load_seconds: How long the models may take to load before a replica counts as dead.
-        force: Replace an older package.
-        sign_key: Private key (PEM) that signs the manifest.
-        trust: What the repository must prove first.
     """
 
     storage_uri: str
     name: str | None = None
     namespace: str | None = None
-    release: str = DEFAULT_RELEASE
     transport: Literal["rest", "grpc"] = "rest"
-    resources: Resources = field(default_factory=Resources)
     gpus: int | None = None
     scaling: Scaling = field(default_factory=Scaling)
     service_account: str | None = None
-    load_seconds: int = 120
-    force: bool = False
-    sign_key: Path | None = None
-    trust: Trust = field(default_factory=Trust)
 
     def __post_init__(self) -> None:
         """Refuse names and addresses that Kubernetes or KServe would refuse."""
@@ -109,7 +96,7 @@ class KServeOptions:
                 _check_name(name, what)
         if self.gpus is not None:
             require_number("the number of GPUs", self.gpus, 0, MOST_COPIES)
-        require_number("the loading time in seconds", self.load_seconds, 1, MOST_SECONDS)
+        self.check()
 
 
 def package_kserve(repository: str | Path, target: str | Path, options: KServeOptions) -> Deployed:
@@ -127,27 +114,14 @@ def package_kserve(repository: str | Path, target: str | Path, options: KServeOp
         InputError: The service has no usable name.
     """
     assumed_gpus = 1 if options.gpus is None else options.gpus
-    opened = open_repository(
-        Path(repository),
-        release=options.release,
-        mount_path=MOUNT_PATH,
-        gpus_per_replica=assumed_gpus,
-        trust=options.trust,
-    )
+    opened = open_repository(Path(repository), options, MOUNT_PATH, assumed_gpus)
     gpus = options.gpus if options.gpus is not None else int(opened.needs_gpu)
     name = _check_name(options.name or _default_name(opened.names), "name of the service")
-    documents = {
-        "servingruntime.yaml": serving_runtime(name, options, gpus),
-        "inferenceservice.yaml": inference_service(name, options, gpus),
+    files = {
+        "servingruntime.yaml": to_yaml(serving_runtime(name, options, gpus)),
+        "inferenceservice.yaml": to_yaml(inference_service(name, options, gpus)),
     }
-    return write_deployment(
-        Path(target),
-        {file_name: to_yaml(document) for file_name, document in documents.items()},
-        kind="kserve",
-        name=name,
-        force=options.force,
-        sign_key=options.sign_key,
-    )
+    return write_deployment(Path(target), files, options, kind="kserve", name=name)
 
 
 def serving_runtime(name: str, options: KServeOptions, gpus: int) -> dict[str, Any]:
@@ -155,15 +129,7 @@ def serving_runtime(name: str, options: KServeOptions, gpus: int) -> dict[str, A
     container = {
         "name": "kserve-container",
         "image": image(options.release),
-        "args": [
-            "tritonserver",
-            f"--model-repository={MOUNT_PATH}",
-            "--disable-auto-complete-config",
-            f"--http-port={HTTP_PORT}",
-            f"--grpc-port={GRPC_PORT}",
-            f"--metrics-port={METRICS_PORT}",
-            "--exit-timeout-secs=30",
-        ],
+        "args": server_command(MOUNT_PATH, HTTP_PORT, GRPC_PORT, f"--metrics-port={METRICS_PORT}"),
         "ports": [_port(options)],
         "readinessProbe": {**_probe(options, "ready"), "periodSeconds": 5, "failureThreshold": 3},
         "livenessProbe": {
