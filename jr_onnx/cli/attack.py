@@ -62,8 +62,8 @@ class Arguments(DataArguments, KappaArguments):
     "attack",
     Arguments,
     examples=(
-        "jr-onnx attack model.onnx --kappa 0.5 --eps 0.1 --limit 20 -o attacks",
-        "jr-onnx attack model.onnx --kappa 0.5 --eps 0.1 --limit 20 --black-box",
+        "jr-onnx attack model.onnx --kappa 0.5 --eps 0.1 --limit 8",
+        "jr-onnx attack model.onnx --kappa 0.5 --black-box --limit 4 -o attacks",
     ),
 )
 @model_argument
