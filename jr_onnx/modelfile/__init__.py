@@ -3,11 +3,11 @@
 from jr_onnx.modelfile.external import (
     ExternalMode,
     absorb,
-    carry,
     check,
     external_file,
     external_place,
     external_tensors,
+    place_external_data,
     resolve,
     tensors,
 )
@@ -33,7 +33,6 @@ __all__ = [
     "assemble",
     "atomic_path",
     "atomic_write",
-    "carry",
     "check",
     "content_digest",
     "copied",
@@ -44,6 +43,7 @@ __all__ = [
     "load",
     "load_whole",
     "name_of",
+    "place_external_data",
     "readable",
     "refuse_target",
     "require_text",

@@ -205,7 +205,9 @@ def resolve(folder: Path, location: str) -> Path:
     return path
 
 
-def carry(files: tuple[ExternalFile, ...], source: Path, output: Path, mode: ExternalMode, *, force: bool) -> str:
+def place_external_data(
+    files: tuple[ExternalFile, ...], source: Path, output: Path, mode: ExternalMode, *, force: bool
+) -> str:
     """Bring external files to the output's folder and say how: "none", "reference", "reflink", "copy" or "hardlink".
 
     In the source's own folder the output refers to the same files, for the model would otherwise need other locations.

@@ -151,7 +151,7 @@ def require_agreement(
     return found
 
 
-def take_back(
+def restore_in_place(
     model: onnx.ModelProto, what: str, payloads: Payloads | None = None, folder: Path | None = None
 ) -> Provenance:
     """Put the original back, in place, after a proof that it is the one the graph was made from; return the provenance.

@@ -11,8 +11,18 @@ import onnx
 
 from jr_onnx.errors import ModelError, OutputError, require_choice
 from jr_onnx.kappa import Kappa, KappaPlan
-from jr_onnx.modelfile import ExternalMode, ModelFile, carry, copied, from_proto, load, readable, refuse_target, save
-from jr_onnx.rewriter.agreement import take_back
+from jr_onnx.modelfile import (
+    ExternalMode,
+    ModelFile,
+    copied,
+    from_proto,
+    load,
+    place_external_data,
+    readable,
+    refuse_target,
+    save,
+)
+from jr_onnx.rewriter.agreement import restore_in_place
 from jr_onnx.rewriter.convert import Prover
 from jr_onnx.rewriter.differences import text_diff
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
@@ -139,7 +149,7 @@ def _write(done: Retrofit, path: Path, external_data: ExternalMode, *, force: bo
     """
     how = "none"
     if done.source.folder is not None:
-        how = carry(done.record.external_data, done.source.folder, path, external_data, force=force)
+        how = place_external_data(done.record.external_data, done.source.folder, path, external_data, force=force)
     save(done.model, done.source.payloads, path)
     warnings = done.result.warnings
     if how == "hardlink":
@@ -187,7 +197,7 @@ def restore(
     if isinstance(model, onnx.ModelProto):
         copy = copied(model)
         with readable("the model"):
-            take_back(copy, "the model", folder=folder)
+            restore_in_place(copy, "the model", folder=folder)
         return copy
     if not isinstance(model, str | Path):
         raise ModelError(
@@ -197,9 +207,9 @@ def restore(
     source = load(model)
     path = output_path(source, output, force=force, suffix=".restored.onnx")
     with readable(str(source.path)):
-        record = take_back(source.proto, str(source.path), source.payloads, source.folder)
+        record = restore_in_place(source.proto, str(source.path), source.payloads, source.folder)
     if source.folder is not None:
-        carry(record.external_data, source.folder, path, "auto", force=force)
+        place_external_data(record.external_data, source.folder, path, "auto", force=force)
     save(source.proto, source.payloads, path)
     return path
 

@@ -19,7 +19,7 @@ import onnx
 
 from jr_onnx.errors import InputError, RefusalError
 from jr_onnx.kappa import Kappa, KappaPlan
-from jr_onnx.modelfile import ModelFile, carry, check, from_proto, load, save
+from jr_onnx.modelfile import ModelFile, check, from_proto, load, place_external_data, save
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.agreement import Mismatch, disagreement, examine
 from jr_onnx.rewriter.api import DEFAULT_SUFFIX
@@ -84,7 +84,7 @@ class ModelPair:
         if self.retrofit is None or self.record is None:
             return path, None
         made = folder / ("original.onnx" if self.is_retrofit else f"retrofit{DEFAULT_SUFFIX}")
-        carry(self.record.external_data, path.parent, made, "auto", force=True)
+        place_external_data(self.record.external_data, path.parent, made, "auto", force=True)
         save((self.original if self.is_retrofit else self.retrofit).proto, self.given.payloads, made)
         return (made, path) if self.is_retrofit else (path, made)
 

@@ -47,30 +47,30 @@ def plan_sites(edit: Edit, chosen: Sequence[LocatedSite]) -> list[Planned]:
     opset = main_opset(edit.model)
     if edit.recorded is not None:
         return [_as_recorded(item, edit.recorded[item.site.id], opset) for item in chosen]
-    wish = edit.options.lowering
+    requested = edit.options.lowering
     random = edit.plan.random
     if random is not None and random.source == "op" and random.per == "site":
-        if wish not in ("auto", "custom"):
+        if requested not in ("auto", "custom"):
             raise RefusalError(
-                f"one draw per site by the op needs the op at every site, and the lowering {wish} has none",
+                f"one draw per site by the op needs the op at every site, and the lowering {requested} has none",
                 hint="Use --lowering custom, or --random-source graph",
             )
-        wish = "custom"
-    elif random is not None and random.source == "op" and wish == "auto":
-        wish = "custom"
+        requested = "custom"
+    elif random is not None and random.source == "op" and requested == "auto":
+        requested = "custom"
     kappas = edit.plan.for_sites(item.site.id for item in chosen)
     # Most sites of a model are alike, and then share one setting and one choice.
     alike: dict[tuple[str, int], Setting] = {}
     settings = [_shared_setting(edit, item, opset, alike) for item in chosen]
     choices: dict[int, Choice] = {}
-    plans = [_plan(item, wish, setting, kappas, choices) for item, setting in zip(chosen, settings, strict=True)]
+    plans = [_plan(item, requested, setting, kappas, choices) for item, setting in zip(chosen, settings, strict=True)]
     problem = body_problem(_needs(edit, plans), function_opset(plans, opset))
     if problem is None:
         return plans
-    if wish != "auto":
+    if requested != "auto":
         raise RefusalError(problem, hint="Use --lowering where")
     settings = [replace(setting, custom_problem=problem) for setting in settings]
-    return [_plan(item, wish, setting, kappas, {}) for item, setting in zip(chosen, settings, strict=True)]
+    return [_plan(item, requested, setting, kappas, {}) for item, setting in zip(chosen, settings, strict=True)]
 
 
 def function_opset(plans: Sequence[Planned], model_opset: int) -> int:
@@ -114,7 +114,7 @@ def draws_in_graph_per_site(plan: KappaPlan) -> bool:
 
 def _plan(
     item: LocatedSite,
-    wish: RequestedLowering,
+    requested: RequestedLowering,
     setting: Setting,
     kappas: Mapping[str, float | None],
     choices: dict[int, Choice],
@@ -130,7 +130,7 @@ def _plan(
         raise KappaError(f"site {site.id}: {error.message}", hint=error.hint) from None
     choice = choices.get(id(setting))
     if choice is None:
-        choice = choices[id(setting)] = choose(wish, setting, site.id)
+        choice = choices[id(setting)] = choose(requested, setting, site.id)
     return Planned(item, choice, kappa, choice.lowering == "custom" and setting.capped)
 
 

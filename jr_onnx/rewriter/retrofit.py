@@ -14,7 +14,7 @@ from jr_onnx.errors import JrError, OpsetError, RefusalError
 from jr_onnx.modelfile import ModelFile, check, copied, readable
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter import contract
-from jr_onnx.rewriter.agreement import take_back
+from jr_onnx.rewriter.agreement import restore_in_place
 from jr_onnx.rewriter.apply import apply
 from jr_onnx.rewriter.convert import convert
 from jr_onnx.rewriter.options import Options
@@ -128,7 +128,7 @@ def _base(source: ModelFile, options: Options) -> _Base:
                 hint="Use --replace to give its sites a new kappa, or jr-onnx restore for the original",
             )
         original = copied(source.proto)
-        record = take_back(original, source.name or "the model", source.payloads, source.folder)
+        record = restore_in_place(original, source.name or "the model", source.payloads, source.folder)
         # The retrofit of a retrofit is one of the original: it says so, and has the bytes of one.
         base = _Base(
             dataclasses.replace(source, proto=original),

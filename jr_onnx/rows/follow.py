@@ -16,7 +16,7 @@ from jr_onnx.rows.node import Node
 from jr_onnx.rows.registry import BLOCKED, CLASSICAL, MICROSOFT, RULES, STANDARD, Known
 from jr_onnx.rows.rules import __all__ as _families  # importing the rules fills the registry
 from jr_onnx.rows.size import Size
-from jr_onnx.rows.value import LARGEST_CONTENT, Lost, NotProvedError, Value, constant, fixed, known
+from jr_onnx.rows.value import LARGEST_CONTENT, NotProvedError, Unproved, Value, constant, fixed, known
 from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN
 
 if not _families:
@@ -36,7 +36,7 @@ _RANDOM: Final = {
 _BUILT_IN: Final = (STANDARD, MICROSOFT, BLOCKED, CLASSICAL)
 _DRAWING_ATTRIBUTES: Final = {"kappa_low", "kappa_high"}
 _GRAPHS: Final = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-_State = Value | Lost
+_State = Value | Unproved
 
 
 class TooMuchError(NotProvedError):
@@ -121,22 +121,22 @@ class Walk:
 
     def _step(self, proto: onnx.NodeProto, scope: _Scope) -> list[_State]:
         states = [_of_name(scope, name) if name else None for name in proto.input]
-        lost = next((state for state in states if isinstance(state, Lost)), None)
-        if lost is not None:
-            return [lost] * len(proto.output)
-        inputs = tuple(state for state in states if not isinstance(state, Lost))
+        unproved = next((state for state in states if isinstance(state, Unproved)), None)
+        if unproved is not None:
+            return [unproved] * len(proto.output)
+        inputs = tuple(state for state in states if not isinstance(state, Unproved))
         try:
             answer = self._apply(proto, inputs, scope)
         except TooMuchError:
             raise
         except _InnerError as error:
-            return [error.lost] * len(proto.output)
+            return [error.unproved] * len(proto.output)
         except NotProvedError as error:
-            return [Lost(_label(proto), str(error))] * len(proto.output)
+            return [Unproved(_label(proto), str(error))] * len(proto.output)
         except RecursionError:
             raise TooMuchError("its graphs are nested too deeply") from None
         except Exception:  # noqa: BLE001 - a node of a hostile file can be wrong in any way; it is then not proved
-            return [Lost(_label(proto), "its attributes or inputs do not fit its operator")] * len(proto.output)
+            return [Unproved(_label(proto), "its attributes or inputs do not fit its operator")] * len(proto.output)
         return [_checked(proto, state) for state in answer]
 
     def _apply(self, proto: onnx.NodeProto, inputs: tuple[Value | None, ...], scope: _Scope) -> Sequence[_State]:
@@ -217,7 +217,7 @@ class Walk:
         results = []
         for output in graph.output:
             state = _of_name(inner, output.name)
-            if isinstance(state, Lost):
+            if isinstance(state, Unproved):
                 raise _InnerError(state)
             results.append(state)
         return results
@@ -262,14 +262,14 @@ def _read(node: onnx.NodeProto) -> Iterable[str]:
 class _InnerError(NotProvedError):
     """The proof ended inside a sub-graph."""
 
-    def __init__(self, lost: Lost) -> None:
-        super().__init__(lost.reason)
-        self.lost = lost
+    def __init__(self, unproved: Unproved) -> None:
+        super().__init__(unproved.reason)
+        self.unproved = unproved
 
 
 def _of_name(scope: _Scope, name: str) -> _State:
     state = scope.find(name)
-    return Lost(name, "nothing computes this value") if state is None else state
+    return Unproved(name, "nothing computes this value") if state is None else state
 
 
 def _versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
@@ -319,10 +319,10 @@ def _computed(domain: str, node: Node) -> Value | None:
 
 def _checked(proto: onnx.NodeProto, state: _State) -> _State:
     """Hold a rule's answer to what a value promises: no size but that of the batch's axis changes with the batch."""
-    if isinstance(state, Lost) or state.dims is None:
+    if isinstance(state, Unproved) or state.dims is None:
         return state
     if any(size.has_batch for axis, size in enumerate(state.dims) if axis != state.axis):
-        return Lost(_label(proto), "a size that is not the batch's depends on the number of rows")
+        return Unproved(_label(proto), "a size that is not the batch's depends on the number of rows")
     return state
 
 

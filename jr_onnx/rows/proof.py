@@ -8,7 +8,7 @@ import onnx
 
 from jr_onnx.rows.follow import TooMuchError, Walk
 from jr_onnx.rows.size import ONE, Size
-from jr_onnx.rows.value import ALONE, Lost, NotProvedError, Value, rows
+from jr_onnx.rows.value import ALONE, NotProvedError, Unproved, Value, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ def _inputs(model: onnx.ModelProto) -> dict[str, Value]:
     return result
 
 
-def _check_output(name: str, state: Value | Lost) -> None:
-    if isinstance(state, Lost):
+def _check_output(name: str, state: Value | Unproved) -> None:
+    if isinstance(state, Unproved):
         raise _EndError(state.node, state.reason)
     if state.axis is None:
         raise NotProvedError(f"the output {name!r} has no axis for the batch")

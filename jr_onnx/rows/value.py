@@ -88,7 +88,7 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Unproved:
     """A value whose rows are not proved apart: the first node on its way where the proof ended, and why."""
 
     node: str

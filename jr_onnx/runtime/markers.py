@@ -67,7 +67,7 @@ class Found:
     fused: bool
 
 
-def plant(model: onnx.ModelProto, sites: Sequence[SiteRecord], folder: Path | None = None) -> Markers:
+def insert_markers(model: onnx.ModelProto, sites: Sequence[SiteRecord], folder: Path | None = None) -> Markers:
     """Put a marker at every site of a restored model, in place.
 
     Args:
@@ -86,17 +86,17 @@ def plant(model: onnx.ModelProto, sites: Sequence[SiteRecord], folder: Path | No
     for number, site in enumerate(sites):
         alpha = _FIRST_ALPHA + number
         markers.sites[alpha] = site
-        home = _home(site, scopes)
-        markers.expected[alpha] = calls.get(home.root().path, 0) if home is not None else 0
-        if home is None or markers.expected[alpha] == 0:
+        scope = _scope_of(site, scopes)
+        markers.expected[alpha] = calls.get(scope.root().path, 0) if scope is not None else 0
+        if scope is None or markers.expected[alpha] == 0:
             raise NotFollowedError(f"site {site.id} stands where nothing calls it")
-        index = next(index for index, node in enumerate(home.nodes) if site.output in node.output)
-        marks.setdefault(home, {})[index] = alpha
+        index = next(index for index, node in enumerate(scope.nodes) if site.output in node.output)
+        marks.setdefault(scope, {})[index] = alpha
     substitute(marks, lambda node, alpha: [_marked(node, alpha, markers, operands)])
     return markers
 
 
-def harvest(model: onnx.ModelProto, markers: Markers) -> list[Found]:
+def find_markers(model: onnx.ModelProto, markers: Markers) -> list[Found]:
     """Find every marker in the optimised model.
 
     Raises:
@@ -163,7 +163,7 @@ def _read(node: onnx.NodeProto, markers: Markers) -> tuple[float, bool] | None:
     return float(alpha), fused
 
 
-def _home(site: SiteRecord, scopes: dict[str, Scope]) -> Scope | None:
+def _scope_of(site: SiteRecord, scopes: dict[str, Scope]) -> Scope | None:
     """Return the scope of a site in the restored model.
 
     A kappa input clones functions, and the record names the clone's scope, which is gone; the id names the original's.

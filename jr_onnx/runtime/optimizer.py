@@ -33,7 +33,7 @@ from jr_onnx.rewriter.agreement import Agreement
 from jr_onnx.rewriter.scopes import all_scopes
 from jr_onnx.runtime.biases import find_tails
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
-from jr_onnx.runtime.markers import NotFollowedError, harvest, plant
+from jr_onnx.runtime.markers import NotFollowedError, find_markers, insert_markers
 from jr_onnx.runtime.ops_library import Target
 from jr_onnx.runtime.providers import CPU, CUDA
 from jr_onnx.runtime.skeleton import Feed, Skeleton, can_take_files, feed_of, has_entry
@@ -102,14 +102,14 @@ def optimise(
     about = _about(proto)
     source = kappa_source(proto, record, has_library=has_library)
     proto.CopyFrom(agreement.original)
-    markers = plant(proto, record.sites, skeleton.folder)
+    markers = insert_markers(proto, record.sites, skeleton.folder)
     if nhwc is not None:
         (optimised, files), folder = _run_optimiser(feed_of(skeleton), options, arguments, _in_nhwc(nhwc)), None
     elif target == "cuda":
         optimised, files, folder = _for_any_provider(skeleton, options, arguments)
     else:
         (optimised, files), folder = _run_optimiser(feed_of(skeleton), options, arguments), None
-    found = harvest(optimised, markers)
+    found = find_markers(optimised, markers)
     tails = find_tails(optimised, found) if target == "cuda" else {}
     write_jumps(optimised, found, source, tails)
     _describe(optimised, about)

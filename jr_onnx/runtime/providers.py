@@ -50,7 +50,7 @@ def check_providers(wanted: Collection[str] | None = None) -> tuple[Provider, ..
     except MissingExtraError:
         return ()
     names = [str(name) for name in onnxruntime.get_available_providers()]
-    with _quiet(onnxruntime):
+    with _without_log(onnxruntime):
         _preload(onnxruntime, names)
         return tuple(_check_provider(onnxruntime, name) for name in names if wanted is None or name in wanted)
 
@@ -93,7 +93,7 @@ def _relu_model() -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet(onnxruntime: Any) -> Iterator[None]:
+def _without_log(onnxruntime: Any) -> Iterator[None]:
     """Keep ONNX Runtime's complaints off the terminal: the report tells them."""
     onnxruntime.set_default_logger_severity(_QUIET)
     try:
@@ -133,12 +133,12 @@ def require_providers(names: Sequence[str], *, may_fall_back: bool = True) -> No
             raise InputError(f"the provider {name} is not usable here: {reason}", hint=hint)
 
 
-def usable_providers(names: Sequence[str], say: Callable[[str], None]) -> tuple[str, ...]:
+def usable_providers(names: Sequence[str], warn: Callable[[str], None]) -> tuple[str, ...]:
     """Return those of some providers that work here, the CPU's where none does, and say which do not.
 
     Args:
         names: As a user named them, in order of preference.
-        say: Takes a warning in words for every provider that is left out.
+        warn: Called with a line for each provider that is left out.
 
     Raises:
         InputError: A name is that of no provider, so it is misspelt rather than unusable.
@@ -152,7 +152,7 @@ def usable_providers(names: Sequence[str], say: Callable[[str], None]) -> tuple[
             require_providers([name])
             kept.append(name)
         except InputError as error:
-            say(f"{error.message}; --allow-fallback was given, so this goes on without it")
+            warn(f"{error.message}; --allow-fallback was given, so this goes on without it")
     return tuple(kept) or (CPU,)
 
 

@@ -27,7 +27,7 @@ from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.opening import Opening
 from jr_onnx.runtime.options import copy_options
 from jr_onnx.runtime.providers import CUDA, cuda_options, without_unusable_cuda
-from jr_onnx.runtime.skeleton import read_skeleton, tell_external
+from jr_onnx.runtime.skeleton import add_external_files, read_skeleton
 from jr_onnx.semantics import OP_DOMAIN
 
 onnxruntime: Any = require("onnxruntime", "cpu")
@@ -152,7 +152,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             self.retrofit = RetrofitInfo("none")
             if self._external:
                 options = copy_options(options)
-                tell_external(options, self._external)
+                add_external_files(options, self._external)
             super().__init__(source, options, providers, provider_options, **arguments)
             return
         absorb(skeleton.proto, self._external, skeleton.payloads)
@@ -171,7 +171,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 reason = f"ONNX Runtime cannot open the optimised model: {one_line(error)}"
                 prepared = opening.fall_back(NotFollowedError(reason))
         if prepared.feed is None:
-            tell_external(prepared.options, self._external)
+            add_external_files(prepared.options, self._external)
             super().__init__(source, prepared.options, providers, provider_options, **arguments)
         self.retrofit = prepared.info
         random = record.plan.random if record is not None else None

@@ -82,7 +82,7 @@ def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | N
     return Skeleton(proto, payloads, folder) if proto.HasField("graph") else None
 
 
-def tell_external(options: Any, files: Mapping[str, Buffer]) -> None:
+def add_external_files(options: Any, files: Mapping[str, Buffer]) -> None:
     """Give session options the contents of external data, so that nothing of it is read from a disk."""
     if files:
         Feed(b"", dict(files)).prepare(options)

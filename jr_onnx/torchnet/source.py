@@ -15,7 +15,7 @@ from jr_onnx.element_types import NAMES
 from jr_onnx.errors import InputError, ModelError
 from jr_onnx.modelfile import copied, from_proto, load, whole
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewriter.agreement import take_back
+from jr_onnx.rewriter.agreement import restore_in_place
 from jr_onnx.torchnet.dtypes import FLOATS
 
 _MATRIX = 2
@@ -65,7 +65,7 @@ def read(model: str | Path | onnx.ModelProto, values: Mapping[str, float] | None
         raise ModelError("the model has no nodes")
     record = provenance.read(given.proto)
     if record is not None:
-        record = take_back(given.proto, given.name or "the model", given.payloads, given.folder)
+        record = restore_in_place(given.proto, given.name or "the model", given.payloads, given.folder)
     return Source(with_values(whole(given), values or {}), record)
 
 

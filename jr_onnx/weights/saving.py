@@ -28,10 +28,10 @@ from jr_onnx.errors import InputError, ModelError, OutputError
 from jr_onnx.modelfile import (
     ModelFile,
     atomic_path,
-    carry,
     check,
     external_place,
     load,
+    place_external_data,
     readable,
     resolve,
     tensors,
@@ -235,7 +235,9 @@ def _external(
 ) -> dict[str, str]:
     """Bring external data to the output; return old -> new location of the files that hold trained tensors."""
     files = check(file.proto, folder)
-    carry(tuple(item for item in files if item.location not in outside), folder, path, "auto", force=force)
+    place_external_data(
+        tuple(item for item in files if item.location not in outside), folder, path, "auto", force=force
+    )
     beside = folder.resolve() == path.parent.resolve()
     renamed = {location: f"{path.name}.{Path(location).name}" if beside else location for location in outside}
     if len(set(renamed.values())) < len(renamed):

@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper, parser
 from jr_onnx import provenance
 from jr_onnx.cli.app import run
 from jr_onnx.errors import ModelError, OutputError
-from jr_onnx.modelfile import carry, check, external_file, external_tensors, resolve
+from jr_onnx.modelfile import check, external_file, external_tensors, place_external_data, resolve
 from jr_onnx.rewriter import restore, rewrite
 
 WEIGHTS = np.arange(64, dtype=np.float32)
@@ -207,7 +207,7 @@ def test_the_digests_are_recorded_on_request(source: Path) -> None:
 
 
 def test_carrying_nothing_does_nothing(tmp_path: Path) -> None:
-    assert carry((), tmp_path, tmp_path / "elsewhere" / "out.onnx", "auto", force=False) == "none"
+    assert place_external_data((), tmp_path, tmp_path / "elsewhere" / "out.onnx", "auto", force=False) == "none"
 
 
 def test_something_unwritable_in_the_way_is_one_line(

@@ -1,4 +1,4 @@
-"""Which lowering a site gets, and why: by the wish, the target, the opset, the IR version and the element type."""
+"""Which lowering a site gets, and why: by the request, the target, the opset, the IR version and the element type."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOWEST_OPSET = 7
 
 @dataclass(frozen=True)
 class Setting:
-    """What the choice depends on beside the wish.
+    """What the choice depends on beside the requested lowering.
 
     Attributes:
         dtype: NumPy name of the site's element type.
@@ -61,11 +61,11 @@ class Choice:
     reason: str
 
 
-def choose(wish: RequestedLowering, setting: Setting, site_id: str) -> Choice:
+def choose(requested: RequestedLowering, setting: Setting, site_id: str) -> Choice:
     """Choose a lowering.
 
     Raises:
-        RefusalError: The wish, or every lowering, is impossible here; names what works.
+        RefusalError: The requested lowering, or every lowering, is impossible here; names what works.
     """
     if setting.opset == 0:
         raise RefusalError(
@@ -73,29 +73,29 @@ def choose(wish: RequestedLowering, setting: Setting, site_id: str) -> Choice:
             hint="Export the model again, or add the domain '' to its opset_import",
         )
     if setting.opset < _LOWEST_OPSET:
-        return _below_seven(wish, setting, site_id)
-    if wish == "auto":
+        return _below_seven(requested, setting, site_id)
+    if requested == "auto":
         return _auto(setting, site_id)
-    problem = _problem(wish, setting)
+    problem = _problem(requested, setting)
     if problem is None:
-        lowering: Lowering = (_where_form(setting) or "where") if wish == "where" else wish
+        lowering: Lowering = (_where_form(setting) or "where") if requested == "where" else requested
         return Choice(lowering, "as asked")
     works = [name for name in ("where", "thresholded", "custom") if _problem(name, setting) is None]
-    said = f"site {site_id}: the lowering {wish} is impossible: {problem}"
+    said = f"site {site_id}: the lowering {requested} is impossible: {problem}"
     if works:
         raise RefusalError(said, hint=f"Use --lowering {' or '.join(works)}")
     raise OpsetError(said)
 
 
-def _below_seven(wish: RequestedLowering, setting: Setting, site_id: str) -> Choice:
+def _below_seven(requested: RequestedLowering, setting: Setting, site_id: str) -> Choice:
     """Choose below opset 7, where ONNX Runtime lacks Sub, Greater and Mul."""
     where = f"site {site_id}: opset {setting.opset} is below {_LOWEST_OPSET}"
     if not log_step_allowed(setting.opset, setting.dtype, variable=setting.variable):
         kind = "a kappa that changes" if setting.variable else setting.dtype
         raise OpsetError(f"{where}, where no lowering exists for {kind}")
-    if wish not in ("auto", "where"):
-        raise RefusalError(f"{where}, where the lowering {wish} is impossible", hint="Use --lowering where")
-    if wish == "auto" and setting.not_run:
+    if requested not in ("auto", "where"):
+        raise RefusalError(f"{where}, where the lowering {requested} is impossible", hint="Use --lowering where")
+    if requested == "auto" and setting.not_run:
         raise OpsetError(f"{where}, where ONNX Runtime does not run the model's {setting.not_run}")
     return Choice("log_step", "standard nodes that ONNX Runtime runs at opset 6")
 
@@ -123,13 +123,13 @@ def _auto(setting: Setting, site_id: str) -> Choice:
     raise OpsetError(f"site {site_id}: {problem}")
 
 
-def _problem(wish: str, setting: Setting) -> str | None:
-    if wish == "where":
+def _problem(requested: str, setting: Setting) -> str | None:
+    if requested == "where":
         if _where_form(setting) is not None:
             return None
         strange = _strange(setting, where_operators())
         return strange or f"no standard nodes take {setting.dtype} at opset {setting.opset}"
-    if wish == "thresholded":
+    if requested == "thresholded":
         if setting.variable:
             return "ThresholdedRelu holds kappa as an attribute, it cannot change at run time"
         if setting.target == "cuda" and setting.opset >= _THRESHOLDED_ON_CUDA_BEFORE:

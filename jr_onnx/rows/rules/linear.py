@@ -32,22 +32,22 @@ def matrix_product(a: Value, b: Value, fresh: Callable[[], Size]) -> Value:
     if a.axis is not None and b.axis is not None and max(a.from_end, b.from_end) >= -2:
         raise NotProvedError("it multiplies rows with each other")
     # As batches of matrices: the axes but the last two broadcast, and of these two the product takes one from each.
-    left = _matrix(a, lost=-1, vector_axis=0)
-    right = _matrix(b, lost=-2, vector_axis=1)
+    left = _matrix(a, contracted=-1, vector_axis=0)
+    right = _matrix(b, contracted=-2, vector_axis=1)
     whole = broadcast([left, right], fresh)
     drop = {len(whole.dims or ()) - 2} if len(a.dims) == 1 else set()
     drop |= {len(whole.dims or ()) - 1} if len(b.dims) == 1 else set()
     return _without(whole, drop)
 
 
-def _matrix(value: Value, lost: int, vector_axis: int) -> Value:
+def _matrix(value: Value, contracted: int, vector_axis: int) -> Value:
     """Return a matrix whose summed axis has one entry, so that broadcasting gives the product's sizes."""
     dims = list(value.dims or ())
     axis = value.axis
     if len(dims) == 1:
         dims.insert(vector_axis, ONE)
         axis = axis if axis is None or axis < vector_axis else axis + 1
-    dims[lost] = ONE
+    dims[contracted] = ONE
     return fixed(tuple(dims)) if axis is None else rows(axis, value.block, dims)
 
 
