@@ -56,7 +56,7 @@ $(VENV)/.docs: $(VENV)/.installed
 	touch $@
 
 bench: install
-	$(BIN)/python -m tools.bench_bars
+	$(BIN)/python -m tools.bench.bars
 
 install: $(VENV)/.installed
 

@@ -25,7 +25,7 @@ OTHER_REASONS = (
 USES = {
     "session": "import jr_onnx; jr_onnx.InferenceSession",
     "doctor": "from jr_onnx.cli import main; main(['doctor', '--json'])",
-    "tools": "import tools.bench_op",
+    "tools": "import tools.bench.op",
     "child": "import jr_onnx, subprocess as s, sys; s.run([sys.executable, '-c', 'import onnxruntime'], check=True)",
 }
 

@@ -2,7 +2,7 @@
 
 Source: the test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI Machine
 Learning Repository, CC BY 4.0), as scikit-learn distributes it in `load_digits` (BSD 3-Clause licence). Pixels are
-integers 0 to 16. `digits.npz` is written by `tools/embed_digits.py`; see `digits.LICENSE.txt` beside it.
+integers 0 to 16. `digits.npz` is written by `tools/training/embed_digits.py`; see `digits.LICENSE.txt` beside it.
 
 The order of the file goes by writer, and the split is by hash of the index (see `splits`): a writer may appear on
 both sides, so an accuracy here says how a model does on known hands.

@@ -13,7 +13,7 @@ from jr_onnx.attack import PGD, DeepFool, TorchTarget
 from jr_onnx.attack.cpu import FastFirstConvolution, slices, thread_pool
 from jr_onnx.torchnet import load
 from tests.attack.planted import several
-from tools.export import export
+from tools.training.export import export
 
 
 @given(count=st.integers(1, 3000), values=st.integers(1, 200_000))

@@ -1,8 +1,8 @@
 """Damaged files and odd options through the command line: an exit code and one line, never a traceback or a hang.
 
 The commands run in a worker process with limits on memory and time, so that a crash of a library counts as a failure
-of the test and not of the run. The random numbers are fixed: a run is repeatable. `python -m tools.fuzz commands`
-runs the same cases, as many as are asked for.
+of the test and not of the run. The random numbers are fixed: a run is repeatable. `python -m tools.checks.fuzz
+commands` runs the same cases, as many as are asked for.
 """
 
 from __future__ import annotations

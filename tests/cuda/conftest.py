@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from jr_onnx.runtime import register
-from tools.gpu.sessions import CUDA, elementwise
+from tools.checks.gpu.sessions import CUDA, elementwise
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from jr_onnx.semantics import jump_relu
 from tests.cuda.conftest import Bound, Open
-from tools.gpu.sessions import jump_node
+from tools.checks.gpu.sessions import jump_node
 
 GRID = np.linspace(0, 1, 1001, dtype=np.float32)
 GRAPH = {"enable_cuda_graph": "1"}

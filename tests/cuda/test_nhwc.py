@@ -17,9 +17,9 @@ from jr_onnx.runtime.biases import NHWC as DOMAIN
 from jr_onnx.runtime.biases import in_standard_layout
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, convnet
-from tools.gpu.models import network
-from tools.gpu.passes import as_run, count_passes
-from tools.gpu.sessions import CPU, CUDA
+from tools.checks.gpu.models import network
+from tools.checks.gpu.passes import as_run, count_passes
+from tools.checks.gpu.sessions import CPU, CUDA
 
 NHWC = [(CUDA, {"prefer_nhwc": "1"}), CPU]
 IMAGES = np.random.default_rng(0).integers(-8, 8, (2, 3, 8, 8)).astype(np.float32)

@@ -12,8 +12,8 @@ from jr_onnx.bench.models import build
 from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, convnet
-from tools.gpu.passes import as_run, count_passes
-from tools.gpu.sessions import CPU, CUDA
+from tools.checks.gpu.passes import as_run, count_passes
+from tools.checks.gpu.sessions import CPU, CUDA
 
 PROVIDERS = [CUDA, CPU]
 

@@ -15,8 +15,8 @@ import jr_onnx
 from jr_onnx.kappa import KappaPlan, RandomKappa, RandomPer, RandomSource
 from jr_onnx.semantics import jump_relu, round_kappa
 from tests.serve.support import Rest
-from tools.gpu.sessions import CPU, CUDA, elementwise
-from tools.serving.processes import running
+from tools.checks.gpu.sessions import CPU, CUDA, elementwise
+from tools.checks.serving.processes import running
 
 GRID = np.linspace(-1, 1, 2001, dtype=np.float32)
 PROVIDERS = [CUDA, CPU]

@@ -16,7 +16,7 @@ from onnx import helper
 from jr_onnx.runtime import register
 from jr_onnx.semantics import jump_relu, round_kappa
 from tests.cuda.conftest import Bound, Open
-from tools.gpu.sessions import (
+from tools.checks.gpu.sessions import (
     CPU,
     CUDA,
     conv_model,
@@ -108,7 +108,7 @@ def _in_a_process_of_its_own(fails: str, code: str) -> str:
 _OPEN = """
 import numpy as np, onnxruntime
 from jr_onnx.runtime import register
-from tools.gpu.sessions import *
+from tools.checks.gpu.sessions import *
 options = onnxruntime.SessionOptions(); options.log_severity_level = 4; register(options, "cuda")
 model = elementwise([jump_node("x", "y", kappa_low=0.2, kappa_high=0.6)])
 try:
@@ -131,7 +131,7 @@ def test_no_device_fails_the_session(fake: ctypes.CDLL) -> None:
 
 _OURS = """
 import logging
-from tools.gpu.sessions import *
+from tools.checks.gpu.sessions import *
 import jr_onnx
 logging.basicConfig(format="%(message)s")
 model = jr_onnx.rewrite(conv_model("Relu", 17), 0.25)[0]

@@ -19,7 +19,7 @@ from jr_onnx.verifier import verify
 from jr_onnx.verifier.evaluators.device import on_device
 from jr_onnx.verifier.sites.check import check_sites
 from jr_onnx.verifier.sites.groups import site_groups
-from tools.gpu.sessions import elementwise
+from tools.checks.gpu.sessions import elementwise
 
 KAPPA = 0.25
 

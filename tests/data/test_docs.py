@@ -26,8 +26,8 @@ def test_the_python_of_the_documentation_runs(name: str) -> None:
 
 def test_the_documented_commands_have_the_documented_options() -> None:
     pytest.importorskip("torch")
-    from tools.export import main as export_main
-    from tools.train import main as train_main
+    from tools.training.export import main as export_main
+    from tools.training.train import main as train_main
 
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     known = {option for main in (export_main, train_main) for item in main.params for option in item.opts}

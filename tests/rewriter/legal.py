@@ -3,7 +3,7 @@
 A legal model is rewritten or refused with a reason; a ContractError, or any error that is none of this package's, is a
 defect. What was rewritten is restored to the byte, passes onnx.checker, and computes what NumPy's J at the sites of
 the original computes in ONNX's reference evaluator. `tests/rewriter/test_legal.py` tries thousands of models,
-`python -m tools.fuzz models` as many as are asked for.
+`python -m tools.checks.fuzz models` as many as are asked for.
 """
 
 from __future__ import annotations

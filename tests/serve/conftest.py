@@ -11,7 +11,7 @@ import pytest
 
 from tests.serve.builders import retrofits
 from tests.serve.support import Rest
-from tools.serving.processes import ROOT, ServerProcess, jr_onnx, running
+from tools.checks.serving.processes import ROOT, ServerProcess, jr_onnx, running
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from jr_onnx.serve.gate import Budget
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.verifier.whole_model.tolerance import rounding_bound
 from tests.serve.support import Rest, request
-from tools.serving.processes import ServerProcess
+from tools.checks.serving.processes import ServerProcess
 
 Feed = Mapping[str, np.ndarray]
 

@@ -15,7 +15,7 @@ from jr_onnx.serve.faults import BadRequestError
 from jr_onnx.serve.tensors import TensorSpec
 from tests.serve.builders import perceptron
 from tests.serve.support import ROWS, Rest, request
-from tools.serving.processes import ServerProcess, jr_onnx, running
+from tools.checks.serving.processes import ServerProcess, jr_onnx, running
 
 
 def _classes(array: np.ndarray, count: int, *, batched: bool = True, labels: tuple[str, ...] = ()) -> list:

@@ -13,7 +13,7 @@ import pytest
 from jr_onnx.deploy import TritonOptions, package_triton
 from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.session import InferenceSession
-from tools.serving.processes import ROOT, jr_onnx, running
+from tools.checks.serving.processes import ROOT, jr_onnx, running
 
 pytest.importorskip("tritonclient", reason="tritonclient is not installed")
 DIGITS = ROOT / "models" / "exported" / "digits_cnn.onnx"
@@ -35,7 +35,15 @@ def test_tritonclient_asks_a_packaged_repository(tmp_path: Path) -> None:
     cases = tmp_path / "cases.npz"
     np.savez(cases, **arrays)
     with running(jr_onnx(repository)) as server:
-        command = [sys.executable, "tools/oip_client.py", "--http", server.http, "--grpc", server.grpc, str(cases)]
+        command = [
+            sys.executable,
+            "tools/checks/protocol/oip_client.py",
+            "--http",
+            server.http,
+            "--grpc",
+            server.grpc,
+            str(cases),
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr + server.log
     report = json.loads(done.stdout)

@@ -15,7 +15,7 @@ import pytest
 from jr_onnx.serve.extensions.compression import compressed, expanded, known_encoding, wanted_encoding
 from jr_onnx.serve.faults import BadRequestError, EncodingError, OverloadedError, TimedOutError, TooLargeError
 from tests.serve.support import GOOD, ROWS, Rest, request
-from tools.serving.processes import ServerProcess
+from tools.checks.serving.processes import ServerProcess
 
 ENCODERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 MIB = 1 << 20

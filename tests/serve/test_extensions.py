@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.serve.support import GOOD, Rest
-from tools.serving.processes import ServerProcess
+from tools.checks.serving.processes import ServerProcess
 
 
 def test_the_configuration_is_that_of_the_model(rest: Rest, extensions: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.serve.support import GOOD, LENGTH, ROWS, Rest
-from tools.serving.barrages import frame, grpc_headers
-from tools.serving.processes import ServerProcess
+from tools.checks.serving.barrages import frame, grpc_headers
+from tools.checks.serving.processes import ServerProcess
 
 FUZZ = settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

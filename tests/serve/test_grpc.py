@@ -12,7 +12,7 @@ import pytest
 
 from tests.serve.builders import TYPES
 from tests.serve.support import GOOD, Rest
-from tools.serving.processes import ROOT, ServerProcess
+from tools.checks.serving.processes import ROOT, ServerProcess
 
 pytest.importorskip("tritonclient", reason="tritonclient is not installed")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tools.serving.processes import ROOT, jr_onnx, running
+from tools.checks.serving.processes import ROOT, jr_onnx, running
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = "0801", "0802", "0803"
 

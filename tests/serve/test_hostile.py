@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from tests.serve.support import GOOD, Rest, changed, request
-from tools.serving.barrages import frame, grpc_headers
-from tools.serving.processes import ServerProcess, jr_onnx, running
+from tools.checks.serving.barrages import frame, grpc_headers
+from tools.checks.serving.processes import ServerProcess, jr_onnx, running
 
 TIMEOUT_S = 1.0
 DATA, HEADERS, PING, CONTINUATION = 0, 1, 6, 9

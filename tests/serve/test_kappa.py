@@ -13,7 +13,7 @@ from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import rewrite
 from tests.serve.builders import HIGH, LOW, jump
 from tests.serve.support import Rest, request, tensor
-from tools.serving.processes import ServerProcess, jr_onnx, running
+from tools.checks.serving.processes import ServerProcess, jr_onnx, running
 
 RAMP = np.linspace(LOW, HIGH, 64, dtype=np.float32)
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from tests.serve.support import GOOD, Rest, request
-from tools.serving.processes import ROOT, jr_onnx, running
+from tools.checks.serving.processes import ROOT, jr_onnx, running
 
 _STOPPED = re.compile(r"stopped: (\d+) requests accepted, (\d+) answered")
 
@@ -109,7 +109,17 @@ def test_a_drain_of_less_than_a_second_is_kept_over_grpc_too(models: dict[str, P
     pytest.importorskip("tritonclient", reason="tritonclient is not installed")
     raw, message = tmp_path / "raw", tmp_path / "message"
     tensor = json.dumps({"name": "trips", "shape": [1], "datatype": "INT64"})
-    words = [sys.executable, "-W", "ignore", "-m", "tools.serving.message", "write", tensor, str(raw), str(message)]
+    words = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tools.checks.serving.message",
+        "write",
+        tensor,
+        str(raw),
+        str(message),
+    ]
     options = ("--drain", "0.99", "--drain-delay", "0")
     with (
         running(jr_onnx(f"model={models['slow']}", *options)) as server,

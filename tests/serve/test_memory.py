@@ -24,7 +24,7 @@ from jr_onnx.serve.http1 import Http1Connection
 from jr_onnx.serve.http2 import Http2Connection
 from jr_onnx.serve.inference import _LONG_NUMBER, _SHORT_NUMBER
 from tests.serve.support import Rest
-from tools.serving.processes import jr_onnx, running
+from tools.checks.serving.processes import jr_onnx, running
 
 # A value of JSON, and how often it comes. The text of `names` is an object whose members have distinct names.
 VALUES = {

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tools.serving.processes import ROOT
+from tools.checks.serving.processes import ROOT
 
 pytest.importorskip("tritonclient", reason="tritonclient is not installed")
 

@@ -19,7 +19,7 @@ from jr_onnx.serve.options import Running
 from jr_onnx.serve.private import read_privately
 from tests.deploy.builders import classifier, save
 from tests.serve.support import GOOD, Rest
-from tools.serving.processes import jr_onnx, running
+from tools.checks.serving.processes import jr_onnx, running
 
 X = np.random.default_rng(3).random((2, 3, 8, 8), dtype=np.float32)
 

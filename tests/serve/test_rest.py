@@ -13,7 +13,7 @@ import pytest
 from jr_onnx.runtime.session import InferenceSession
 from tests.serve.builders import TYPES
 from tests.serve.support import GOOD, LENGTH, ROWS, Rest, changed, request, tensor
-from tools.serving.processes import ServerProcess
+from tools.checks.serving.processes import ServerProcess
 
 BINARY = {"name": "x", "shape": [2, 16], "datatype": "FP32", "parameters": {"binary_data_size": 128}}
 RAW = ROWS.tobytes()

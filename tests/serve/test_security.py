@@ -17,7 +17,7 @@ from jr_onnx.serve.gate import Gate
 from jr_onnx.serve.options import Address
 from jr_onnx.serve.start import check_certificate
 from tests.serve.support import GOOD, Rest
-from tools.serving.processes import ServerProcess, jr_onnx, running
+from tools.checks.serving.processes import ServerProcess, jr_onnx, running
 
 TOKEN = "correct-horse-battery"
 LIVE = "/inference.GRPCInferenceService/ServerLive"

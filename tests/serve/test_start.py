@@ -25,7 +25,7 @@ from jr_onnx.serve.private import read_privately
 from jr_onnx.serve.start import on_usable_providers, secret_warnings
 from tests.deploy.builders import make_keys
 from tests.serve.support import GOOD, Rest
-from tools.serving.processes import ROOT, jr_onnx, running
+from tools.checks.serving.processes import ROOT, jr_onnx, running
 
 
 def refused(*arguments: str | Path) -> tuple[int, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tools.oip_client import _distance
-from tools.serving.known import Known
+from tools.checks.protocol.oip_client import _distance
+from tools.checks.serving.known import Known
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])

@@ -15,7 +15,7 @@ from models.lenet_like import LeNetLike
 from models.mobilenet_v2 import MobileNetV2
 from models.resnet import ResNet20
 from models.wide_resnet import WideResNet
-from tools.export import export
+from tools.training.export import export
 
 _Factory = Callable[..., nn.Module]
 _NETWORKS: dict[str, tuple[_Factory, Callable[[], nn.Module], tuple[int, int, int]]] = {

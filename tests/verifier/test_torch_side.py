@@ -20,7 +20,7 @@ from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.semantics import jump_relu
 from jr_onnx.verifier.torch.compare import TorchReport, verify_torch
 from jr_onnx.verifier.torch.network import Jumping, TorchNetwork, load_network
-from tools.export import export
+from tools.training.export import export
 
 _NETWORK = """
 import torch

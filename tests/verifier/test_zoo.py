@@ -1,6 +1,6 @@
 """Real models of the development data and of the onnx package are rewritten and verified, or refused rightly.
 
-`python -m tools.verify_zoo` does the same for all of them, the largest included, and writes docs/model-zoo.md.
+`python -m tools.checks.zoo` does the same for all of them, the largest included, and writes docs/model-zoo.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from tests.development import DataFolder
-from tools.verify_zoo import Outcome, examine
+from tools.checks.zoo import Outcome, examine
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 # Minutes rather than seconds: weights of 126 MB arrive as inputs.

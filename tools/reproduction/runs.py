@@ -19,8 +19,8 @@ from jr_onnx.evaluation.store import RunRecord, Store, merged
 from jr_onnx.kappa import KappaPlan
 from models.checkpoints import load_weights
 from models.registry import build, entry
-from tools.export import export
 from tools.reproduction.paper import KAPPA
+from tools.training.export import export
 
 BLOCK = 500
 CUDA_BLOCK = 5000

@@ -73,7 +73,7 @@ def raised(figures: ModelFigures) -> set[str]:
 def lenet(data_dir: DataFolder, folder: Path, checkpoint: str) -> Path:
     from models.checkpoints import load_weights
     from models.registry import build, entry
-    from tools.export import export
+    from tools.training.export import export
 
     net = build("lenet_like")
     load_weights(net, data_dir / f"checkpoints/LeNetLike_{checkpoint}.pkl")

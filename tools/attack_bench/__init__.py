@@ -1,1 +1,0 @@
-"""Programs that `tools.bench_attacks` starts: one process per implementation, all taking turns."""

@@ -1,0 +1,1 @@
+"""Programs that `tools.bench.attacks` starts: one process per implementation, all taking turns."""

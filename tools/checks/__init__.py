@@ -1,0 +1,1 @@
+"""Long checks against the outside world: GPUs, Triton, model zoos, hostile clients and mutated files."""

@@ -1,0 +1,1 @@
+"""What `tools/checks/protocol/run.py` asks two servers, and how their answers are told apart."""

@@ -1,0 +1,1 @@
+"""Packages held against a real Triton server: `python -m tools.checks.triton`."""
