@@ -131,14 +131,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         result: Any = app.main(args=words, prog_name="jr-onnx", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:
-        _say(error.format_message())
+        _print_error(error.format_message())
         return int(error.exit_code)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f". {context.command_path} --help lists the options" if context is not None else ""
         return _fail(error.format_message().rstrip(".") + hint, error.exit_code, debug=debug)
     except (click.Abort, KeyboardInterrupt):
-        _say("jr-onnx: interrupted")
+        _print_error("jr-onnx: interrupted")
         return 130
     except BrokenPipeError:
         # The reader is gone (`jr-onnx inspect ... | head`): keep Python from complaining at exit.
@@ -157,10 +157,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(text: str, exit_code: int, *, debug: bool) -> int:
     if debug:
-        _say(traceback.format_exc())
-    _say("jr-onnx: " + " ".join(text.split()))
+        _print_error(traceback.format_exc())
+    _print_error("jr-onnx: " + " ".join(text.split()))
     return exit_code
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     click.echo(printable_lines(text), err=True)

@@ -24,7 +24,7 @@ from jr_onnx.cli.options import (
     provider_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, next_step, print_json, say
+from jr_onnx.cli.output import json_option, next_step, print_json, print_message
 from jr_onnx.cli.types import COUNT, PATH
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def command(given: Arguments) -> None:
     request = _request(given)
     prepared = prepare(request)
     for note in prepared.notes:
-        say(f"note: {note}")
+        print_message(f"note: {note}")
     store = Store(request.out)
     store.open(prepared.record)
     with resumable(), progress("attacking") as notify:
@@ -152,7 +152,7 @@ def command(given: Arguments) -> None:
         print_json(evaluation)
     else:
         show(evaluation)
-    say(f"results: {request.out}; {next_step('report', request.out)}")
+    print_message(f"results: {request.out}; {next_step('report', request.out)}")
 
 
 def _refuse_ignored(given: Arguments) -> None:

@@ -20,7 +20,7 @@ from jr_onnx.cli.options import (
     seed_option,
     shape_option,
 )
-from jr_onnx.cli.output import counted, json_option, print_json, print_table, say, tell
+from jr_onnx.cli.output import counted, json_option, print_json, print_lines, print_message, print_table
 from jr_onnx.cli.types import PATH, Numbers, Words
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def command(given: Arguments) -> None:
     with _progress() as progress:
         report = bench(request, progress)
     for words in report.warnings:
-        say(f"warning: {words}")
+        print_message(f"warning: {words}")
     _write(report, given)
 
 
@@ -134,15 +134,15 @@ def _write(report: BenchReport, given: Arguments) -> None:
         _show(report)
     if given.output is not None:
         atomic_write(given.output, [(dumps(report) + "\n").encode()])
-        say(f"result -> {given.output}")
+        print_message(f"result -> {given.output}")
     if given.plot is not None:
         plot(report, given.plot)
-        say(f"plot -> {given.plot}")
+        print_message(f"plot -> {given.plot}")
 
 
 def _show(report: BenchReport) -> None:
     where = report.environment
-    tell(
+    print_lines(
         f"{report.model}: {counted(report.sites, 'site')}, {where.cpu}, ONNX Runtime {where.onnxruntime}, {where.date}"
     )
     for case in report.cases:
@@ -150,7 +150,7 @@ def _show(report: BenchReport) -> None:
         _show_case(case)
     # With two cores and a load of one, this process still has a core to itself.
     if where.load_before > max(1.0, where.cores - 1):
-        say(
+        print_message(
             f"warning: the load was {where.load_before} on {where.cores} cores before the measurement; other processes "
             "share the caches and the memory, so trust the ratios more than the times"
         )
@@ -172,7 +172,7 @@ def _show_case(case: CaseResult) -> None:
     columns = ("model", "session", "median ms", "p99 ms", "ratio", "95 % interval", "open ms", "memory MiB")
     print_table(columns, rows, title=title)
     for name, reason in case.missing.items():
-        say(f"{name}: not measured: {reason}")
+        print_message(f"{name}: not measured: {reason}")
     if case.profile:
         _show_profile(case)
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import click
 
-from jr_onnx.cli.output import say
+from jr_onnx.cli.output import print_message
 
 _Arguments = TypeVar("_Arguments")
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
@@ -132,6 +132,8 @@ def _renamed(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
             continue
         if was_given(option.target):
             raise click.UsageError(f"{option.opts[0]} is the old spelling of {option.new}, give only the latter")
-        say(f"warning: {option.opts[0]} is now {option.new}; the old spelling will be removed in the next release")
+        print_message(
+            f"warning: {option.opts[0]} is now {option.new}; the old spelling will be removed in the next release"
+        )
         given[option.target] = option.convert(value)
     return given

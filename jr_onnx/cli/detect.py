@@ -20,7 +20,7 @@ from jr_onnx.cli.options import (
     norm_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, print_json, print_table, say
+from jr_onnx.cli.output import json_option, print_json, print_message, print_table
 from jr_onnx.cli.types import COUNT, Count
 
 
@@ -88,7 +88,7 @@ def command(given: Arguments) -> None:
     with progress("detecting") as notify:
         result = detect(request, notify)
     for note in result.notes:
-        say(f"note: {note}")
+        print_message(f"note: {note}")
     if given.as_json:
         print_json(result)
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jr_onnx.cli.command import cli_command
-from jr_onnx.cli.output import json_option, print_json_text, print_table, tell
+from jr_onnx.cli.output import json_option, print_json_text, print_lines, print_table
 
 if TYPE_CHECKING:
     from jr_onnx.runtime.doctor import Report
@@ -42,7 +42,7 @@ def command(given: Arguments) -> None:
         print_table(columns, rows, title=title)
         click.echo()
     for line in report.advice or ("Everything is in place.",):
-        tell(line)
+        print_lines(line)
 
 
 def _tables(report: Report) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:

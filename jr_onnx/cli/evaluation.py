@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jr_onnx.cli.output import print_table, say, tell
+from jr_onnx.cli.output import print_lines, print_message, print_table
 
 if TYPE_CHECKING:
     from jr_onnx.evaluation.summary import Comparison, EntryFigures, Evaluation, ModelFigures, Share
@@ -21,7 +21,7 @@ def show(evaluation: Evaluation) -> None:
     from jr_onnx.evaluation.advice import advice
 
     if evaluation.run.logits:
-        tell(f"logits: {evaluation.run.logits}\n")
+        print_lines(f"logits: {evaluation.run.logits}\n")
     for figures in evaluation.models:
         _show_model(figures)
     _show_worst(evaluation)
@@ -29,10 +29,10 @@ def show(evaluation: Evaluation) -> None:
     for figures in evaluation.models:
         _show_verdict(figures)
     for line in advice(evaluation):
-        tell(f"\nnote: {line}")
+        print_lines(f"\nnote: {line}")
     _warn_of_the_data(evaluation)
     if not evaluation.complete:
-        tell(
+        print_lines(
             f"\nThese are {evaluation.samples} of {evaluation.run.samples} samples: run the other shards and merge "
             "them with jr-onnx report, or run the same command again."
         )
@@ -48,7 +48,7 @@ def _show_model(figures: ModelFigures) -> None:
                 "" if item.minimises else percent(item.robust.value),
                 "" if item.minimises else interval(item.robust),
                 percent(item.success_rate),
-                # The size of a perturbation that uses up its budget says nothing.
+                # Of an attack that uses its whole budget, the size of the perturbation says nothing.
                 relative(item.median_relative) if item.eps is None else "",
                 relative(item.mean_relative) if item.eps is None else "",
                 f"{item.mean_backward:.0f}",
@@ -59,15 +59,15 @@ def _show_model(figures: ModelFigures) -> None:
         f"of {figures.clean.total}",
     )
     if any(item.minimises for item in figures.entries):
-        tell(
-            "an attack that minimises has no budget, so no robust accuracy of its own: what it finds counts in the "
-            "worst case where it fits"
+        print_lines(
+            "an attack that minimises has no budget, and so no robust accuracy of its own; what it finds within the "
+            "budget counts in the worst case"
         )
-    tell(f"replay: {replay(figures)}\n")
+    print_lines(f"replay: {replay(figures)}\n")
 
 
 def replay(figures: ModelFigures) -> str:
-    """Say who judged the examples, and how often torch and ONNX Runtime differ."""
+    """Describe what judged the examples, and how often torch and ONNX Runtime differ."""
     both = [item for item in figures.entries if item.view != "black_box"]
     repeated = f", each by the majority of {figures.decided_by} runs" if figures.decided_by > 1 else ""
     if not both:
@@ -129,26 +129,26 @@ def _show_verdict(figures: ModelFigures) -> None:
     verdict = figures.verdict
     raised = [flag for flag in verdict.flags if flag.raised]
     unchecked = [flag.name for flag in verdict.flags if not flag.checked]
-    tell(f"\nmasking verdict, {figures.model}: {verdict.headline}")
+    print_lines(f"\nmasking verdict, {figures.model}: {verdict.headline}")
     for flag in raised:
-        tell(f"  {flag.name}: {flag.evidence} (p {flag.p_value:.1g}). {flag.remedy}.")
+        print_lines(f"  {flag.name}: {flag.evidence} (p {flag.p_value:.1g}). {flag.remedy}.")
     if unchecked:
-        tell(f"  not checked by this suite: {', '.join(unchecked)}")
+        print_lines(f"  not checked by this suite: {', '.join(unchecked)}")
 
 
 def _warn_of_the_data(evaluation: Evaluation) -> None:
-    """Say that the data hardly fit the model: figures about a classifier that classifies nothing mean nothing."""
+    """Warn if clean accuracy is low: robust accuracy of a model that does not classify the data means nothing."""
     for figures in evaluation.models:
         if figures.clean.total and figures.clean.value < _SUSPICIOUS:
-            say(
+            print_message(
                 f"warning: the {figures.model} classifies only {percent(figures.clean.value)} of the clean images "
-                "correctly; if you expected more, check --preprocess, and that the labels are numbered as the model's "
-                "outputs are"
+                "correctly; if you expected more, check --preprocess, and that the labels are numbered like the "
+                "model's outputs"
             )
 
 
 def knows(item: EntryFigures) -> str:
-    """Say what an attack knows of the model, and whether it adapts to the jump."""
+    """Describe what an attack knows of the model, and whether it adapts to the jump."""
     threat = item.threat if item.threat == "gray_box" else item.view
     return threat.replace("_", " ") + (", not adaptive" if item.protocol == "paper" else "")
 

@@ -1,4 +1,4 @@
-"""`jr-onnx inspect`: list every ReLU of a model, and what a retrofit is."""
+"""`jr-onnx inspect`: list every ReLU of a model, and the kappas and lowerings of a retrofit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import model_argument
-from jr_onnx.cli.output import counted, json_option, print_json_object, print_table, say
+from jr_onnx.cli.output import counted, json_option, print_json_object, print_message, print_table
 
 if TYPE_CHECKING:
     from jr_onnx.rewriter import SiteTable
@@ -66,14 +66,14 @@ def _show(table: SiteTable, retrofit: InspectedRetrofit | None) -> None:
         click.echo()
         rows = [(item.id, item.op_type, item.kind, item.reason) for item in aside]
         print_table(("left alone unless --include names it", "operator", "role", "why"), rows)
-    for title, rows_of in (("cannot be rewritten", refused), ("no site", table.others)):
+    for title, rows_of in (("cannot be rewritten", refused), ("not a ReLU", table.others)):
         if rows_of:
             click.echo()
             print_table((title, "operator", "why"), [(item.id, item.op_type, item.reason) for item in rows_of])
     left = f", {counted(len(aside), 'gate or clamp', 'gates or clamps')} left alone" if aside else ""
-    rest = f"{len(refused)} cannot be rewritten{left}, {len(table.others)} are no sites"
+    rest = f"{len(refused)} cannot be rewritten{left}, {len(table.others)} are not ReLUs"
     counts = f"{counted(len(table.sites), 'site')}, {rest}"
-    say(counts if retrofit is None else f"beside these: {counts}")
+    print_message(counts if retrofit is None else f"not retrofitted: {counts}")
 
 
 def _show_retrofit(retrofit: InspectedRetrofit) -> None:
@@ -92,14 +92,14 @@ def _show_retrofit(retrofit: InspectedRetrofit) -> None:
             ("site", "the graph is not what the provenance says"),
             [(item.site, item.message) for item in retrofit.mismatches],
         )
-        say(f"{what}; the table shows what the provenance says, and the graph does something else")
+        print_message(f"{what}; the table shows what the provenance says, but the graph does something else")
     elif retrofit.optimised:
-        say(
-            f"{what}; optimised for one host by jr-onnx optimize, which joined the sites with their neighbours: "
-            "nothing can be restored from it, only from the retrofit it was made from"
+        print_message(
+            f"{what}; optimised for one host by jr-onnx optimize, which fused the sites with their neighbours: "
+            "nothing can be restored from it, only from the retrofit that it was made from"
         )
     else:
-        say(f"{what}; jr-onnx restore undoes it")
+        print_message(f"{what}; jr-onnx restore undoes it")
 
 
 def _cap(cap: float | None) -> str:

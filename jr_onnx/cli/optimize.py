@@ -10,7 +10,7 @@ import click
 
 from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import force_option, model_argument, output_option, provider_option
-from jr_onnx.cli.output import json_option, print_json, say, tell
+from jr_onnx.cli.output import json_option, print_json, print_lines, print_message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,9 @@ def command(given: Arguments) -> None:
     else:
         library = "operators of the op library" if mark.needs_library else "standard operators"
         fused = f", {mark.fused} of them with the bias of a convolution" if given.provider == "cuda" else ""
-        tell(f"{mark.jumps} jumps as {library}{fused} -> {path}")
+        print_lines(f"{mark.jumps} jumps as {library}{fused} -> {path}")
     if given.provider == "cuda":
         return
-    say(f"only for {mark.host.machine} with ONNX Runtime {mark.host.onnxruntime} and {' '.join(mark.host.features)}")
+    print_message(
+        f"only for {mark.host.machine} with ONNX Runtime {mark.host.onnxruntime} and {' '.join(mark.host.features)}"
+    )

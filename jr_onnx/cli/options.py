@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jr_onnx.cli.command import renamed_option
-from jr_onnx.cli.output import say
+from jr_onnx.cli.output import print_message
 from jr_onnx.cli.types import PATH, Budget, Count, Moment
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def together(*options: Callable[[_Command], _Command]) -> Callable[[_Command], _
 
 
 def check_budget(norm: str, eps: float) -> None:
-    """Refuse an L-infinity budget beyond all images, almost always meant for bytes, and say when another is tiny.
+    """Refuse an L-infinity budget larger than the pixel range, and warn about a tiny one in another norm.
 
     Raises:
         InputError: The budget is more than the pixel range.
@@ -47,16 +47,16 @@ def check_budget(norm: str, eps: float) -> None:
             hint=f"For pixels from 0 to 255 give --eps {eps:g}/255" if eps <= _LARGEST_BYTE else "Give --eps below 1",
         )
     if norm != "linf" and eps == _USUAL_LINF:
-        say(
+        print_message(
             f"note: --eps 8/255 is a usual budget in linf; in {norm}, which sums over the pixels, it is next to nothing"
         )
 
 
 def output_folder(path: Path) -> Path:
-    """Return a folder to write results into, which need not exist yet.
+    """Return a folder for results, which need not exist yet.
 
     Raises:
-        OutputError: It, or what it should lie in, is no folder.
+        OutputError: It, or a folder above it, is a file.
     """
     from jr_onnx.errors import OutputError
 
@@ -67,11 +67,11 @@ def output_folder(path: Path) -> Path:
 
 
 def check_outputs(*paths: Path | None, plot: Path | None = None) -> None:
-    """Refuse what cannot be written, before minutes of work rather than after.
+    """Refuse outputs that cannot be written, before minutes of work rather than after.
 
     Raises:
         MissingExtraError: A plot is wanted, and matplotlib is not installed.
-        OutputError: A path is no place for a file, or the plot's ending names no picture.
+        OutputError: A path cannot be written, or the plot has an unknown file extension.
     """
     from jr_onnx.errors import OutputError, require
     from jr_onnx.modelfile import refuse_target
@@ -186,7 +186,7 @@ class DataArguments:
         chosen = Preprocessing.parse(self.preprocess)
         data = load(self.data, split=split, limit=limit, preprocessing=chosen)
         for note in data.notes:
-            say(f"note: {note}")
+            print_message(f"note: {note}")
         return data, data.restored(chosen)
 
     @property
@@ -316,7 +316,9 @@ class DeploymentArguments(TrustArguments):
     def warn_unless_checked(self) -> None:
         """Warn about a signed deployment of models whose own signatures were not checked."""
         if self.sign_key is not None and self.key is None:
-            say("note: this deployment is signed, but the signatures of its models were not checked; --key does that")
+            print_message(
+                "note: this deployment is signed, but the signatures of its models were not checked; --key does that"
+            )
 
 
 deployment_options = together(

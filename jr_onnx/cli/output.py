@@ -1,4 +1,4 @@
-"""How commands speak: data to stdout as a table or JSON, messages to stderr."""
+"""Output of the commands: data on stdout as a table or JSON, messages on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jr_onnx.errors import printable, printable_lines
 from jr_onnx.records import Record
 
 WIDTH = 100
-"""Columns of a table where there is no terminal to fit it to."""
+"""Width of a table in columns if stdout is not a terminal."""
 
 _GAP, _INDENT, _LEAST = 2, 4, 6
 _LINES_AT_ONCE = 1000
@@ -30,7 +30,7 @@ def print_json(record: Record) -> None:
 
 
 def print_json_text(text: str) -> None:
-    """Print JSON on stdout, harmless for a terminal."""
+    """Print JSON on stdout, safe for a terminal."""
     click.echo(json_text(text))
 
 
@@ -40,15 +40,15 @@ def print_json_of(records: Mapping[str, Record]) -> None:
 
 
 def print_json_object(content: Mapping[str, object]) -> None:
-    """Print what JSON can hold as an indented object on stdout."""
+    """Print a mapping of JSON values as an indented object on stdout."""
     print_json_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """Print a table on stdout, as wide as the terminal at most, and `WIDTH` columns in a pipe or a file.
+    """Print a table on stdout, at most as wide as the terminal, or as `WIDTH` in a pipe or a file.
 
-    Where it does not fit, a long last cell goes below its row; what still does not fit is wrapped inside its cell. The
-    first column, which names the row, is the last to give way.
+    If it does not fit, a long last cell goes below its row; what still does not fit is wrapped inside its cell. The
+    first column, which names the row, is narrowed last.
     """
     from rich.console import Console
 
@@ -60,8 +60,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     if below:
         head, shown = head[:-1], [row[:-1] for row in cells]
     widths = _widths([head, *shown], limit)
-    if title:  # as lines of its own, for rich breaks the title of a table at the table's width
-        tell("\n".join(textwrap.wrap(title, limit)))
+    if title:  # as lines of its own: rich wraps the title of a table to the table's width
+        print_lines("\n".join(textwrap.wrap(title, limit)))
     for line in _row_lines(head, widths):
         click.secho(line, bold=True) if is_terminal else click.echo(line)
     lines: list[str] = []
@@ -88,7 +88,7 @@ def _row_lines(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
     """Return the lines of one row, each cell wrapped to its width."""
     lengths = [_cell_length(cell) for cell in cells]
     if all(length <= width for length, width in zip(lengths, widths, strict=True)):
-        # Nothing to wrap, so that a table of a hundred thousand rows needs no hundred thousand layouts.
+        # Without anything to wrap, a table of a hundred thousand rows needs no layout by rich.
         padded = (cell + " " * (width - length) for cell, length, width in zip(cells, lengths, widths, strict=True))
         return [(" " * _GAP).join(padded).rstrip()]
     from rich.console import Console
@@ -98,7 +98,7 @@ def _row_lines(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
     table = Table(box=None, pad_edge=False, show_header=False)
     for width in widths:
         table.add_column(overflow="fold", width=width)
-    table.add_row(*(Text(cell) for cell in cells))  # Text: brackets in a name are no markup
+    table.add_row(*(Text(cell) for cell in cells))  # Text: brackets in a name are not markup
     console = Console(width=sum(widths) + _GAP * len(widths), file=io.StringIO(), force_terminal=False, no_color=True)
     with console.capture() as captured:
         console.print(table)
@@ -106,13 +106,13 @@ def _row_lines(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
 
 
 def _is_prose_last(rows: Sequence[Sequence[str]], limit: int) -> bool:
-    """Tell whether a table is too wide because of its last column, which then goes below the rows."""
+    """Return whether a table is too wide because of its last column, which then goes below the rows."""
     widths = [max(map(_cell_length, column)) for column in zip(*rows, strict=True)]
     return len(widths) > 1 and sum(widths) + _GAP * (len(widths) - 1) > limit and widths[-1] > limit * _PROSE_SHARE
 
 
 def _widths(rows: Sequence[Sequence[str]], limit: int) -> list[int]:
-    """Return the width of every column: what it needs, or less, the widest giving way first."""
+    """Return the width of every column: what it needs, or less, the widest being narrowed first."""
     widths = [min(max(map(_cell_length, column)), limit) for column in zip(*rows, strict=True)]
     shrinking = list(range(1, len(widths))) if widths[0] <= limit * _FIRST_SHARE else list(range(len(widths)))
     while sum(widths) + _GAP * (len(widths) - 1) > limit:
@@ -127,7 +127,7 @@ def _widths(rows: Sequence[Sequence[str]], limit: int) -> list[int]:
 
 
 def next_step(*words: object) -> str:
-    """Return the line that tells which command of jr-onnx comes next, ready to be copied into a shell."""
+    """Return the line that suggests the next command, ready to be copied into a shell."""
     return f"next: jr-onnx {shlex.join(str(word) for word in words)}"
 
 
@@ -137,22 +137,22 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def json_text(text: str) -> str:
-    r"""Return JSON with everything unprintable in its strings as \u escapes, which read back as they were."""
+    r"""Return JSON with everything unprintable in its strings as \u escapes, which parse to the same text."""
     if all(char.isprintable() or char == "\n" for char in text):
         return text
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
-def tell_row(*cells: object) -> None:
-    """Print a line of cells with tabs between, for other programs to read; no cell can bring a tab of its own."""
+def print_row(*cells: object) -> None:
+    """Print a line of cells separated by tabs, for other programs to read; tabs within cells are escaped."""
     click.echo("\t".join(printable(str(cell)) for cell in cells))
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a message on stderr."""
-    tell(text, err=True)
+    click.echo(printable_lines(text), err=True)
 
 
-def tell(text: str, *, err: bool = False) -> None:
-    """Print lines of a result on stdout, made harmless for a terminal."""
-    click.echo(printable_lines(text), err=err)
+def print_lines(text: str) -> None:
+    """Print lines of a result on stdout, safe for a terminal."""
+    click.echo(printable_lines(text))

@@ -9,7 +9,7 @@ import click
 
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import DeploymentArguments, deployment_options
-from jr_onnx.cli.output import say, tell
+from jr_onnx.cli.output import print_lines, print_message
 from jr_onnx.cli.types import Numbers
 
 
@@ -61,5 +61,5 @@ def command(given: Arguments) -> None:
     deployed = package_compose(given.repository, given.output, options)
     given.warn_unless_checked()
     for path in deployed.files:
-        tell(str(path))
-    say(f"next: {shlex.join(('docker', 'compose', '-f', str(given.output / 'compose.yaml'), 'up', '-d'))}")
+        print_lines(str(path))
+    print_message(f"next: {shlex.join(('docker', 'compose', '-f', str(given.output / 'compose.yaml'), 'up', '-d'))}")

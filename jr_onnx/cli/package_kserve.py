@@ -9,7 +9,7 @@ import click
 
 from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import DeploymentArguments, deployment_options
-from jr_onnx.cli.output import say, tell
+from jr_onnx.cli.output import print_lines, print_message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,5 +69,5 @@ def command(given: Arguments) -> None:
     deployed = package_kserve(given.repository, given.output, options)
     given.warn_unless_checked()
     for path in deployed.files:
-        tell(str(path))
-    say(f"next: upload {given.repository} to {options.storage_uri}, then kubectl apply -f {given.output}")
+        print_lines(str(path))
+    print_message(f"next: upload {given.repository} to {options.storage_uri}, then kubectl apply -f {given.output}")

@@ -10,7 +10,7 @@ import click
 
 from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import model_argument, output_option, provider_option, release_option, sign_option
-from jr_onnx.cli.output import next_step, say, tell
+from jr_onnx.cli.output import next_step, print_lines, print_message
 from jr_onnx.cli.types import PATH, NamedShape, Numbers
 
 if TYPE_CHECKING:
@@ -106,9 +106,9 @@ def command(given: Arguments) -> None:
 
     packaged = package_triton(given.model, given.output, _options(given))
     for note in packaged.notes:
-        say(f"note: {note}")
-    tell(str(packaged.folder))
-    say(next_step("verify-package", given.output))
+        print_message(f"note: {note}")
+    print_lines(str(packaged.folder))
+    print_message(next_step("verify-package", given.output))
 
 
 def _options(given: Arguments) -> TritonOptions:

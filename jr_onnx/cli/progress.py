@@ -1,4 +1,4 @@
-"""How far long work is, with the time left, on stderr: a bar on a terminal, about ten plain lines elsewhere."""
+"""Progress of long work on stderr, with the time left: a bar on a terminal, about ten plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from jr_onnx.cli.output import say
+from jr_onnx.cli.output import print_message
 from jr_onnx.errors import printable
 
 LINES = 10
 
 
 class Notify(Protocol):
-    """Takes how far the work is."""
+    """Is told about progress."""
 
     def __call__(self, done: int, total: int, what: str, left_s: float | None = None) -> None:
         """Note a finished piece.
@@ -23,7 +23,7 @@ class Notify(Protocol):
         Args:
             done: Pieces that are done, those of earlier runs included.
             total: All pieces.
-            what: The last one; "" for a call before anything is done, which tells what earlier runs did.
+            what: The last one; "" for a call before the first piece, which reports what earlier runs did.
             left_s: Seconds that the rest takes; None to take the pieces as equal.
         """
 
@@ -43,16 +43,16 @@ def progress(title: str) -> Iterator[Notify]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Say on Ctrl-C that nothing is lost, around work of which every finished piece is on the disk."""
+    """On Ctrl-C, say that nothing is lost; for work of which every finished piece is on disk."""
     try:
         yield
     except KeyboardInterrupt:
-        say("interrupted: what is finished is kept, and the same command goes on from there")
+        print_message("interrupted: finished work is kept; run the same command again to resume")
         raise
 
 
 class _Clock:
-    """Knows how long the rest takes."""
+    """Estimates how long the rest takes."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -63,7 +63,7 @@ class _Clock:
         return time.monotonic() - self.began
 
     def left(self, done: int, total: int, what: str, left_s: float | None) -> float | None:
-        """Return the seconds left, None while nothing is known."""
+        """Return the seconds left, None while there is nothing to go by."""
         if self.earlier is None:
             self.earlier = done - 1 if what else done
         if left_s is not None or done == self.earlier:
@@ -94,7 +94,7 @@ def _bar(title: str) -> Iterator[Notify]:
 
 
 class _Lines:
-    """Prints a line whenever another tenth is done."""
+    """Prints a line for every tenth of the work."""
 
     def __init__(self, title: str) -> None:
         self.title, self.clock, self.shown = title, _Clock(), 0
@@ -106,11 +106,11 @@ class _Lines:
         if not what:
             self.shown = step
             if done:
-                say(f"{self.title}: {done} of {total} were done before")
+                print_message(f"{self.title}: {done} of {total} were already done")
         elif step > self.shown:
             self.shown = step
             rest = "" if left is None else f", {_words(left)} left"
-            say(f"{self.title}: {done} of {total}, {_words(self.clock.passed_s)} passed{rest}")
+            print_message(f"{self.title}: {done} of {total}, {_words(self.clock.passed_s)} passed{rest}")
 
 
 def _words(seconds: float) -> str:

@@ -9,7 +9,7 @@ import click
 
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import output_option
-from jr_onnx.cli.output import json_option, print_json, say
+from jr_onnx.cli.output import json_option, print_json, print_message
 from jr_onnx.cli.types import PATH
 
 
@@ -44,4 +44,4 @@ def command(given: Arguments) -> None:
         print_json(evaluation)
     else:
         show(evaluation)
-    say(f"page: {path}")
+    print_message(f"page: {path}")

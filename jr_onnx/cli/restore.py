@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import force_option, model_argument, output_option
-from jr_onnx.cli.output import say, tell
+from jr_onnx.cli.output import print_lines, print_message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ def command(given: Arguments) -> None:
     from jr_onnx.rewriter import restore
 
     record = provenance.read(load(given.model).proto)
-    tell(f"restored -> {restore(given.model, given.output, force=given.force)}")
+    print_lines(f"restored -> {restore(given.model, given.output, force=given.force)}")
     if record is not None and record.converted_from_opset is not None:
-        say(
+        print_message(
             f"note: {record.source_name or 'the source'} was converted from opset {record.converted_from_opset} before "
             "the rewrite; this is the converted model, not that file"
         )

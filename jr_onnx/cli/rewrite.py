@@ -10,7 +10,7 @@ import click
 
 from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import KappaArguments, force_option, kappa_options, model_argument, output_option
-from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_table, say, tell
+from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_lines, print_message, print_table
 
 if TYPE_CHECKING:
     from jr_onnx.kappa import KappaPlan, RandomPer, RandomSource
@@ -167,15 +167,15 @@ def command(given: Arguments) -> None:
         timestamp=given.timestamp,
     )
     if result.diff is not None:
-        tell(result.diff)
+        print_lines(result.diff)
     if given.as_json:
         print_json(result)
     elif not given.diff:
         _show(result, plan)
     for warning in result.warnings:
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
     if result.output is not None:
-        say(next_step("verify", path, *(() if given.replace else (given.model,))))
+        print_message(next_step("verify", path, *(() if given.replace else (given.model,))))
 
 
 def _show(result: RewriteResult, plan: KappaPlan) -> None:
@@ -200,12 +200,12 @@ def _show(result: RewriteResult, plan: KappaPlan) -> None:
         refused += f", {counted(aside, 'gate or clamp', 'gates or clamps')} left alone (--include takes them)"
     skipped = f", {len(result.skipped)} left as they are" if result.skipped else ""
     where = f" -> {result.output}" if result.output else " (dry run, nothing written)"
-    tell(f"{counted(len(result.sites), 'site')} rewritten{skipped}{refused}{where}")
+    print_lines(f"{counted(len(result.sites), 'site')} rewritten{skipped}{refused}{where}")
     for change in result.changes:
-        tell(f"also changed: {change}")
+        print_lines(f"also changed: {change}")
     if result.proof is not None:
-        tell(f"the conversion is {result.proof}")
+        print_lines(f"the conversion is {result.proof}")
     if result.external_data != "none":
-        tell(f"external data: {result.external_data}")
+        print_lines(f"external data: {result.external_data}")
     if result.checker_problem is not None:
-        tell(f"onnx.checker complains of the source and the result alike: {result.checker_problem}")
+        print_lines(f"onnx.checker complains of the source and the result alike: {result.checker_problem}")

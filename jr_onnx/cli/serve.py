@@ -10,7 +10,7 @@ import click
 
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import TrustArguments, fallback_option, trust_options
-from jr_onnx.cli.output import say
+from jr_onnx.cli.output import print_message
 from jr_onnx.cli.types import PATH
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def command(given: Arguments) -> None:
     options = _options(given)
     from jr_onnx.serve.start import serve
 
-    serve(options, lambda line: say(f"jr-onnx: {line}"))
+    serve(options, lambda line: print_message(f"jr-onnx: {line}"))
 
 
 def _options(given: Arguments) -> ServeOptions:

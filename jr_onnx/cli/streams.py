@@ -1,8 +1,8 @@
-"""Standard streams that never stop the work: what cannot be said is dropped, and noted where it was a result.
+"""Standard streams that never stop the work: what cannot be written is dropped, and noted if it was a result.
 
-A log reader goes away, a log disk fills up, `jr-onnx ... | head` has seen enough: Python raises from whatever was about
-to print, in the middle of a drain or before a file is written. Here the streams underneath `print`, click, rich and
-logging swallow that. stderr also never waits long: a reader that has stopped reading would hold a server up for good.
+If a log reader exits, a disk fills up, or `head` in `jr-onnx ... | head` has read enough, Python raises from whatever
+was about to print, in the middle of a shutdown or before a file is written. The streams here, below `print`, click,
+rich and logging, ignore that. stderr also never waits long: a reader that stops reading would block a server forever.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _GONE = (errno.EPIPE, errno.ECONNRESET)
 
 
 class UnfailingStream(io.RawIOBase):
-    """A file descriptor whose writer never hears of an error.
+    """A file descriptor that never raises when written to.
 
     Args:
         descriptor: Where to write.
-        waits: Whether to wait as long as a reader takes; without, a pipe that stays full loses what is written.
+        waits: Whether to wait for a slow reader; if not, what is written to a pipe that stays full is lost.
 
     Attributes:
-        failure: The first error that was no reader's going away, or None.
+        failure: The first error other than a reader that closed its end, or None.
     """
 
     def __init__(self, descriptor: int, *, waits: bool) -> None:
@@ -52,11 +52,11 @@ class UnfailingStream(io.RawIOBase):
         return self._descriptor
 
     def isatty(self) -> bool:
-        """Tell whether it is a terminal."""
+        """Return whether it is a terminal."""
         return os.isatty(self._descriptor)
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write what can be written, and say that all was."""
+        """Write what can be written, and report all of it as written."""
         left = memoryview(data).cast("B")
         size = len(left)
         try:
@@ -68,7 +68,7 @@ class UnfailingStream(io.RawIOBase):
         return size
 
     def _has_room(self) -> bool:
-        """Tell whether something can be written without waiting; patient once, until the reader reads again."""
+        """Return whether something can be written, after waiting once; again only after the reader has read."""
         if self._waits:
             return True
         waiting = select.poll()
@@ -79,10 +79,10 @@ class UnfailingStream(io.RawIOBase):
 
 
 def protect_standard_streams() -> None:
-    """Replace the process's stdout and stderr, and fill the places of streams that are closed.
+    """Replace the process's stdout and stderr, and open the null device in place of closed standard streams.
 
-    Were the place of stderr free, the next file to be opened would take it, and native code that complains there would
-    write into a model or a socket.
+    If the descriptor of stderr were free, the next file to be opened would get it, and native code that reports errors
+    there would write into a model or a socket.
     """
     for descriptor in range(_STDERR + 1):
         with contextlib.suppress(OSError):
@@ -90,20 +90,20 @@ def protect_standard_streams() -> None:
             continue
         with contextlib.suppress(OSError):
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free place
-    # A file's name may hold bytes that are no text; they are shown as escapes, in JSON too, and never end a command.
+    # A file's name may hold bytes that are not text; they are written as escapes, in JSON too, and never end a command.
     sys.stdout = _text(UnfailingStream(_STDOUT, waits=True), sys.stdout)
     sys.stderr = _text(UnfailingStream(_STDERR, waits=False), sys.stderr)
 
 
 def output_failure() -> OSError | None:
-    """Return why results that were printed did not arrive, a reader's going away aside; None where they did."""
+    """Return why printed results were lost, other than because the reader closed its end; None if they were not."""
     raw = getattr(sys.stdout, "buffer", None)
     return raw.failure if isinstance(raw, UnfailingStream) else None
 
 
 def _text(raw: UnfailingStream, old: object) -> io.TextIOWrapper:
     encoding = getattr(old, "encoding", None) or "utf-8"
-    # What the old stream still holds must not come later, nor fail at the end of the process.
+    # What the old stream has buffered must not appear later, nor fail at the end of the process.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         old.flush()  # type: ignore[attr-defined] # whatever stood there before
     stream: Any = raw  # of a buffered stream TextIOWrapper uses no more than this class has
@@ -111,7 +111,7 @@ def _text(raw: UnfailingStream, old: object) -> io.TextIOWrapper:
 
 
 def _can_fill(descriptor: int) -> bool:
-    """Tell whether the descriptor is a pipe or a socket, whose reader may stop reading."""
+    """Return whether the descriptor is a pipe or a socket, whose reader may stop reading."""
     try:
         mode = os.fstat(descriptor).st_mode
     except OSError:

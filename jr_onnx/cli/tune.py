@@ -22,7 +22,7 @@ from jr_onnx.cli.options import (
     output_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
+from jr_onnx.cli.output import json_option, next_step, print_json, print_lines, print_message, print_table
 from jr_onnx.cli.types import COUNT, PATH
 
 _TEST_IMAGES = 1000
@@ -138,7 +138,7 @@ def command(given: Arguments) -> None:
     with progress("tuning") as notify:
         result = tune(request, notify)
     for note in result.notes:
-        say(f"note: {note}")
+        print_message(f"note: {note}")
     if given.as_json:
         print_json(result)
     else:
@@ -150,7 +150,7 @@ def command(given: Arguments) -> None:
         _plot(result, given.plot)
     step = _step(given.model, chosen, given.output)
     if step:
-        say(step)
+        print_message(step)
 
 
 def _test_images(given: Arguments) -> ImageData | None:
@@ -234,10 +234,10 @@ def _show(result: TuneResult) -> None:
     )
     chosen = result.points[result.recommended]
     if chosen.kappa is None:
-        tell("\nrecommendation: a kappa per site: " + ", ".join(f"{k}={v:g}" for k, v in chosen.kappas.items()))
+        print_lines("\nrecommendation: a kappa per site: " + ", ".join(f"{k}={v:g}" for k, v in chosen.kappas.items()))
     else:
-        tell(f"\nrecommendation: kappa {chosen.kappa:g}")
-    tell(f"reason: {result.reason}")
+        print_lines(f"\nrecommendation: kappa {chosen.kappa:g}")
+    print_lines(f"reason: {result.reason}")
 
 
 def _plot(result: TuneResult, path: Path) -> None:

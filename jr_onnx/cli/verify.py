@@ -19,7 +19,7 @@ from jr_onnx.cli.options import (
     shape_option,
     value_option,
 )
-from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_table, say, tell
+from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_lines, print_message, print_table
 from jr_onnx.cli.types import PATH
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def command(given: Arguments) -> None:
         )
     if not report:
         for failure in report.failures[1:]:
-            say(str(failure))
+            print_message(str(failure))
         first = str(report.failures[0]) if report.failures else "nothing could be compared"
         raise VerificationError(f"{given.model} failed verification: {first}")
     if network is not None and not network.passed:
@@ -159,7 +159,7 @@ def _provider(given: Arguments) -> Device:
     if not given.allow_fallback:
         return given.provider  # `verify` refuses what does not work
     name = full_name(given.provider)
-    kept = usable_providers([name], lambda words: say(f"warning: {words}, on the CPU"))
+    kept = usable_providers([name], lambda words: print_message(f"warning: {words}, on the CPU"))
     return given.provider if name in kept else "cpu"
 
 
@@ -205,10 +205,10 @@ def _show(report: VerifyReport) -> None:
     columns = ("check", "samples", "max difference", "accepted", "flips", "verdict", "compared")
     print_table(columns, rows)
     for line in (*(f"impossible here: {text}" for text in report.refused_lowerings), *report.notes):
-        tell(line)
+        print_lines(line)
     passed = sum(check.verdict == "passed" for check in report.checks)
     failed = sum(check.verdict == "failed" for check in report.checks)
-    tell(
+    print_lines(
         f"{_headline(report)}: {counted(report.sites, 'site')}, kappa {report.kappa}; "
         f"{counted(passed, 'check')} passed, {failed} failed, {len(report.not_run)} not run, "
         f"{counted(report.flips, 'flip')}; original {report.original}; inputs {report.inputs}"
@@ -230,4 +230,4 @@ def _show_torch(report: TorchReport) -> None:
     click.echo()
     print_table(("torch with", "samples", "max difference", "accepted", "near the jump", "verdict"), rows)
     for note in report.notes:
-        tell(note)
+        print_lines(note)

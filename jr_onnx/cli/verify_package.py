@@ -9,7 +9,7 @@ import click
 
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import TrustArguments, trust_options
-from jr_onnx.cli.output import tell_row
+from jr_onnx.cli.output import print_row
 from jr_onnx.cli.types import PATH
 
 
@@ -41,4 +41,4 @@ def command(given: Arguments) -> None:
             "signature holds" if package.signature_checked else "signed, not checked" if package.signed else "unsigned"
         )
         manifest = package.manifest
-        tell_row(package.label, manifest.kind, f"{len(manifest.files)} files", manifest.created, signature)
+        print_row(package.label, manifest.kind, f"{len(manifest.files)} files", manifest.created, signature)

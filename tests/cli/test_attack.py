@@ -237,7 +237,7 @@ def test_progress_tells_what_was_done_before_and_the_time_it_is_given(capsys: py
         for done in range(7, 11):
             notify(done, 10, f"piece {done}", 60.0 * (10 - done))
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "working: 6 of 10 were done before"
+    assert lines[0] == "working: 6 of 10 were already done"
     left = [line.split(", ")[-1] for line in lines[1:]]
     assert left == ["3 min 0 s left", "2 min 0 s left", "1 min 0 s left", "0 s left"]
 
@@ -257,13 +257,13 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
     monkeypatch.setattr(Store, "put", interrupted)
     stopped = attack(jr, files, *words)
     assert stopped.exit_code == 130
-    assert "interrupted: what is finished is kept, and the same command goes on from there" in stopped.err
+    assert "interrupted: finished work is kept; run the same command again to resume" in stopped.err
     files_there = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert all(name.endswith((".json", ".onnx")) for name in files_there)
     monkeypatch.setattr(Store, "put", put)
     again = attack(jr, files, *words)
     assert again.exit_code == 0
-    assert "attacking: 2 of 10 were done before" in again.err
+    assert "attacking: 2 of 10 were already done" in again.err
 
 
 def test_detect_prints_both_models(jr: Run, files: tuple[Path, Path], tmp_path: Path) -> None:

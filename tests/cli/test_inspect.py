@@ -16,7 +16,7 @@ def test_table_names_the_site_and_what_it_feeds(jr, model: Path) -> None:
     outcome = jr("inspect", model)
     assert outcome.exit_code == 0
     assert outcome.out.splitlines()[1].split() == ["act1", "relu", "Relu", "float32", "Gemm", "fc2"]
-    assert outcome.err == "1 site, 0 cannot be rewritten, 0 are no sites\n"
+    assert outcome.err == "1 site, 0 cannot be rewritten, 0 are not ReLUs\n"
 
 
 def test_json_is_the_record(jr, model: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_sites_left_alone_stand_beside_the_retrofitted_ones(jr, tmp_path: Pa
     jr("rewrite", tmp_path / "net.onnx", "--kappa", 0.5, "--exclude", "one")
     outcome = jr("inspect", tmp_path / "net.jr.onnx")
     assert "1 site retrofitted" in outcome.err
-    assert "beside these: 1 site, 0 cannot" in outcome.err
+    assert "not retrofitted: 1 site, 0 cannot" in outcome.err
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 import jr_onnx.cli
-from jr_onnx.cli.output import WIDTH, json_text, print_table, printable, tell_row
+from jr_onnx.cli.output import WIDTH, json_text, print_row, print_table, printable
 from jr_onnx.errors import InputError, PrintableFormatter
 from tests.cli.conftest import small_model
 
@@ -93,7 +93,7 @@ def test_json_is_harmless_too_and_reads_back_as_it_was() -> None:
 
 
 def test_a_cell_brings_no_tab_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_row("a\tb", 3, "c\x1b[2J")
+    print_row("a\tb", 3, "c\x1b[2J")
     assert capsys.readouterr().out == "a\\tb\t3\tc\\x1b[2J\n"
 
 
