@@ -210,7 +210,7 @@ def _request(given: Arguments) -> AttackRequest:
         paper=PaperSettings(steps=given.paper_steps, trust_steps=given.trust_steps),
         keep=given.save_adversarial,
         black_box=given.black_box,
-        values=given.input_values,
+        values=given.values,
         logits=given.logits,
         force=given.allow_poor_accuracy,
         replay_provider=given.provider,

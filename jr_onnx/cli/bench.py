@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -44,7 +44,7 @@ class Arguments:
     cuda_options: tuple[str, ...]
     allow_fallback: bool
     rounds: int
-    shape: tuple[str, ...]
+    shape: Mapping[str, tuple[int, ...]]
     seed: int
     clock: Literal["wall", "cpu"]
     footprint: bool
@@ -106,14 +106,13 @@ def command(given: Arguments) -> None:
     fastest of those with the given options. A retrofit keeps its own kappa unless --kappa is given.
     """
     from jr_onnx.bench import Request, bench
-    from jr_onnx.cli.named_values import parse_shapes
     from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 
     check_outputs(given.output, plot=given.plot)
     lowerings = EXPLICIT_LOWERINGS if "all" in given.lowering else cast("tuple[RequestedLowering, ...]", given.lowering)
     request = Request(
         given.model, given.kappa, given.batch, given.threads, lowerings, given.session, given.provider, given.rounds,
-        tuple(parse_shapes(given.shape).items()), given.seed, given.footprint, given.profile, given.clock,
+        tuple(given.shape.items()), given.seed, given.footprint, given.profile, given.clock,
         given.cuda_options, given.allow_fallback,
     )  # fmt: skip
     with _progress() as progress:

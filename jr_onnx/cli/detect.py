@@ -80,7 +80,7 @@ def command(given: Arguments) -> None:
         reference=given.reference,
         seed=given.seed,
         device=given.device,
-        values=given.input_values,
+        values=given.values,
         logits=given.logits,
         force=given.allow_poor_accuracy,
         data=data,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ import click
 
 from jr_onnx.cli.command import renamed_option
 from jr_onnx.cli.output import print_message
-from jr_onnx.cli.types import PATH, Budget, Count, Moment
+from jr_onnx.cli.types import PATH, Budget, Count, Moment, NamedNumber, NamedShape, by_name
 
 if TYPE_CHECKING:
     from jr_onnx.data import ImageData, Preprocessing
@@ -100,8 +100,9 @@ fallback_option = click.option(
 value_option = click.option(
     "--value",
     "values",
+    type=NamedNumber(),
     multiple=True,
-    metavar="NAME=NUMBER",
+    callback=by_name,
     help="Value of an input besides the images (keep_prob, is_training): a number, true or false. Repeatable.",
 )
 logits_option = click.option(
@@ -119,7 +120,9 @@ preprocess_option = click.option(
     help="What the model expects: none, mnist, cifar10, imagenet, and parts such as "
     "mean=...;std=...;range=0,255;layout=NHWC;order=BGR;size=224;resize=256.",
 )
-shape_option = click.option("--shape", multiple=True, metavar="NAME=1,3,224,224", help="Shape of an input. Repeatable.")
+shape_option = click.option(
+    "--shape", type=NamedShape(), multiple=True, callback=by_name, help="Whole shape of an input. Repeatable."
+)
 kappa_option = click.option("--kappa", type=float, help="The threshold of every site; MODEL is then an original.")
 force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
 sign_option = click.option("--sign", "sign_key", type=PATH, help="Private key (PEM) to sign the package with.")
@@ -161,14 +164,14 @@ class DataArguments:
     Attributes:
         data: A data set's name, as `jr_onnx.data.load` takes it.
         preprocess: What the model expects of pixels, as `jr_onnx.data.Preprocessing` takes it.
-        values: NAME=NUMBER for every further input.
+        values: The numbers that fill the inputs besides the images, by name.
         logits: The output or value that holds the scores; "" to find it by the labels.
         allow_poor_accuracy: Continue where clean images are classified no better than by chance.
     """
 
     data: str
     preprocess: str
-    values: tuple[str, ...]
+    values: Mapping[str, float]
     logits: str
     allow_poor_accuracy: bool
 
@@ -188,17 +191,6 @@ class DataArguments:
         for note in data.notes:
             print_message(f"note: {note}")
         return data, data.restored(chosen)
-
-    @property
-    def input_values(self) -> dict[str, float]:
-        """The values of the inputs besides the images.
-
-        Raises:
-            InputError: One is not NAME=NUMBER.
-        """
-        from jr_onnx.cli.named_values import parse_values
-
-        return parse_values(self.values)
 
 
 data_options = together(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +12,7 @@ import click
 from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import model_argument, output_option, provider_option, release_option, sign_option
 from jr_onnx.cli.output import next_step, print_lines, print_message
-from jr_onnx.cli.types import PATH, NamedShape, Numbers
+from jr_onnx.cli.types import PATH, NamedShape, Numbers, by_name
 
 if TYPE_CHECKING:
     from jr_onnx.deploy.options import OpLibrary, TritonOptions
@@ -34,7 +35,7 @@ class Arguments:
     gpus: tuple[int, ...]
     precision: Literal["FP32", "FP16"]
     threads: int | None
-    warmup_shape: tuple[tuple[str, tuple[int, ...]], ...]
+    warmup_shape: Mapping[str, tuple[int, ...]]
     warmup: bool
     labels: Path | None
     labels_output: str | None
@@ -80,7 +81,11 @@ class Arguments:
 @click.option("--precision", type=click.Choice(["FP32", "FP16"]), default="FP32", help="Precision of TensorRT.")
 @click.option("--threads", type=int, metavar="N", show_default="all cores", help="Threads of a session on the CPU.")
 @click.option(
-    "--warmup-shape", type=NamedShape(), multiple=True, help="Shape, without batch, of an input with dynamic axes."
+    "--warmup-shape",
+    type=NamedShape(),
+    multiple=True,
+    callback=by_name,
+    help="Shape, without batch, of an input with dynamic axes. Repeatable.",
 )
 @click.option("--warmup/--no-warmup", default=True, help="Run the model before the server is ready.")
 @click.option("--labels", type=PATH, help="Text file with one class name a line.")
@@ -127,7 +132,7 @@ def _options(given: Arguments) -> TritonOptions:
             precision=given.precision,
             threads=given.threads,
         ),
-        warm_up=WarmUp(given.warmup, dict(given.warmup_shape)),
+        warm_up=WarmUp(given.warmup, given.warmup_shape),
         labels=given.labels,
         labels_output=given.labels_output,
         op_library=_op_library(given),

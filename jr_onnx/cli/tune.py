@@ -130,7 +130,7 @@ def command(given: Arguments) -> None:
         per_site=given.per_site,
         rounds=given.rounds,
         device=given.device,
-        values=given.input_values,
+        values=given.values,
         logits=given.logits,
         test=_test_images(given),
         force=given.allow_poor_accuracy,

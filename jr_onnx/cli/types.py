@@ -77,13 +77,45 @@ class NamedShape(click.ParamType[tuple[str, tuple[int, ...]]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[int, ...]]:
-        """Parse x=3,224,224 into ("x", (3, 224, 224))."""
+        """Parse x=3,224,224 into ("x", (3, 224, 224)), and x= into ("x", ()), a scalar."""
         if isinstance(value, tuple):
             return value
         name, _, sizes = str(value).rpartition("=")
         if not name:
             self.fail(f"{value!r}, expected a name and sizes, for instance x=3,224,224", param, ctx)
-        return name, Numbers().convert(sizes, param, ctx)
+        return name, Numbers().convert(sizes, param, ctx) if sizes else ()
+
+
+class NamedNumber(click.ParamType[tuple[str, float]]):
+    """An input's name and a number, the number after the last equals sign."""
+
+    name = "NAME=NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Parse keep_prob=1 into ("keep_prob", 1.0); true is 1 and false is 0."""
+        if isinstance(value, tuple):
+            return value
+        name, _, text = str(value).rpartition("=")
+        try:
+            number = {"true": 1.0, "false": 0.0}[text.lower()] if text.lower() in ("true", "false") else float(text)
+        except ValueError:
+            name, number = "", 0.0
+        if not name:
+            self.fail(f"{value!r}, expected a name and a number, for instance keep_prob=1", param, ctx)
+        return name, number
+
+
+def by_name(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """Return the pairs of a repeatable option as a dictionary; a callback of that option.
+
+    Raises:
+        click.BadParameter: A name stands twice.
+    """
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.BadParameter(f"{name!r} is given twice", ctx, param)
+    return dict(pairs)
 
 
 class Budget(click.ParamType[float]):

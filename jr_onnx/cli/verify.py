@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -49,8 +50,8 @@ class Arguments:
     reference_samples: int
     seed: int
     batch: int
-    shape: tuple[str, ...]
-    values: tuple[str, ...]
+    shape: Mapping[str, tuple[int, ...]]
+    values: Mapping[str, float]
     data: str | None
     preprocess: str
     torch: str | None
@@ -115,15 +116,13 @@ def command(given: Arguments) -> None:
     disagrees, with 8 if the original itself does not run on the inputs, and with 9 if the sites are proved but the
     model was not run, because ONNX Runtime loads neither it nor the original.
     """
-    from jr_onnx.cli.named_values import parse_shapes, parse_values
     from jr_onnx.errors import InputError, ModelNotRunError, VerificationError
     from jr_onnx.verifier import InputOptions, verify
 
     for option, value in (("--weights", given.weights), ("--logits", given.logits)):
         if value and given.torch is None:
             raise InputError(f"{option} goes with --torch MODULE:FACTORY, which is missing")
-    shapes, values = parse_shapes(given.shape), parse_values(given.values)
-    inputs = InputOptions(shapes, values, given.batch, given.data, given.preprocess, given.seed)
+    inputs = InputOptions(given.shape, given.values, given.batch, given.data, given.preprocess, given.seed)
     report = verify(
         given.model, given.original, given.kappa, samples=given.samples,
         reference_samples=given.reference_samples, input_options=inputs, provider=_provider(given),

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from jr_onnx.cli import options
+from jr_onnx.cli.command import RenamedOption
 from jr_onnx.deploy.releases import DEFAULT_RELEASE
 from jr_onnx.errors import OutputError
+from tests.cli.commands import LEAVES
 
 
 def test_the_release_is_that_of_the_package() -> None:
@@ -27,6 +29,72 @@ def test_a_negative_seed_is_refused(jr, command: str) -> None:
     outcome = jr(command, "model.onnx", "--seed", -1)
     assert outcome.exit_code == 2
     assert "--seed" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "words"),
+    [
+        ("verify", "--shape", ("x=1", "x=2")),
+        ("bench", "--shape", ("x=1,2", "x=1,2")),
+        ("attack", "--value", ("keep_prob=1", "keep_prob=0.5")),
+        ("package triton", "--warmup-shape", ("x=1", "x=2")),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(jr, command: str, option: str, words: tuple[str, str]) -> None:
+    outcome = jr(*command.split(), "model.onnx", option, words[0], option, words[1])
+    assert outcome.exit_code == 2
+    assert f"'{option}': '{words[0].partition('=')[0]}' is given twice" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"),
+    [
+        ("attack", "--out", "--output"),
+        ("attack", "--batch", "--chunk"),
+        ("attack", "--replay-provider", "--provider"),
+        ("attack", "--force", "--allow-poor-accuracy"),
+        ("tune", "--kappa-map", "--output"),
+        ("tune", "--force", "--allow-poor-accuracy"),
+        ("detect", "--force", "--allow-poor-accuracy"),
+        ("bench", "--providers", "--provider"),
+        ("rewrite", "--target", "--provider"),
+        ("optimize", "--target", "--provider"),
+        ("package triton", "--with-op-library", "--op-library"),
+        ("package triton", "--delay-us", "--batch-delay-us"),
+        ("package triton", "--device", "--provider"),
+        ("package triton", "--accelerator", "--provider"),
+        ("package kserve", "--gpus", "--gpus-per-replica"),
+    ],
+)
+def test_an_old_spelling_leads_to_an_option_of_the_command(command: str, old: str, new: str) -> None:
+    found = {item.opts[0]: item for item in LEAVES[command].params if isinstance(item, RenamedOption)}[old]
+    assert found.new == new
+    target = next(item for item in LEAVES[command].params if new in item.opts)
+    assert found.target == target.name
+    assert (found.is_flag, found.nargs) == (target.is_flag, target.nargs)  # type: ignore[attr-defined] # an option
+
+
+def test_an_old_spelling_of_an_output_is_used(jr, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for words in (
+        ("attack", "model.onnx", "--kappa", 1, "--out", taken),
+        ("tune", "model.onnx", "--kappa-map", tmp_path),
+    ):
+        outcome = jr(*words)
+        assert outcome.exit_code == 2
+        warning, error = outcome.err.splitlines()
+        assert warning == (
+            f"warning: {words[-2]} is now --output; the old spelling will be removed in the next release"
+        )
+        assert str(words[-1]) in error
+
+
+def test_an_old_target_becomes_a_provider(jr, model: Path) -> None:
+    for target, lowering in (("portable", "thresholded"), ("cuda", "custom")):
+        outcome = jr("rewrite", model, "--kappa", 1, "--target", target, "--dry-run")
+        assert (outcome.exit_code, outcome.out.splitlines()[1].split()[-1]) == (0, lowering)
+        assert "--target is now --provider" in outcome.err
 
 
 def test_a_bad_budget_is_one_line(jr) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import click
 import pytest
 
-from jr_onnx.cli.types import Budget, Moment, NamedShape, Numbers, Words
+from jr_onnx.cli.types import Budget, Moment, NamedNumber, NamedShape, Numbers, Words
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,10 @@ from jr_onnx.cli.types import Budget, Moment, NamedShape, Numbers, Words
         (Words(), ",", ()),
         (NamedShape(), "x=3,224,224", ("x", (3, 224, 224))),
         (NamedShape(), "a=b:0=1", ("a=b:0", (1,))),
+        (NamedShape(), "n=", ("n", ())),
+        (NamedNumber(), "a=b=2.5", ("a=b", 2.5)),
+        (NamedNumber(), "training=False", ("training", 0.0)),
+        (NamedNumber(), "is_training=true", ("is_training", 1.0)),
         (Moment(), "2026-11-01", datetime(2026, 11, 1, tzinfo=UTC)),
         (Moment(), "2026-11-01T12:00:00+01:00", datetime(2026, 11, 1, 12, tzinfo=timezone(timedelta(hours=1)))),
     ],
@@ -38,7 +42,8 @@ def test_a_value_is_understood(kind: click.ParamType, text: str, value: object) 
         (Budget(), ["", "0", "-0.1", "nan", "inf", "1/0", "8/255/2", "8%"], "expected a positive number or fraction"),
         (Numbers(), ["", "a", "1;2", "1,,2", "-1", "1.5", "²"], "expected whole numbers separated by commas"),
         (NamedShape(), ["3,8,8", "=3", "x:3,8,8"], "expected a name and sizes"),
-        (NamedShape(), ["x=3,b", "x="], "expected whole numbers separated by commas"),
+        (NamedNumber(), ["x", "=1", "x=one", "x="], "expected a name and a number"),
+        (NamedShape(), ["x=3,b", "x=-1"], "expected whole numbers separated by commas"),
         (Moment(), ["", "yesterday", "2026-13-01"], "expected a date or a time"),
     ],
 )

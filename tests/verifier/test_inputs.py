@@ -7,7 +7,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from jr_onnx.cli.named_values import parse_shapes, parse_values
 from jr_onnx.errors import InputError
 from jr_onnx.verifier import InputOptions, InputsError
 from jr_onnx.verifier.evaluators.errors import CannotRunError
@@ -127,18 +126,6 @@ def test_real_images_fill_a_fixed_batch() -> None:
     samples = made(model(value("x", TensorProto.FLOAT, [4, 1, 8, 8])), count=3, data="digits")
     assert [sample["x"].shape for sample in samples] == [(4, 1, 8, 8)] * 3
     assert 0 <= samples[0]["x"].min() <= samples[0]["x"].max() <= 1
-
-
-def test_words_of_the_command_line() -> None:
-    assert parse_shapes(["x=1,3,224,224", "n="]) == {"x": (1, 3, 224, 224), "n": ()}
-    assert parse_values(["a=b=2.5"]) == {"a=b": 2.5}
-    for word in ("x", "=1", "x=a", "x=-1"):
-        with pytest.raises(InputError, match="--shape"):
-            parse_shapes([word])
-    with pytest.raises(InputError, match="twice"):
-        parse_values(["x=1", "x=2"])
-    with pytest.raises(InputError, match="no number"):
-        parse_values(["x=one"])
 
 
 @pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL])
