@@ -234,7 +234,7 @@ def _strict_loader() -> Any:
 
 
 def _require_text(text: str, what: str) -> None:
-    """Refuse what is no text (bytes of a command line that are no UTF-8, half a character): no model can hold it.
+    """Refuse what is not text (bytes of a command line that are no UTF-8, half a character): no model can hold it.
 
     Raises:
         KappaError: It cannot be written as UTF-8.
@@ -242,7 +242,7 @@ def _require_text(text: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise KappaError(f"{what} is {text!r}, which is no text", hint="Use characters that UTF-8 has") from None
+        raise KappaError(f"{what} is {text!r}, which is not text", hint="Use characters that UTF-8 has") from None
 
 
 def _only(site_id: str) -> str:

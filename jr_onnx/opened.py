@@ -32,7 +32,7 @@ class OpenedFile:
         follow: Whether the path may end in a symbolic link.
 
     Raises:
-        ModelError: There is none, it cannot be read, or it is no regular file.
+        ModelError: There is none, it cannot be read, or it is not a regular file.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class OpenedFile:
         if stat.S_ISDIR(self._status.st_mode):
             raise ModelError(f"{self.shown} is a directory, expected {what} file")
         if not stat.S_ISREG(self._status.st_mode):
-            raise ModelError(f"{self.shown} is no regular file, expected {what} file", hint="Write it to a file first")
+            raise ModelError(
+                f"{self.shown} is not a regular file, expected {what} file", hint="Write it to a file first"
+            )
         self._window = b""
         self._window_start = 0
 

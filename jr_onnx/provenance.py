@@ -126,7 +126,7 @@ class Provenance(Record):
 
 
 def read(model: Any) -> Provenance | None:
-    """Return the provenance of a retrofitted ModelProto, None for a model that is no retrofit.
+    """Return the provenance of a retrofitted ModelProto, None for a model that is not a retrofit.
 
     Of a retrofit that was quantised after the rewrite it is brought up to date; see `quantised`.
 
@@ -171,7 +171,7 @@ def sha256_file(path: Path) -> str:
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):  # of a pipe there would be no end
-                raise ModelError(f"{path} is no regular file")
+                raise ModelError(f"{path} is not a regular file")
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from None

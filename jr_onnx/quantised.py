@@ -2,7 +2,7 @@
 
     z -> J -> y        becomes        z -> QuantizeLinear -> DequantizeLinear -> J -> y
 
-Quantisers (such as onnxruntime.quantization) carry the metadata along. They leave J alone, which is no operator
+Quantisers (such as onnxruntime.quantization) carry the metadata along. They leave J alone, which is not an operator
 that they know, but put their pairs in front of it, add operator sets and may raise the IR version. The site then is
 the same J of the dequantised value, and the original is the quantised network with ReLU there. `brought_up_to_date`
 says so, from the graph. It follows nothing but such a pair, and only where the jump is one node: a site that reads

@@ -170,9 +170,9 @@ def test_an_entry_that_is_an_id_means_that_site_alone() -> None:
 
 @pytest.mark.parametrize("text", ["\udcff", "a\ud800"])
 def test_what_is_no_text_is_refused(text: str) -> None:
-    with pytest.raises(KappaError, match="which is no text"):
+    with pytest.raises(KappaError, match="which is not text"):
         KappaPlan(kappa=0.1, input_name=text)
-    with pytest.raises(KappaError, match="which is no text"):
+    with pytest.raises(KappaError, match="which is not text"):
         KappaPlan(by_site=((text, 0.1),))
 
 

@@ -66,7 +66,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -
     elif kind == "loop":
         path.symlink_to(path)
     for read in (load, OpenedFile):
-        with pytest.raises(ModelError, match=r"no regular file|is a directory|does not exist|cannot read"):
+        with pytest.raises(ModelError, match=r"not a regular file|is a directory|does not exist|cannot read"):
             read(path)
 
 

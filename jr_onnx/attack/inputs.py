@@ -94,7 +94,7 @@ def require_classes(classes: int) -> None:
 
 
 def check_classes(samples: Samples, classes: int) -> None:
-    """Refuse a model that is no classifier, and labels and goals that it has no logit for.
+    """Refuse a model that is not a classifier, and labels and goals that it has no logit for.
 
     Raises:
         InputError: There are fewer than two logits, or too few for a label or a goal.

@@ -108,7 +108,7 @@ def bench(request: Request, progress: Progress | None = None) -> BenchReport:
     Raises:
         InputError: The request cannot be met: no kappa, no inputs that fit, a provider that is not there.
         MissingExtraError: ONNX Runtime is not installed.
-        ModelError: The file is no usable model.
+        ModelError: The file is not a usable model.
     """
     require("onnxruntime", "cpu")
     report = progress or (lambda *_: None)
@@ -247,4 +247,4 @@ def _feed(request: Request, prepared: Prepared, batch: int, session: Any) -> dic
 
 
 def _listed(sizes: set[int]) -> str:
-    return ", ".join(str(size) for size in sorted(sizes)) or "nothing, for they are scalars"
+    return ", ".join(str(size) for size in sorted(sizes)) or "nothing, because they are scalars"

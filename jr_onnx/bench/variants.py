@@ -145,7 +145,7 @@ def prepare(
         target: Where the retrofits will run.
 
     Raises:
-        ModelError: The file is no usable model.
+        ModelError: The file is not a usable model.
         InputError: No kappa is given for an original, or nothing can be compared.
         JrError: No lowering is possible.
     """

@@ -105,7 +105,7 @@ class _Unpickler(pickle._Unpickler):
         return _Name(make)
 
     def set_item(self) -> None:
-        """Store the top two values of the stack; a key that is no text could take forever to hash."""
+        """Store the top two values of the stack; a key that is not text could take forever to hash."""
         value, key = self.stack.pop(), self.stack.pop()
         self._put(key, value)
 

@@ -118,7 +118,7 @@ def open_plain_or_gzip(path: Path) -> IO[bytes]:
 
 
 def find_folder(folder: Path, below: Sequence[str], kind: str) -> Path:
-    """Return the folder that holds the files, or refuse what is no folder.
+    """Return the folder that holds the files, or refuse what is not a folder.
 
     Args:
         folder: What the user named.

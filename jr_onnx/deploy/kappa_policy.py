@@ -27,7 +27,7 @@ def check_kappa(facts: ModelFacts, *, with_library: bool, allow_fixed: bool, exp
     """
     random = facts.provenance.plan.random if facts.provenance else None
     if expose and not facts.kappa_inputs:
-        raise RefusalError("kappa is no runtime input of this model", hint="Leave --expose-kappa away")
+        raise RefusalError("kappa is not a runtime input of this model", hint="Omit --expose-kappa")
     if facts.draws_in_op or (random is not None and random.source == "op"):
         return _drawn_by_operator(facts, with_library=with_library, allow_fixed=allow_fixed)
     if random is not None and random.source == "graph":
@@ -65,7 +65,7 @@ def _taken_as_input(facts: ModelFacts, *, is_random: bool, allow_fixed: bool, ex
     if is_random and expose:
         raise RefusalError(
             f"kappa is random, but the clients themselves would set it through the input {name!r}",
-            hint=f"Leave --expose-kappa away and {_FIX_HINT}",
+            hint=f"Omit --expose-kappa and {_FIX_HINT}",
         )
     if expose:
         return (f"clients can set kappa through the input {name!r}",)

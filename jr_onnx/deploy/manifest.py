@@ -89,7 +89,7 @@ class Manifest(Record):
         created_by: Version of this package that wrote it.
         created: When, in UTC, ISO 8601 to the second.
         files: Every file of the package but the manifest and its signature, sorted by path.
-        provenance: The provenance of the rewrite; None for a model that is no retrofit and for deployments.
+        provenance: The provenance of the rewrite; None for a model that is not a retrofit and for deployments.
         triton: Settings of a model package; None for deployments.
     """
 
@@ -273,7 +273,7 @@ class Glance:
 
 
 def glance(path: Path) -> Glance:
-    """Read a manifest of this or an earlier version; nothing is checked, and what is no manifest is empty."""
+    """Read a manifest of this or an earlier version; nothing is checked, and what is not a manifest is empty."""
     try:
         document = json.loads(small_file(path))
         paths = frozenset(str(entry["path"]) for entry in document["files"])

@@ -56,7 +56,7 @@ class ModelFacts:
         custom_ops: Operator types of this package's domain that nodes of the model use.
         fallbacks: Those of `custom_ops` that a model-local function defines as well.
         draws_in_op: A node draws kappa itself, from the operating system's entropy.
-        provenance: What the retrofit recorded, None for a model that is no retrofit.
+        provenance: What the retrofit recorded, None for a model that is not a retrofit.
         is_host_bound: ONNX Runtime or `jr-onnx optimize` has fitted the file to the processor it ran on.
         rows: Whether the rows of a batch are proved independent.
         mismatch: Where the graph and its provenance disagree, "" where they do not.
@@ -93,7 +93,7 @@ def read_model(path: Path, *, named: Path | None = None, source: ModelFile | Non
         source: The model in memory, where it has been read already.
 
     Raises:
-        ModelError: The file cannot be read, is no ONNX model, or its interface is not one of plain tensors.
+        ModelError: The file cannot be read, is not an ONNX model, or its interface is not one of plain tensors.
     """
     source = source if source is not None else load(path, named=named)
     path, model = named or path, source.proto

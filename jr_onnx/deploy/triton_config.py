@@ -231,7 +231,7 @@ def _warm_up(face: Interface, options: TritonOptions) -> Message:
     unknown = sorted(set(options.warm_up.shapes) - {tensor.name for tensor in required})
     if unknown:
         raise InputError(
-            f"a warm-up shape was given for {unknown[0]!r}, which is no input",
+            f"a warm-up shape was given for {unknown[0]!r}, which is not an input",
             hint=f"The inputs are {', '.join(repr(tensor.name) for tensor in required)}",
         )
     inputs: Message = []

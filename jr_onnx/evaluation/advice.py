@@ -42,8 +42,8 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
     )
     if wide and cases:
         found.append(
-            f"the rows at {run.norm} {wide[-1]:.4g} are no threat model but a check: with such a budget an attack must "
-            "win, and where it does not, it is the attack that fails"
+            f"the rows at {run.norm} {wide[-1]:.4g} are not a threat model but a check: with such a budget an attack "
+            "must win, and where it does not, it is the attack that fails"
         )
     return tuple(found)
 

@@ -97,7 +97,7 @@ def external_place(tensor: onnx.TensorProto) -> ExternalTensor:
         offset = int(entries.get("offset") or 0)
         length = int(entries["length"]) if entries.get("length") else None
     except ValueError:
-        raise ModelError(f"tensor {tensor.name!r} has an external offset or length that is no number") from None
+        raise ModelError(f"tensor {tensor.name!r} has an external offset or length that is not a number") from None
     if offset < 0 or (length is not None and length < 0):
         raise ModelError(f"tensor {tensor.name!r} has a negative external offset or length")
     return ExternalTensor(tensor.name, location, offset, length)

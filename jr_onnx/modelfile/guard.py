@@ -21,7 +21,7 @@ def readable(what: str) -> Iterator[None]:
         what: The model, for the message.
 
     Raises:
-        ModelError: The model is nested too deeply, holds a name that is no text, or cannot be serialised.
+        ModelError: The model is nested too deeply, holds a name that is not text, or cannot be serialised.
     """
     try:
         yield
@@ -33,7 +33,7 @@ def readable(what: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         damaged = bytes(error.object[:40])
         raise ModelError(
-            f"{what} holds a name that is no UTF-8 text: {damaged!r}", hint="The file is damaged; export it again"
+            f"{what} holds a name that is not UTF-8 text: {damaged!r}", hint="The file is damaged; export it again"
         ) from None
     except (DecodeError, EncodeError) as error:
         raise ModelError(f"{what} cannot be parsed or serialised: {one_line(error)}") from None

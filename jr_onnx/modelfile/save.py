@@ -147,7 +147,7 @@ def refuse_target(path: Path) -> None:
     """
     folder = path.parent
     if not folder.is_dir():
-        found = "is no folder" if folder.exists() else "does not exist"
+        found = "is not a folder" if folder.exists() else "does not exist"
         raise OutputError(f"the folder {folder} {found}", hint="Create it or choose another output (-o)")
     if path.is_dir():
         raise OutputError(f"{path} is a directory, expected a file name", hint="Choose another output (-o)")

@@ -17,7 +17,7 @@ def require_text(message: Message) -> None:
     """Look at every text field of a message and of those inside it.
 
     Raises:
-        ModelError: One is no UTF-8.
+        ModelError: One is not UTF-8.
         UnicodeDecodeError: The same, from protobuf itself; `guard.readable` makes a ModelError of it.
     """
     waiting: list[Any] = [message]
@@ -35,6 +35,6 @@ def require_text(message: Message) -> None:
                 damaged = next((item for item in (value if repeated else (value,)) if not isinstance(item, str)), None)
                 if damaged is not None:
                     raise ModelError(
-                        f"the model holds a name that is no UTF-8 text: {bytes(damaged[:40])!r}",
+                        f"the model holds a name that is not UTF-8 text: {bytes(damaged[:40])!r}",
                         hint="The file is damaged; export it again",
                     )

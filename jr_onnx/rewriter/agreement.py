@@ -65,7 +65,7 @@ class Agreement:
     """What comparing a retrofit's graph with its provenance found; true where they agree.
 
     Attributes:
-        record: The provenance; None for a model that is no retrofit.
+        record: The provenance; None for a model that is not a retrofit.
         original: The model before the rewrite, without its provenance, if graph and provenance agree; None otherwise,
             and for the result of `jr-onnx optimize`. Its large weights are tokens of `payloads`.
         payloads: What the tokens stand for.
@@ -157,7 +157,7 @@ def restore_in_place(
     """Put the original back, in place, after a proof that it is the one the graph was made from; return the provenance.
 
     Raises:
-        ModelError: The model is no retrofit, was optimised, or was changed so that a site is not where it was.
+        ModelError: The model is not a retrofit, was optimised, or was changed so that a site is not where it was.
         RefusalError: The graph does not compute what the provenance says.
     """
     found = examine(model, payloads, folder)

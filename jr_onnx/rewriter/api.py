@@ -110,7 +110,7 @@ def rewrite(
         The retrofitted model, of the kind that came in (a path for a path), and what was done.
 
     Raises:
-        ModelError: The input is no usable model.
+        ModelError: The input is not a usable model.
         KappaError: kappa is invalid, or names no site.
         InputError: An option has an unknown value.
         NoSiteError: There is no site, or none is left.
@@ -189,7 +189,7 @@ def restore(
         The written path for a path, a ModelProto for a ModelProto.
 
     Raises:
-        ModelError: The model is no retrofit, was optimised, or was changed so that a site is not where it was.
+        ModelError: The model is not a retrofit, was optimised, or was changed so that a site is not where it was.
         RefusalError: The model's graph does not compute what its provenance says, so what comes back would be no
             original.
         OutputError: The result cannot be written.

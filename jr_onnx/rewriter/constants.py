@@ -375,7 +375,7 @@ def _stored(tensor: TensorProto, name: str, folder: Path | None) -> Array | NotC
 
 def _uniform_of(value: Array, name: str) -> Uniform | NotConstant:
     if value.dtype.kind in "OUS" or value.size == 0:
-        return NotConstant(f"{name!r} is no number")
+        return NotConstant(f"{name!r} is not a number")
     numbers = np.ravel(value).astype(np.float64)
     if not np.all(numbers == numbers[0]):
         return NotConstant(f"the elements of {name!r} differ")

@@ -73,7 +73,7 @@ def inspect(file: ModelFile) -> tuple[SiteTable, InspectedRetrofit | None]:
     """Return the ReLUs that stand in a model beside its retrofitted sites, and the retrofit; None for any other model.
 
     Raises:
-        ModelError: The file is no usable model, or its provenance cannot be understood.
+        ModelError: The file is not a usable model, or its provenance cannot be understood.
     """
     found = examine(file.proto, file.payloads, file.folder)
     record = found.record

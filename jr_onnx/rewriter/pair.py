@@ -101,7 +101,7 @@ def open_pair(
             instead of refusing it.
 
     Raises:
-        ModelError: It is no usable model, or it is a retrofit that cannot be undone.
+        ModelError: It is not a usable model, or it is a retrofit that cannot be undone.
         InputError: A kappa is given for a retrofit.
         RefusalError: The graph of a retrofit does not compute what its provenance says, or a site cannot be rewritten.
         KappaError, NoSiteError: The original cannot be rewritten with this kappa.
@@ -130,7 +130,7 @@ def read_model(model: str | Path | onnx.ModelProto) -> ModelFile:
     """Read a model without its weights, and check that its external data is there.
 
     Raises:
-        ModelError: It is no usable model.
+        ModelError: It is not a usable model.
     """
     found = from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)
     if found.folder is not None:

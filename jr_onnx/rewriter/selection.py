@@ -18,7 +18,7 @@ def select(findings: Findings, options: Options) -> list[LocatedSite]:
     Raises:
         NoSiteError: There is none.
         KappaError: A pattern of the kappa map matches no site.
-        InputError: A filter is no regular expression, or matches no site.
+        InputError: A filter is not a valid regular expression, or matches no site.
     """
     located, table = findings.located, findings.table
     if not located:
@@ -88,7 +88,7 @@ def _expression(pattern: str, option: str, ids: Mapping[str, None]) -> re.Patter
     try:
         compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"{option} {pattern!r} is no regular expression: {error}") from None
+        raise InputError(f"{option} {pattern!r} is not a valid regular expression: {error}") from None
     if not any(compiled.search(site) for site in ids):
         raise InputError(
             f"{option} {pattern!r} matches none of the {len(ids)} sites",

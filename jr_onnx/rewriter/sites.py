@@ -137,7 +137,7 @@ def find_sites(model: onnx.ModelProto | str | Path, folder: Path | None = None) 
         folder: For a ModelProto: the folder that external data is relative to, to read bounds that lie there.
 
     Raises:
-        ModelError: The file is no usable model.
+        ModelError: The file is not a usable model.
     """
     if not isinstance(model, onnx.ModelProto):
         source = load(model)

@@ -24,7 +24,7 @@ def undo(model: onnx.ModelProto, record: Provenance | None = None) -> Provenance
         record: Its provenance, where it was read already.
 
     Raises:
-        ModelError: The model is no retrofit, was optimised, or was changed so that a site is not where it was.
+        ModelError: The model is not a retrofit, was optimised, or was changed so that a site is not where it was.
     """
     record = record or provenance.read(model)
     if record is None:

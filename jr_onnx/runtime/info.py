@@ -17,7 +17,7 @@ class RetrofitInfo(Record):
 
     Attributes:
         mode: optimised (retrofitted after ONNX Runtime's optimisation), plain (ONNX Runtime optimised the file as it
-            is), saved (the file came from `jr-onnx optimize`), none (the model is no retrofit).
+            is), saved (the file came from `jr-onnx optimize`), none (the model is not a retrofit).
         reason: Why plain, "" otherwise.
         sites: How many sites the retrofit has.
         jumps: How many jumps stand in the optimised graph; more than sites where functions are called several times.

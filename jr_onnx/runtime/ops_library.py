@@ -87,7 +87,7 @@ def register(session_options: Any, target: Target) -> Path:
         session_options.register_custom_ops_library(str(path))
     except Exception as error:
         raise OpLibraryError(
-            f"ONNX Runtime cannot load {path}: {one_line(error)}", hint=f"Build it anew: {_REBUILD}"
+            f"ONNX Runtime cannot load {path}: {one_line(error)}", hint=f"Rebuild it: {_REBUILD}"
         ) from error
     return path
 
@@ -155,7 +155,7 @@ def _run_probe(target: Target, provider: str) -> None:
     if result.tobytes() != jump_relu(z, kappa).tobytes():
         raise OpLibraryError(
             f"{OP_DOMAIN}::{OP_TYPE} computes {result.tolist()} for {z.tolist()} at kappa {kappa}",
-            hint=f"Build it anew: {_REBUILD}",
+            hint=f"Rebuild it: {_REBUILD}",
         )
 
 

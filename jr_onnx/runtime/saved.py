@@ -118,7 +118,7 @@ def optimize(
         The mark of the written file.
 
     Raises:
-        ModelError: The input is no usable model, or no retrofit.
+        ModelError: The input is not a usable model, or no retrofit.
         RefusalError: The result would not be sure to be right, or the graph does not compute what its provenance says.
         OpLibraryError: The result would need the op library, which is not built.
         OutputError: The output exists or cannot be written.
@@ -136,7 +136,7 @@ def optimize(
         raise RefusalError(f"{path} is optimised already", hint="Optimise the retrofit itself")
     agreement = require_agreement(skeleton.proto, str(path), skeleton.payloads, skeleton.folder)
     if agreement.record is None:
-        raise ModelError(f"{path} is no retrofit, so there are no jumps to place", hint="Run jr-onnx rewrite first")
+        raise ModelError(f"{path} is not a retrofit, so there are no jumps to place", hint="Run jr-onnx rewrite first")
     if use_library is False and target == "cuda":
         raise InputError(
             "a model for CUDA is written with operators of the op library", hint="Leave --no-op-library out"

@@ -139,7 +139,7 @@ def client_timeout(value: object) -> float | None:
     """Return the client's timeout (microseconds, as in Triton's protocol) in seconds.
 
     Raises:
-        BadRequestError: It is no whole number.
+        BadRequestError: It is not a whole number.
     """
     if value is None or value == 0:
         return None

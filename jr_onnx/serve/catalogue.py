@@ -120,7 +120,7 @@ class Catalogue:
     def _add_file(self, name: str, path: Path) -> None:
         if not _NAME.fullmatch(name):
             raise InputError(
-                f"{name!r} is no name for a model, expected letters, digits, '_', '-' and '.'",
+                f"{name!r} is not a valid model name, expected letters, digits, '_', '-' and '.'",
                 hint=f"Give one: NAME={path}",
             )
         self._refuse_twice(name, path)

@@ -1,8 +1,8 @@
 """Read a `ModelInferRequest` without more memory than its tensors take.
 
 protobuf copies raw tensors, and makes objects of some fifty bytes of fields that take two. So of a long message only
-the outline is read first, as tags and lengths: raw tensors stay views of the message, all else that is no tensor must
-be short, and what protobuf will make of typed contents is known before it is made.
+the outline is read first, as tags and lengths: raw tensors stay views of the message, everything else must be
+short, and what protobuf will make of typed contents is known before it is made.
 
     message --split--> raw tensors as views + pieces of a short message --parse--> `ModelInferRequest` without them
 """
@@ -74,7 +74,7 @@ class InferMessage:
         outline -= fixed + other
         if outline > _OUTLINE_BYTES:
             raise BadRequestError(
-                f"the message has {outline} bytes that are no tensor, expected at most {_OUTLINE_BYTES}"
+                f"the message has {outline} bytes that are not a tensor, expected at most {_OUTLINE_BYTES}"
             )
         if other > most_typed:
             raise TooLargeError(

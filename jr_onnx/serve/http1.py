@@ -297,7 +297,7 @@ class Http1Connection(asyncio.Protocol):
         self._respond(request, response)
 
     def _break(self, error: Exception) -> None:
-        """Answer what is no request, and close."""
+        """Answer what is not a request, and close."""
         if self._closing_since:
             return
         request, self._request = self._request, None

@@ -127,7 +127,7 @@ def target_path(url: bytes) -> str:
     except _httptools.HttpParserError:
         path = None
     if path is None:
-        raise BadRequestError("the target of the request is no path")
+        raise BadRequestError("the target of the request is not a path")
     text: str = path.decode("latin-1")
     return unquote(text) if "%" in text else text
 
@@ -167,11 +167,11 @@ def announced_length(request: Request) -> int:
     """Return the length that a request announces for its body; 0 where it has none or comes in chunks.
 
     Raises:
-        BadRequestError: It is no number.
+        BadRequestError: It is not a number.
     """
     value = b"0" if request.is_chunked else request.headers.get(b"content-length", b"0")
     if not value.isdigit() or len(value) > 19:
-        raise BadRequestError("the content-length is no number")
+        raise BadRequestError("the content-length is not a number")
     return int(value)
 
 

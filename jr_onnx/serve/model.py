@@ -49,7 +49,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         notes: What the operator should know, one line each.
 
     Raises:
-        ModelError: The file is no usable model, or its external data lies outside its folder.
+        ModelError: The file is not a usable model, or its external data lies outside its folder.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         if shared is not None:
             self.face = replace(self.face, labels=read_labels(path.parent.parent, shared, self.face.outputs))
         if running.expose_kappa and not facts.kappa_inputs:
-            self.notes.append("kappa is no runtime input of this model, there is nothing to expose")
+            self.notes.append("kappa is not a runtime input of this model, there is nothing to expose")
         self._session = open_session(source, running)
         self.instances = running.instances
         self.delay_us = running.delay_us

@@ -20,7 +20,7 @@ def read_checked(model: PrivateModel) -> ModelFacts:
     """Read what a model says of itself; its weights are not touched.
 
     Raises:
-        ModelError: It is no ONNX model.
+        ModelError: It is not an ONNX model.
         RefusalError: Its graph does not compute what its provenance says.
     """
     facts = read_model(model.path, source=model.file)

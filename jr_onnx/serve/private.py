@@ -45,7 +45,7 @@ def read_privately(path: Path, digests: Mapping[str, str] | None = None) -> Priv
         digests: SHA-256 by path relative to the model's folder, of a packaged model; None for a file alone.
 
     Raises:
-        ModelError: A file is missing, no regular file, became a link, is cut off, or is no ONNX model.
+        ModelError: A file is missing, no regular file, became a link, is cut off, or is not an ONNX model.
         IntegrityError: A file is not the one that the manifest names.
     """
     _require_same_place(path)

@@ -24,7 +24,7 @@ _LENGTH_BYTES: Final = 4  # before every element of a BYTES tensor
 _DATATYPES: Final = {row.number: (row.datatype, numpy_dtype(row.name).name) for row in ELEMENT_TYPES if row.datatype}
 
 _ELEMENTS: Final[dict[str, set[type]]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str}}
-"""Python types of the elements that an array of a kind is made of; True is no number."""
+"""Python types of the elements that an array of a kind is made of; True is not a number."""
 
 _JSON_NAMES: Final = {
     str: "a string",
@@ -90,7 +90,7 @@ def checked_shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:
     """Return a client's shape as integers if the model takes it.
 
     Raises:
-        BadRequestError: It is no shape, or not one of this input.
+        BadRequestError: It is not a shape, or not one of this input.
     """
     if not isinstance(shape, Sequence) or isinstance(shape, str | bytes) or len(shape) > _LARGEST_RANK:
         raise BadRequestError(f"the shape of input {spec.name!r} is {quoted(shape)}, expected a list of sizes")

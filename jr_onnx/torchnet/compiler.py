@@ -393,7 +393,7 @@ class Compiler:
 
     def _body(self, frame: _Frame, body: Scope) -> tuple[list[Step], list[Ref]]:
         if body.graph is None:
-            raise ModelError(f"{body.path!r} is no graph")
+            raise ModelError(f"{body.path!r} is not a graph")
         inner = _Frame(body, dict(frame.env), frame.bound, frame.depth + 1)
         self._initializers(body, inner.env, {})
         return self._nodes(inner, [str(value.name) for value in body.graph.output])

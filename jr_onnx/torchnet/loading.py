@@ -50,7 +50,7 @@ def load(
 
     Raises:
         UnsupportedOpsError: The model has operators that cannot be evaluated; the error lists all of them.
-        ModelError: The model is no classifier with one image input, or is broken.
+        ModelError: The model is not a classifier with one image input, or is broken.
         InputError: An argument contradicts the model, or is none.
     """
     if dtype is not None and dtype not in FLOATS.values():
@@ -100,7 +100,7 @@ def same_logits(
 
     Raises:
         UnsupportedOpsError: The model has operators that cannot be evaluated.
-        ModelError: An output is no matrix, or the graph cannot be evaluated.
+        ModelError: An output is not a matrix, or the graph cannot be evaluated.
     """
     source = read(model, values)
     builder = Builder(source, image_input(source.model, input_shape), Precision(None))

@@ -57,7 +57,7 @@ def read(model: str | Path | onnx.ModelProto, values: Mapping[str, float] | None
         values: Inputs to be filled with a number.
 
     Raises:
-        ModelError: The file is no usable model.
+        ModelError: The file is not a usable model.
         InputError: A value names no input of numbers.
     """
     given = from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)

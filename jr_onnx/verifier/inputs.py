@@ -89,7 +89,7 @@ def required_inputs(model: onnx.ModelProto, skip: Sequence[str] = ()) -> list[Gr
     """Return the inputs of a model that no initializer gives a value.
 
     Raises:
-        InputsError: An input is no tensor.
+        InputsError: An input is not a tensor.
     """
     given = {tensor.name for tensor in model.graph.initializer} | set(skip)
     given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
@@ -99,7 +99,7 @@ def required_inputs(model: onnx.ModelProto, skip: Sequence[str] = ()) -> list[Gr
             continue
         if not value.type.HasField("tensor_type"):
             raise InputsError(
-                f"the input {value.name!r} is no tensor, so no random value can be made for it",
+                f"the input {value.name!r} is not a tensor, so no random value can be made for it",
                 hint="Use the Python function jr_onnx.verify with inputs=",
             )
         tensor = value.type.tensor_type

@@ -92,7 +92,7 @@ def verify(
     Raises:
         InputError: The arguments contradict each other, or the provider does not work here.
         InputsError: The original does not run on the inputs.
-        ModelError: A file is no usable model.
+        ModelError: A file is not a usable model.
         NoSiteError: A plain model has no site.
         MissingExtraError: onnxruntime is not installed.
     """

@@ -56,7 +56,7 @@ def load_subject(
 
     Raises:
         InputError: A plain model without kappa, or a retrofit with one.
-        ModelError: A file is no usable model.
+        ModelError: A file is not a usable model.
     """
     pair = open_pair(model, kappa, report_mismatches=True)
     source, record, restored = pair.retrofit, pair.record, pair.original

@@ -99,7 +99,7 @@ def find_weights(model: str | Path | onnx.ModelProto) -> tuple[Weight, ...]:
         model: A path (external data is not opened) or a ModelProto.
 
     Raises:
-        ModelError: It is no usable model.
+        ModelError: It is not a usable model.
     """
     if isinstance(model, onnx.ModelProto):
         return _find(model)

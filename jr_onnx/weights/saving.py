@@ -76,7 +76,7 @@ def save_weights(
         The written path.
 
     Raises:
-        ModelError: The source is no usable model, or lacks its external data.
+        ModelError: The source is not a usable model, or lacks its external data.
         InputError: A name is that of no weight, or values have another shape, are not finite, or do not fit the type.
         OutputError: The output is the source, exists without `force`, or cannot be written.
         ContractError: What was written differs from the source elsewhere; nothing is left behind.

@@ -32,5 +32,5 @@ def test_an_original_is_refused(jr: Callable[..., Outcome], tmp_path: Path) -> N
     onnx.save(convnet(), str(tmp_path / "net.onnx"))
     done = jr("optimize", tmp_path / "net.onnx")
     assert done.exit_code == 2
-    assert done.err.startswith(f"jr-onnx: {tmp_path / 'net.onnx'} is no retrofit")
+    assert done.err.startswith(f"jr-onnx: {tmp_path / 'net.onnx'} is not a retrofit")
     assert done.err.endswith("Run jr-onnx rewrite first\n")

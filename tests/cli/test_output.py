@@ -118,7 +118,7 @@ def test_commands_print_through_what_makes_text_harmless() -> None:
 
 
 def test_a_hostile_name_is_shown_and_used_as_it_is(jr, tmp_path: Path) -> None:
-    """Its id is no regular expression either, and verify and the filters must take it for an id."""
+    """Its id is not a valid regular expression either, and verify and the filters must take it for an id."""
     name = "bad\n[name\x1b[31m"
     proto = small_model()
     proto.graph.node[1].name = name

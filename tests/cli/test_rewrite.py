@@ -140,7 +140,7 @@ def test_bad_kappa_maps(jr, model: Path, content: str, said: str) -> None:
         (["--kappa-input", "k"], 2, "a kappa input needs a default"),
         (["--kappa", "1", "--kappa-input", "h"], 2, "the model already has a value or node named 'h'"),
         (["--kappa", "1", "--include", "conv"], 2, "--include 'conv' matches none of the 1 sites"),
-        (["--kappa", "1", "--exclude", "("], 2, "--exclude '(' is no regular expression"),
+        (["--kappa", "1", "--exclude", "("], 2, "--exclude '(' is not a valid regular expression"),
         (["--kappa", "1", "--exclude", "act"], 3, "leave none of the 1 sites"),
         (["--kappa", "1", "--lowering", "thresholded", "--kappa-input", "k"], 4, "cannot change at run time"),
         (["--kappa", "1", "--opset", "99"], 2, "--opset is 99, expected 7 to"),

@@ -67,7 +67,7 @@ def test_a_plain_kappa_input_needs_a_decision(model: Path) -> None:
 
 
 def test_there_is_nothing_to_expose_in_a_model_with_a_fixed_kappa(model: Path) -> None:
-    with pytest.raises(RefusalError, match="no runtime input"):
+    with pytest.raises(RefusalError, match="not a runtime input"):
         _check(_facts(model, 0.06), expose=True)
 
 

@@ -270,7 +270,7 @@ def test_an_input_of_open_size_needs_a_warm_up_shape() -> None:
 
 
 def test_a_warm_up_shape_for_no_input_is_refused() -> None:
-    with pytest.raises(InputError, match="'z', which is no input"):
+    with pytest.raises(InputError, match="'z', which is not an input"):
         text(facts(), TritonOptions(name="a", warm_up=WarmUp(shapes={"z": (1,)})))
 
 

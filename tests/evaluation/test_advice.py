@@ -52,7 +52,7 @@ def test_a_minimising_attack_has_no_robust_accuracy_and_the_wide_rows_are_explai
     line = next(line for line in printed.splitlines() if line.startswith("ddn/l2 "))
     assert line.count("%") == 3, "fooled, median and mean, and no robust accuracy"
     assert "what it finds within the budget counts in the worst case" in " ".join(printed.split())
-    assert "are no threat model but a check" in " ".join(printed.split())
+    assert "are not a threat model but a check" in " ".join(printed.split())
     for figures in found.models:
         for item in figures.entries:
             if not item.minimises:

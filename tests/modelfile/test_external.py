@@ -75,7 +75,7 @@ def test_tensors_are_found_in_sub_graphs_and_functions() -> None:
     ("tensor", "message"),
     [
         (external("w", ""), "'w' has external data without a location"),
-        (external("w", "w.bin", offset="many"), "offset or length that is no number"),
+        (external("w", "w.bin", offset="many"), "offset or length that is not a number"),
         (external("w", "w.bin", offset=-1), "negative external offset or length"),
         (external("w", "w.bin", length=-4), "negative external offset or length"),
         (external("w", "w.bin", offset=256, length=1), r"ends at byte 257 of 'w.bin', which has only 256 bytes"),

@@ -79,7 +79,7 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is a directory, expected an ONNX model file"):
         load(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ModelError, match="is no regular file"):
+    with pytest.raises(ModelError, match="is not a regular file"):
         load(tmp_path / "pipe")
     with pytest.raises(ModelError, match="cannot read"):
         load("a\0b")

@@ -119,7 +119,7 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_refused(tmp_path: Path) ->
         atomic_write(tmp_path / "folder", [b"x"])
     assert names(tmp_path) == ["folder"]
     (tmp_path / "file").write_bytes(OLD)
-    with pytest.raises(OutputError, match=r"the folder .*file is no folder"):
+    with pytest.raises(OutputError, match=r"the folder .*file is not a folder"):
         atomic_write(tmp_path / "file" / "out", [b"x"])
 
 

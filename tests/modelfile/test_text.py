@@ -1,4 +1,4 @@
-"""A text field that is no UTF-8 is found wherever it stands, and payloads of bytes are none of them."""
+"""A text field that is not UTF-8 is found wherever it stands, and payloads of bytes are none of them."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_broken_library_is_built_but_not_loadable(folder: Path) -> None:
     assert (found.built, found.loadable) == (True, False)
     assert "cannot load" in found.reason
     assert "\n" not in found.reason
-    with pytest.raises(OpLibraryError, match="Build it anew"):
+    with pytest.raises(OpLibraryError, match="Rebuild it"):
         register(onnxruntime.SessionOptions(), "cpu")
 
 

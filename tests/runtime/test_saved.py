@@ -130,7 +130,7 @@ def test_a_kappa_input_is_still_there(tmp_path: Path) -> None:
 
 def test_what_cannot_be_optimised(retrofit: Path, tmp_path: Path) -> None:
     fast = tmp_path / "fast.onnx"
-    with pytest.raises(ModelError, match="is no retrofit"):
+    with pytest.raises(ModelError, match="is not a retrofit"):
         optimize(tmp_path / "net.onnx", fast)
     with pytest.raises(ModelError, match="does not exist"):
         optimize(tmp_path / "missing.onnx", fast)

@@ -274,7 +274,7 @@ def test_a_head_that_others_may_read_in_another_way_is_refused(server: ServerPro
         connection.sendall(b"POST /v2/repository/index HTTP/1.1\r\n" + headers + b"\r\n0\r\n\r\n" + behind)
         received = until_closed(connection)
     assert received.startswith(b"HTTP/1.1 400 ")
-    assert len(re.findall(rb"HTTP/1.1 \d+", received)) == 1, "what follows such a head is no request"
+    assert len(re.findall(rb"HTTP/1.1 \d+", received)) == 1, "what follows such a head is not a request"
 
 
 def test_streams_of_messages_that_never_end_give_way(hasty: ServerProcess) -> None:

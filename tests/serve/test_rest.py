@@ -84,7 +84,7 @@ BAD_BINARY: dict[str, tuple[dict[str, Any], bytes, Any, str]] = {
     "negative size": ({"inputs": [{**BINARY, "parameters": {"binary_data_size": -1}}]}, RAW, None, "is -1"),
     "size of another type": ({"inputs": [{**BINARY, "parameters": {"binary_data_size": "128"}}]}, RAW, None, "'128'"),
     "header beyond the body": ({"inputs": [BINARY]}, RAW, 10**6, "were announced"),
-    "header is no number": ({"inputs": [BINARY]}, RAW, "-5", "inference-header-content-length"),
+    "header is not a number": ({"inputs": [BINARY]}, RAW, "-5", "inference-header-content-length"),
     "header in the middle": ({"inputs": [BINARY]}, RAW, 20, "is not JSON"),
     "NaN": ({"inputs": [BINARY]}, np.full(32, np.nan, np.float32).tobytes(), None, "holds NaN or an infinity"),
     "infinity": ({"inputs": [BINARY]}, np.full(32, np.inf, np.float32).tobytes(), None, "holds NaN or an infinity"),

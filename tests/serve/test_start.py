@@ -132,7 +132,7 @@ def test_names_that_are_none_are_refused(tmp_path: Path, models: dict[str, Path]
     for sources, says in (
         ([str(tmp_path / "none.onnx")], "there is no model file"),
         ([str(fixed), f"fixed={models['drawn']}"], "two models of the name 'fixed'"),
-        ([f"a/b={fixed}"], "no name for a model"),
+        ([f"a/b={fixed}"], "not a valid model name"),
         ([f"net={tmp_path}"], "gives a name to a repository"),
     ):
         with pytest.raises(InputError, match=says):
@@ -262,4 +262,4 @@ def test_a_pipe_in_the_place_of_a_secret_is_not_waited_for(
     more = ("--tls-key", pipe) if option == "--tls-cert" else ()
     code, said = refused(models["fixed"], option, pipe, *more)
     assert code == 2
-    assert "is no regular file" in said
+    assert "is not a regular file" in said

@@ -18,7 +18,7 @@ from jr_onnx.torchnet.references import Ref
 
 
 def to_tensor(value: object, element_type: int) -> Tensor | None:
-    """Turn a test case's value into a tensor; None for what is no tensor of a type that torch has."""
+    """Turn a test case's value into a tensor; None for what is not a tensor of a type that torch has."""
     if isinstance(value, onnx.TensorProto):
         return from_proto(value)
     if not isinstance(value, np.ndarray | np.generic | int | float | bool):

@@ -20,7 +20,7 @@ from tests.torchnet.runtime_cases import CASES, Case
 _DOUBLE = Precision(torch.float64)
 _MOST_ELEMENTS = 100_000
 
-# The derivative is zero almost everywhere or the result is no number that depends smoothly on the input.
+# The derivative is zero almost everywhere or the result is not a number that depends smoothly on the input.
 _FLAT = {
     "And", "ArgMax", "ArgMin", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Ceil", "Compress",
     "Constant", "ConstantOfShape", "Equal", "EyeLike", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "IsInf",

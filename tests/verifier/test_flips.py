@@ -55,7 +55,7 @@ def test_a_defect_in_front_of_a_site_is_not_its_rounding_error() -> None:
     z = np.linspace(0, 1, 2001, dtype=np.float32)
     verdict = judge(1.0, 1e-6, [trace(z, z + np.float32(1e-3), noise=1e-6)])
     assert verdict.outcome == "different"
-    assert "which is no rounding" in verdict.reason
+    assert "which is not rounding" in verdict.reason
 
 
 def test_behind_a_flip_anything_may_differ_and_before_it_nothing() -> None:
@@ -194,5 +194,5 @@ def test_the_safety_factor_separates_rounding_from_defects() -> None:
     base = floats(1.0, 0.5)
     inside = trace(base, base + np.float32(SAFETY * 0.9e-6))
     outside = trace(base, base + np.float32(SAFETY * 1.2e-6))
-    assert "no rounding" not in judge(1.0, 0.0, [inside]).reason
-    assert "no rounding" in judge(1.0, 0.0, [outside]).reason
+    assert "is not rounding" not in judge(1.0, 0.0, [inside]).reason
+    assert "is not rounding" in judge(1.0, 0.0, [outside]).reason

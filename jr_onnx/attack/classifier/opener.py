@@ -131,7 +131,7 @@ class ClassifierOpener:
                 f"{path.name} has no value {self.logits!r}; its outputs are {names}",
                 hint="Give an output, or another value of the main graph, with --logits",
             )
-        self.notes.append(f"{self.logits!r} is no output, so a copy of {path.name} that also gives it is judged")
+        self.notes.append(f"{self.logits!r} is not an output, so a copy of {path.name} that also gives it is judged")
         return opened(self.logits)
 
     def _say_random(self, path: Path, why: str) -> None:

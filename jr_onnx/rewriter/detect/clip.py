@@ -2,8 +2,8 @@
 
 ReLU6 is exported as Clip. The bounds are attributes before opset 11 and inputs from then on; inputs count only where
 they are proved constant, through CastLike, functions and whatever else `constants` follows. A Clip whose lower bound is
-a constant other than 0 is no ReLU and is passed over. The Clip that stays behind J keeps its own upper bound and loses
-the lower one, so that it is not found as a site again. An upper bound that is the largest number of the type, written
+a constant other than 0 is not a ReLU and is passed over. The Clip that is kept after J has the upper bound alone, so
+that it is not found as a site again. An upper bound that is the largest number of the type, written
 out or by default, counts as none: exporters mean a ReLU by it. The one difference is +inf, which such a Clip makes
 finite and J keeps.
 """
@@ -41,7 +41,7 @@ def detect_clip(context: Context, scope: Scope, node: onnx.NodeProto) -> Match |
     if high is None:
         return Match("clip", node.input[0], node.output[0])
     if math.isnan(high) or high < 0:
-        return Refused(f"this Clip goes from 0 to {high}, so it is no ReLU with a cap")
+        return Refused(f"this Clip goes from 0 to {high}, so it is not a ReLU with a cap")
     return Match("clip", node.input[0], node.output[0], cap=high, after=_upper_bound_only(node))
 
 

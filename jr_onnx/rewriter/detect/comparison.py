@@ -75,7 +75,7 @@ def _verdict(
 ) -> Match | Refused | NotASite:
     form, operand, other = what
     if test.number != 0:
-        return NotASite(f"it lets through what lies above {test.number:g}, which is a jump of its own and no ReLU")
+        return NotASite(f"it lets through what lies above {test.number:g}, which is a jump itself and not a ReLU")
     for name, where in ((other, scope), (test.bound, test.scope)):
         refused = enlarges(context, where, operand if where is scope else test.name, name) if name else None
         if refused is not None:

@@ -95,7 +95,7 @@ def _activation(node: onnx.NodeProto, known: set[str]) -> tuple[float | None] | 
             return NotASite(f"its fused Clip starts at {params[0]}, not at 0")
         cap = float(params[1])
         if not cap >= 0:
-            return Refused(f"its fused Clip goes from 0 to {cap}, so it is no ReLU with a cap")
+            return Refused(f"its fused Clip goes from 0 to {cap}, so it is not a ReLU with a cap")
     unknown = sorted(set(attributes) - known)
     if unknown:
         return Refused(

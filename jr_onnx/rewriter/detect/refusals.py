@@ -23,9 +23,9 @@ _RECURRENT = {"RNN", "GRU", "LSTM"}
 _KIN = {
     **dict.fromkeys(("HardSwish", "HardSigmoid"), "it is a gate of straight pieces, no ReLU"),
     **dict.fromkeys(
-        ("Gelu", "Celu", "Mish", "Swish"), "it is smooth and lets negative values through, so it is no ReLU"
+        ("Gelu", "Celu", "Mish", "Swish"), "it is smooth and lets negative values through, so it is not a ReLU"
     ),
-    "Softplus": "it is smooth, so it is no ReLU",
+    "Softplus": "it is smooth, so it is not a ReLU",
 }
 # Operator -> position of the zero point of its output.
 _ZERO_POINT = {

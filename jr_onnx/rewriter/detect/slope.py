@@ -24,7 +24,7 @@ def detect_slope(context: Context, scope: Scope, node: onnx.NodeProto) -> Match 
     if isinstance(alpha, Refused):
         return alpha
     if alpha != 0:
-        return NotASite(f"{node.op_type} lets negative values through, so it is no ReLU")
+        return NotASite(f"{node.op_type} lets negative values through, so it is not a ReLU")
     gamma = _number(context, scope, node, "gamma", _DEFAULT_GAMMA) if node.op_type == "Selu" else 1.0
     if isinstance(gamma, Refused) or gamma != 1:
         return Refused("this Selu has alpha 0, which makes it a ReLU times its gamma; write it as Relu and Mul")
@@ -40,7 +40,7 @@ def detect_prelu(context: Context, scope: Scope, node: onnx.NodeProto) -> Match 
     doubt = uncertain(context, scope, node.input[1])
     if doubt:
         return Refused(f"the slope of this PRelu may be 0, which makes it a ReLU, but is not known: {doubt}")
-    return NotASite("PRelu lets negative values through, so it is no ReLU")
+    return NotASite("PRelu lets negative values through, so it is not a ReLU")
 
 
 def detect_thresholded(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:

@@ -219,7 +219,7 @@ def depth_and_space(node: Node) -> Answer:
     if value.dims is None:
         return fixed()
     if len(value.dims) != 4:
-        raise NotProvedError("its input is no batch of images")
+        raise NotProvedError("its input is not a batch of images")
     batch, channels, *places = value.dims
     side = Size(int(node.attr("blocksize")))
     if node.op == "DepthToSpace":

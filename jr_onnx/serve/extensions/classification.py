@@ -27,7 +27,7 @@ def class_count(value: object, spec: TensorSpec) -> int:
     """Return how many classes are wanted of an output.
 
     Raises:
-        BadRequestError: It is no number of classes, or the output holds no numbers.
+        BadRequestError: It is not a number of classes, or the output holds no numbers.
     """
     if type(value) is not int or value < 1:
         raise BadRequestError(f"the parameter 'classification' is {quoted(value)}, expected a number of classes")

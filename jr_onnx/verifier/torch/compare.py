@@ -94,7 +94,7 @@ def verify_torch(
 
     Raises:
         InputError: The network, its weights or the inputs cannot be used.
-        ModelError: The file is no usable model.
+        ModelError: The file is not a usable model.
         VerificationError: A comparison failed.
     """
     source = read(model)

@@ -87,7 +87,7 @@ def _source_runner(source: ModelFile) -> tuple[Runner, str]:
     try:
         return OrtSession(runnable, "plain"), "proved on ONNX Runtime"
     except MissingExtraError:
-        return _evaluator(source), "proved with ONNX's reference evaluator, for onnxruntime is not installed"
+        return _evaluator(source), "proved with ONNX's reference evaluator, because onnxruntime is not installed"
     except CannotLoadError as error:
         try:
             return _evaluator(

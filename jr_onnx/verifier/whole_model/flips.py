@@ -6,7 +6,7 @@ weights. The rule, run by run (a run is one sample: one call of the model):
 1. Outputs within the rounding bound (`tolerance`): nothing to excuse.
 2. Otherwise the sites are read in topological order. d = max |z_A - z_B| is a site's own measured rounding error. d may
    not exceed what the same site shows in the control (the same model at kappa = 0, which has no jump) times the
-   safety factor: a larger error is no rounding, and the difference is a defect. The first site with an element
+   safety factor: a larger error is not rounding, and the difference is a defect. The first site with an element
    |z - kappa| <= d > 0 is the flip; behind it everything may differ. No such site: a defect.
    A quantised model has further discontinuities, the steps of its quantisers; see `steps`.
 3. Flips are counted. More than 1 % of the runs fail, unless so many are what chance brings: in a ring around kappa,
@@ -134,7 +134,7 @@ def judge(size: float, bound: float, traces: Sequence[SiteTrace]) -> RunVerdict:
         error = _error(trace.one, trace.other)
         if not math.isfinite(error) or error > SAFETY * trace.noise:
             reason = (
-                f"the pre-activations of {trace.id} differ by {error:.3g}, which is no rounding "
+                f"the pre-activations of {trace.id} differ by {error:.3g}, which is not rounding "
                 f"({trace.noise:.2g} at kappa 0), and no site before it is near its jump"
             )
             return RunVerdict("different", reason=reason, expected=expected)
@@ -170,7 +170,7 @@ def expected_near(traces: Sequence[SiteTrace]) -> float:
     """Return how many elements of one run lie within rounding error of the jump by chance, from the ring around it."""
     ring = 0
     for trace in traces:
-        # Behind a flip the difference is no rounding; the control's is, and is the larger of the two elsewhere.
+        # Behind a flip the difference is not rounding; the control's is, and is the larger of the two elsewhere.
         width = trace.noise
         if width <= 0 or trace.one.size == 0:
             continue

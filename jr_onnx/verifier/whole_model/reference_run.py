@@ -121,8 +121,8 @@ def _disagreement(case: Case, controls: Sequence[tuple[list[Any], PreActivations
             size = difference(plain[index], outputs[index]).size
             if size > max(LOOSE * bound.scale, bound.value):
                 return (
-                    f"ONNX's evaluator is no reference here: at kappa 0 its output {name!r} differs by {size:.2g} from "
-                    f"ONNX Runtime's original (size {bound.scale:.2g})"
+                    f"ONNX's evaluator is not a usable reference here: at kappa 0 its output {name!r} differs by "
+                    f"{size:.2g} from ONNX Runtime's original (size {bound.scale:.2g})"
                 )
     return ""
 

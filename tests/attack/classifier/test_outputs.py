@@ -91,7 +91,7 @@ def test_a_value_inside_the_graph_can_be_chosen(tmp_path: Path) -> None:
     after = (helper.make_node("Add", ["z", "spread"], ["moved"]), helper.make_node("Round", ["moved"], ["y"]))
     found = evaluated(tmp_path, extended(*after), logits="z")
     assert found.run.logits == "'z'"
-    assert any("'z' is no output, so a copy of model.onnx" in note for note in found.run.notes)
+    assert any("'z' is not an output, so a copy of model.onnx" in note for note in found.run.notes)
     (tmp_path / "plain").mkdir()
     assert robust(found) == robust(evaluated(tmp_path / "plain", small.network()))
     with pytest.raises(InputError, match="has no value 'nowhere'; its outputs are 'y'"):
