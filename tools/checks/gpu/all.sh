@@ -9,7 +9,7 @@
 # Every step has its own time limit and its own file in $OUT, and check_gpu saves after every check, so stopping
 # this loses one check at most. The exit code is check_gpu's: 0 all well, 1 a check failed, 3 no GPU.
 =======
-# Every step has its own time limit and its own file in $OUT, and the program of the checks saves after every check, so whoever stops
+# Every step has its own time limit and its own file in $OUT, and the program of the checks saves after every check, so stopping
 # this loses one check at most. The exit code is that program's: 0 all well, 1 a check failed, 3 no GPU.
 >>>>>>> 9c4a05e (Group the tools: benchmarks, checks, training):tools/checks/gpu/all.sh
 set -u
