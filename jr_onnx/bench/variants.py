@@ -12,6 +12,7 @@ from jr_onnx.modelfile import external_tensors, save
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import in_every_lowering, open_pair
 from jr_onnx.runtime.providers import CPU, CUDA, require_providers
+from jr_onnx.runtime.running import open_model, quiet_options
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
 SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]
@@ -75,11 +76,7 @@ class Variant:
             InputError: It does not run on the provider.
             JrError: The optimised way is impossible.
         """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = threads
+        options = quiet_options(threads=threads)
         # Idle threads of one session must not spin while another one is timed.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if profile_prefix is not None:
@@ -89,26 +86,15 @@ class Variant:
             source = self.path.read_bytes()
             options.add_session_config_entry(FOLDER_KEY, str(self.folder))
         require_providers(PROVIDERS[provider])
-        session = self._open(source, options, self._providers(provider))
-        if session.get_providers()[0] != PROVIDERS[provider][0]:
-            raise InputError(f"a session asked for {provider} runs on {session.get_providers()[0]}")
-        return session
+        arguments: dict[str, Any] = {}
+        if self.kind != "onnxruntime":
+            arguments["retrofit"] = "plain" if self.kind == "plain" else "optimised"
+            arguments["op_library"] = self.kind != "standard"
+        return open_model(source, self.name, options=options, providers=self._providers(provider), **arguments)
 
     def _providers(self, provider: str) -> list[Any]:
         first, *rest = PROVIDERS[provider]
         return [(first, CUDA_OPTIONS[self.options]), *rest] if provider == "cuda" else [first, *rest]
-
-    def _open(self, source: str | bytes, options: Any, providers: list[Any]) -> Any:
-        import onnxruntime
-
-        from jr_onnx.runtime.session import InferenceSession
-
-        if self.kind == "onnxruntime":
-            return onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
-        way = "plain" if self.kind == "plain" else "optimised"
-        return InferenceSession(
-            source, options, providers, retrofit=way, op_library=self.kind != "standard", enable_fallback=0
-        )
 
 
 @dataclass(frozen=True)

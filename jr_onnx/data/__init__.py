@@ -1,5 +1,6 @@
 """Labelled images for verification, attacks and tuning, read with NumPy alone (Pillow for picture folders)."""
 
+from jr_onnx.data.fitting import padded
 from jr_onnx.data.further import FurtherInputs
 from jr_onnx.data.images import ImageData
 from jr_onnx.data.model_input import InputAdapter, ModelInput
@@ -18,4 +19,5 @@ __all__ = [
     "Preprocessing",
     "Split",
     "load",
+    "padded",
 ]

@@ -11,6 +11,10 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 Axes = tuple[int | str | None, ...]
 
@@ -54,3 +58,9 @@ def _assignments(axes: Axes, wanted: tuple[int, ...]) -> set[tuple[int, ...]]:
 def is_fixed(axis: int | str | None) -> bool:
     """Tell whether a model insists on the size of an axis; some exporters write 0 or -1 for a free one."""
     return isinstance(axis, int) and axis > 0
+
+
+def padded(rows: NDArray[Any], batch: int | None) -> NDArray[Any]:
+    """Return rows (N, ...), N >= 1, with the last one repeated up to a fixed batch; None leaves them as they are."""
+    missing = 0 if batch is None else batch - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows

@@ -12,6 +12,7 @@ import onnx
 from jr_onnx.deploy.model import ModelFacts, TensorFacts
 from jr_onnx.rows import Joining, TrialInput, decide
 from jr_onnx.rows.trial import Run
+from jr_onnx.runtime.running import open_model
 
 
 def joining(facts: ModelFacts, shown: Iterable[TensorFacts], run: Run | Path, *, insist: str = "") -> Joining:
@@ -35,10 +36,6 @@ def _dtype(element_type: int) -> np.dtype[Any]:
 
 
 def _opened(path: Path) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # a model that does not open here is no fault
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_model(str(path), path.name)
     names = [output.name for output in session.get_outputs()]
     return lambda feed: dict(zip(names, session.run(names, dict(feed)), strict=True))

@@ -1,15 +1,96 @@
-"""Run a session whose model comes from anybody: a model may open and yet fail on every input."""
+"""Open and run models that come from anybody: failures have reasons, and a session runs where it was asked to.
+
+ONNX Runtime falls back to the CPU in silence, logs what its exceptions say anyway, and a model may open and yet fail
+on every input.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
-from jr_onnx.errors import JrError, ModelError, one_line
+from jr_onnx.errors import InputError, JrError, ModelError, one_line, require
+from jr_onnx.runtime.providers import CPU
 
 Array = npt.NDArray[Any]
+
+
+def quiet_options(*, threads: int = 0, optimised: bool = True) -> Any:
+    """Return session options for `open_model`: ONNX Runtime's log off, for its reasons come as exceptions.
+
+    Args:
+        threads: Threads within an operator; 0 leaves that to ONNX Runtime.
+        optimised: Whether ONNX Runtime optimises the graph.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    ort = require("onnxruntime", "cpu")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def open_model(
+    source: str | bytes,
+    name: str,
+    *,
+    options: Any = None,
+    providers: Sequence[Any] = (CPU,),
+    retrofit: str | None = None,
+    may_fall_back: bool = False,
+    failure: Callable[[Exception], JrError] | None = None,
+    **arguments: Any,
+) -> Any:
+    """Open a model in ONNX Runtime.
+
+    Args:
+        source: Its path, or its bytes.
+        name: What to call the model in an error.
+        options: Session options; those of `quiet_options` by default.
+        providers: Where it may compute, as ONNX Runtime takes them; the first is meant, the others help.
+        retrofit: How `jr_onnx.InferenceSession` is to open it (auto, optimised, plain); None for ONNX Runtime's class.
+        may_fall_back: Whether it may compute on another provider than the first.
+        failure: Returns the error to raise in the place of ONNX Runtime's; a ModelError by default.
+        arguments: Further arguments of the session.
+
+    Raises:
+        ModelError: ONNX Runtime cannot open it.
+        InputError: The session computes on another provider.
+        MissingExtraError: ONNX Runtime is not installed.
+    """
+    session_class = require("onnxruntime", "cpu").InferenceSession
+    if retrofit is not None:
+        from jr_onnx.runtime.session import InferenceSession
+
+        session_class = InferenceSession
+        arguments["retrofit"] = retrofit
+    chosen = quiet_options() if options is None else options
+    try:
+        session = session_class(source, chosen, providers=list(providers), **{"enable_fallback": 0, **arguments})
+    except JrError:
+        raise
+    except Exception as error:
+        raise (_model_error(name, error) if failure is None else failure(error)) from error
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    used = session.get_providers()[0]
+    if used != wanted and not may_fall_back:
+        raise InputError(
+            f"{name} runs on {used}, although {wanted} was asked for",
+            hint="jr-onnx doctor says which providers work, and why the others do not",
+        )
+    return session
+
+
+def _model_error(name: str, error: Exception) -> ModelError:
+    # It has no kernel for the types of a node: those of float32 are the most complete.
+    hint = "Export the model in float32" if "NOT_IMPLEMENTED" in str(error) else ""
+    return ModelError(f"ONNX Runtime cannot open {name}: {one_line(error)}", hint=hint)
 
 
 def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], name: str) -> list[Array]:

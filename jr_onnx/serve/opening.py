@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
-from jr_onnx.errors import InputError, JrError, ModelError
+from jr_onnx.errors import ModelError
+from jr_onnx.runtime.running import open_model, quiet_options
 from jr_onnx.serve.call import Face
 from jr_onnx.serve.faults import one_line
 from jr_onnx.serve.options import Limits, Running
@@ -35,31 +36,20 @@ def open_session(model: PrivateModel, running: Running) -> Any:
         ModelError: ONNX Runtime cannot open it.
         InputError: It does not run on the provider that was asked for.
     """
-    import onnxruntime
-
-    from jr_onnx.runtime.session import InferenceSession
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # the reason is in the exception, which gets a line that clients cannot multiply
     cores = len(os.sched_getaffinity(0))
-    options.intra_op_num_threads = running.threads or max(1, cores - 1)
+    options = quiet_options(threads=running.threads or max(1, cores - 1))
     # Threads that wait by spinning take the processor away from the server that is to feed them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = InferenceSession(
-            model.data, options, providers=list(running.providers), external_data=model.external, enable_fallback=0
-        )
-    except JrError:
-        raise
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
-        raise ModelError(f"ONNX Runtime cannot open {model.path}: {one_line(str(error))}") from None
-    used = session.get_providers()[0]
-    if used != running.providers[0]:
-        raise InputError(
-            f"{model.path} runs on {used}, although {running.providers[0]} was asked for",
-            hint="jr-onnx doctor says which providers work, and why the others do not",
-        )
-    return session
+    return open_model(
+        model.data,
+        str(model.path),
+        options=options,
+        providers=running.providers,
+        retrofit="auto",
+        # A line that clients cannot multiply.
+        failure=lambda error: ModelError(f"ONNX Runtime cannot open {model.path}: {one_line(str(error))}"),
+        external_data=model.external,
+    )
 
 
 def draws_kappa(facts: ModelFacts) -> bool:

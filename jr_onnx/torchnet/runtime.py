@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from jr_onnx.data import FurtherInputs, ModelInput
-from jr_onnx.errors import ModelError, one_line, require
+from jr_onnx.data import FurtherInputs, ModelInput, padded
 from jr_onnx.modelfile import from_proto, load, whole
-from jr_onnx.runtime.running import run
+from jr_onnx.runtime.running import open_model, quiet_options, run
 
 Array = npt.NDArray[Any]
 
@@ -35,16 +34,8 @@ class Reference:
     def __init__(
         self, model: str | Path | onnx.ModelProto, output: str, values: Mapping[str, float] | None = None
     ) -> None:
-        ort = require("onnxruntime", "cpu")
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
         self._output = output
-        try:
-            content = exposing(model, output)
-            self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
-            raise ModelError(f"ONNX Runtime refuses the model: {one_line(error)}") from None
+        self._session = open_model(exposing(model, output), "the model", options=quiet_options(optimised=False))
         optional = {item.name for item in self._session.get_overridable_initializers()}
         inputs = [ModelInput.of_session(item) for item in self._session.get_inputs() if item.name not in optional]
         self._further = FurtherInputs(inputs, values or {})
@@ -62,12 +53,10 @@ class Reference:
         results = []
         for start in range(0, len(inputs), max(1, size)):
             part = inputs[start : start + size]
-            missing = size - len(part)
-            if missing:
-                part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-            feeds = {self._input.name: part.astype(self._input.dtype), **self._further.feed(size)}
+            count, part = len(part), padded(part, self._batch)
+            feeds = {self._input.name: part.astype(self._input.dtype), **self._further.feed(len(part))}
             (found,) = run(self._session, [self._output], feeds, "the model")
-            results.append(np.asarray(found).reshape(size, -1)[: size - missing])
+            results.append(np.asarray(found).reshape(len(part), -1)[:count])
         return np.concatenate(results) if results else np.zeros((0, 0), dtype=np.float32)
 
 

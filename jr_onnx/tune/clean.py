@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from jr_onnx.attack.classifier.served import Head, further_inputs, open_session
 from jr_onnx.attack.judging import DECISION_DRAWS
-from jr_onnx.data import ImageData, InputAdapter, Preprocessing
+from jr_onnx.data import ImageData, InputAdapter, Preprocessing, padded
 from jr_onnx.element_types import TENSORS, numpy_dtype
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
@@ -79,8 +79,7 @@ class CleanAccuracy:
         parts = []
         for images, labels in self._data.batches(self._batch):
             count = len(images)
-            if self._adapter.fixed_batch is not None and count < self._batch:
-                images = np.concatenate([images, np.repeat(images[-1:], self._batch - count, axis=0)])
+            images = padded(images, self._adapter.fixed_batch)
             feeds = {self._name: self._adapter.to_model(images), **self._further.feed(len(images))}
             hits = np.zeros(count)
             for _ in range(self._runs):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from jr_onnx.data import PRESETS, InputAdapter, ModelInput, Preprocessing, load
+from jr_onnx.data import PRESETS, InputAdapter, ModelInput, Preprocessing, load, padded
 from jr_onnx.errors import DataError
 
 GRAY, COLOUR, VECTOR = (1, 8, 8), (3, 6, 5), (1, 1, 12)
@@ -144,3 +144,8 @@ def test_the_digits_fit_a_model_of_eight_by_eight() -> None:
     data = load("digits", limit=5)
     adapter = InputAdapter(ModelInput("input", "float32", ("batch", 1, 8, 8)), data.shape, PRESETS["none"])
     assert np.array_equal(adapter.to_model(data.images), data.images)
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(None, [1, 2]), (1, [1, 2]), (2, [1, 2]), (4, [1, 2, 2, 2])])
+def test_rows_are_padded_by_the_last_one(batch: int | None, expected: list[int]) -> None:
+    assert padded(np.array([1, 2]), batch).tolist() == expected

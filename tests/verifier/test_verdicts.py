@@ -121,7 +121,7 @@ def test_the_command_says_it_with_an_exit_code_of_its_own(tmp_path: Path, capsys
     said = capsys.readouterr()
     assert "SITES PROVED, MODEL NOT RUN" in said.out
     assert "is not verified: the model was not run: ONNX Runtime cannot load the original" in said.err
-    assert "mend the original" in said.err
+    assert "repair the original" in said.err
     assert run(["verify", str(path), str(source), "--samples", "1", "--json"]) == 9
     record = json.loads(capsys.readouterr().out)
     assert (record["conclusion"], record["broken"]) == ("model not run", True)

@@ -14,16 +14,16 @@ import numpy.typing as npt
 
 from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.target import ArrayTarget
-from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, ModelInput, Preprocessing
-from jr_onnx.errors import JrError, ModelError, one_line, require
+from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, ModelInput, Preprocessing, padded
+from jr_onnx.errors import ModelError
 from jr_onnx.evaluation.scores import predictions
+from jr_onnx.runtime import running
 from jr_onnx.runtime.providers import CPU, CUDA, full_name
-from jr_onnx.runtime.running import run
 from jr_onnx.torchnet.runtime import exposing
 from jr_onnx.torchnet.source import refuse_maps
 
 Array = npt.NDArray[Any]
-_FLOATING = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_FLOATING = ("tensor(float)", "tensor(double)", "tensor(float16)")  # that NumPy has, too
 _REPEATED, _REPEATS = 8, 3
 _PLACES = {CPU: "the CPU", CUDA: "CUDA"}
 
@@ -40,24 +40,13 @@ def open_session(path: Path, content: str | bytes | None = None, provider: str =
         ModelError: ONNX Runtime cannot open the file.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    onnxruntime: Any = require("onnxruntime", "cpu")
-    from jr_onnx.runtime.session import InferenceSession
-
-    quiet = onnxruntime.SessionOptions()
-    quiet.log_severity_level = 3
-    try:
-        first = full_name(provider)
-        places = [first] if first == CPU else [first, CPU]
-        return InferenceSession(str(path) if content is None else content, quiet, providers=places)
-    except JrError:
-        raise
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no base class of their own
-        raise ModelError(
-            f"ONNX Runtime cannot open {path.name} on {_PLACES.get(full_name(provider), provider)}, "
-            f"where images are judged: {one_line(error)}",
-            # It has no kernel for the types of a node: those of float32 are the most complete.
-            hint="Export the model in float32" if "NOT_IMPLEMENTED" in str(error) else "",
-        ) from None
+    first = full_name(provider)
+    return running.open_model(
+        str(path) if content is None else content,
+        f"{path.name} on {_PLACES.get(first, provider)}, where images are judged",
+        providers=[first] if first == CPU else [first, CPU],
+        retrofit="auto",
+    )
 
 
 def further_inputs(session: Any, values: Mapping[str, float], skip: Collection[str] = ()) -> FurtherInputs:
@@ -187,10 +176,9 @@ class ServedClassifier:
         for start in range(0, len(pixels), self._batch):
             piece = pixels[start : start + self._batch]
             count = len(piece)
-            if self._adapter.fixed_batch is not None and count < self._batch:
-                piece = np.concatenate([piece, np.repeat(piece[-1:], self._batch - count, axis=0)])
+            piece = padded(piece, self._adapter.fixed_batch)
             feeds = {self._name: self._adapter.to_model(piece), **self._further.feed(len(piece))}
-            for column, found in zip(parts, run(self._session, outputs, feeds, self.path.name), strict=True):
+            for column, found in zip(parts, running.run(self._session, outputs, feeds, self.path.name), strict=True):
                 value = np.asarray(found)
                 # A value without the batch's axis is not a matrix of scores, even if it was asked for.
                 column.append(value[:count] if value.ndim and len(value) == len(piece) else value[None][:0])

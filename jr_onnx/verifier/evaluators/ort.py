@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from jr_onnx.errors import JrError, one_line, require
+from jr_onnx.errors import one_line
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.modelfile.wire import join
 from jr_onnx.opened import pieces
+from jr_onnx.runtime.running import open_model, quiet_options
 from jr_onnx.verifier.evaluators import device
 from jr_onnx.verifier.evaluators.errors import (
     CannotLoadError,
@@ -90,32 +91,25 @@ class OrtSession:
     """
 
     def __init__(self, model: Runnable, level: Level, *, written: Path | None = None) -> None:
-        ort = require("onnxruntime", "cpu")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options = quiet_options(threads=1, optimised=level != "plain")
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # what matters arrives as an exception
-        levels = ort.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_DISABLE_ALL if level == "plain" else levels.ORT_ENABLE_ALL
         options.use_deterministic_compute = level != "tf32"
         if written is not None:
             options.optimized_model_filepath = os.fspath(written)
-        session_class, places = ort.InferenceSession, device.providers(tf32=level == "tf32")
-        if level == "session":
-            from jr_onnx.runtime.session import InferenceSession
-
-            session_class = InferenceSession
-        elif model.library:
+        if level != "session" and model.library:
             from jr_onnx.runtime.ops_library import register
 
             register(options, device.target())
         self.name = model.name
-        try:
-            self._session = session_class(_source(model, options), options, providers=places, enable_fallback=0)
-        except Exception as error:  # ONNX Runtime raises a dozen classes without a common base
-            if isinstance(error, JrError):
-                raise
-            raise _kind(str(error))(f"ONNX Runtime cannot load {model.name}: {one_line(error)}") from error
+        self._session = open_model(
+            _source(model, options),
+            model.name,
+            options=options,
+            providers=device.providers(tf32=level == "tf32"),
+            retrofit="auto" if level == "session" else None,
+            may_fall_back=True,
+            failure=lambda error: _kind(error)(f"ONNX Runtime cannot load {model.name}: {one_line(error)}"),
+        )
         if self._session.get_providers()[0] != device.provider():
             raise LackingError(f"{model.name} runs on {self._session.get_providers()[0]}, not on {device.provider()}")
 
@@ -141,8 +135,8 @@ def loads(model: Runnable) -> bool:
     return True
 
 
-def _kind(complaint: str) -> type[CannotLoadError]:
-    return next((kind for words, kind in _LACKING if words in complaint), CannotLoadError)
+def _kind(error: Exception) -> type[CannotLoadError]:
+    return next((kind for words, kind in _LACKING if words in str(error)), CannotLoadError)
 
 
 def _source(model: Runnable, options: Any) -> str | bytes:
