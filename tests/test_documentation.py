@@ -153,6 +153,23 @@ def test_options_that_pages_mention_exist() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+NOT_IN_A_CHECKOUT = {"jr_onnx/lib/build.json", "jr_onnx/cli/NAME.py"}  # built, and a pattern
+
+
+def test_programs_and_files_that_pages_mention_exist() -> None:
+    wrong = []
+    for page in [*LINKING, "Makefile"]:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for module in re.findall(r"python -m ((?:tools|tests)[\w.]*\w)", text):
+            path = ROOT / module.replace(".", "/")
+            if not path.with_suffix(".py").is_file() and not (path / "__main__.py").is_file():
+                wrong.append(f"{page}: python -m {module}")
+        for file in re.findall(r"(?<![\w/.])(?:jr_onnx|tools|tests|ops|models|docs)/[\w./-]*\w", text):
+            if not (ROOT / file).exists() and file not in NOT_IN_A_CHECKOUT:
+                wrong.append(f"{page}: {file}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_page_is_in_the_site_and_in_the_index() -> None:
     def pages(entry: object) -> list[str]:
         children = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else None

@@ -5,13 +5,8 @@
 #
 # timings wants the GPU to itself; correctness does not, and may run beside a training. Needs onnxruntime-gpu, this
 # package's dependencies and a built CUDA op library; torch, pytest, ncu and compute-sanitizer where they are there.
-<<<<<<< HEAD:tools/gpu/all.sh
-# Every step has its own time limit and its own file in $OUT, and check_gpu saves after every check, so stopping
-# this loses one check at most. The exit code is check_gpu's: 0 all well, 1 a check failed, 3 no GPU.
-=======
-# Every step has its own time limit and its own file in $OUT, and the program of the checks saves after every check, so stopping
-# this loses one check at most. The exit code is that program's: 0 all well, 1 a check failed, 3 no GPU.
->>>>>>> 9c4a05e (Group the tools: benchmarks, checks, training):tools/checks/gpu/all.sh
+# Every step has its own time limit and its own file in $OUT, and the checks save after every check, so stopping this
+# loses one check at most. The exit code is that of the checks: 0 all well, 1 a check failed, 3 no GPU.
 set -u
 export PYTHONUNBUFFERED=1 CUDA_MODULE_LOADING=LAZY
 cd "$(dirname "$0")/../../.."
