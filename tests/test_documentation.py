@@ -164,9 +164,8 @@ def test_programs_and_files_that_pages_mention_exist() -> None:
             path = ROOT / module.replace(".", "/")
             if not path.with_suffix(".py").is_file() and not (path / "__main__.py").is_file():
                 wrong.append(f"{page}: python -m {module}")
-        for file in re.findall(r"(?<![\w/.])(?:jr_onnx|tools|tests|ops|models|docs)/[\w./-]*\w", text):
-            if not (ROOT / file).exists() and file not in NOT_IN_A_CHECKOUT:
-                wrong.append(f"{page}: {file}")
+        files = set(re.findall(r"(?<![\w/.])(?:jr_onnx|tools|tests|ops|models|docs)/[\w./-]*\w", text))
+        wrong += [f"{page}: {file}" for file in sorted(files - NOT_IN_A_CHECKOUT) if not (ROOT / file).exists()]
     assert not wrong, "\n".join(wrong)
 
 
