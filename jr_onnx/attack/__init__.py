@@ -10,7 +10,8 @@ from jr_onnx.attack.pgd import PGD
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.square import Square
 from jr_onnx.attack.surrogate import adaptive_backwards, parse_backward
-from jr_onnx.attack.target import ArrayTarget, Target, TorchTarget
+from jr_onnx.attack.target import ArrayTarget, Target
+from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.attack.transfer import RescaledDeepFool, kappa_sources
 from jr_onnx.attack.trust_region import TrustRegion
 

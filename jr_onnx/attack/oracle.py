@@ -209,12 +209,9 @@ class Oracle:
     def _map(self, one: Callable[[slice, Evaluate], T], x: Tensor, view: Target) -> list[T]:
         """Ask a view about every slice: on the threads, if there are any and the model allows it."""
         pieces = _slices(len(x), x)
-        if not view.threaded:
+        if self.pool is None or len(pieces) == 1 or not view.threaded:
             return [one(piece, view.logits) for piece in pieces]
-        view.prepare()
-        if self.pool is None or len(pieces) == 1:
-            return [one(piece, view.evaluate) for piece in pieces]
-        return list(self.pool.map(one, pieces, itertools.repeat(view.evaluate)))
+        return list(self.pool.map(one, pieces, itertools.repeat(view.logits)))
 
     def _one_forward(
         self,

@@ -20,7 +20,7 @@ from jr_onnx.attack.minimal import bisect
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.norms import Norm, expand
 from jr_onnx.attack.oracle import Oracle, Tally
-from jr_onnx.attack.target import TorchTarget
+from jr_onnx.attack.torch_target import TorchTarget
 
 SOURCE_FACTORS = (0.0, 0.5)
 """Multiples of the target's kappa to craft on: the ReLU network, and half the jump, which transfers best."""

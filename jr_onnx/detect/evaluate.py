@@ -27,7 +27,7 @@ from jr_onnx.attack.base import EOT_DRAWS
 from jr_onnx.attack.classifier.opener import ClassifierOpener
 from jr_onnx.attack.classifier.request import ClassifierRequest
 from jr_onnx.attack.norms import Norm
-from jr_onnx.attack.suite.contender import torch_target
+from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.detect.lid import LidFeatures
 from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.statistics import area_interval
@@ -159,7 +159,7 @@ def detect(request: DetectRequest, notify: Callable[[int, int, str], None] | Non
 
 def _figures(request: DetectRequest, attack: APGD, label: str, path: Path, opener: ClassifierOpener) -> DetectFigures:
     _, net = opener.open_in_torch(path)
-    target = torch_target(net, request.preprocessing, None)
+    target = TorchTarget(net, request.preprocessing)
     images, labels = request.data.images, request.data.labels
     features = LidFeatures(target, images[: request.reference], neighbours=request.neighbours)
     clean, answers = images[request.reference :], labels[request.reference :]

@@ -8,14 +8,12 @@ no query in any form, so that no query ever meets itself.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jr_onnx.attack.target import TorchTarget
+from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.errors import InputError
 
 Floats = npt.NDArray[np.float64]
@@ -85,8 +83,7 @@ class LidFeatures:
         def note(name: str, _: Tensor, activation: Tensor) -> None:
             seen[name] = activation.detach().flatten(1).float().clone()
 
-        model: Any = self.target.model
-        with torch.no_grad(), model.observing(note):
+        with torch.no_grad(), self.target.observing(note):
             logits = self.target.logits(pixels.to(self.target.device))
         seen["logits"] = logits.float()
         return {name: value.cpu() for name, value in seen.items()}

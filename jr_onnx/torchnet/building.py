@@ -15,7 +15,8 @@ from jr_onnx.rewriter.sites import locate
 from jr_onnx.torchnet.compiler import Compiler
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.dtypes import FLOATS, Precision
-from jr_onnx.torchnet.program import Context, Program, SiteState, Values, execute
+from jr_onnx.torchnet.jump import SiteBackward
+from jr_onnx.torchnet.program import Context, Program, Values, execute
 from jr_onnx.torchnet.references import Ref, SitePlan
 from jr_onnx.torchnet.sites import TorchSite, own_jumps, torch_sites
 from jr_onnx.torchnet.source import GraphInput, Source
@@ -61,9 +62,9 @@ class Compiled:
             values[alias] = self.compiler.constants[source]
         values[self.input_place] = x
         kappas = [site.kappa if site.form == "own_jump" else 0.0 for site in self.sites]
-        states = [SiteState(kappa) for kappa in kappas]
+        backwards = [SiteBackward.exact()] * len(kappas)
         ids = [site.id for site in self.sites]
-        context = Context(torch.device("cpu"), kappas, states, ids, draw=Draw(quiet=True))
+        context = Context(torch.device("cpu"), kappas, backwards, ids, draw=Draw(take_mean=True))
         execute(self.program.steps, values, context)
         return values
 

@@ -142,9 +142,9 @@ class Pair:
         wide = np.zeros(len(own))
         if rounding is not None:
             wide = np.concatenate([self._jump_effect(part, rounding) for part in parts])
-        calm = _difference(plain, exact)[wide <= np.median(wide)]  # the half of the samples farthest from every jump
+        away = _difference(plain, exact)[wide <= np.median(wide)]  # the half of the samples farthest from every jump
         largest = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
-        bound = (1 + _OTHERS) * calm[np.isfinite(calm)].max(initial=0.0) + _FLOOR * self._own.eps * largest
+        bound = (1 + _OTHERS) * away[np.isfinite(away)].max(initial=0.0) + _FLOOR * self._own.eps * largest
         return _judge(what, own, theirs, float(bound), wide)
 
     def _jump_effect(self, part: Tensor, rounding: Mapping[str, float]) -> Array:

@@ -16,33 +16,33 @@ class Draw:
 
     Attributes:
         generator: On the CPU, so that a key means the same on every device; None for torch's global one.
-        quiet: Draw nothing: take the mean of what would be drawn, so that two runs agree.
+        take_mean: Draw nothing: take the mean of what would be drawn, so that two runs agree.
     """
 
     generator: torch.Generator | None = None
-    quiet: bool = False
+    take_mean: bool = False
 
     def normal(self, shape: Sequence[int], mean: float, scale: float, like: Tensor) -> Tensor:
         """Return N(mean, scale^2), of the type and on the device of `like`."""
-        if self.quiet:
+        if self.take_mean:
             return torch.full(tuple(shape), mean, dtype=like.dtype, device=like.device)
         return self._to(torch.randn(tuple(shape), generator=self.generator) * scale + mean, like)
 
     def uniform(self, shape: Sequence[int], low: float, high: float, like: Tensor) -> Tensor:
         """Return U[low, high), of the type and on the device of `like`."""
-        if self.quiet:
+        if self.take_mean:
             return torch.full(tuple(shape), (low + high) / 2, dtype=like.dtype, device=like.device)
         return self._to(torch.rand(tuple(shape), generator=self.generator) * (high - low) + low, like)
 
     def coins(self, chance: Tensor) -> Tensor:
         """Return True with a chance per element; drawing nothing, where it is above one half."""
-        if self.quiet:
+        if self.take_mean:
             return chance > 0.5
         return torch.rand(chance.shape, generator=self.generator).to(chance.device) < chance
 
     def classes(self, logits: Tensor, count: int) -> Tensor:
-        """Return `count` classes (N, count) per row of log probabilities (N, K); quietly, the likeliest."""
-        if self.quiet:
+        """Return `count` classes (N, count) per row of log probabilities (N, K); drawing nothing, the likeliest."""
+        if self.take_mean:
             return logits.argmax(1, keepdim=True).expand(-1, count)
         shares = logits.detach().float().softmax(1).cpu()
         return torch.multinomial(shares, count, replacement=True, generator=self.generator).to(logits.device)

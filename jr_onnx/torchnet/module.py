@@ -10,17 +10,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from jr_onnx.errors import DataError, InputError, KappaError
+from jr_onnx.errors import DataError, InputError
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.semantics import round_kappa
 from jr_onnx.torchnet.blueprint import Blueprint
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.jump import SiteBackward
-from jr_onnx.torchnet.program import Context, Observer, SiteState, Values, draws, execute
-from jr_onnx.torchnet.sites import TorchSite
-
-KappaSetting = float | Mapping[str, float] | None
-BackwardSetting = SiteBackward | Mapping[str, SiteBackward]
+from jr_onnx.torchnet.program import Context, Observer, Values, draws, execute
+from jr_onnx.torchnet.settings import (
+    BackwardSetting,
+    KappaSetting,
+    PassSettings,
+    SiteSettings,
+    random_range,
+)
 
 
 class _ZeroGradient(torch.autograd.Function):
@@ -83,13 +85,10 @@ class OnnxModule(nn.Module):
         self.sites = {site.id: site for site in blueprint.sites if site.form != "own_jump"}
         self.jumps = {site.id: site for site in blueprint.sites if site.form == "own_jump"}
         self._ids = [site.id for site in blueprint.sites]
-        self._states = [SiteState(site.kappa) for site in blueprint.sites]
-        self._random: RandomKappa | None = None
-        self._generator: torch.Generator | None = None
+        self._settings = SiteSettings(blueprint.sites)
         self._observer: Observer | None = None
-        self._noise: torch.Generator | None = None
         self._offset = 0.0
-        self._quiet = False
+        self._mean_draws = False
         self._draws = tuple(f"{step.name}: {step.op_type}" for step in draws(blueprint.program))
         self._template: Values = []
         self._refresh()
@@ -155,16 +154,12 @@ class OnnxModule(nn.Module):
         """Whether the model draws random numbers, and different ones for every sample of a batch."""
         return self._blueprint.draws_apart
 
-    def reseed(self, key: int) -> None:
-        """Fix the random numbers that the model draws by itself, from the next forward pass on."""
-        self._noise = torch.Generator().manual_seed(key)
-
-    def set_quiet(self, quiet: bool = True) -> None:
-        """Let the model take the mean of each of its own draws instead of drawing, so that two runs agree."""
-        self._quiet = quiet
+    def use_mean_draws(self, wanted: bool = True) -> None:
+        """Take the mean of each of the model's own draws instead of drawing, so that two runs agree."""
+        self._mean_draws = wanted
 
     def set_offset(self, offset: float) -> None:
-        """Say which score parts the two classes of a model of one score that has no sigmoid; 0 by default."""
+        """Set the score that separates the two classes of a model of one score without a sigmoid; 0 by default."""
         self._offset = offset
 
     @property
@@ -195,22 +190,30 @@ class OnnxModule(nn.Module):
     @property
     def kappas(self) -> dict[str, float]:
         """Site id -> its kappa, rounded to the site's element type."""
-        return {name: self._states[site.number].kappa for name, site in self.sites.items()}
+        return {name: self._settings.kappas[site.number] for name, site in self.sites.items()}
 
     @property
     def all_kappas(self) -> dict[str, float]:
         """Site id -> its kappa, the jumps that the model has by itself included."""
-        return {site.id: self._states[site.number].kappa for site in self._blueprint.sites}
+        return dict(zip(self._ids, self._settings.kappas, strict=True))
+
+    def kappas_with(self, kappas: KappaSetting) -> dict[str, float]:
+        """Return site id -> kappa of a forward pass with these `PassSettings.kappas`.
+
+        Raises:
+            KappaError: A value is no kappa, or an id is unknown.
+        """
+        return dict(zip(self._ids, self._kappas_by_number(kappas), strict=True))
 
     @property
     def backwards(self) -> dict[str, SiteBackward]:
         """Site id -> how its derivative is taken."""
-        return {name: self._states[site.number].backward for name, site in self.sites.items()}
+        return {name: self._settings.backwards[site.number] for name, site in self.sites.items()}
 
     @property
     def random(self) -> RandomKappa | None:
         """The range kappa is drawn from in every forward pass, or None."""
-        return self._random
+        return self._settings.random
 
     def set_kappa(self, kappa: KappaSetting) -> None:
         """Set the jump of sites; 0 makes a ReLU.
@@ -222,18 +225,7 @@ class OnnxModule(nn.Module):
         Raises:
             KappaError: A value is no kappa, or an id is unknown.
         """
-        if kappa is None:
-            for site in self._blueprint.sites:
-                self._states[site.number].kappa = site.kappa
-        elif isinstance(kappa, Mapping):
-            known = {**self.jumps, **self.sites}
-            self._check_ids(kappa, known)
-            rounded = {name: round_kappa(value, known[name].dtype) for name, value in kappa.items()}
-            for name, value in rounded.items():
-                self._states[known[name].number].kappa = value
-        else:
-            for site in self.sites.values():
-                self._states[site.number].kappa = round_kappa(kappa, site.dtype)
+        self._settings.kappas = self._settings.with_kappas(kappa)
 
     def set_kappa_unrounded(self, kappas: Mapping[str, float]) -> None:
         """Set the jump of sites to values that their element type need not have, to study what rounding does.
@@ -241,9 +233,7 @@ class OnnxModule(nn.Module):
         Raises:
             KappaError: An id is unknown.
         """
-        self._check_ids(kappas, self.sites)
-        for name, value in kappas.items():
-            self._states[self.sites[name].number].kappa = value
+        self._settings.set_unrounded(kappas)
 
     def set_backward(self, backward: BackwardSetting) -> None:
         """Choose how the derivative of sites is taken; the forward pass stays the exact JumpReLU.
@@ -255,30 +245,7 @@ class OnnxModule(nn.Module):
         Raises:
             KappaError: An id is unknown.
         """
-        if isinstance(backward, SiteBackward):
-            for state in self._states:
-                state.backward = backward
-            return
-        known = {**self.jumps, **self.sites}
-        self._check_ids(backward, known)
-        for name, choice in backward.items():
-            self._states[known[name].number].backward = choice
-
-    def remember(self) -> Callable[[], None]:
-        """Return a function that brings kappas and derivatives back to what they are now."""
-        now = [SiteState(state.kappa, state.backward) for state in self._states]
-
-        def restore() -> None:
-            for state, before in zip(self._states, now, strict=True):
-                state.kappa, state.backward = before.kappa, before.backward
-
-        return restore
-
-    def _check_ids(self, names: Mapping[str, Any], known: Mapping[str, TorchSite]) -> None:
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            shown = ", ".join(list(known)[:5]) + (", ..." if len(known) > 5 else "")
-            raise KappaError(f"there is no site {unknown[0]!r}; the sites are {shown or 'none'}")
+        self._settings.set_backward(backward)
 
     def set_random(
         self,
@@ -298,12 +265,7 @@ class OnnxModule(nn.Module):
         Raises:
             KappaError: The range is empty or no range of kappas.
         """
-        if low is None:
-            self._random, self._generator = None, None
-            return
-        if high is None:
-            raise KappaError(f"the random range starts at {low} and has no upper end, expected low < high")
-        self._random, self._generator = RandomKappa(low, high, per), generator
+        self._settings.set_random(random_range(low, high, per), generator)
 
     @contextlib.contextmanager
     def observing(self, observer: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
@@ -327,36 +289,36 @@ class OnnxModule(nn.Module):
         """Return a module that shares weights and program, with kappas, derivatives and randomness of its own."""
         constants = {place: self._template[place] for place in self._device_places}
         twin = OnnxModule(self._blueprint, constants).to(self._device)
-        twin._states = [SiteState(state.kappa, state.backward) for state in self._states]
-        twin._random, twin._generator, twin._offset = self._random, self._generator, self._offset
-        twin._quiet = self._quiet
+        twin._settings, twin._offset = self._settings.clone(), self._offset
+        twin._mean_draws = self._mean_draws
         return twin
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, settings: PassSettings | None = None) -> Tensor:
         """Return the logits.
 
         Args:
             x: The input, (N, ...) with any N; converted to the module's floating type.
+            settings: What this pass uses in place of the module's own kappas, derivatives and randomness.
 
         Returns:
             (N, num_classes).
 
         Raises:
             DataError: The shape does not fit the model's input.
+            KappaError: A value of the settings is no kappa, or an id is unknown.
             ModelError: A node cannot be evaluated for this input.
         """
-        found = self.scores(x)
+        found = self.scores(x, settings)
         if not self._blueprint.single:
             return found
         # The softmax of (0, z) is the sigmoid of z.
         return torch.cat([torch.zeros_like(found), found - self._offset], dim=1)
 
-    def scores(self, x: Tensor) -> Tensor:
+    def scores(self, x: Tensor, settings: PassSettings | None = None) -> Tensor:
         """Return the logits as the model has them: `forward`, but for a model of one score (N, 1)."""
         self._check_shape(x)
         x = x.to(self._blueprint.dtype)
-        draw = Draw(self._noise, self._quiet)
-        context = Context(self._device, self._draw(), self._states, self._ids, self._observer, draw=draw)
+        context = self._context(settings or PassSettings())
         size = self._blueprint.static_batch
         whole = size is None or x.shape[0] == size
         logits = self._run(x, context) if whole else self._pieces(x, size or 1, context)
@@ -388,23 +350,16 @@ class OnnxModule(nn.Module):
         logits: Tensor = values[self._blueprint.program.results[0]]
         return logits.flatten(1) if logits.dim() > 1 else logits.unsqueeze(1)
 
-    def _draw(self) -> list[float]:
-        """Return the kappa of every site for one forward pass."""
-        if self._random is None:
-            return [state.kappa for state in self._states]
-        low, high = self._random.low, self._random.high
-        shared = self._uniform(low, high) if self._random.per == "network" else None
-        kappas = []
-        for site, state in zip(self._blueprint.sites, self._states, strict=True):
-            if site.form == "own_jump":
-                kappas.append(state.kappa)
-            else:
-                value = shared if shared is not None else self._uniform(low, high)
-                kappas.append(round_kappa(value, site.dtype))
-        return kappas
+    def _context(self, settings: PassSettings) -> Context:
+        kappas = self._settings.draw() if settings.kappas is None else self._kappas_by_number(settings.kappas)
+        own = self._settings.backwards
+        backwards = own if settings.backward is None else [settings.backward] * len(own)
+        generator = None if settings.seed is None else torch.Generator().manual_seed(settings.seed)
+        draw = Draw(generator, self._mean_draws)
+        return Context(self._device, kappas, backwards, self._ids, self._observer, draw=draw)
 
-    def _uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=self._generator, dtype=torch.float64).item())
+    def _kappas_by_number(self, kappas: KappaSetting) -> list[float]:
+        return self._settings.kappas if kappas is None else self._settings.with_kappas(kappas)
 
     def _check_shape(self, x: Tensor) -> None:
         expected: Sequence[int | None] = self._blueprint.input_shape

@@ -26,9 +26,9 @@ from jr_onnx.quantised import is_quantised
 from jr_onnx.records import Record
 from jr_onnx.torchnet.comparison import Comparison, Pair
 from jr_onnx.torchnet.loading import load
+from jr_onnx.torchnet.mean_draws import with_mean_draws
 from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.precision import full_precision
-from jr_onnx.torchnet.quiet import quietened
 from jr_onnx.torchnet.runtime import Reference
 from jr_onnx.torchnet.source import Source, read
 
@@ -106,12 +106,12 @@ def check_parity(
     own = net.clone() if net.logits_name else plain.clone()
     pair = Pair(_Net(own), _Net(plain), _Net(exact), batch)
     for one in (own, plain, exact):
-        one.set_quiet()  # a model that draws is compared where it does not: `quiet`
+        one.use_mean_draws()  # a model that draws is compared where it does not
     pair.set_kappas(dict.fromkeys(net.sites, 0.0))
     output = net.logits_name or net.output_name
     original, served = original_of(source, model), model
     if net.draws:
-        original, served = quietened(original), quietened(model)
+        original, served = with_mean_draws(original), with_mean_draws(model)
     comparisons = [pair.compare("original at kappa 0", Reference(original, output, net.values), data, None)]
     notes = list(net.notes)
     record = source.provenance

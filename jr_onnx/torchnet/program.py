@@ -28,21 +28,13 @@ Observer = Callable[[str, Tensor, Tensor], None]
 
 
 @dataclass(slots=True)
-class SiteState:
-    """The changeable part of a site: its kappa now, and how its derivative is taken."""
-
-    kappa: float
-    backward: SiteBackward = field(default_factory=SiteBackward)
-
-
-@dataclass(slots=True)
 class Context:
     """What a pass needs beside the values.
 
     Attributes:
         device: Where the data lives.
         kappas: The kappa of every site in this pass, by the site's number.
-        states: The state of every site, by its number.
+        backwards: How the derivative of every site is taken, by the site's number.
         ids: The id of every site, by its number.
         observer: Called at every site, or None.
         mapped: The pass is mapped over pieces, where a tensor does not tell whether it needs a gradient.
@@ -50,9 +42,9 @@ class Context:
     """
 
     device: torch.device
-    kappas: list[float]
-    states: list[SiteState]
-    ids: list[str]
+    kappas: Sequence[float]
+    backwards: Sequence[SiteBackward]
+    ids: Sequence[str]
     observer: Observer | None = None
     mapped: bool = False
     draw: Draw = field(default_factory=Draw)
@@ -164,7 +156,7 @@ class SiteStep(Step):
             z = self.linear(*[values[place] if place >= 0 else None for place in self.inputs])
         # Who looks at z shall see z.
         overwrite = self.overwrite and context.observer is None and not context.mapped
-        kappa, backward = context.kappas[self.site], context.states[self.site].backward
+        kappa, backward = context.kappas[self.site], context.backwards[self.site]
         result = jump(z, kappa, self.cap, backward, overwrite=overwrite)
         if context.observer is not None:
             context.observer(context.ids[self.site], z, result)

@@ -28,7 +28,8 @@ from jr_onnx.attack.deepfool import DeepFool
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.square import Square
-from jr_onnx.attack.target import ArrayTarget, TorchTarget
+from jr_onnx.attack.target import ArrayTarget
+from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.errors import InputError
 
 ObjectiveName = Literal["adaptive", "paper", "black-box"]

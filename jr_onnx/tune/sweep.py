@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,7 @@ import torch
 from jr_onnx.attack.classifier.request import ClassifierRequest
 from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.attack.judging import DECISION_DRAWS
-from jr_onnx.attack.suite.contender import torch_target
-from jr_onnx.attack.target import TorchTarget
+from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.scores import predictions
@@ -167,7 +165,7 @@ class _Search:
             self.sites = [site.id for site in find_sites(load_file(model).proto).sites]
         else:
             served, net = opener.open_in_torch(model)
-            self.target, self.sites = torch_target(net, request.preprocessing, None), list(net.sites)
+            self.target, self.sites = TorchTarget(net, request.preprocessing), list(net.sites)
         self.logits, self.notes = opener.described, opener.notes
         if not self.sites:
             raise InputError(f"{request.model.name} has no site, so there is no kappa to choose")
@@ -327,8 +325,7 @@ def default_grid(target: TorchTarget, data: ImageData) -> tuple[float, ...]:
         seen.append(z[z > 0].float().cpu().numpy())
 
     plain = target.with_kappa(0.0)
-    model: Any = plain.model
-    with torch.no_grad(), model.observing(note):
+    with torch.no_grad(), plain.observing(note):
         plain.logits(torch.from_numpy(data.images[:_OBSERVED]).to(plain.device))
     # A site with many units must not outvote one with few: the same number from each.
     generator = np.random.default_rng(0)

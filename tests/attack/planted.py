@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from jr_onnx.attack import TorchTarget
 from jr_onnx.data import PRESETS
 from jr_onnx.torchnet.jump import SiteBackward, jump
+from jr_onnx.torchnet.settings import KappaSetting, PassSettings
 from tests.development import DataFolder
 
 SHAPE = (1, 4, 4)
@@ -88,13 +89,13 @@ class Masked(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self.backward_choice = SiteBackward.exact()
 
-    def set_backward(self, backward: SiteBackward) -> None:
-        self.backward_choice = backward
+    def kappas_with(self, kappas: KappaSetting) -> dict[str, float]:
+        del kappas  # it has no jumps
+        return {}
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(_Staircase.apply(x, self.backward_choice != SiteBackward.exact()))
+    def forward(self, x: Tensor, settings: PassSettings) -> Tensor:
+        return self.inner(_Staircase.apply(x, settings.backward not in (None, SiteBackward.exact())))
 
 
 class Shattered(nn.Module):
@@ -120,38 +121,41 @@ class Shattered(nn.Module):
 
 
 class JumpSite(nn.Module):
-    """A site that reads its jump and backward pass from a shared state."""
+    """A site whose jump and backward pass are those of the pass that is under way."""
 
-    def __init__(self, state: dict[str, object]) -> None:
+    def __init__(self, passing: dict[str, object], name: str) -> None:
         super().__init__()
-        self.state = state
+        self.passing, self.name = passing, name
 
     def forward(self, z: Tensor) -> Tensor:
-        return jump(z, self.state["kappa"], None, self.state["backward"])
+        return jump(z, self.passing["kappas"][self.name], None, self.passing["backward"])
 
 
 class JumpNet(nn.Module):
-    """Any network with a settable jump, for instance the ones of `models`."""
+    """Any network with a jump that comes with each call, for instance the ones of `models`."""
 
     def __init__(self, factory, kappa: float) -> None:
         super().__init__()
-        self.own = kappa
-        self.state = {"kappa": kappa, "backward": SiteBackward.exact()}
-        self.inner = factory(lambda: JumpSite(self.state))
-        self.sites = {"all": None}
+        self.own: dict[str, float] = {}
+        self.passing: dict[str, object] = {}
+        self.last: PassSettings | None = None
 
-    @property
-    def kappas(self) -> dict[str, float]:
-        return {"all": self.state["kappa"]}
+        def site() -> JumpSite:
+            name = f"site {len(self.own)}"
+            self.own[name] = kappa
+            return JumpSite(self.passing, name)
 
-    def set_kappa(self, kappa: float | Mapping[str, float] | None) -> None:
-        value = self.own if kappa is None else kappa
-        self.state["kappa"] = value["all"] if isinstance(value, Mapping) else value
+        self.inner = factory(site)
 
-    def set_backward(self, backward: SiteBackward) -> None:
-        self.state["backward"] = backward
+    def kappas_with(self, kappas: KappaSetting) -> dict[str, float]:
+        if isinstance(kappas, Mapping):
+            return {**self.own, **kappas}
+        return self.own if kappas is None else dict.fromkeys(self.own, kappas)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, settings: PassSettings | None = None) -> Tensor:
+        self.last = settings or PassSettings()
+        self.passing["kappas"] = self.kappas_with(self.last.kappas)
+        self.passing["backward"] = self.last.backward or SiteBackward.exact()
         return self.inner(x)
 
 

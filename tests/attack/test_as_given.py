@@ -115,9 +115,10 @@ def test_a_network_in_training_mode_is_attacked_in_eval_mode_with_its_weights_of
     assert torch.allclose(target.logits(x), first + 1.0), "weights are shared, not copied"
 
 
-def test_a_module_with_a_settable_jump_keeps_it() -> None:
+def test_a_module_whose_jump_comes_with_each_call_is_not_copied() -> None:
     model = JumpNet(lambda site: nn.Sequential(nn.Flatten(), nn.Linear(16, 8), site(), nn.Linear(8, 3)), 0.5)
     target = TorchTarget(model)
     attacked(target.with_kappa(0.1), backward="smooth:5")
-    assert model.state == {"kappa": 0.5, "backward": SiteBackward.exact()}
-    assert target.model.inner[1].weight is model.inner[1].weight
+    assert model.own == {"site 0": 0.5}
+    assert model.last.kappas == 0.1
+    assert target.model is model

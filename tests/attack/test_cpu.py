@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name every torch reader knows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from jr_onnx.attack import PGD, DeepFool, TorchTarget
 from jr_onnx.attack.cpu import FastFirstConvolution, slices, thread_pool
@@ -79,27 +81,32 @@ def test_arguments_may_be_given_by_name() -> None:
     assert torch.equal(named, placed)
 
 
-class Bound(nn.Module):
-    """A network of a fixed batch, as an `OnnxModule` evaluates it: mapped over pieces."""
-
-    static_batch = 1
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = torch.vmap(self.network)(x[:, None])[:, 0]
-        return result
+def bound_to_one(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Flatten by way of two halves on the leading axis: right for one sample, wrong for more."""
+    place, flatten = next((at, node) for at, node in enumerate(model.graph.node) if node.op_type == "Flatten")
+    (x,), (y,) = flatten.input, flatten.output
+    nodes = [
+        onnx.helper.make_node("Reshape", [x, "halves"], ["split"]),
+        onnx.helper.make_node("Transpose", ["split"], ["turned"], perm=[1, 0, 2]),
+        onnx.helper.make_node("Reshape", ["turned", "whole"], [y]),
+    ]
+    rest = [*model.graph.node[:place], *nodes, *model.graph.node[place + 1 :]]
+    del model.graph.node[:]
+    model.graph.node.extend(rest)
+    for name, shape in (("halves", [2, -1, 2 * 49]), ("whole", [-1, 4 * 49])):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape), name))
+    return model
 
 
 @pytest.mark.parametrize("faster", [True, False], ids=["any batch", "mapped over pieces"])
 def test_an_exported_network_takes_the_faster_way(faster: bool) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 49, 3))
-    target = TorchTarget(load(export(network, (1, 9, 9), exporter="old")) if faster else Bound(network))
+    model = export(network, (1, 9, 9), exporter="old")
+    net = load(model if faster else bound_to_one(model))
+    assert (net.static_batch is None) == faster
     x = torch.rand(4, 1, 9, 9, requires_grad=True)
-    logits = target.logits(x)
+    logits = TorchTarget(net).logits(x)
     assert torch.allclose(logits, network(x), atol=1e-5)
     assert ("_FewChannelsBackward" in derivatives(logits.grad_fn)) == faster
 

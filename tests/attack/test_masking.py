@@ -126,17 +126,25 @@ def test_random_kappa_draws_are_repeatable_and_in_range() -> None:
         assert not view.is_random
         first, second = view.logits(images), view.logits(images)
         assert torch.equal(first, second)
-        kappa = target.model.state["kappa"]
+        (kappa,) = target.model.kappas_with(target.model.last.kappas).values()
         assert 0.1 <= kappa < 0.9
         seen.add(kappa)
     assert len(seen) == 20
 
 
 def test_random_kappa_per_site_draws_for_every_site() -> None:
-    view = jump_target().with_random_kappa(RandomKappa(0.1, 0.9, per="site")).draw(3)
-    view.logits(grey(2))
-    first = view.model.state["kappa"]
-    assert 0.1 <= first < 0.9
+    net = JumpNet(lambda act: torch.nn.Sequential(torch.nn.Flatten(), act(), torch.nn.Linear(16, 3), act()), 0.5)
+    random = TorchTarget(net).with_random_kappa(RandomKappa(0.1, 0.9, per="site"))
+    drawn = {name: [random.draw(key).kappas()[name] for key in range(20)] for name in net.own}
+    assert len(drawn) == 2
+    for values in drawn.values():
+        assert all(0.1 <= value < 0.9 for value in values)
+        assert len(set(values)) == 20, "another draw, another kappa"
+    assert all(first != second for first, second in zip(*drawn.values(), strict=True)), "a number for each site"
+    shared = TorchTarget(net).with_random_kappa(RandomKappa(0.1, 0.9)).draw(3)
+    assert len(set(shared.kappas().values())) == 1
+    shared.logits(grey(2))
+    assert net.passing["kappas"] == shared.kappas(), "what is drawn is what is used"
 
 
 def test_a_random_kappa_attack_is_reproducible() -> None:
@@ -165,10 +173,10 @@ def test_views_of_one_model_do_not_disturb_each_other() -> None:
 
 def test_an_ability_that_the_model_lacks_is_refused_by_name() -> None:
     plain = TorchTarget(torch.nn.Flatten())
-    with pytest.raises(RefusalError, match=r"Flatten has no set_backward, so the backward pass .* cannot be set"):
+    with pytest.raises(RefusalError, match=r"Flatten takes no kappas .* the backward pass .* cannot be set"):
         plain.with_backward("straight-through")
-    with pytest.raises(RefusalError, match="Flatten has no set_kappa, so another kappa cannot be set"):
+    with pytest.raises(RefusalError, match="Flatten takes no kappas with a call, so another kappa cannot be set"):
         plain.with_kappa(0.5)
-    with pytest.raises(RefusalError, match="Flatten has no set_kappa, so a random kappa cannot be set"):
+    with pytest.raises(RefusalError, match="Flatten takes no kappas with a call, so a random kappa cannot be set"):
         plain.with_random_kappa(RandomKappa(0.1, 0.2))
     assert plain.with_backward("exact").logits(grey(2)).shape == (2, 16)

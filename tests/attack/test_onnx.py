@@ -14,6 +14,7 @@ from jr_onnx.attack import APGD, PGD, ArrayTarget, Square, TorchTarget, kappa_so
 from jr_onnx.data import ImageData, load
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import rewrite
+from jr_onnx.torchnet import SiteBackward
 from jr_onnx.torchnet import load as load_module
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "exported" / "digits_cnn.onnx"
@@ -54,15 +55,23 @@ def test_kappa_and_backward_views_reach_every_site(target: TorchTarget, digits: 
     sources = kappa_sources(target)
     own = target.logits(x)
     half = sources["kappa*0.5"].logits(x)
-    assert set(module.kappas.values()) == {KAPPA / 2}
+    assert set(sources["kappa*0.5"].kappas().values()) == {KAPPA / 2}
     relu = sources["kappa*0"].logits(x)
-    assert set(module.kappas.values()) == {0.0}
+    assert set(sources["kappa*0"].kappas().values()) == {0.0}
+    assert set(module.kappas.values()) == {KAPPA}, "a view changes no module"
     plain = TorchTarget(load_module(MODEL)).logits(x)
     assert torch.allclose(relu, plain, atol=1e-5)
     assert not torch.equal(half, own)
     assert torch.equal(target.logits(x), own)
-    target.with_backward("smooth:2").logits(x)
-    assert {str(choice) for choice in module.backwards.values()} == {"smooth(2)"}
+    slopes = []
+    for view in (target, target.with_backward("smooth:2")):
+        leaf = x.clone().requires_grad_()
+        slopes.append(torch.autograd.grad(view.logits(leaf)[:, 0].sum(), leaf)[0])
+    assert not torch.equal(*slopes)
+    module.set_backward(SiteBackward.smooth(2.0))
+    leaf = x.clone().requires_grad_()
+    assert torch.equal(torch.autograd.grad(module(leaf)[:, 0].sum(), leaf)[0], slopes[1])
+    module.set_backward(SiteBackward.exact())
 
 
 def test_transfer_keeps_what_fools_the_target(target: TorchTarget, digits: ImageData) -> None:
@@ -88,7 +97,6 @@ def test_a_modules_own_randomness_is_taken_over(retrofitted, digits: ImageData) 
     module.set_random(0.3, 0.6)
     target = TorchTarget(module)
     assert target.is_random
-    assert target.model.random is None, "drawn by the target, where a draw has a key"
     assert module.random == RandomKappa(0.3, 0.6)
     x = torch.from_numpy(digits.images[:2])
     assert torch.equal(target.draw(5).logits(x), target.draw(5).logits(x))

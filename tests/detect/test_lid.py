@@ -10,7 +10,6 @@ import onnx
 import pytest
 import torch
 
-from jr_onnx.data import Preprocessing
 from jr_onnx.detect import DetectRequest, DetectResult, LidFeatures, detect, lid
 from jr_onnx.detect.evaluate import _fitted_scores, area, noise_like
 from jr_onnx.errors import InputError
@@ -75,10 +74,10 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_feature_per_layer_with_the_kappa_of_the_file(model: Path) -> None:
-    from jr_onnx.attack.suite.contender import torch_target
+    from jr_onnx.attack import TorchTarget
 
     net = load(model)
-    target = torch_target(net, Preprocessing(), None)
+    target = TorchTarget(net)
     images = small.images(40).images
     features = LidFeatures(target, images[:25], neighbours=5, batch=7)
     assert features.names[0] == "input"

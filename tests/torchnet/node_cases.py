@@ -15,7 +15,7 @@ from onnx.backend.test.loader import load_model_tests
 from torch import Tensor
 
 from jr_onnx.errors import UnsupportedOpsError
-from jr_onnx.torchnet.quiet import RANDOM_OPS
+from jr_onnx.torchnet.mean_draws import RANDOM_OPS
 from jr_onnx.torchnet.registry import MIN_OPSET, TABLE
 from tests.torchnet.harness import evaluate, to_tensor
 

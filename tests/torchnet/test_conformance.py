@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jr_onnx.torchnet.quiet import RANDOM_OPS
+from jr_onnx.torchnet.mean_draws import RANDOM_OPS
 from jr_onnx.torchnet.registry import TABLE
 from tests.torchnet.node_cases import (
     EXPANDED,

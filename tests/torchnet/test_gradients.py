@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jr_onnx.torchnet.dtypes import Precision
-from jr_onnx.torchnet.quiet import RANDOM_OPS
+from jr_onnx.torchnet.mean_draws import RANDOM_OPS
 from jr_onnx.torchnet.registry import TABLE
 from tests.torchnet.harness import evaluate, to_tensor
 from tests.torchnet.node_cases import WRONG, by_operator, node_cases, outcome

@@ -121,13 +121,12 @@ def test_a_site_search_leaves_what_costs_too_much() -> None:
 
 
 def test_the_default_grid_silences_the_stated_shares(model: Path) -> None:
-    from jr_onnx.attack.suite.contender import torch_target
-    from jr_onnx.data import Preprocessing
+    from jr_onnx.attack import TorchTarget
     from jr_onnx.torchnet import load
     from jr_onnx.tune.sweep import QUANTILES, default_grid
 
     net = load(model)
-    grid = default_grid(torch_target(net, Preprocessing(), None), small.images(40))
+    grid = default_grid(TorchTarget(net), small.images(40))
     first, bias, _ = small.weights()
     z = small.images(40).images.reshape(40, -1) @ first + bias
     shares = [float(np.mean(z[z > 0] <= kappa)) for kappa in grid]

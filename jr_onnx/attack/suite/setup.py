@@ -20,9 +20,10 @@ from jr_onnx.attack.classifier.opener import device_of
 from jr_onnx.attack.classifier.request import ClassifierRequest
 from jr_onnx.attack.inputs import require_classes
 from jr_onnx.attack.norms import Norm
-from jr_onnx.attack.suite.contender import Contender, torch_target
+from jr_onnx.attack.suite.contender import Contender
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
 from jr_onnx.attack.suite.run import BLOCK, Shard, Work
+from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.errors import InputError, OutputError
 from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
 from jr_onnx.evaluation.summary import MODEL, ORIGINAL, RETROFIT
@@ -112,7 +113,7 @@ def prepare(request: AttackRequest) -> PreparedRun:
     contenders = []
     for label, path in files.items():
         served, net = opener.open(path, random=random and label == RETROFIT)
-        target = torch_target(net, request.preprocessing, None) if net is not None else None
+        target = TorchTarget(net, request.preprocessing) if net is not None else None
         own = kappas if label != MODEL or net is None else {name: site.kappa for name, site in net.jumps.items()}
         contenders.append(Contender(label, served, target, own, load_file(path).sha256))
     random = any(item.served.random for item in contenders)

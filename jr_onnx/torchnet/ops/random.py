@@ -75,7 +75,7 @@ def _dropout(node: Node) -> Function:
 
     def run(draw: Draw, x: Tensor, ratio: Tensor | None = None, *_: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         share = 0.5 if ratio is None else float(ratio.reshape(()))
-        if draw.quiet or share == 0:
+        if draw.take_mean or share == 0:
             kept, result = torch.ones_like(x, dtype=torch.bool), x
         else:
             kept = draw.coins(torch.full_like(x.detach(), 1.0 - share))

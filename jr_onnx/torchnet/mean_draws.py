@@ -3,8 +3,8 @@
     RandomNormalLike(x) -> mean,  RandomUniform -> (low + high) / 2,  Dropout -> x,  Bernoulli(p) -> 1 - p > 1/2,
     Multinomial(z) -> argmax z
 
-`draw.Draw(quiet=True)` takes the same values, so that both sides are fixed functions; everything but the numbers drawn
-is compared, in the main graph, in sub-graphs and in functions.
+`draw.Draw(take_mean=True)` takes the same values, so that both sides are fixed functions; everything but the numbers
+drawn is compared, in the main graph, in sub-graphs and in functions.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _CAST_LIKE = 15
 """The operator set that brought CastLike."""
 
 
-def quietened(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
+def with_mean_draws(model: str | Path | onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy of a model that draws nothing."""
     copy = copied(load_whole(model))
-    if any(_drawn_as_called(nodes) for function in copy.functions for nodes in _bodies(function.node)):
+    if any(_depends_on_call(nodes) for function in copy.functions for nodes in _bodies(function.node)):
         with blaming("onnx cannot inline the functions that draw random numbers", ModelError):
             copy = inliner.inline_local_functions(copy)
     main = {entry.domain: entry.version for entry in copy.opset_import}
@@ -53,7 +53,7 @@ def _bodies(nodes: MutableSequence[NodeProto]) -> Iterator[MutableSequence[NodeP
     yield nodes
 
 
-def _drawn_as_called(nodes: MutableSequence[NodeProto]) -> bool:
+def _depends_on_call(nodes: MutableSequence[NodeProto]) -> bool:
     """Tell whether a draw takes its mean, range or shape from the call of the function that it stands in."""
     return any(
         node.op_type in RANDOM_OPS and any(attribute.ref_attr_name for attribute in node.attribute) for node in nodes
@@ -64,12 +64,12 @@ def _replace(nodes: MutableSequence[NodeProto], opsets: dict[str, int]) -> None:
     if not any(node.op_type in (*RANDOM_OPS, "Dropout") for node in nodes):
         return
     opset = opsets.get("", opsets.get("ai.onnx", 1))
-    found = [calm for node in nodes for calm in _calm(node, opset)]
+    found = [made for node in nodes for made in _without_draw(node, opset)]
     del nodes[:]
     nodes.extend(found)
 
 
-def _calm(node: NodeProto, opset: int) -> list[NodeProto]:
+def _without_draw(node: NodeProto, opset: int) -> list[NodeProto]:
     if node.domain not in ("", "ai.onnx") or node.op_type not in (*RANDOM_OPS, "Dropout"):
         return [node]
     given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
@@ -80,7 +80,7 @@ def _calm(node: NodeProto, opset: int) -> list[NodeProto]:
         kind = helper.tensor_dtype_to_np_dtype(given.get("dtype", TensorProto.FLOAT))
         value = numpy_helper.from_array(np.full(given["shape"], _mean(node, given), dtype=kind))
         return [helper.make_node("Constant", [], [out], value=value)]
-    raw, x = f"{out}/quiet", node.input[0]
+    raw, x = f"{out}/mean_draw", node.input[0]
     if node.op_type == "Bernoulli":
         half = numpy_helper.from_array(np.array(0.5, dtype=np.float32))
         made = [
