@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 
+from jr_onnx.attack import TorchTarget
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError, KappaError
 from jr_onnx.records import dumps, loads
@@ -19,6 +20,7 @@ from jr_onnx.rewriter import rewrite
 from jr_onnx.semantics import jump_relu
 from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune
 from jr_onnx.tune.sweep import _Search, recommend
+from tests.attack.planted import JumpNet
 from tests.attack.suite import small
 from tests.verifier.quantising import dynamically_quantised
 
@@ -136,46 +138,32 @@ def test_the_default_grid_silences_the_stated_shares(model: Path) -> None:
 
 def test_the_adaptive_objective_sees_through_the_jump_and_the_papers_does_not() -> None:
     """On a planted network whose jump only hides gradients, the paper's score rises and the adaptive one does not."""
-    from jr_onnx.attack import TorchTarget
 
-    class Planted(torch.nn.Module):
+    class Evidence(torch.nn.Module):
         """Two classes; a class's evidence jumps from 0, so that its exact gradient is zero below the jump."""
 
-        def __init__(self) -> None:
+        def __init__(self, site: torch.nn.Module) -> None:
             super().__init__()
-            self.sites = {"s": None}
-            self.kappa = 0.0
-            from jr_onnx.torchnet.jump import SiteBackward
-
-            self.choice = SiteBackward.exact()
-
-        def set_kappa(self, kappa: object) -> None:
-            self.kappa = 0.0 if kappa is None else (kappa["s"] if isinstance(kappa, dict) else float(kappa))
-
-        def set_backward(self, choice: object) -> None:
-            self.choice = choice
+            self.site = site
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            from jr_onnx.torchnet.jump import jump
-
             z = (x.flatten(1) - 0.5).mean(1) + 0.45
-            rising = jump(z, self.kappa, None, self.choice)
-            return torch.stack([torch.full_like(z, 0.25), rising], dim=1)
+            return torch.stack([torch.full_like(z, 0.25), self.site(z)], dim=1)
 
     images = np.full((8, 1, 2, 2), 0.1, dtype=np.float32)  # z = 0.05, fooled from z > max(0.25, kappa) on
     labels = np.zeros(8, dtype=np.int64)
-    target = TorchTarget(Planted())
+    target = TorchTarget(JumpNet(lambda site: Evidence(site()), 0.0))
     adaptive = Objective(eps=0.5, steps=20)
     paper = Objective("paper", paper_steps=10)
-    assert adaptive.scores(target, {"s": 0.0}, images, labels).mean() == 0
-    assert adaptive.scores(target, {"s": 0.3}, images, labels).mean() == 0, "the surrogate sees the jump's gain"
+    assert adaptive.scores(target, {"site 0": 0.0}, images, labels).mean() == 0
+    assert adaptive.scores(target, {"site 0": 0.3}, images, labels).mean() == 0, "the surrogate sees the jump's gain"
     exact_only = Objective(eps=0.5, steps=20)
     with (
         mock.patch("jr_onnx.tune.objective._BACKWARDS", ("exact",)),
         mock.patch("jr_onnx.tune.objective._SOURCE_FACTORS", ()),
     ):
-        assert exact_only.scores(target, {"s": 0.3}, images, labels).mean() == 1, "the exact gradient is dead"
-    assert paper.scores(target, {"s": 0.0}, images, labels).min() > 0
+        assert exact_only.scores(target, {"site 0": 0.3}, images, labels).mean() == 1, "the exact gradient is dead"
+    assert paper.scores(target, {"site 0": 0.0}, images, labels).min() > 0
 
 
 def point(gain: float, p_value: float, *, allowed: bool = True, kappa: float = 0.1) -> TunePoint:
