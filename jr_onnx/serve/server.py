@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.connections import ConnectionTable, Listener
@@ -19,13 +18,11 @@ from jr_onnx.serve.gate import Budget, Gate
 from jr_onnx.serve.grpc_methods import InferenceService
 from jr_onnx.serve.grpc_server import GrpcServer
 from jr_onnx.serve.http1 import Http1Connection
-from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
 from jr_onnx.serve.options import Address, ServeOptions
 from jr_onnx.serve.repository import Registry, RepositoryExtension
 from jr_onnx.serve.rest import RestApp
 
-_model_server: Any = kserve_module("kserve.model_server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -36,8 +33,8 @@ _SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another wants it; Python's 5 ms would be added to a run's time."""
 
 
-class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no type information
-    """kserve's model server with our data plane and transports.
+class Server:
+    """The models, the transports and their end.
 
     Args:
         options: What to serve, where and how.
@@ -50,42 +47,25 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
         self._options = options
         self._say = say
         self._registry = Registry(catalogue, options.running, options.limits)
-        super().__init__(
-            http_port=options.address.http_port,
-            grpc_port=options.address.grpc_port or 0,
-            registered_models=self._registry,
-            enable_grpc=options.address.grpc_port is not None,
-            enable_latency_logging=False,
-            access_log_format=None,
-            grace_period=int(options.limits.drain_s),
-            ssl_certfile=None,
-            ssl_keyfile=None,
-        )
-        self.dataplane = DataPlane(self._registry)
-        self.model_repository_extension = RepositoryExtension(self._registry, allowed=options.lets_clients_load)
+        self._dataplane = DataPlane(self._registry)
+        extension = RepositoryExtension(self._registry, allowed=options.lets_clients_load)
         self._budget = Budget(options.limits.total_bytes)
         self._app = RestApp(
-            self.dataplane,
-            self.model_repository_extension,
-            gate,
-            options.limits,
-            self._budget,
-            is_loopback=options.address.is_loopback,
+            self._dataplane, extension, gate, options.limits, self._budget, is_loopback=options.address.is_loopback
         )
         self._table = ConnectionTable()
         self._grpc: GrpcServer | None = None
         if options.address.grpc_port is not None:
-            service = InferenceService(self.dataplane, self.model_repository_extension, options.limits, self._budget)
+            service = InferenceService(self._dataplane, extension, options.limits, self._budget)
             self._grpc = GrpcServer(options.address, service.methods(), gate, options.limits, self._budget, self._table)
         self._stopping: asyncio.Task[None] | None = None
 
-    def start(self, models: list[Any] | None = None) -> None:
-        """Load the models and serve until a signal comes; `models` is part of kserve's interface.
+    def start(self) -> None:
+        """Load the models and serve until a signal comes.
 
         Raises:
             JrError: A model cannot be opened, or a port cannot be had.
         """
-        del models
         for model in self._registry.open_all():
             self._say(_describe(model))
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -125,7 +105,7 @@ class Server(_model_server.ModelServer):  # type: ignore[misc] # kserve has no t
 
     async def _drain(self) -> None:
         """Say "not ready" first, so that balancers look elsewhere; then close the doors and finish."""
-        self.dataplane.draining = True
+        self._dataplane.draining = True
         await asyncio.sleep(self._options.limits.drain_delay_s)
         self._rest.close()
         if self._grpc is not None:
