@@ -1,4 +1,4 @@
-"""May this model run with what a package asks of the GPU? Which operators TensorRT and CUDA have."""
+"""Whether a model runs with the accelerator of a package: which operators TensorRT and CUDA have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _THRESHOLDED_ON_CUDA_BEFORE = 22
 
 
 def check_accelerator(facts: ModelFacts, placement: Placement) -> tuple[str, ...]:
-    """Refuse what would keep TensorRT from the model, and return what the user should know.
+    """Refuse a model that TensorRT cannot run as a whole, and return notes for the user.
 
     TensorRT's ONNX parser has ThresholdedRelu, Where, Greater and Sub (onnx-tensorrt, docs/operators.md), and no custom
     operator without a plugin: at each the network would be cut, and every piece become an engine of its own. ONNX

@@ -1,4 +1,4 @@
-"""Build a folder aside, bring it safely to the disk, and put it in place in one step.
+"""Build a folder aside, flush it to disk, and put it in place in one step.
 
     with staging(repository) as aside:      # a hidden sibling on the same file system
         ... write aside / "digits" ...
@@ -69,7 +69,7 @@ def publish(staged: Path, target: Path, *, replace: bool) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring every file and folder of a tree to the disk (fsync)."""
+    """Flush every file and folder of a tree to disk (fsync)."""
     for current, _, files in os.walk(folder):
         for name in files:
             _sync(Path(current, name), os.O_RDONLY)

@@ -43,7 +43,7 @@ class Publish:
     """Where the load balancer listens on the host.
 
     Attributes:
-        address: IP address; loopback unless told otherwise, because Triton asks nobody for a password.
+        address: IP address; loopback by default, because Triton authenticates no client.
         http_port: Port for HTTP.
         grpc_port: Port for gRPC.
         status_port: Port for the balancer's health and Prometheus metrics.
@@ -55,7 +55,7 @@ class Publish:
     status_port: int = 8404
 
     def __post_init__(self) -> None:
-        """Refuse an address or ports that cannot be bound."""
+        """Refuse an invalid address or ports."""
         try:
             ipaddress.ip_address(self.address)
         except ValueError:
@@ -69,7 +69,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComposeOptions(DeploymentOptions):
-    """Everything about a compose package but the repository and the folder.
+    """The options of a Compose package.
 
     Attributes:
         name: Name of the project.
@@ -86,7 +86,7 @@ class ComposeOptions(DeploymentOptions):
     request_seconds: int = 60
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none, and a project name that Compose would refuse."""
+        """Refuse counts out of range, and a project name that Compose would refuse."""
         if _PROJECT_NAME.fullmatch(self.name) is None:
             raise InputError(
                 f"the project name is {self.name!r}, expected lower-case letters, digits, '-' and '_'",
@@ -200,6 +200,6 @@ def _compose_cpus(text: str) -> str:
 
 
 def _literal(path: str) -> str:
-    """Return a path that Compose takes as it is: marked as a path, its dollar signs no variables."""
+    """Return a path that Compose takes literally: marked as a path, its dollar signs escaped."""
     marked = path if path.startswith(("/", "..")) else f"./{path}"
     return marked.replace("$", "$$")

@@ -1,4 +1,4 @@
-"""What the KServe and the compose package have in common: the repository they deploy, sizes, and writing them."""
+"""What KServe and Compose packages share: options, the repository they deploy, and how they are written."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Trust:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentOptions:
-    """What every deployment can be told.
+    """Options of every deployment.
 
     Attributes:
         release: Triton release.
@@ -120,7 +120,7 @@ class DeploymentOptions:
     trust: Trust = field(default_factory=Trust)
 
     def check(self) -> None:
-        """Refuse times that are none.
+        """Refuse times out of range.
 
         Raises:
             InputError: The loading time is not between a second and a day.
@@ -209,7 +209,7 @@ def to_yaml(document: Mapping[str, Any]) -> str:
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """A dumper that writes a value that stands twice twice."""
+    """A dumper without anchors: a value that occurs twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
@@ -243,7 +243,7 @@ def _check_package(package: VerifiedPackage, *, release: str, mount_path: str, g
 
 
 def _check_target(target: Path, kind: Kind, *, force: bool) -> bool:
-    """Return whether the target is to be replaced; refuse one that exists and is not ours to replace."""
+    """Return whether the target is to be replaced; refuse one that exists and is not such a package."""
     if not target.exists():
         return False
     if not force:

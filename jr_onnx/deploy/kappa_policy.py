@@ -1,4 +1,4 @@
-"""May this model be packaged, as far as kappa goes? Triton feeds what the client sends and draws nothing itself.
+"""Whether a model may be packaged with its kappa: Triton feeds what the client sends and draws nothing itself.
 
 A random kappa is of use only if somebody draws it anew for every request: the custom operator does, from the
 operating system's entropy. A kappa that is a runtime input stays at its default, and RandomUniform in the graph
@@ -14,7 +14,7 @@ _FIX_HINT = "serve it with jr-onnx serve, which draws kappa for every request, o
 
 
 def check_kappa(facts: ModelFacts, *, with_library: bool, allow_fixed: bool, expose: bool) -> tuple[str, ...]:
-    """Refuse a model whose kappa would not be what it promises, and return what the user should know.
+    """Refuse a model whose kappa would not be what it promises, and return notes for the user.
 
     Args:
         facts: The model.
@@ -23,7 +23,7 @@ def check_kappa(facts: ModelFacts, *, with_library: bool, allow_fixed: bool, exp
         expose: The user lets clients set kappa.
 
     Raises:
-        RefusalError: Nobody would draw kappa, or nobody was told that clients set it.
+        RefusalError: Nothing would draw kappa, or clients would set it without `expose`.
     """
     random = facts.provenance.plan.random if facts.provenance else None
     if expose and not facts.kappa_inputs:

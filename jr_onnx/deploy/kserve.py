@@ -65,7 +65,7 @@ class Scaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KServeOptions(DeploymentOptions):
-    """Everything about a KServe package but the repository and the folder.
+    """The options of a KServe package.
 
     Attributes:
         storage_uri: Where the repository's root was uploaded to.

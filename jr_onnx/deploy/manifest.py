@@ -37,7 +37,7 @@ from jr_onnx.opened import OpenedFile
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record, dumps, loads
 
-MANIFEST_NAME = "jr_onnx.manifest"  # no ending that `kubectl apply -f FOLDER` would take for a resource
+MANIFEST_NAME = "jr_onnx.manifest"  # not an ending that `kubectl apply -f FOLDER` would take for a resource
 SIGNATURE_NAME = "jr_onnx.manifest.sig"
 Kind = Literal["triton", "kserve", "compose"]
 _FORMER_SCHEMA = "jr_onnx.manifest/1"
@@ -174,7 +174,7 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
     """Parse the bytes of a manifest.
 
     Raises:
-        IntegrityError: They are no manifest.
+        IntegrityError: They are not a manifest.
     """
     try:
         manifest = loads(Manifest, content.decode("utf-8"))
@@ -202,7 +202,7 @@ def parse_manifest(content: bytes, path: Path) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What lies below a folder: regular files, folders, and what is neither."""
+    """The contents of a folder: regular files, folders, and others."""
 
     files: set[Path]
     folders: set[Path]
@@ -241,7 +241,7 @@ def moment(text: str) -> datetime:
 
 
 def _now() -> str:
-    """Return the time for a manifest; SOURCE_DATE_EPOCH fixes it for builds that are to come out the same."""
+    """Return the time for a manifest; SOURCE_DATE_EPOCH fixes it for reproducible builds."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
     now = datetime.fromtimestamp(int(fixed), UTC) if fixed.isdecimal() else datetime.now(UTC)
     return now.strftime(_TIME)
@@ -265,7 +265,7 @@ def _check_words(manifest: Manifest, where: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What a manifest of any version says of itself, taken at its word: for replacing a package, never for trust."""
+    """The unverified header of a manifest of any version: for replacing a package, never for trust."""
 
     schema: str = ""
     kind: str = ""

@@ -1,4 +1,4 @@
-"""What a package needs to know of a model: its interface, its files and what it asks of the server.
+"""The facts of a model that packages and the server need: its interface, its files and its requirements.
 
 The file is parsed without its external data; nothing but the names of the data files is read of it.
 """

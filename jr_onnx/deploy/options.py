@@ -1,4 +1,4 @@
-"""What the user may ask of a Triton package, checked where it is said."""
+"""The options of a Triton package, and their ranges."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Placement:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse GPU wishes on a CPU, and counts that are none."""
+        """Refuse GPU options on a CPU, and counts out of range."""
         require_number("the number of instances", self.instances, 1, _MOST_COPIES)
         if self.threads is not None:
             require_number("the number of threads", self.threads, 1, _MOST_COPIES)
@@ -101,7 +101,7 @@ class OpLibrary:
     path: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a path that is not absolute: Triton passes it on as it is."""
+        """Refuse a relative path: Triton passes it on unchanged."""
         parts = PurePosixPath(self.server_path).parts
         if not self.server_path.startswith("/") or ".." in parts or "\x00" in self.server_path:
             raise InputError(
@@ -147,7 +147,7 @@ class TritonOptions:
     sign_key: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names and versions that are no folder names of a Triton repository."""
+        """Refuse names and versions that cannot be folders of a Triton repository."""
         check_model_name(self.name)
         require_number("the version", self.version, 1, _LARGEST_INT32)
         if self.labels_output is not None and self.labels is None:
@@ -156,10 +156,10 @@ class TritonOptions:
 
 
 def check_model_name(name: str) -> str:
-    """Return a model's name, or refuse one that is no safe folder name.
+    """Return a model's name, or refuse one that is not a safe folder name.
 
     Raises:
-        InputError: It holds something else than letters, digits, dots, dashes and underscores.
+        InputError: It holds characters beside letters, digits, dots, dashes and underscores.
     """
     if _MODEL_NAME.fullmatch(name) is None:
         raise InputError(

@@ -118,7 +118,7 @@ def _verify(config: Any, manifest: Path, signature: Path, *, named: Path, key: P
 
 
 def _problem(key: Path, error: Exception, *, private: bool) -> str:
-    """Say what is wrong with a key; the library below fails over RSA keys with words about attributes."""
+    """Describe what is wrong with a key; the library below fails on RSA keys with an AttributeError."""
     content = read_regular(key)
     for mark, what in _FOREIGN:
         if mark in content:

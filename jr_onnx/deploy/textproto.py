@@ -8,7 +8,7 @@ r"""Write protobuf text format: the fields of a message, in order, with every st
       dims: [ 3, 32, 32 ]
     }
 
-A message is a list of pairs, so a repeated field is a name that stands several times. Nothing is parsed here; the
+A message is a list of pairs, so a repeated field is a name that occurs several times. Nothing is parsed here; the
 tests read the text back with protobuf itself.
 """
 
@@ -33,7 +33,7 @@ _SHORT_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t
 
 
 def render(message: Message, *, indent: int = 0) -> str:
-    """Return the text of a message, one field a line, ending in a newline."""
+    """Return the text of a message, one field per line, ending in a newline."""
     return "".join(_render_field(name, value, "  " * indent, indent) for name, value in message)
 
 

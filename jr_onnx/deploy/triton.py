@@ -26,7 +26,7 @@ from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
 from jr_onnx.deploy.options import TritonOptions
 from jr_onnx.deploy.releases import check_model
 from jr_onnx.deploy.signing import check_private_key, sign
-from jr_onnx.deploy.triton_config import CONFIG_NAME, LABELS_NAME, MODEL_NAME, Interface, config_text, interface
+from jr_onnx.deploy.triton_config import CONFIG_NAME, LABELS_NAME, MODEL_NAME, Interface, config_text, interface_of
 from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
 from jr_onnx.modelfile import external_file
 from jr_onnx.opened import OpenedFile
@@ -58,7 +58,7 @@ def package_triton(model: str | Path, repository: str | Path, options: TritonOpt
 
     Raises:
         ModelError: The model cannot be read or carried by Triton, or its external data leaves its folder.
-        RefusalError: The release cannot open it, nobody would draw its kappa, or the versions do not fit together.
+        RefusalError: The release cannot open it, nothing would draw its kappa, or the versions do not fit together.
         OutputError: The version exists already, or the repository cannot be written.
         InputError: An option does not fit the model.
     """
@@ -77,14 +77,14 @@ def package_triton(model: str | Path, repository: str | Path, options: TritonOpt
             _copy_external(source, facts, version)
             facts = read_model(version / MODEL_NAME, named=source)  # bounds of sites may lie in the external data
         require_truth(facts, source)
-        face, notes = _write_shared(staged, facts, options)
+        interface, notes = _write_shared(staged, facts, options)
         settings = TritonSettings(
             release=options.release,
             device=options.placement.device,
             gpus=options.placement.gpus,
             server_path=options.op_library.server_path if options.op_library else None,
-            joined=face.joining.join,
-            joining=face.joining.reason,
+            joined=interface.joining.join,
+            joining=interface.joining.reason,
         )
         manifest = write_manifest(
             version,
@@ -123,23 +123,23 @@ def _write_shared(staged: Path, facts: ModelFacts, options: TritonOptions) -> tu
     notes += check_accelerator(facts, options.placement)
     model = staged / str(options.version) / MODEL_NAME
     insist = "--max-batch" if options.batching.max_size is not None else ""
-    face = interface(facts, options, lambda shown: joining(facts, shown, model, insist=insist))
-    labels_output = _write_labels(staged, face, options)
+    interface = interface_of(facts, options, lambda shown: joining(facts, shown, model, insist=insist))
+    labels_output = _write_labels(staged, interface, options)
     library = _write_library(staged, facts, options)
-    text = config_text(face, options, labels_output=labels_output, library=library)
+    text = config_text(interface, options, labels_output=labels_output, library=library)
     (staged / CONFIG_NAME).write_text(text, encoding="utf-8")
     if facts.is_host_bound:
         notes += (
             "the model was optimised for the processor it was saved on and may fail or be slow on another; package the "
             "file that was given to the optimiser",
         )
-    if face.max_batch > 1 and not facts.draws_in_op:
-        verb = "joins" if face.joining.join else "does not join"
-        notes += (f"Triton {verb} requests: {face.joining.reason}",)
-    return face, notes
+    if interface.max_batch > 1 and not facts.draws_in_op:
+        verb = "joins" if interface.joining.join else "does not join"
+        notes += (f"Triton {verb} requests: {interface.joining.reason}",)
+    return interface, notes
 
 
-def _write_labels(staged: Path, face: Interface, options: TritonOptions) -> str | None:
+def _write_labels(staged: Path, interface: Interface, options: TritonOptions) -> str | None:
     """Copy the labels, and return the output they belong to."""
     if options.labels is None:
         return None
@@ -151,7 +151,7 @@ def _write_labels(staged: Path, face: Interface, options: TritonOptions) -> str 
     empty = next((number for number, label in enumerate(labels, 1) if not label.strip()), None)
     if empty is not None:
         raise InputError(f"line {empty} of the labels {options.labels} is empty, expected one class name a line")
-    sizes = {tensor.name: tensor.request_dims[-1] for tensor in face.outputs}
+    sizes = {tensor.name: tensor.request_dims[-1] for tensor in interface.outputs}
     if options.labels_output is not None and options.labels_output not in sizes:
         raise InputError(f"labels were given for {options.labels_output!r}, expected one of {sorted(sizes)}")
     wanted = [options.labels_output] if options.labels_output is not None else list(sizes)

@@ -1,4 +1,4 @@
-"""The model configuration of Triton (`config.pbtxt`) for a model and the user's wishes.
+"""The model configuration of Triton (`config.pbtxt`) for a model and the options of its package.
 
 Everything is written out and nothing is left to the server's auto-completion, so that a server started with
 `--disable-auto-complete-config` reads the same as any other.
@@ -54,7 +54,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What clients see, and what the server may do with their requests.
+    """The interface that clients see, and whether requests are joined.
 
     Attributes:
         inputs: Inputs.
@@ -70,14 +70,14 @@ class Interface:
     joining: Joining
 
 
-def interface(
+def interface_of(
     facts: ModelFacts, options: TritonOptions, may_join: Callable[[Sequence[TensorFacts]], Joining]
 ) -> Interface:
     """Decide what of the model's interface is shown to clients, and whether requests can be batched.
 
     Args:
         facts: The model.
-        options: The user's wishes.
+        options: The options of the package.
         may_join: Decides for a model that takes batches whether requests with these inputs may be joined.
 
     Raises:
@@ -125,13 +125,13 @@ def interface(
 
 
 def config_text(
-    face: Interface, options: TritonOptions, *, labels_output: str | None = None, library: str | None = None
+    interface: Interface, options: TritonOptions, *, labels_output: str | None = None, library: str | None = None
 ) -> str:
     """Return the text of `config.pbtxt`.
 
     Args:
-        face: Inputs, outputs and batch, as `interface` decided.
-        options: The user's wishes.
+        interface: Inputs, outputs and batch, as `interface_of` decided.
+        options: The options of the package.
         labels_output: The output that the packaged labels belong to.
         library: Absolute path of the operator library on the server.
 
@@ -142,17 +142,17 @@ def config_text(
         ("name", options.name),
         ("backend", "onnxruntime"),
         ("platform", "onnxruntime_onnx"),
-        ("max_batch_size", face.max_batch),
+        ("max_batch_size", interface.max_batch),
     ]
-    batched = face.max_batch > 0
-    message += [("input", _tensor_fields(tensor, batched=batched)) for tensor in face.inputs]
-    for tensor in face.outputs:
+    batched = interface.max_batch > 0
+    message += [("input", _tensor_fields(tensor, batched=batched)) for tensor in interface.inputs]
+    for tensor in interface.outputs:
         labels: Message = [("label_filename", LABELS_NAME)] if tensor.name == labels_output else []
         message.append(("output", _tensor_fields(tensor, batched=batched) + labels))
     if options.all_versions:
         message.append(("version_policy", [("all", [])]))
     message.append(("instance_group", _instance_group(options.placement)))
-    if face.joining.join:
+    if interface.joining.join:
         message.append(("dynamic_batching", _dynamic_batching(options.batching)))
     message += _optimization(options.placement)
     if options.placement.threads is not None:
@@ -160,7 +160,7 @@ def config_text(
         message.append(("parameters", [("key", "intra_op_thread_count"), ("value", value)]))
     if library is not None:
         message.append(("model_operations", [("op_library_filename", library)]))
-    return render(message + _warm_up(face, options))
+    return render(message + _warm_up(interface, options))
 
 
 def _check_tensor(tensor: TensorFacts) -> None:
@@ -223,11 +223,11 @@ def _optimization(placement: Placement) -> Message:
     return [("optimization", [("execution_accelerators", accelerators)])]
 
 
-def _warm_up(face: Interface, options: TritonOptions) -> Message:
+def _warm_up(interface: Interface, options: TritonOptions) -> Message:
     """Return one zero-filled request of batch 1 and one of the largest batch."""
     if not options.warm_up.enabled:
         return []
-    required = [tensor for tensor in face.inputs if not tensor.optional]
+    required = [tensor for tensor in interface.inputs if not tensor.optional]
     unknown = sorted(set(options.warm_up.shapes) - {tensor.name for tensor in required})
     if unknown:
         raise InputError(
@@ -238,11 +238,11 @@ def _warm_up(face: Interface, options: TritonOptions) -> Message:
     for tensor in required:
         value: Message = [
             ("data_type", Symbol(tensor.data_type)),
-            ("dims", _warm_up_shape(tensor, options, batched=face.max_batch > 0)),
+            ("dims", _warm_up_shape(tensor, options, batched=interface.max_batch > 0)),
             ("zero_data", True),
         ]
         inputs.append(("inputs", [("key", tensor.name), ("value", value)]))
-    sizes = sorted({1, face.max_batch or 1})
+    sizes = sorted({1, interface.max_batch or 1})
     return [("model_warmup", [("name", f"zeros of batch {size}"), ("batch_size", size), *inputs]) for size in sizes]
 
 

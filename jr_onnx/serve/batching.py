@@ -1,4 +1,4 @@
-"""Waiting requests, and how they are joined into runs: a bounded queue before one model's session.
+"""Waiting requests, and how they are joined into runs: a bounded queue in front of one model's session.
 
 Requests with the same inputs, element types and sizes beyond the batch are joined, up to a number of rows; a request
 never waits longer than the delay for others. While all instances run, requests pile up and join without any delay.
@@ -26,11 +26,11 @@ from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.tensors import Array
 
 INLINE_SECONDS: Final = 0.0005
-"""Runs that take less go on on the event loop; handing over to a thread and back costs about as much."""
+"""Shorter runs are done on the event loop; handing over to a thread and back costs about as much."""
 
 _SMOOTHING: Final = 0.2
 _UNKNOWN: Final = float("inf")
-_KEYS: Final = 1024  # of whose cost we keep a note
+_KEYS: Final = 1024  # whose cost is remembered
 _Key = tuple[Any, ...]
 Outputs = dict[str, Array]
 Run = Callable[[Mapping[str, Array]], Outputs]
@@ -47,7 +47,7 @@ class _Waiting:
     timer: asyncio.TimerHandle | None = field(default=None)
 
     def let_go(self) -> None:
-        """Drop the inputs: the answer is there, or nobody waits for it any more."""
+        """Drop the inputs: the answer is ready, or no client waits for it any more."""
         self.inputs = {}
         if self.holding is not None:
             self.holding.release()
@@ -61,9 +61,9 @@ class Batcher:
         metrics: Where waiting and running are recorded.
         max_rows: Largest batch to join; 1 never joins.
         delay_s: How long a request may wait for others.
-        instances: How many runs go on at a time.
+        instances: How many runs there are at a time.
         queue: How many requests may wait.
-        inline: Short runs may go on on the event loop; not where the values of inputs decide how long a run takes.
+        inline: Short runs may be done on the event loop; not where the values of inputs decide how long a run takes.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Batcher:
                 self._leave(waiting, key)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, line: deque[_Waiting]) -> None:
-        """See to it that somebody looks at the queue: soon, or after the delay where a batch may still grow."""
+        """Schedule the next look at the queue: soon, or after the delay where a batch may still grow."""
         if not self._free:
             return  # a run that ends looks
         grows = self._delay_s > 0 and sum(waiting.rows for waiting in line) < self._max_rows
@@ -142,7 +142,7 @@ class Batcher:
             self._wakeup = loop.call_later(self._delay_s, self._flush) if grows else loop.call_soon(self._flush)
 
     def close(self) -> None:
-        """Give up the threads; nothing may be submitted any more."""
+        """Stop the threads; nothing may be submitted any more."""
         if self._wakeup is not None:
             self._wakeup.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -153,7 +153,7 @@ class Batcher:
             self._leave(waiting, key)
 
     def _leave(self, waiting: _Waiting, key: _Key) -> None:
-        """Take a request that nobody waits for out of its line; one that runs already is let go of after its run."""
+        """Remove a request that no client waits for from its queue; a running one is dropped after its run."""
         line = self._lines.get(key)
         if line is None or waiting not in line:
             return
@@ -164,7 +164,7 @@ class Batcher:
         waiting.let_go()
 
     def _key(self, call: Call) -> _Key:
-        if self._max_rows == 1:  # perhaps because the first size is no batch
+        if self._max_rows == 1:  # perhaps because the first size is not a batch
             return tuple((name, array.dtype.char, array.shape) for name, array in call.inputs.items())
         return tuple((name, array.dtype.char, array.shape[1:]) for name, array in call.inputs.items())
 
@@ -177,14 +177,14 @@ class Batcher:
         self._metrics.waiting.set(self._length)
 
     def _take(self) -> tuple[_Key, list[_Waiting]]:
-        """Take from the line that was served longest ago as many requests as one run holds."""
+        """Take as many requests as one run holds from the queue that was served longest ago."""
         key, line = next(iter(self._lines.items()))
         group: list[_Waiting] = []
         rows = 0
         while line and (not group or rows + line[0].rows <= self._max_rows):
             waiting = line.popleft()
             self._length -= 1
-            if waiting.answer.done():  # given up by its client just now
+            if waiting.answer.done():  # cancelled by its client just now
                 waiting.let_go()
             else:
                 group.append(waiting)
@@ -227,7 +227,7 @@ class Batcher:
         self._flush()
 
     def _learn(self, key: _Key, seconds: float, rows: int, requests: int) -> None:
-        """Remember what a row of these types and sizes costs; a row of other sizes may cost anything."""
+        """Remember the cost of a row of these types and sizes; a row of other sizes may cost anything."""
         self._metrics.ran(seconds, rows, requests)
         known = self._row_seconds.pop(key, None)
         row_seconds = seconds / rows
@@ -236,7 +236,7 @@ class Batcher:
             self._row_seconds.popitem(last=False)
 
     def _compute(self, feeds: list[dict[str, Array]], rows: int) -> tuple[list[_Answer], float]:
-        """Run a group, and one by one where the group as a whole fails: a bad request must not spoil another."""
+        """Run a group, and one by one where the group fails: a bad request must not make another fail."""
         started = time.perf_counter()
         try:
             answers: list[_Answer] = list(self._joined(feeds, rows))
@@ -255,8 +255,8 @@ class Batcher:
             return [self._run(feeds[0])]
         outputs = self._run({name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]})
         if any(array.shape[:1] != (rows,) for array in outputs.values()):
-            # The first dimension is no batch after all; nobody gets an answer that may be another's. (Written from a
-            # thread, but only ever to 1.)
+            # The first dimension is not a batch after all; no request gets an answer that may be another's. (Written
+            # from a thread, but only ever to 1.)
             self._max_rows = 1
             raise ValueError("an output does not have one row for each row of the inputs")
         answers = []

@@ -1,4 +1,4 @@
-"""A request and its answer, whichever transport they come and go by."""
+"""A request and its answer, independent of the transport."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LARGEST_ID = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
-    """What of a model its clients see.
+class ModelInterface:
+    """The inputs, outputs and limits of a model as clients see them.
 
     Attributes:
         name: Name of the model.
@@ -42,7 +42,7 @@ class Face:
         """Return an input.
 
         Raises:
-            BadRequestError: The model has none of this name that clients may see.
+            BadRequestError: The model has no visible input of this name.
         """
         spec = self.inputs.get(name) if isinstance(name, str) else None
         if spec is None:
@@ -55,7 +55,7 @@ class Face:
         """Return an output.
 
         Raises:
-            BadRequestError: The model has none of this name.
+            BadRequestError: The model has no output of this name.
         """
         spec = self.outputs.get(name) if isinstance(name, str) else None
         if spec is None:
@@ -97,9 +97,9 @@ class Call:
         rows: Size of the batch.
         id: The client's name for the request; "" for none.
         binary: Wanted outputs, in the order of the answer, and whether each is to be sent as bytes (REST only).
-        timeout_s: What the client is ready to wait; None for as long as the server is.
-        classes: Of which outputs the client wants the largest elements instead, and how many.
-        holding: What the inputs take of the budget; released when they are no longer needed.
+        timeout_s: How long the client waits; None for the server's own limit.
+        classes: Outputs of which the client wants the largest elements instead, and how many.
+        holding: The inputs' bytes in the budget; released when they are no longer needed.
     """
 
     inputs: dict[str, Array]
@@ -115,7 +115,7 @@ def take(inputs: dict[str, Array], spec: TensorSpec, array: Array) -> None:
     """Add an input to those of a request.
 
     Raises:
-        BadRequestError: It is there already.
+        BadRequestError: It was given before.
     """
     if spec.name in inputs:
         raise BadRequestError(f"input {spec.name!r} is given twice")
@@ -126,7 +126,7 @@ def refuse_parameters(what: str, parameters: Iterable[str]) -> None:
     """Refuse parameters that change what a tensor means and that this server does not know.
 
     Raises:
-        BadRequestError: One of them is there.
+        BadRequestError: One of them is given.
     """
     for name in parameters:
         if name.startswith("shared_memory"):

@@ -1,4 +1,4 @@
-"""Which models there are to serve: model files and packages of repositories, found and verified, not yet opened.
+"""The models that can be loaded: model files and packages of repositories, found and verified, not yet opened.
 
 repository/<name>/<version>/model.onnx     what `jr-onnx package triton` writes
 """
@@ -41,7 +41,7 @@ class Entry:
 
 
 class Catalogue:
-    """All that can be loaded: what was given when the server started, and what repositories hold by now.
+    """All models that can be loaded: those given at the start, and those added to repositories since.
 
     Args:
         sources: Model files, `NAME=FILE`, and repositories.
@@ -71,7 +71,7 @@ class Catalogue:
             self._add(source)
 
     def names(self) -> list[str]:
-        """Return the names of all models, those that came into a repository meanwhile included."""
+        """Return the names of all models, including those added to a repository since the start."""
         names = set(self._files)
         for repository in self._repositories:
             names.update(
@@ -135,7 +135,7 @@ class Catalogue:
         self._repositories.append(repository)
 
     def _verified(self, folder: Path, repository: Path) -> list[Entry]:
-        """Verify what lies in a folder, and return it by the names of its manifests.
+        """Verify the packages in a folder, and return them by the names of their manifests.
 
         A manifest's name is that of its folder, which `verify` holds it to; and the folder must lie in the repository
         itself, or a copy of one model inside another's folder would be offered under the other's name.

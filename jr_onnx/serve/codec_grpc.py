@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from jr_onnx.serve.call import LARGEST_ID, Call, Face, client_timeout, refuse_parameters, take
+from jr_onnx.serve.call import LARGEST_ID, Call, ModelInterface, client_timeout, refuse_parameters, take
 from jr_onnx.serve.extensions.classification import answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError, quoted
 from jr_onnx.serve.grpc_tensors import InferMessage
@@ -29,27 +29,27 @@ _FIELDS: Final = {
 """Where typed contents of a datatype lie; FP16 has no field and travels as raw bytes only."""
 
 
-def decode(face: Face, received: InferMessage) -> Call:
+def decode(interface: ModelInterface, received: InferMessage) -> Call:
     """Read a request, and let go of its raw tensors.
 
     Raises:
         BadRequestError: The request is not one of this model.
     """
     try:
-        return _decode(face, received.message, received.raw)
+        return _decode(interface, received.message, received.raw)
     finally:
         received.raw.clear()
         received.message = None
 
 
-def _decode(face: Face, request: Any, raw: Sequence[bytes | memoryview]) -> Call:
+def _decode(interface: ModelInterface, request: Any, raw: Sequence[bytes | memoryview]) -> Call:
     if raw and len(raw) != len(request.inputs):
         raise BadRequestError(f"the request has {len(request.inputs)} inputs, but {len(raw)} raw_input_contents")
     if not request.inputs:
         raise BadRequestError("the request has no inputs")
     inputs: dict[str, Array] = {}
     for index, item in enumerate(request.inputs):
-        spec = face.input(item.name)
+        spec = interface.input(item.name)
         if item.datatype != spec.datatype:
             raise BadRequestError(
                 f"the datatype of input {spec.name!r} is {quoted(item.datatype)}, expected {spec.datatype!r}"
@@ -65,24 +65,24 @@ def _decode(face: Face, request: Any, raw: Sequence[bytes | memoryview]) -> Call
     if len(request.id) > LARGEST_ID:
         raise BadRequestError(f"the id has {len(request.id)} characters, expected at most {LARGEST_ID}")
     timeout = request.parameters["timeout"].int64_param if "timeout" in request.parameters else None
-    rows = face.check(inputs)
-    binary, classes = _wanted(face, request)
+    rows = interface.check(inputs)
+    binary, classes = _wanted(interface, request)
     return Call(inputs, rows, request.id, binary, client_timeout(timeout), classes)
 
 
-def encode(face: Face, call: Call, outputs: Mapping[str, Array], messages: Any) -> Any:
+def encode(interface: ModelInterface, call: Call, outputs: Mapping[str, Array], messages: Any) -> Any:
     """Return the `ModelInferResponse`, its tensors as raw bytes.
 
     Args:
-        face: The model.
+        interface: The model.
         call: The request.
         outputs: Arrays by output name.
         messages: The module of kserve's protobuf classes.
     """
-    answer = messages.ModelInferResponse(model_name=face.name, model_version=face.version, id=call.id)
-    outputs = classify(face, call, outputs)
+    answer = messages.ModelInferResponse(model_name=interface.name, model_version=interface.version, id=call.id)
+    outputs = classify(interface, call, outputs)
     for name in call.binary:
-        spec, array = answered_spec(face, call, name), outputs[name]
+        spec, array = answered_spec(interface, call, name), outputs[name]
         answer.outputs.add(name=name, datatype=spec.datatype, shape=array.shape or (1,))
         answer.raw_output_contents.append(to_raw(spec, array))
     return answer
@@ -107,13 +107,13 @@ def _typed(spec: TensorSpec, shape: tuple[int, ...], contents: Any) -> Array:
         raise BadRequestError(f"input {spec.name!r} holds a string that is not UTF-8") from None
 
 
-def _wanted(face: Face, request: Any) -> tuple[dict[str, bool], dict[str, int]]:
+def _wanted(interface: ModelInterface, request: Any) -> tuple[dict[str, bool], dict[str, int]]:
     if not request.outputs:
-        return dict.fromkeys(face.outputs, True), {}
+        return dict.fromkeys(interface.outputs, True), {}
     wanted: dict[str, bool] = {}
     classes: dict[str, int] = {}
     for item in request.outputs:
-        spec = face.output(item.name)
+        spec = interface.output(item.name)
         if spec.name in wanted:
             raise BadRequestError(f"output {spec.name!r} is asked for twice")
         refuse_parameters(f"output {spec.name!r}", item.parameters)

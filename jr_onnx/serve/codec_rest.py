@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from jr_onnx.serve.call import LARGEST_ID, Call, Face, client_timeout, refuse_parameters, take
+from jr_onnx.serve.call import LARGEST_ID, Call, ModelInterface, client_timeout, refuse_parameters, take
 from jr_onnx.serve.extensions.classification import answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError, TooLargeError, quoted
 from jr_onnx.serve.tensors import Array, TensorSpec, checked_shape, from_numbers, from_raw, to_raw
@@ -75,7 +75,7 @@ def parsing_bytes(body: bytearray, size: int) -> int:
     return _LIST_BYTES * lists + _OBJECT_BYTES * objects + values + size + characters
 
 
-def decode(face: Face, body: bytearray, header_bytes: int) -> Call:
+def decode(interface: ModelInterface, body: bytearray, header_bytes: int) -> Call:
     """Read a request of which the first `header_bytes` are JSON.
 
     Raises:
@@ -91,7 +91,7 @@ def decode(face: Face, body: bytearray, header_bytes: int) -> Call:
     for item in listed:
         if not isinstance(item, dict):
             raise BadRequestError(f"an input is {quoted(item)}, expected an object")
-        spec = face.input(item.get("name"))
+        spec = interface.input(item.get("name"))
         if item.get("datatype") != spec.datatype:
             raise BadRequestError(
                 f"the datatype of input {spec.name!r} is {quoted(item.get('datatype'))}, expected {spec.datatype!r}"
@@ -115,16 +115,16 @@ def decode(face: Face, body: bytearray, header_bytes: int) -> Call:
         position += size
     if position != len(body):
         raise BadRequestError(f"the body has {len(body) - position} bytes that no input claims")
-    return _call(face, request, inputs)
+    return _call(interface, request, inputs)
 
 
-def encode(face: Face, call: Call, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
+def encode(interface: ModelInterface, call: Call, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
     """Return the answer's body, and the length of its JSON where bytes follow it."""
     listed: list[dict[str, Any]] = []
     pieces: list[bytes] = []
-    outputs = classify(face, call, outputs)
+    outputs = classify(interface, call, outputs)
     for name, binary in call.binary.items():
-        spec, array = answered_spec(face, call, name), outputs[name]
+        spec, array = answered_spec(interface, call, name), outputs[name]
         item: dict[str, Any] = {"name": name, "datatype": spec.datatype, "shape": list(array.shape) or [1]}
         if binary:
             pieces.append(to_raw(spec, array))
@@ -132,7 +132,7 @@ def encode(face: Face, call: Call, outputs: Mapping[str, Array]) -> tuple[bytes,
         else:
             item["data"] = _elements(spec, array)
         listed.append(item)
-    answer: dict[str, Any] = {"model_name": face.name, "model_version": face.version, "outputs": listed}
+    answer: dict[str, Any] = {"model_name": interface.name, "model_version": interface.version, "outputs": listed}
     if call.id:
         answer["id"] = call.id
     text = orjson.dumps(answer, option=_NUMPY)
@@ -149,20 +149,20 @@ def _parse(text: bytes | bytearray | memoryview) -> dict[str, Any]:
     return request
 
 
-def _call(face: Face, request: dict[str, Any], inputs: dict[str, Array]) -> Call:
+def _call(interface: ModelInterface, request: dict[str, Any], inputs: dict[str, Array]) -> Call:
     identity = request.get("id") or ""
     if not isinstance(identity, str) or len(identity) > LARGEST_ID:
         raise BadRequestError(f"the id is {quoted(identity)}, expected a string of at most {LARGEST_ID} characters")
     parameters = _parameters(request, "the request")
     by_default = _flag(parameters.get("binary_data_output", False), "binary_data_output")
-    rows = face.check(inputs)
-    binary, classes = _wanted(face, request.get("outputs"), by_default=by_default)
+    rows = interface.check(inputs)
+    binary, classes = _wanted(interface, request.get("outputs"), by_default=by_default)
     return Call(inputs, rows, identity, binary, client_timeout(parameters.get("timeout")), classes)
 
 
-def _wanted(face: Face, outputs: object, *, by_default: bool) -> tuple[dict[str, bool], dict[str, int]]:
+def _wanted(interface: ModelInterface, outputs: object, *, by_default: bool) -> tuple[dict[str, bool], dict[str, int]]:
     if outputs is None or outputs == []:
-        return dict.fromkeys(face.outputs, by_default), {}
+        return dict.fromkeys(interface.outputs, by_default), {}
     if not isinstance(outputs, list):
         raise BadRequestError(f"'outputs' is {quoted(outputs)}, expected a list")
     wanted: dict[str, bool] = {}
@@ -170,7 +170,7 @@ def _wanted(face: Face, outputs: object, *, by_default: bool) -> tuple[dict[str,
     for item in outputs:
         if not isinstance(item, dict):
             raise BadRequestError(f"an output is {quoted(item)}, expected an object")
-        spec = face.output(item.get("name"))
+        spec = interface.output(item.get("name"))
         if spec.name in wanted:
             raise BadRequestError(f"output {spec.name!r} is asked for twice")
         parameters = _parameters(item, f"output {spec.name!r}")

@@ -1,8 +1,7 @@
-"""The connections of both transports: how many there are, which one gives way, and who looks at their clocks.
+"""The connections of both transports: how many there may be, which one is evicted, and their timeouts.
 
-A full house keeps nobody out for long: a connection that no accepted request depends on gives way to a new one, first
-those that never had an accepted request, then those that have been quiet for long. So health checks get in whatever
-others hold open.
+At the limit, a new connection evicts one that no accepted request depends on: first those that never had an accepted
+request, then those that have been quiet for longest. So health checks get in whatever others hold open.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ CONNECTIONS: Final = 1024
 """How many connections may be open at a time over both transports; fewer where the system allows fewer files."""
 
 SWEEP_S: Final = 0.25
-"""How often the clocks of all connections are looked at."""
+"""How often the timeouts of all connections are checked."""
 
 HEAD_SECONDS: Final = 20.0
-"""How long the head of a request, or a TLS or HTTP/2 greeting, may take."""
+"""How long the head of a request, or a TLS or HTTP/2 handshake, may take."""
 
 IDLE_SECONDS: Final = 300.0
 """How long a connection may stay open without a request."""
@@ -37,21 +36,21 @@ AGE_SECONDS: Final = 3600.0
 """How old a connection may become; then it ends after the answers to its requests."""
 
 TURN_S: Final = 0.004
-"""How long what was received is taken in before the event loop turns to what is new."""
+"""How long received data is processed before the event loop looks for new events."""
 
 _SPARE_FILES: Final = 128
 _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
-_SLOW_HANDSHAKE_S: Final = 1.0  # then it gives way before those that have had a request
-_BACK: Final = 2.0  # seconds further back in the line for every second of the event loop's time
+_SLOW_HANDSHAKE_S: Final = 1.0  # then it is evicted before connections that have had a request
+_BACK: Final = 2.0  # seconds further back in the queue for every second used of the event loop
 _LAST_S: Final = 0.2
 _POLL_S: Final = 0.01
 _ACCEPTED: Final = 16  # connections at a time
-_CANDIDATES: Final = 32  # among the oldest connections, of which the quietest gives way
+_CANDIDATES: Final = 32  # of the oldest connections, of which the quietest is evicted
 
 
 class Connection(Protocol):
-    """What the table must know of a connection."""
+    """What the table needs of a connection."""
 
     quiet_since: float
 
@@ -59,7 +58,7 @@ class Connection(Protocol):
         """Whether no accepted request depends on it."""
 
     def sweep(self, now: float) -> None:
-        """Look at the clocks."""
+        """Check the timeouts."""
 
     def drain(self) -> None:
         """Accept nothing more, and close after the last answer."""
@@ -77,20 +76,20 @@ class Share:
         self._spent_s = 0.0
         self._at = 0.0
 
-    def of_late(self, now: float) -> float:
-        """Return the seconds, of which half are forgotten in every second."""
+    def recent(self, now: float) -> float:
+        """Return the seconds used, halved for every second that has passed since."""
         return float(self._spent_s * 0.5 ** (now - self._at))
 
     def charge(self, now: float, seconds: float) -> None:
-        """Add what a turn took."""
-        self._spent_s = self.of_late(now) + seconds
+        """Add the duration of a turn."""
+        self._spent_s = self.recent(now) + seconds
         self._at = now
 
 
 class Turns:
-    """Takes in what connections have received, a little at a time, so that none keeps others waiting.
+    """Processes what connections have received, a little at a time, so that none keeps others waiting.
 
-    It is the turn of the connection that has had the least recently: one that was just opened, for instance.
+    The next turn goes to the connection that has used the least recently: one that was just opened, for instance.
     """
 
     def __init__(self) -> None:
@@ -104,11 +103,11 @@ class Turns:
         return self._is_running
 
     def add(self, share: Share, turn: Callable[[], None]) -> None:
-        """Take a turn when it is time."""
+        """Queue a turn."""
         self._count += 1
         now = time.monotonic()
-        # A place in the line, and further back for what was had: a later one does not go first for ever.
-        heapq.heappush(self._waiting, (now + _BACK * share.of_late(now), self._count, share, turn))
+        # A place in the queue, further back for time used: later ones cannot overtake for ever.
+        heapq.heappush(self._waiting, (now + _BACK * share.recent(now), self._count, share, turn))
         if not self._is_running:
             self._is_running = True
             asyncio.get_running_loop().call_soon(self._run)
@@ -137,26 +136,26 @@ class ConnectionTable:
     def __init__(self, most: int | None = None) -> None:
         self._most = most or _most_connections()
         self._open: dict[Connection, None] = {}  # the oldest first
-        self._proved: dict[Connection, None] = {}  # those that had an accepted request
+        self._used: dict[Connection, None] = {}  # those that had an accepted request
         self.turns = Turns()
-        self._greeting: dict[asyncio.Task[None], float] = {}  # still in the TLS handshake, and since when
+        self._in_handshake: dict[asyncio.Task[None], float] = {}  # still in the TLS handshake, and since when
         self._is_draining = False
 
     def __len__(self) -> int:
         """Return how many are open."""
-        return len(self._open) + len(self._proved)
+        return len(self._open) + len(self._used)
 
     def make_room(self) -> bool:
-        """Close a connection if there are too many, and tell whether there is room for one."""
-        if len(self) + len(self._greeting) < self._most:
+        """Close a connection if there are too many, and return whether there is room for one."""
+        if len(self) + len(self._in_handshake) < self._most:
             return True
-        visitor = _quietest(self._open)
-        handshake, since = next(iter(self._greeting.items()), (None, 0.0))
+        unused = _quietest(self._open)
+        handshake, since = next(iter(self._in_handshake.items()), (None, 0.0))
         is_slow = handshake is not None and handshake.get_loop().time() - since > _SLOW_HANDSHAKE_S
-        quiet = visitor or _quietest(self._proved)
+        quiet = unused or _quietest(self._used)
         # A connection that was just opened is not a stalled handshake: without TLS it has none at all.
-        if handshake is not None and (quiet is None or (is_slow and (visitor is None or since <= visitor.quiet_since))):
-            del self._greeting[handshake]
+        if handshake is not None and (quiet is None or (is_slow and (unused is None or since <= unused.quiet_since))):
+            del self._in_handshake[handshake]
             handshake.cancel()
             return True
         if quiet is None:
@@ -165,33 +164,33 @@ class ConnectionTable:
         quiet.abort()
         return True
 
-    def prove(self, connection: Connection) -> None:
-        """Note that a request of a connection was accepted, so that it gives way only after those that had none."""
+    def mark_used(self, connection: Connection) -> None:
+        """Note that a request of a connection was accepted: it is evicted after those that had none."""
         if self._open.pop(connection, connection) is None:
-            self._proved[connection] = None
+            self._used[connection] = None
 
     def add(self, connection: Connection) -> None:
-        """Take a connection in."""
+        """Add an open connection."""
         self._open[connection] = None
-        if self._is_draining:  # it came through the door just before that was closed, perhaps with a request
+        if self._is_draining:  # it was accepted just before the listener closed, perhaps with a request
             asyncio.get_running_loop().call_later(_LAST_S, connection.drain)
 
     def remove(self, connection: Connection) -> None:
-        """Let go of a connection that is closed."""
+        """Remove a connection that is closed."""
         self._open.pop(connection, None)
-        self._proved.pop(connection, None)
+        self._used.pop(connection, None)
 
     @contextlib.contextmanager
-    def greeting(self, task: asyncio.Task[None]) -> Iterator[None]:
-        """Count a connection that a task is setting up; the task is cancelled if the connection has to give way."""
-        self._greeting[task] = task.get_loop().time()
+    def handshake(self, task: asyncio.Task[None]) -> Iterator[None]:
+        """Count a connection that a task is setting up; the task is cancelled if the connection is evicted."""
+        self._in_handshake[task] = task.get_loop().time()
         try:
             yield
         finally:
-            self._greeting.pop(task, None)
+            self._in_handshake.pop(task, None)
 
     async def sweep(self) -> None:
-        """Look at all clocks, for ever."""
+        """Check all timeouts periodically, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -200,22 +199,22 @@ class ConnectionTable:
                 connection.sweep(now)
 
     async def drain(self, seconds: float) -> None:
-        """Ask all to end after their answers; close what is left after so long."""
+        """Ask all to close after their answers; close the rest after so many seconds."""
         self._is_draining = True
         for connection in self._all():
             connection.drain()
         end = time.monotonic() + seconds
-        while (len(self) or self._greeting) and time.monotonic() < end:
+        while (len(self) or self._in_handshake) and time.monotonic() < end:
             await asyncio.sleep(_POLL_S)
         for connection in self._all():
             connection.abort()
 
     def _all(self) -> list[Connection]:
-        return [*self._open, *self._proved]
+        return [*self._open, *self._used]
 
 
 class Listener:
-    """One door.
+    """A listening socket.
 
     Args:
         address: Host and TLS.
@@ -226,7 +225,7 @@ class Listener:
         table: Where connections are counted.
 
     Raises:
-        InputError: The port cannot be had, or the certificate does not fit.
+        InputError: The port cannot be bound, or certificate and key do not match.
     """
 
     def __init__(
@@ -252,13 +251,13 @@ class Listener:
         return int(self._socket.getsockname()[1])
 
     def open(self) -> None:
-        """Begin to accept connections."""
+        """Start to accept connections."""
         self._socket.listen(_BACKLOG)
         self._socket.setblocking(False)
         asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
     def close(self) -> None:
-        """Accept no more."""
+        """Stop accepting."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
@@ -286,7 +285,7 @@ class Listener:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         task = asyncio.current_task(loop)
-        with self._table.greeting(task) if task is not None else contextlib.nullcontext():
+        with self._table.handshake(task) if task is not None else contextlib.nullcontext():
             try:
                 if self._tls is None:
                     await loop.connect_accepted_socket(self._factory, connection)
@@ -299,7 +298,7 @@ class Listener:
                 connection.close()
 
     def _renew(self) -> None:
-        """Take a certificate that was renewed meanwhile; one that does not fit is left for the next look."""
+        """Reload a renewed certificate; one that does not match its key is tried again later."""
         stamp = _stamp(self._address)
         if stamp == self._stamp or self._tls is None:
             return
@@ -309,13 +308,13 @@ class Listener:
 
 
 def _quietest(connections: Iterable[Connection]) -> Connection | None:
-    """Return which of the connections gives way, None if an accepted request depends on each."""
+    """Return the connection to evict, None if an accepted request depends on each."""
     candidates = islice((one for one in connections if one.is_expendable()), _CANDIDATES)
     return min(candidates, key=lambda one: one.quiet_since, default=None)
 
 
 def _most_connections() -> int:
-    """Return how many connections there may be, having asked the system for as many files as it gives."""
+    """Return how many connections there may be, having raised the limit of open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CONNECTIONS + _SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,4 +1,4 @@
-"""What can go wrong with a request, and the one place where it gets its HTTP status and its gRPC status."""
+"""Errors of requests, each with its HTTP status and its gRPC status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LINES_A_SECOND = 1.0  # and in the long run
 
 
 class BadRequestError(InputError):
-    """The request does not say what the protocol or the model wants."""
+    """The request does not fit the protocol or the model."""
 
 
 class UnauthorizedError(InputError):
@@ -25,7 +25,7 @@ class UnauthorizedError(InputError):
 
 
 class ForbiddenError(InputError):
-    """The server was started without what the request asks for."""
+    """The server was not started with what the request needs."""
 
     http_status = 403
 
@@ -43,7 +43,7 @@ class MethodError(InputError):
 
 
 class LoadError(JrError):
-    """The model's file or package is not one that can be served."""
+    """The model's file or package cannot be served."""
 
     http_status = 409
 
@@ -73,7 +73,7 @@ class UnimplementedError(InputError):
 
 
 class OverloadedError(JrError):
-    """The server has as much to do as it accepts; asking again later is right."""
+    """The server is at one of its limits; the client should retry later."""
 
     http_status = 503
 
@@ -97,7 +97,7 @@ class InternalError(JrError):
 
 
 class _Lines:
-    """How many lines may still be logged; those left out are counted."""
+    """A rate limit of log lines; those left out are counted."""
 
     def __init__(self) -> None:
         self._credit = float(_LINES)
@@ -122,7 +122,7 @@ _LINES_LEFT: Final = _Lines()
 
 
 def reported(error: Exception, transport: str) -> JrError:
-    """Return what the client is told of an error; what is nobody's fault but ours goes to the log, on one line."""
+    """Return the error that the client gets; an internal error goes to the log as well, on one line."""
     known = error if isinstance(error, JrError) else InternalError("internal error", hint="See the server's log")
     if known.http_status == InternalError.http_status:
         cause = known.__cause__ or known.__context__ or error if known is error else error

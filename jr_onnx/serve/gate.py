@@ -111,13 +111,13 @@ def _is_own_name(host: bytes) -> bool:
 
 
 class Budget:
-    """Bytes of requests and answers that may be in memory at a time, whichever transport they come and go by.
+    """Bytes of requests and answers that may be in memory at a time, over both transports.
 
     What holds bytes has a `Holding`, which grows as they arrive. When the budget is full, the request that still
-    arrives and is worth the least gives way: first one that has stalled, then the largest; the one that wants to grow
-    gives way itself where it would become the largest. So announcements cost nobody anything, and a small request is
-    not kept out by large ones that never end. The first 4 KiB of a request, and an answer of that length, are always
-    let in, though counted: health checks are answered whatever others hold.
+    arrives and has the largest eviction key is refused: first one that has stalled, then the largest; the one that
+    is to grow is refused itself where it would become the largest. So announcements cost others
+    nothing, and a small request is not kept out by large ones that never end. The first 4 KiB of a request, and an
+    answer of that length, are always admitted, though counted: health checks are answered whatever others hold.
 
     Args:
         total: How many bytes.
@@ -136,31 +136,35 @@ class Budget:
         return self._used
 
     def arriving(self, give_up: Callable[[], None]) -> Holding:
-        """Return a holding without bytes for a request that arrives.
+        """Return an empty holding for a request that arrives.
 
         Args:
-            give_up: Ends the request; it must release the holding before it returns.
+            give_up: Refuses the request; it must release the holding before it returns.
         """
         holding = Holding(self, give_up, _SPARED_BYTES)
         self._arriving.add(holding)
         return holding
 
     def settled(self) -> Holding:
-        """Return a holding without bytes that never gives way."""
+        """Return an empty holding that is never evicted."""
         return Holding(self, None)
 
     def leaving(self) -> Holding:
-        """Return a holding without bytes for an answer, which never gives way, and finds room where it is short."""
+        """Return an empty holding for an answer: never evicted, and admitted beyond the budget if short."""
         return Holding(self, None, _SPARED_BYTES)
 
     def _take(self, holding: Holding, size: int) -> None:
         now = self._clock()
         while self._used + size > self._total and holding.size + size > holding.spared:
-            victim = max(self._arriving, key=lambda one: one.worth(now), default=None)
-            gives_way = victim is not None and victim.size > victim.spared and victim is not holding
-            if not gives_way or (holding in self._arriving and victim.worth(now) <= (False, holding.size + size)):  # type: ignore[union-attr] # None does not give way
+            victim = max(self._arriving, key=lambda one: one.eviction_key(now), default=None)
+            if (
+                victim is None
+                or victim is holding
+                or victim.size <= victim.spared
+                or (holding in self._arriving and victim.eviction_key(now) <= (False, holding.size + size))
+            ):
                 raise OverloadedError("too many bytes are being received or answered already", hint="Ask again later")
-            victim.give_up()  # type: ignore[union-attr] # as above
+            victim.give_up()
         self._used += size
         holding.size += size
         holding.since = now
@@ -194,7 +198,7 @@ class Holding:
         """Hold more bytes, before or when they arrive.
 
         Raises:
-            OverloadedError: There are not so many left.
+            OverloadedError: The budget is exhausted.
         """
         self._budget._take(self, size)
 
@@ -203,7 +207,7 @@ class Holding:
         self._budget._give_back(self, size)
 
     def settle(self) -> None:
-        """The request is whole: it no longer gives way to others."""
+        """Note that the request is complete: it is no longer evicted."""
         self._give_up = None
         self._budget._settle(self)
 
@@ -219,8 +223,8 @@ class Holding:
             give_up()
         self.release()
 
-    def worth(self, now: float) -> tuple[bool, int]:
-        """Return how little this is worth keeping, the larger the less: stalled ones first, then by size."""
+    def eviction_key(self, now: float) -> tuple[bool, int]:
+        """Return the key by which requests are evicted, the largest first: stalled ones, then by size."""
         return self.size >= _STALLED_BYTES and now - self.since > _STALLED_S, self.size
 
 

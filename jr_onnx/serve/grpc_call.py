@@ -1,4 +1,4 @@
-"""One gRPC call on an HTTP/2 stream: its messages, its clock, its bytes in the budget, its status."""
+"""One gRPC call on an HTTP/2 stream: its messages, timeouts, bytes in the budget, and status."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class _Message:
 
 
 class Call:
-    """A call; what a method is given beside its message.
+    """A call, which its method is given beside the message.
 
     Args:
-        server: Who is asked.
-        connection: Where the call came from.
+        server: The server.
+        connection: The connection of the call.
         number: Number of its stream.
 
     Attributes:
@@ -64,11 +64,11 @@ class Call:
         self._streams = False
         self._messages: deque[_Message] = deque()  # of a stream, not yet answered
         self._arrived = asyncio.Event()
-        self._owed = 0  # bytes of a stream that the client may not yet replace
+        self._owed = 0  # bytes of a stream for which the client has no new credit yet
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
-        self._write_by = 0.0  # when the client must have read what waits for it; 0 where nothing does
+        self._write_by = 0.0  # when the client must have read the pending answer; 0 where there is none
         self._begun = False
         self._is_over = False
         self._broken: JrError | None = None  # why a stream ends after the messages that have come
@@ -88,7 +88,7 @@ class Call:
             encoding: The value of the header `grpc-encoding`.
 
         Raises:
-            BadRequestError: The timeout is none.
+            BadRequestError: The timeout is malformed.
             UnimplementedError: This server does not know the encoding.
         """
         self._encoding = encoding.decode("latin-1")
@@ -111,10 +111,10 @@ class Call:
         return max(0.0, self._deadline - self._server.loop.time())
 
     def hold(self, size: int) -> None:
-        """Hold more bytes for what the request becomes.
+        """Hold more bytes for the parsed request.
 
         Raises:
-            OverloadedError: There are not so many left.
+            OverloadedError: The budget is exhausted.
         """
         self._answering.grow(size)
 
@@ -126,7 +126,7 @@ class Call:
     # what the connection calls
 
     def data(self, data: bytes) -> bool:
-        """Take a piece of the request, and return whether the client may send as much again."""
+        """Receive a piece of the request, and return whether the client may send as much again."""
         if self._method is None or self._whole or self._is_over or self._broken is not None:
             return True
         try:
@@ -176,7 +176,7 @@ class Call:
         return _Message(data, self._is_compressed, holding)
 
     def end(self) -> None:
-        """The request is whole: start to answer."""
+        """The request is complete: start to answer."""
         method = self._method
         if method is None or self._is_over:
             return
@@ -191,7 +191,7 @@ class Call:
             self._run(self._unary(method))
 
     def lost(self) -> None:
-        """The client has given up or gone."""
+        """The client has cancelled the call or disconnected."""
         self._stop_timer()
         self._outgoing.release()
         self._server.remove(self)
@@ -202,13 +202,13 @@ class Call:
         self._buffer = bytearray()
 
     def taken(self) -> None:
-        """A piece of the answer is on its way."""
+        """A piece of the answer has been sent."""
         self._write_by = 0.0
         self._outgoing.release()
         self._taken.set()
 
     def sent(self) -> None:
-        """The answer is on its way."""
+        """The answer has been sent."""
         self._stop_timer()
         self._outgoing.release()
         self._server.remove(self)
@@ -216,7 +216,7 @@ class Call:
             self._holding.release()
 
     def sweep(self, now: float) -> None:
-        """Give up a message that does not arrive, and an answer that nobody reads."""
+        """Time out a message that does not arrive, and an answer that is not read."""
         if self._write_by:
             if now > self._write_by:
                 self._connection.reset(self._number)
@@ -229,16 +229,16 @@ class Call:
                 self._turn_away(SlowBodyError(f"no message came within {limit:g} s"))
 
     def is_accepted(self) -> bool:
-        """Whether a request is whole, and an answer is owed."""
+        """Whether a request is complete, and its answer pending."""
         return self._task is not None and not self._idle
 
     def give_way(self) -> None:
-        """Let another call have the place of this one, to which no answer is owed."""
+        """Make room for another call; this one has no pending answer."""
         self._turn_away(OverloadedError("others need the place of this call", hint="Ask again later"))
 
     @contextmanager
     def resting(self) -> Iterator[None]:
-        """While this lasts, a stream owes no answer."""
+        """Mark a stream as idle, without a pending answer, for as long as this lasts."""
         self._idle = True
         try:
             yield
@@ -255,7 +255,7 @@ class Call:
         self._send(await self._framed(await method.answer(request.pop(), self)), OK)
 
     async def _request(self, method: Method, message: _Message) -> Any:
-        """Return the request of a message, whose bytes are those that are being answered from now on."""
+        """Return the request of a message, which is being answered from now on."""
         self._answering = message.holding
         data, message.data = message.data, bytearray()
         view = memoryview(data)[PREFIX_BYTES:]
@@ -295,7 +295,7 @@ class Call:
                 self._server.answered += 1
 
     def _allow(self) -> None:
-        """Let the client send again what it was not allowed to while too many messages waited."""
+        """Give the client the credit that was held back while too many messages waited."""
         if self._owed and len(self._messages) < self._server.limits.queue:
             owed, self._owed = self._owed, 0
             self._connection.allow(self._number, owed)
@@ -308,9 +308,9 @@ class Call:
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         if self._method is not None and not self._method.is_open:
-            self._connection.prove()
+            self._connection.mark_used()
         self._task = self._server.loop.create_task(self._guarded(work))
-        # Not at the end of the task itself: one that is cancelled before its first step has no end of its own.
+        # Not in the task itself: one that is cancelled before its first step never runs.
         self._task.add_done_callback(lambda _: self._done(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
@@ -321,7 +321,7 @@ class Call:
             self.fail(error)
 
     def _done(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let go of everything once nothing is answered any more."""
+        """Release everything once the task has ended."""
         work.close()
         self._task = None
         self._buffer = bytearray()
@@ -333,7 +333,7 @@ class Call:
         self._messages.clear()
 
     def _break_off(self, error: JrError) -> None:
-        """Take nothing more of a request; messages of a stream that are whole are answered before it ends."""
+        """Receive nothing more; complete messages of a stream are answered before it ends."""
         if self._streams and self.is_accepted():
             self._broken, self._buffer = error, bytearray()
             self._holding.release()
@@ -341,7 +341,7 @@ class Call:
             self._turn_away(error)
 
     def _turn_away(self, error: Exception) -> None:
-        """Stop answering, and say why."""
+        """Stop answering, and send an error."""
         self._cancel()
         self.fail(error)
 
@@ -376,7 +376,7 @@ class Call:
         self._break_off(OverloadedError("others need the memory that this request holds", hint="Ask again later"))
 
     def _cancel(self) -> None:
-        """Stop answering; the task releases what the request holds when it lets go of it."""
+        """Cancel the task, which releases the bytes of the request at its end."""
         if self._task is not None:
             self._task.cancel()
 

@@ -1,4 +1,4 @@
-"""The methods of `inference.GRPCInferenceService`, as a table that a gRPC server answers from.
+"""The methods of `inference.GRPCInferenceService`, as a table for the gRPC server.
 
 A further method is one more line of `methods`: the class of its request, and what answers it.
 """
@@ -33,7 +33,7 @@ _LAST: Final = "triton_final_response"  # in a stream: nothing more comes for th
 
 
 class _Streamed:
-    """An answer as it stands in a stream; it is put together where it is serialized, which may be a thread.
+    """An answer of a stream; it is wrapped where it is serialised, which may be on a thread.
 
     Args:
         answer: The `ModelInferResponse`.
@@ -43,7 +43,7 @@ class _Streamed:
         self._answer = answer
 
     def ByteSize(self) -> int:  # noqa: N802 - protobuf's name
-        """Return how long it is, nearly."""
+        """Return its length, within a few bytes."""
         size: int = self._answer.ByteSize()
         return size
 
@@ -60,7 +60,7 @@ class InferenceService:
     Args:
         dataplane: Models and answers.
         extension: Loading and unloading.
-        limits: How much clients may ask for.
+        limits: Limits of requests.
         budget: Bytes of all requests and answers together.
     """
 
@@ -127,7 +127,7 @@ class InferenceService:
         return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
     async def _stream(self, requests: AsyncIterator[memoryview], call: Call) -> AsyncIterator[Any]:
-        """Answer the requests of a stream in their order; what is wrong with one is said in its answer."""
+        """Answer the requests of a stream in their order; an error is sent as the answer of its request."""
         async for data in requests:
             try:
                 answer = await self._model_infer(data, call)
@@ -152,8 +152,8 @@ class InferenceService:
         return await self._inference.answer(
             request.message.model_name,
             request.message.model_version,
-            lambda face: decode(face, request),
-            lambda face, asked, outputs: encode(face, asked, outputs, messages),
+            lambda interface: decode(interface, request),
+            lambda interface, asked, outputs: encode(interface, asked, outputs, messages),
             call.take_holding(),
             call.seconds_left(),
             request.worker,

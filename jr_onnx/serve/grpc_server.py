@@ -1,4 +1,4 @@
-"""The gRPC side of the server: calls on HTTP/2 connections, admitted before they cost anything."""
+"""The gRPC side of the server: calls on HTTP/2 connections, admitted by their headers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class GrpcServer:
     Args:
         address: Where to listen.
         methods: By path, `/package.Service/Method`.
-        gate: Who may ask.
-        limits: How much.
+        gate: Checks the token.
+        limits: Limits of requests.
         budget: Bytes of all requests together.
         table: Where connections are counted.
 
@@ -60,7 +60,7 @@ class GrpcServer:
         """Start to listen, and return the port.
 
         Raises:
-            InputError: The port cannot be had, or the certificate does not fit.
+            InputError: The port cannot be bound, or certificate and key do not match.
         """
         self.loop = asyncio.get_running_loop()
         self._listener = Listener(
@@ -70,7 +70,7 @@ class GrpcServer:
         return self._listener.port
 
     async def close(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
         self._listener.close()
 
     def remove(self, call: Call) -> None:
@@ -97,7 +97,7 @@ class GrpcServer:
             call.fail(error)
 
     def _admitted(self, fields: dict[bytes, bytes]) -> Method:
-        """Return the method, before anything but the headers has come.
+        """Return the method, of which only the headers have arrived.
 
         Raises:
             UnimplementedError: There is no such method.
@@ -112,10 +112,10 @@ class GrpcServer:
         return method
 
     def _make_room(self, method: Method) -> None:
-        """Let the oldest call whose message is not whole give way to a new one.
+        """Evict the oldest call whose message is not complete.
 
         Raises:
-            OverloadedError: All of them wait for their answers.
+            OverloadedError: Every call waits for its answer.
         """
         oldest = next((call for call in self._calls if not call.is_accepted()), None)
         if oldest is not None:

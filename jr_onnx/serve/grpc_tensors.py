@@ -51,11 +51,11 @@ class InferMessage:
 
     @property
     def is_typed(self) -> bool:
-        """Whether there are typed contents to speak of, which take far longer to read than raw tensors."""
+        """Whether there are more than a few typed contents, which take far longer to read than raw tensors."""
         return sum(map(len, self._pieces)) > _OUTLINE_BYTES
 
     def weigh(self, most_typed: int) -> None:
-        """Find out what typed contents will take.
+        """Find out how much memory typed contents will take.
 
         Args:
             most_typed: Largest typed contents whose elements have no fixed size, in bytes.
@@ -85,10 +85,10 @@ class InferMessage:
         self.worker = parsing
 
     def parse(self, kind: Any) -> None:
-        """Parse what is not a raw tensor.
+        """Parse everything but the raw tensors.
 
         Raises:
-            BadRequestError: It is no such message.
+            BadRequestError: It is not such a message.
         """
         text = b"".join(self._pieces)
         self._pieces.clear()
@@ -99,7 +99,7 @@ def whole(data: memoryview, kind: Any) -> InferMessage:
     """Parse a short message as it is.
 
     Raises:
-        BadRequestError: It is no such message.
+        BadRequestError: It is not such a message.
     """
     message = _parsed(bytes(data), kind)
     return InferMessage(list(message.raw_input_contents), message)
@@ -113,7 +113,7 @@ def split(data: memoryview) -> InferMessage:
     """
     result = InferMessage(worker=copying if len(data) >= LARGE_BYTES else None)
     for number, start, payload, end in _fields(data):
-        if number == _RAW and data[start] & 7 == _LENGTH:  # of another wire type it is a field that nobody knows
+        if number == _RAW and data[start] & 7 == _LENGTH:  # of another wire type it is an unknown field
             result.raw.append(data[payload:end])
         else:
             result._pieces.append(data[start:end])

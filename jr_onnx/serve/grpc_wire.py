@@ -1,4 +1,4 @@
-"""gRPC's own forms on HTTP/2: the prefix of a message, the numbers of statuses, the units of a timeout."""
+"""gRPC's encoding on HTTP/2: the prefix of a message, status numbers, units of timeouts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OK: Final = [(b"grpc-status", b"0")]
 
 
 def prefix(data: bytearray) -> tuple[bool, int]:
-    """Return what the prefix of a message says: whether it is compressed, and how long it is."""
+    """Parse the prefix of a message: whether it is compressed, and its length."""
     compressed, length = struct.unpack_from(">?I", data)
     return compressed, length
 
@@ -55,7 +55,7 @@ def seconds(timeout: bytes) -> float:
     """Return the value of a `grpc-timeout` header.
 
     Raises:
-        BadRequestError: It is none.
+        BadRequestError: It is malformed.
     """
     number, unit = timeout[:-1], _UNITS.get(timeout[-1:])
     if unit is None or not number.isdigit() or len(number) > 8:
@@ -64,7 +64,7 @@ def seconds(timeout: bytes) -> float:
 
 
 def trailers(error: Exception) -> Headers:
-    """Return the trailers that tell of an error."""
+    """Return the trailers of an error."""
     known = reported(error, "grpc")
     status = STATUS[GRPC_CODES[known.http_status]]
     return [(b"grpc-status", b"%d" % status), (b"grpc-message", quote(str(known), safe=_PRINTABLE).encode())]

@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections, with the `httptools` parser and every buffer in our own hands.
+"""HTTP/1.1 connections: the `httptools` parser, with every buffer counted here.
 
 The parser is given a head up to its end, a body up to its announced end, and chunks in small pieces, so that it never
 sees the request behind the one that is being answered: that one waits, counted like everything that has arrived. A
@@ -47,7 +47,7 @@ class Http1Connection(asyncio.Protocol):
     """One connection.
 
     Args:
-        application: Answers.
+        application: Answers requests.
         table: Where connections are counted.
         budget: Bytes of all requests together.
     """
@@ -83,11 +83,11 @@ class Http1Connection(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Wait for a request."""
         self._transport = transport
-        transport.set_write_buffer_limits(high=1, low=0)  # paused means: something has not been taken yet
+        transport.set_write_buffer_limits(high=1, low=0)  # paused means that something is not sent yet
         self._table.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything."""
+        """Release everything."""
         del exc
         self._table.remove(self)
         self._closing_since = self._closing_since or self._loop.time()
@@ -95,7 +95,7 @@ class Http1Connection(asyncio.Protocol):
         self._resting.release()
         self._outgoing = memoryview(b"")
         self._leaving.release()
-        self._parser = None  # which refers to this: thousands of closed connections would wait for the collector
+        self._parser = None  # a cycle: closed connections would wait for the garbage collector
         if self._task is not None:
             self._task.cancel()
         elif self._request is not None:
@@ -107,13 +107,13 @@ class Http1Connection(asyncio.Protocol):
         self._paused = True
 
     def resume_writing(self) -> None:
-        """The client has read all there was."""
+        """The client has read everything that was sent."""
         self._paused = False
         if self._write_by:
             self._write()
 
     def data_received(self, data: bytes) -> None:
-        """Take in what the client sent."""
+        """Process received data."""
         if self._closing_since:
             return
         self.quiet_since = self._loop.time()
@@ -132,7 +132,7 @@ class Http1Connection(asyncio.Protocol):
         self._go_on_soon()
 
     def _drop_rest(self) -> None:
-        """Let go of what waits to be looked at: the connection ends, after the answer that is owed."""
+        """Drop received data that was not parsed yet: the connection closes after the pending answer."""
         if self._task is None and not self._write_by:
             self.abort()
             return
@@ -146,7 +146,7 @@ class Http1Connection(asyncio.Protocol):
             self._table.turns.add(self._share, self._go_on)
 
     def _go_on(self) -> None:
-        """Take in what has been waiting."""
+        """Process data that has been waiting."""
         self._going_on = False
         if self._closing_since or self._is_whole or not self._rest:
             return
@@ -163,7 +163,7 @@ class Http1Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _take_in(self, data: memoryview) -> int:
-        """Give the parser what belongs to one request, a turn's worth at most, and return how much that was."""
+        """Parse data of one request, for one turn at most, and return how many bytes that was."""
         position = 0
         until = time.monotonic() + _TURN_S
         while position < len(data) and not self._is_whole and not self._closing_since:
@@ -251,7 +251,7 @@ class Http1Connection(asyncio.Protocol):
         request.body += data
 
     def on_message_complete(self) -> None:
-        """The request is whole: answer it."""
+        """The request is complete: answer it."""
         self._is_whole = True
         request = self._request
         if request is None or self._closing_since:
@@ -260,8 +260,8 @@ class Http1Connection(asyncio.Protocol):
             self._finish_if_sent()
             return
         request.holding.settle()
-        if self._application.proves(request):
-            self._table.prove(self)
+        if self._application.needs_token(request):
+            self._table.mark_used(self)
         self._task = self._loop.create_task(self._answer(request))
         self._task.add_done_callback(lambda _: request.holding.release())
 
@@ -281,7 +281,7 @@ class Http1Connection(asyncio.Protocol):
         self._refuse(OverloadedError("others need the memory that this request holds", hint="Ask again later"))
 
     def _refuse(self, error: Exception) -> None:
-        """Answer at once, and drop what still comes of the request."""
+        """Answer at once, and discard the rest of the request."""
         if self._refused or self._closing_since:
             return
         request = self._request
@@ -339,7 +339,7 @@ class Http1Connection(asyncio.Protocol):
             self._finish_if_sent()
 
     def _finish_if_sent(self) -> None:
-        """Turn to the next request once the answer is out and the rest of its request has come."""
+        """Go on to the next request once the answer is sent and its request has arrived completely."""
         if self._outgoing or self._paused or not self._write_by:
             return
         self._leaving.release()
@@ -364,7 +364,7 @@ class Http1Connection(asyncio.Protocol):
         return self._task is None and (not self._write_by or bool(self._refused) or stalls)
 
     def sweep(self, now: float) -> None:
-        """Look at the clocks: a head, a body, an answer, a connection without a request."""
+        """Check the timeouts: of the head, the body, the answer, and an idle connection."""
         request = self._request
         if self._closing_since:
             if now - self._closing_since > _CLOSING_S:
@@ -385,7 +385,7 @@ class Http1Connection(asyncio.Protocol):
                 self._refuse(SlowBodyError(f"the body did not arrive within {self._application.timeout_s:g} s"))
 
     def drain(self) -> None:
-        """Accept nothing more, and close after the answer."""
+        """Accept no more requests, and close after the answer."""
         self._closes = True
         if self._request is None and not self._rest:
             self._close()

@@ -1,8 +1,8 @@
-"""HTTP/2 connections, with the `h2` library for frames and headers and every buffer in our own hands.
+"""HTTP/2 connections: the `h2` library for frames and headers, with every buffer counted here.
 
 What comes in is cut into turns of a few frames, so that a flood of tiny ones leaves the event loop to others. What
-goes out is handed to the transport only as far as the client reads. What a client may make us remember is bounded:
-streams, the bytes of a header block, closed streams, frames that only ask for an answer.
+goes out is handed to the transport only as far as the client reads. What a client can make the server remember is
+bounded (`http2_limits`): streams, the bytes of a header block, closed streams, frames that only ask for an answer.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Stream(Protocol):
-    """What a connection must know of a request on it."""
+    """What a connection needs of a request on it."""
 
     def data(self, data: bytes) -> bool:
-        """Take a piece of the request's body."""
+        """Receive a piece of the request's body."""
 
     def end(self) -> None:
-        """The request's body is whole."""
+        """The request's body is complete."""
 
     def lost(self) -> None:
-        """The client has given up, or the connection has gone."""
+        """The client has cancelled the request, or the connection is lost."""
 
     def taken(self) -> None:
-        """All pieces of the answer so far have been handed over; more will follow."""
+        """All pieces of the answer so far have been sent; more will follow."""
 
     def sent(self) -> None:
-        """The last byte of the answer has been handed over."""
+        """The last byte of the answer has been sent."""
 
     def sweep(self, now: float) -> None:
-        """Look at the clock."""
+        """Check the timeouts."""
 
     def is_accepted(self) -> bool:
-        """Whether the request is whole, and an answer is owed."""
+        """Whether the request is complete, and its answer pending."""
 
 
 class _Outgoing:
-    """The rest of an answer that waits until the client takes it."""
+    """The rest of an answer that waits until the client reads."""
 
     __slots__ = ("last", "pieces", "trailers")
 
@@ -72,7 +72,7 @@ class Http2Connection(asyncio.Protocol):
         open_stream: Makes the stream of a request from this connection, its number and its headers.
         table: Where connections are counted.
         budget: Bytes of all requests together.
-        stall_s: How long a client may read nothing of what waits for it.
+        stall_s: How long a client may read nothing while an answer waits.
     """
 
     def __init__(
@@ -93,26 +93,26 @@ class Http2Connection(asyncio.Protocol):
         self._outgoing: dict[int, _Outgoing] = {}
         self._rest: deque[memoryview] = deque()  # received, but not yet taken in
         self._resting = budget.arriving(self._drop_rest)
-        self._is_deaf = False  # what the client sends is not looked at any more
+        self._ignores_input = False  # received data is discarded from now on
         self._share = Share()
         self._frames = FrameLimits(self._loop.time)
         self._paused_since: float | None = None
         self._closing_since: float | None = None
         self._draining = False
-        self._greeted = False
-        self._proved = False
+        self._is_established = False
+        self._used = False
         self._since = self.quiet_since = self._loop.time()
 
     # asyncio's protocol
 
     def connection_made(self, transport: Any) -> None:
-        """Wait for the client's greeting."""
+        """Wait for the client's preface."""
         self._transport = transport
         transport.set_write_buffer_limits(high=_WRITE_BYTES)
         self._table.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell all streams."""
+        """Notify all streams."""
         del exc
         self._table.remove(self)
         self._rest.clear()
@@ -123,23 +123,23 @@ class Http2Connection(asyncio.Protocol):
             stream.lost()
 
     def pause_writing(self) -> None:
-        """The client does not read: send nothing more, and take nothing in that would need an answer."""
+        """The client does not read: send nothing more, and read nothing that would need an answer."""
         self._paused_since = self._loop.time()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._paused_since = None
-        if not self._rest and not self._is_deaf:
+        if not self._rest and not self._ignores_input:
             self._transport.resume_reading()
         self._pump()
 
     def eof_received(self) -> bool:
-        """Close; a client that has gone half-way reads no answers that we would have to keep."""
+        """Close: a half-closed connection would keep answers that may never be read."""
         return False
 
     def data_received(self, data: bytes) -> None:
-        """Take in what the client sent, a few frames at a time."""
+        """Process received data, a few frames at a time."""
         if not self._rest:
             if not self._table.turns.are_waiting:
                 data = self._take_in(memoryview(data))  # type: ignore[assignment] # a view of what is left
@@ -147,7 +147,7 @@ class Http2Connection(asyncio.Protocol):
                     return
             self._transport.pause_reading()
             self._table.turns.add(self._share, self._go_on)
-        if self._is_deaf:
+        if self._ignores_input:
             return
         self._rest.append(memoryview(data))
         try:
@@ -156,11 +156,11 @@ class Http2Connection(asyncio.Protocol):
             self._drop_rest()
 
     def _drop_rest(self) -> None:
-        """Let go of what waits to be looked at: the connection ends, after the answers that are owed."""
+        """Drop received data that was not parsed yet: the connection closes after the pending answers."""
         if self.is_expendable():
             self.abort()
             return
-        self._is_deaf = True
+        self._ignores_input = True
         self._rest.clear()
         self._resting.release()
         self._transport.pause_reading()
@@ -173,7 +173,7 @@ class Http2Connection(asyncio.Protocol):
         if not self._rest or self._transport.is_closing():
             return
         left = self._take_in(self._rest.popleft())
-        if self._is_deaf:
+        if self._ignores_input:
             return
         if left:
             self._rest.appendleft(left)
@@ -186,7 +186,7 @@ class Http2Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _take_in(self, data: memoryview) -> memoryview:
-        """Take a turn's worth of what was received, and return the rest."""
+        """Process one turn of the data, and return the rest."""
         if self._h2 is None:
             self._h2 = bounded_connection()
         try:
@@ -210,7 +210,7 @@ class Http2Connection(asyncio.Protocol):
                     stream.end()
             elif kind is _events.RequestReceived:
                 self.quiet_since = self._loop.time()
-                self._greeted = True
+                self._is_established = True
                 if self._draining:
                     self._h2.reset_stream(event.stream_id, _REFUSED_STREAM)
                 else:
@@ -218,7 +218,7 @@ class Http2Connection(asyncio.Protocol):
             elif kind is _events.StreamReset:
                 self._forget(event.stream_id)
             elif kind is _events.RemoteSettingsChanged:
-                self._greeted = True
+                self._is_established = True
             elif kind is _events.ConnectionTerminated:
                 self._draining = True
 
@@ -243,14 +243,14 @@ class Http2Connection(asyncio.Protocol):
     # what streams call
 
     def begin(self, number: int, stream: Stream) -> None:
-        """Tell a stream what happens to its request from now on."""
+        """Register the stream of a request."""
         self._streams[number] = stream
 
-    def prove(self) -> None:
+    def mark_used(self) -> None:
         """Note that a request was accepted."""
-        if not self._proved:
-            self._proved = True
-            self._table.prove(self)
+        if not self._used:
+            self._used = True
+            self._table.mark_used(self)
 
     def answer(
         self, number: int, headers: Headers | None, data: bytes | None = None, trailers: Headers | None = None
@@ -267,7 +267,7 @@ class Http2Connection(asyncio.Protocol):
             if trailers is not None or data is None:
                 outgoing.trailers, outgoing.last = trailers, True
             self._send(number, outgoing)
-        except _exceptions.ProtocolError:  # the client has said that it goes
+        except _exceptions.ProtocolError:  # the client has announced that it closes
             self._close()
         self._flush()
 
@@ -279,13 +279,13 @@ class Http2Connection(asyncio.Protocol):
             self._flush()
 
     def refuse(self, number: int, status: bytes) -> None:
-        """Answer what is no call with a status of HTTP."""
+        """Answer a request that is not a gRPC call with an HTTP status."""
         self._h2.send_headers(number, [(b":status", status)], end_stream=True)
         if not self._h2.streams[number].closed:
             self._h2.reset_stream(number)
 
     def reset(self, number: int) -> None:
-        """Give up a stream whose answer nobody reads."""
+        """Reset a stream whose answer is not read."""
         self._outgoing.pop(number, None)
         self._streams.pop(number, None)
         with contextlib.suppress(_exceptions.ProtocolError):
@@ -334,7 +334,7 @@ class Http2Connection(asyncio.Protocol):
             self._h2.send_headers(number, outgoing.trailers, end_stream=True)
         stream = self._h2.streams.get(number)
         if stream is not None and not stream.closed:
-            self._h2.reset_stream(number)  # answered before the request was whole: the rest of it is not wanted
+            self._h2.reset_stream(number)  # answered before the request was complete: the rest of it is not needed
         answered = self._streams.pop(number, None)
         if answered is not None:
             answered.sent()
@@ -351,7 +351,7 @@ class Http2Connection(asyncio.Protocol):
         return not any(stream.is_accepted() for stream in self._streams.values())
 
     def sweep(self, now: float) -> None:
-        """Look at the clocks: the greeting, idleness, age, an answer that nobody reads."""
+        """Check the timeouts: handshake, idleness, age, an answer that is not read."""
         unread = self._paused_since is not None and now - self._paused_since > self._stall_s
         if unread or (self._closing_since is not None and now - self._closing_since > HEAD_SECONDS):
             self.abort()
@@ -360,19 +360,19 @@ class Http2Connection(asyncio.Protocol):
             stream.sweep(now)
         self._flush()
         if not self._streams:
-            limit = IDLE_SECONDS if self._greeted else HEAD_SECONDS
+            limit = IDLE_SECONDS if self._is_established else HEAD_SECONDS
             if now - self.quiet_since > limit or self._draining:
                 self.drain()
         if now - self._since > AGE_SECONDS:
             self.drain()
 
     def drain(self) -> None:
-        """Tell the client to go elsewhere, and close after the last answer."""
+        """Send GOAWAY, and close after the last answer."""
         if not self._draining:
             self._draining = True
             if self._h2 is not None and not self._transport.is_closing():
                 frame = _frame.GoAwayFrame(0, last_stream_id=self._h2.highest_inbound_stream_id)
-                # Not by way of h2, for which a connection that has said so is closed.
+                # Not through h2, which considers the connection closed after that.
                 self._transport.write(frame.serialize())
         self._close_if_done()
 

@@ -1,4 +1,4 @@
-"""Requests and answers of HTTP/1.1: their heads are checked and written here; in `http1` they come and go."""
+"""Requests and responses of HTTP/1.1: their heads are checked and written here; `http1` receives and sends them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(eq=False)
 class Request:
-    """A request, whose body may still be on its way.
+    """A request, whose body may not have arrived yet.
 
     Attributes:
         method: Its method.
@@ -36,9 +36,9 @@ class Request:
         started: When its first byte came, by the event loop's clock.
         deadline: When its answer must be ready.
         holding: Its bytes in the budget.
-        body: What has come of its body.
+        body: The part of its body that has arrived.
         largest: How long the body may be.
-        repeated: A header that came again though there must be one of it.
+        repeated: A header that is repeated and must not be.
         fields: How many headers came.
         keeps_alive: Whether another request may follow on the connection.
     """
@@ -97,19 +97,19 @@ class Application(Protocol):
     timeout_s: float
 
     def admit(self, request: Request) -> int:
-        """Return how long the body of a request may be, of which only the head is there, or raise what is wrong."""
+        """Return the largest body of a request of which only the head has arrived, or raise why it is refused."""
 
     def answer(self, request: Request) -> Awaitable[Response]:
-        """Answer a request that is whole; raises nothing."""
+        """Answer a complete request; raises nothing."""
 
-    def proves(self, request: Request) -> bool:
-        """Whether a request tells that its client is more than a visitor."""
+    def needs_token(self, request: Request) -> bool:
+        """Whether a request needs the token; health checks do not."""
 
     def refuse(self, error: Exception) -> Response:
         """Return the answer to a request that is refused, and count it."""
 
     def failure(self, error: Exception) -> Response:
-        """Return the answer to what went wrong, whether or not there was a request."""
+        """Return the response to an error, with or without a request."""
 
     @property
     def is_draining(self) -> bool:
@@ -133,7 +133,7 @@ def target_path(url: bytes) -> str:
 
 
 def check_head(request: Request, version: str) -> None:
-    """Refuse a head that others on the way may read in another way than this server.
+    """Refuse a head that a proxy may interpret in another way than this server (request smuggling).
 
     Args:
         request: The request, with its headers.

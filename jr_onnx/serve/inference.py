@@ -1,4 +1,4 @@
-"""Answer an inference request that is whole, whichever transport it came by."""
+"""Answer a complete inference request, the same way for both transports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from jr_onnx.errors import JrError
-from jr_onnx.serve.call import Call, Face
+from jr_onnx.serve.call import Call, ModelInterface
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.extensions.classification import classification_bytes
 from jr_onnx.serve.faults import InternalError, TimedOutError
@@ -40,8 +40,8 @@ class Inference:
         self,
         name: str,
         version: str,
-        decode: Callable[[Face], Call],
-        encode: Callable[[Face, Call, Mapping[str, Array]], _Answer],
+        decode: Callable[[ModelInterface], Call],
+        encode: Callable[[ModelInterface, Call, Mapping[str, Array]], _Answer],
         holding: Holding,
         seconds: float,
         worker: Callable[..., Awaitable[Any]] | None,
@@ -71,11 +71,11 @@ class Inference:
         status = TimedOutError.http_status  # what it stays if the client's deadline ends this
         try:
             with model.in_use():
-                call = decode(model.face) if worker is None else await worker(decode, model.face)
+                call = decode(model.interface) if worker is None else await worker(decode, model.interface)
                 _fit(holding, call)
                 call.holding, handed_on = holding, True
                 outputs = await model.answer(call, seconds - (time.perf_counter() - started))
-                answer = await self._encoded(encode, model.face, call, outputs)
+                answer = await self._encoded(encode, model.interface, call, outputs)
                 status = 200
                 return answer
         except Exception as error:
@@ -88,8 +88,8 @@ class Inference:
 
     async def _encoded(
         self,
-        encode: Callable[[Face, Call, Mapping[str, Array]], _Answer],
-        face: Face,
+        encode: Callable[[ModelInterface, Call, Mapping[str, Array]], _Answer],
+        interface: ModelInterface,
         call: Call,
         outputs: Mapping[str, Array],
     ) -> _Answer:
@@ -101,17 +101,21 @@ class Inference:
             if not binary
         )
         size += sum(
-            classification_bytes(outputs[name], count, face.labels.get(name, ()))
+            classification_bytes(outputs[name], count, interface.labels.get(name, ()))
             for name, count in call.classes.items()
         )
         if size < LARGE_TEXT_BYTES:
-            return encode(face, call, outputs)
+            return encode(interface, call, outputs)
         holding = self._budget.settled()
         try:
             holding.grow(size)
             if call.classes or not all(call.binary.values()):
-                return await parsing(encode, face, call, outputs)
-            return encode(face, call, outputs) if size < LARGE_BYTES else await copying(encode, face, call, outputs)
+                return await parsing(encode, interface, call, outputs)
+            return (
+                encode(interface, call, outputs)
+                if size < LARGE_BYTES
+                else await copying(encode, interface, call, outputs)
+            )
         finally:
             holding.release()
 

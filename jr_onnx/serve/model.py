@@ -1,4 +1,4 @@
-"""One version of one model, ready to answer: its session, what clients see of it, and its queue."""
+"""One version of one loaded model: its session, its interface, and its queue."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.labels import read_labels
 from jr_onnx.serve.metrics import ModelMetrics
-from jr_onnx.serve.opening import can_misfit, draws_kappa, face_of, open_session, read_checked, values_decide
+from jr_onnx.serve.opening import can_misfit, draws_kappa, interface_of, open_session, read_checked, values_decide
 from jr_onnx.serve.options import DEFAULT_PROVIDERS, Limits, Running
 from jr_onnx.serve.private import read_privately
 from jr_onnx.serve.probe import best_rows
-from jr_onnx.serve.tensors import Array
+from jr_onnx.serve.tensors import Array, TensorSpec
 
 _kserve: Any = kserve_module("kserve.model")
 
@@ -40,7 +40,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         shared: SHA-256 of the files in the folder above, by name.
 
     Attributes:
-        face: What clients see.
+        interface: Inputs, outputs and limits that clients see.
         instances: How many runs go on at a time.
         delay_us: How long a request may wait for others that join it, in microseconds.
         on_cpu: It runs on the CPU.
@@ -64,17 +64,19 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         self._limits = limits
         source = read_privately(path, digests)
         facts = read_checked(source)
-        self.face = face_of(name, version, facts, running, limits)
+        self.interface = interface_of(name, version, facts, running, limits)
         if shared is not None:
-            self.face = replace(self.face, labels=read_labels(path.parent.parent, shared, self.face.outputs))
+            self.interface = replace(
+                self.interface, labels=read_labels(path.parent.parent, shared, self.interface.outputs)
+            )
         if running.expose_kappa and not facts.kappa_inputs:
             self.notes.append("kappa is not a runtime input of this model, there is nothing to expose")
         self._session = open_session(source, running)
         self.instances = running.instances
         self.delay_us = running.delay_us
         self.on_cpu = self._session.get_providers()[0] == DEFAULT_PROVIDERS[0]
-        self._output_names = list(self.face.outputs)
-        self._can_misfit = can_misfit(self.face)
+        self._output_names = list(self.interface.outputs)
+        self._can_misfit = can_misfit(self.interface)
         self.metrics = ModelMetrics(name, version)
         self.join_rows = self._join_rows(facts, running)
         self._batcher = Batcher(
@@ -84,7 +86,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             delay_s=running.delay_us / 1e6,
             instances=running.instances,
             queue=limits.queue,
-            inline=not values_decide(self.face),
+            inline=not values_decide(self.interface),
         )
         self.ready = True
 
@@ -95,15 +97,11 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the inputs for the model's metadata."""
-        return [
-            {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in self.face.inputs.values()
-        ]
+        return _described(self.interface.inputs)
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the outputs for the model's metadata."""
-        return [
-            {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in self.face.outputs.values()
-        ]
+        return _described(self.interface.outputs)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -161,7 +159,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         if not decided.join:
             self.notes.append(f"requests are not joined: {decided.reason}")
             return 1
-        rows = best_rows(self.run, self.face.inputs.values(), running.max_batch)
+        rows = best_rows(self.run, self.interface.inputs.values(), running.max_batch)
         if rows == 1:
             self.notes.append("requests are not joined: a batch is no faster here")
         else:
@@ -169,12 +167,16 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         return rows
 
     def _joining(self, facts: ModelFacts, running: Running) -> Joining:
-        if not self.face.batched:
+        if not self.interface.batched:
             why = facts.rows.why or "an output has no open first axis"
             return Joining(join=False, reason=why)
         if draws_kappa(facts):
             return Joining(join=False, reason="it draws its kappa once a run, and each request is to have its own")
-        if any(spec.optional for spec in self.face.inputs.values()):
+        if any(spec.optional for spec in self.interface.inputs.values()):
             return Joining(join=False, reason="each request may bring its own kappa")
-        shown = [tensor for tensor in facts.inputs if tensor.name in self.face.inputs]
+        shown = [tensor for tensor in facts.inputs if tensor.name in self.interface.inputs]
         return joining(facts, shown, self.run, insist="--join-rows" if running.join_rows else "")
+
+
+def _described(specs: Mapping[str, TensorSpec]) -> list[dict[str, Any]]:
+    return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs.values()]

@@ -1,4 +1,4 @@
-"""Open a model file: what it may not be, what clients see of it, and its session. Imports no kserve."""
+"""Open a model file: checks, the interface for clients, and the session. Imports no kserve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
 from jr_onnx.errors import ModelError
 from jr_onnx.runtime.running import open_model, quiet_options
-from jr_onnx.serve.call import Face
+from jr_onnx.serve.call import ModelInterface
 from jr_onnx.serve.faults import one_line
 from jr_onnx.serve.options import Limits, Running
 from jr_onnx.serve.private import PrivateModel
@@ -18,11 +18,11 @@ from jr_onnx.serve.tensors import spec_of
 
 
 def read_checked(model: PrivateModel) -> ModelFacts:
-    """Read what a model says of itself; its weights are not touched.
+    """Read the facts of a model; its weights are not loaded.
 
     Raises:
         ModelError: It is not an ONNX model.
-        RefusalError: Its graph does not compute what its provenance says.
+        RefusalError: Its graph and its provenance disagree.
     """
     facts = read_model(model.path, source=model.file)
     require_truth(facts, model.path)
@@ -57,8 +57,8 @@ def draws_kappa(facts: ModelFacts) -> bool:
     return facts.draws_in_op or (facts.provenance is not None and facts.provenance.plan.random is not None)
 
 
-def face_of(name: str, version: str, facts: ModelFacts, running: Running, limits: Limits) -> Face:
-    """Return what clients see of a model.
+def interface_of(name: str, version: str, facts: ModelFacts, running: Running, limits: Limits) -> ModelInterface:
+    """Return the interface of a model.
 
     Raises:
         ModelError: It has an input or output that the protocol cannot carry, or nothing to ask.
@@ -79,15 +79,17 @@ def face_of(name: str, version: str, facts: ModelFacts, running: Running, limits
         raise ModelError(f"model {name!r} takes no input, so there is nothing that a client could ask it")
     outputs = {tensor.name: spec_of(tensor) for tensor in facts.outputs}
     batched = all((spec.dims or (1,))[0] == -1 for spec in (*required, *outputs.values()))
-    return Face(name, version, inputs, outputs, batched, limits.rows, finite_only=running.reject_non_finite)
+    return ModelInterface(name, version, inputs, outputs, batched, limits.rows, finite_only=running.reject_non_finite)
 
 
-def values_decide(face: Face) -> bool:
+def values_decide(interface: ModelInterface) -> bool:
     """Whether values of inputs, not only their sizes, may decide how long a run takes: counts, indices and strings."""
-    return any(spec.dtype.kind == "O" or spec.dtype in (np.int32, np.int64) for spec in face.inputs.values())
+    return any(spec.dtype.kind == "O" or spec.dtype in (np.int32, np.int64) for spec in interface.inputs.values())
 
 
-def can_misfit(face: Face) -> bool:
+def can_misfit(interface: ModelInterface) -> bool:
     """Whether a checked request can still be one that the model cannot compute: open sizes, or indices."""
-    skip = 1 if face.batched else 0
-    return any(spec.dims is None or -1 in spec.dims[skip:] or spec.dtype.kind in "iuO" for spec in face.inputs.values())
+    skip = 1 if interface.batched else 0
+    return any(
+        spec.dims is None or -1 in spec.dims[skip:] or spec.dtype.kind in "iuO" for spec in interface.inputs.values()
+    )

@@ -1,4 +1,4 @@
-"""What the user may ask of the server, checked where it is said."""
+"""The options of the server, and their ranges."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Address:
     Attributes:
         host: Address or host name.
         http_port: Port of REST; 0 takes a free one.
-        grpc_port: Port of gRPC; 0 takes a free one, None leaves gRPC away.
+        grpc_port: Port of gRPC; 0 takes a free one, None turns gRPC off.
         tls_cert: Certificate chain (PEM) of both transports, with `tls_key`.
         tls_key: Its private key (PEM).
         token_file: File with the bearer token that clients must send; None accepts every client.
@@ -66,7 +66,7 @@ class Address:
     token_file: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse ports that are none and half a TLS configuration."""
+        """Refuse invalid ports and an incomplete TLS configuration."""
         for what, port in (("HTTP", self.http_port), ("gRPC", self.grpc_port)):
             if port is not None and not 0 <= port <= 65535:
                 raise InputError(f"the {what} port is {port}, expected 0 to 65535")
@@ -88,7 +88,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a client may ask for.
+    """Limits of requests.
 
     Attributes:
         body_bytes: Largest request body.
@@ -111,7 +111,7 @@ class Limits:
     drain_delay_s: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse limits that let nothing through, or are none."""
+        """Refuse limits that allow nothing, or are out of range."""
         _require_ranges(self, _LIMIT_RANGES)
         if self.total_bytes < self.body_bytes:
             raise InputError(
@@ -125,7 +125,7 @@ class Running:
 
     Attributes:
         max_batch: Largest batch that waiting requests are joined into; 0 or 1 never joins.
-        join_rows: Join requests on the user's word where rows are not proved independent.
+        join_rows: Join requests even where rows are not proved independent; the user vouches for it.
         delay_us: How long a request may wait for others that join it, in microseconds.
         instances: How many runs of one model go on at a time.
         threads: Threads of one run; None leaves a core to the server itself.
@@ -146,7 +146,7 @@ class Running:
     reject_non_finite: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense."""
+        """Refuse numbers out of range."""
         _require_ranges(self, _RUNNING_RANGES)
         if self.join_rows and self.max_batch <= 1:
             raise InputError(f"requests were to be joined, but the largest batch is {self.max_batch}")
@@ -161,7 +161,7 @@ class ServeOptions:
     Attributes:
         models: Model files (`NAME=FILE` gives a name) and model repositories.
         address: Where it listens.
-        limits: How much clients may ask for.
+        limits: Limits of requests.
         running: How models run.
         key: Public key (PEM) that every package of a repository must be signed for.
         not_before: Refuse packages made earlier; needs a key.

@@ -1,4 +1,4 @@
-"""Read a model that is to be served once, into memory that nobody else can change, and check what was read.
+"""Copy a model that is to be served into private memory, once, and check the copy.
 
 Anyone with write access to a model's folder can truncate a file, put a pipe or a link in its place, or swap it between
 the check of its manifest and its use. So every file is opened once and copied; the digests of the manifest are compared
@@ -28,7 +28,7 @@ class PrivateModel:
         path: Where it was read from.
         data: The model file.
         external: Its external data by location.
-        file: The model as it is looked at: without its large weights, external data absorbed.
+        file: The model without its large weights, external data absorbed.
     """
 
     path: Path
@@ -67,7 +67,7 @@ def read_privately(path: Path, digests: Mapping[str, str] | None = None) -> Priv
 
 
 def _require_same_place(path: Path) -> None:
-    """Refuse a path that leads somewhere else by now; `verify-package` refuses links too.
+    """Refuse a path that leads elsewhere than at the start; `verify-package` refuses links too.
 
     Raises:
         ModelError: There is a link in it.

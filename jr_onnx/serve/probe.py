@@ -1,4 +1,4 @@
-"""Does it pay to join requests to this model? Tried out when it is loaded; whether it may be done is proved first.
+"""Measure on loading whether joining requests is faster; whether it is correct is proved before.
 
 A layer that reads large weights reads them once for a batch; a convolution whose image fits into the cache is slower
 when a batch of them does not. So batches are timed.

@@ -64,7 +64,7 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
         return self.all()
 
     async def load(self, name: str) -> None:
-        """Load a model, again if it is loaded; requests to the old one are answered by the old one.
+        """Load or reload a model; requests to the old one are still answered by it.
 
         Raises:
             UnknownError: There is no such model.
@@ -77,7 +77,7 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
         await _finish(old)
 
     async def unload_model(self, name: str) -> None:
-        """Stop offering a model, wait for the answers to its requests, and close it; one that is not loaded stays so.
+        """Unload a model after the answers to its requests; one that is not loaded stays so.
 
         Raises:
             UnknownError: There is no such model.
@@ -91,7 +91,7 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
         await _finish(old)
 
     def _open_for_client(self, name: str) -> list[ServedModel]:
-        """Open a model as a client wants; what is wrong with a file, and where it lies, is for the operator to know."""
+        """Open a model at a client's request; errors of files, with their paths, go to the log alone."""
         try:
             return self._open_model(name)
         except UnknownError:
@@ -132,7 +132,7 @@ class RepositoryExtension(_extension.ModelRepositoryExtension):  # type: ignore[
         self._allowed = allowed
 
     async def index(self, filter_ready: bool = False) -> list[dict[str, str]]:
-        """List what is loaded, and unless only that is wanted, what can be."""
+        """List the loaded models and, unless `filter_ready`, those that can be loaded."""
         rows = [{"name": model.name, "version": model.version, "state": "READY"} for model in self._registry.all()]
         loaded = {row["name"] for row in rows}
         if not filter_ready:

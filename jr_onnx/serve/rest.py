@@ -19,7 +19,7 @@ import orjson
 from prometheus_client import REGISTRY, exposition
 
 from jr_onnx.errors import JrError
-from jr_onnx.serve.call import Call, Face
+from jr_onnx.serve.call import Call, ModelInterface
 from jr_onnx.serve.codec_rest import decode, encode, json_length, parsing_bytes
 from jr_onnx.serve.connections import CONNECTIONS
 from jr_onnx.serve.dataplane import DataPlane
@@ -50,7 +50,7 @@ _BINARY: Final = (b"content-type", b"application/octet-stream")
 _LENGTH: Final = b"inference-header-content-length"
 _OPEN_PATHS: Final = ("/", "/v2/health/live", "/v2/health/ready")
 _WORTH_COMPRESSING: Final = 1024
-_SMALL_BODY: Final = 64 * 1024  # of requests that bring no tensors
+_SMALL_BODY: Final = 64 * 1024  # of requests without tensors
 _INSIDE: Final = CONNECTIONS * 3 // 4
 """How many requests may be answered at a time, so that connections remain for those that are turned away."""
 
@@ -61,8 +61,8 @@ class RestApp:
     Args:
         dataplane: Models and answers.
         extension: Loading and unloading.
-        gate: Who may ask.
-        limits: How much.
+        gate: Checks the token.
+        limits: Limits of requests.
         budget: Bytes of all requests together.
         is_loopback: Only this machine can reach the server.
 
@@ -91,7 +91,7 @@ class RestApp:
         self._inference = Inference(dataplane, budget, _TRANSPORT)
         self._extensions = Extensions(dataplane)
         self._inside = 0
-        self._parsing = asyncio.Lock()  # one request at a time takes what parsing takes beside its text
+        self._parsing = asyncio.Lock()  # held while JSON is parsed: one request at a time takes that memory
         self.accepted = 0
         self.answered = 0
         self.timeout_s = limits.timeout_s
@@ -102,12 +102,12 @@ class RestApp:
         return self._dataplane.draining
 
     def admit(self, request: Request) -> int:
-        """Return how long the body of a request may be, of which only the head is there.
+        """Return the largest body of a request of which only the head has arrived.
 
         Raises:
-            JrError: The request may not be asked, or cannot be answered whatever its body says.
+            JrError: The request is not allowed, or cannot succeed whatever its body holds.
         """
-        if request.path not in _OPEN_PATHS:
+        if self.needs_token(request):
             self._gate.check(request.headers.get(b"authorization"))
         known_encoding(_text(request, b"content-encoding"))
         parts = request.path.split("/")
@@ -122,7 +122,7 @@ class RestApp:
         return self._limits.body_bytes
 
     async def answer(self, request: Request) -> Response:
-        """Answer a request that is whole."""
+        """Answer a complete request."""
         self.accepted += 1
         parts = request.path.split("/")
         try:
@@ -135,22 +135,22 @@ class RestApp:
         finally:
             self.answered += 1
 
-    def proves(self, request: Request) -> bool:
-        """Whether a request tells that its client is more than a visitor."""
+    def needs_token(self, request: Request) -> bool:
+        """Whether a request needs the token; health checks do not."""
         return request.path not in _OPEN_PATHS
 
     def refuse(self, error: Exception) -> Response:
-        """Return the answer to a request that is refused before it is whole, and count it."""
+        """Return the response to a request that is refused before it is complete, and count it."""
         self.accepted += 1
         self.answered += 1
         return failure(error)
 
     def failure(self, error: Exception) -> Response:
-        """Return the answer to what went wrong, whether or not there was a request."""
+        """Return the response to an error, with or without a request."""
         return failure(error)
 
     async def _expand(self, request: Request, largest: int) -> None:
-        """Replace a compressed body by what it was."""
+        """Decompress the body."""
         if not known_encoding(_text(request, b"content-encoding")):
             return
         length = len(request.body)
@@ -173,17 +173,17 @@ class RestApp:
             holding = request.take_holding(self._budget)
             worker: Callable[..., Awaitable[Any]] | None = copying if length > LARGE_BYTES else None
 
-            async def parse(read: Callable[..., Any], face: Face) -> Any:
+            async def parse(read: Callable[..., Any], interface: ModelInterface) -> Any:
                 async with self._parsing:
                     holding.grow(await parsing(parsing_bytes, received[0], size))
-                    return await parsing(read, face)
+                    return await parsing(read, interface)
 
             if size > LARGE_TEXT_BYTES:
                 worker = parse
             answer = await self._inference.answer(
                 name,
                 version,
-                lambda face: decode(face, received.pop(), size),
+                lambda interface: decode(interface, received.pop(), size),
                 _response,
                 holding,
                 seconds,
@@ -234,12 +234,12 @@ class RestApp:
         _expect_method(request, "POST")
         if action:
             expect_same_origin(request.headers, is_loopback=self._is_loopback)
-        wish = _object(request.body)
+        wanted = _object(request.body)
         if parts == ["index"]:
-            rows = await self._extension.index(filter_ready=wish.get("ready") is True)
+            rows = await self._extension.index(filter_ready=wanted.get("ready") is True)
             return _json(rows)
         if action == "load":
-            if wish.get("parameters"):
+            if wanted.get("parameters"):
                 raise BadRequestError("a model is loaded from where the server was told, expected no parameters")
             await self._extension.load(parts[1])
         else:
@@ -258,8 +258,8 @@ def failure(error: Exception) -> Response:
     return Response(known.http_status, headers, orjson.dumps({"error": str(known)}))
 
 
-def _response(face: Face, call: Call, outputs: Mapping[str, Array]) -> Response:
-    body, size = encode(face, call, outputs)
+def _response(interface: ModelInterface, call: Call, outputs: Mapping[str, Array]) -> Response:
+    body, size = encode(interface, call, outputs)
     if size is None:
         return Response(200, [_JSON], body)
     return Response(200, [_BINARY, (_LENGTH, b"%d" % size)], body)
@@ -292,7 +292,7 @@ def _expect_known(parts: list[str], path: str) -> None:
 
 
 def _expect_method(request: Request, *methods: str) -> None:
-    """Refuse other methods; HEAD is as good as GET."""
+    """Refuse other methods; HEAD is allowed where GET is."""
     if request.method not in methods and not (request.method == "HEAD" and "GET" in methods):
         raise MethodError(f"{quoted(request.path)} is asked with {' or '.join(methods)}, not {quoted(request.method)}")
 

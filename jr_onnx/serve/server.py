@@ -1,4 +1,4 @@
-"""The whole server: loads the models, opens both transports, and drains them when it is asked to stop."""
+"""The server: loads the models, opens both transports, and drains them on SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _SWITCH_SECONDS = 0.0005
 
 
 class Server:
-    """The models, the transports and their end.
+    """The server: models, both transports, and graceful shutdown.
 
     Args:
         options: What to serve, where and how.
         catalogue: The models that can be loaded.
-        gate: Who may ask.
+        gate: Checks the token.
         say: Takes messages to the operator.
     """
 
@@ -64,14 +64,14 @@ class Server:
         """Load the models and serve until a signal comes.
 
         Raises:
-            JrError: A model cannot be opened, or a port cannot be had.
+            JrError: A model cannot be opened, or a port cannot be bound.
         """
         for model in self._registry.open_all():
             self._say(_describe(model))
         sys.setswitchinterval(_SWITCH_SECONDS)
         _return_large_blocks()
         gc.collect()
-        gc.freeze()  # what is there now stays; the collector need not look at it again
+        gc.freeze()  # these objects live as long as the server; the collector need not scan them again
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(self._serve())
 
@@ -104,7 +104,7 @@ class Server:
         )
 
     async def _drain(self) -> None:
-        """Say "not ready" first, so that balancers look elsewhere; then close the doors and finish."""
+        """Report "not ready" first, so that balancers stop sending requests; then stop accepting, and finish."""
         self._dataplane.draining = True
         await asyncio.sleep(self._options.limits.drain_delay_s)
         self._rest.close()
@@ -124,11 +124,11 @@ class Server:
 
 
 def _return_large_blocks() -> None:
-    """Let the C library give large blocks back to the system as soon as they are free; it learns to keep them."""
+    """Make the C library return large free blocks to the system at once; by default it learns to keep them."""
     with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)  # which else would be far less from now on
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)  # setting the other one alone would reset this to far less
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,4 +1,4 @@
-"""Start the server: what can be refused is refused before kserve, which takes its time, is imported."""
+"""Start the server: everything is checked before kserve, which takes seconds to import."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
         say: Takes messages to the operator, one line each.
 
     Raises:
-        JrError: A model, a package, a certificate or the token file is not usable, or a port cannot be had.
+        JrError: A model, a package, a certificate or the token file is not usable, or a port cannot be bound.
     """
     require("orjson", "serve")  # the lightest of what the extra brings
     check_certificate(options.address)
@@ -49,10 +49,10 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
 
 
 def on_usable_providers(running: Running, say: Callable[[str], None]) -> Running:
-    """Refuse providers that do not work here, or leave them out with a warning where that is allowed.
+    """Refuse providers that do not work here, or drop them with a warning where that is allowed.
 
     Raises:
-        InputError: A provider does not work, and falling back is not allowed; or there is none of its name.
+        InputError: A provider does not work, and falling back is not allowed; or its name is unknown.
     """
     names = tuple(full_name(name) for name in running.providers)
     if running.allow_fallback:
@@ -71,7 +71,7 @@ def check_certificate(address: Address) -> None:
     if address.tls_cert is None or address.tls_key is None:
         return
     for path in (address.tls_cert, address.tls_key):
-        OpenedFile(path, "a PEM")  # OpenSSL would wait for good for somebody to write into a pipe
+        OpenedFile(path, "a PEM")  # OpenSSL would block on a pipe for ever
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(address.tls_cert, address.tls_key)
     except (OSError, ssl.SSLError) as error:

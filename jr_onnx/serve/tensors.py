@@ -90,7 +90,7 @@ def checked_shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:
     """Return a client's shape as integers if the model takes it.
 
     Raises:
-        BadRequestError: It is not a shape, or not one of this input.
+        BadRequestError: It is not a shape, or does not fit this input.
     """
     if not isinstance(shape, Sequence) or isinstance(shape, str | bytes) or len(shape) > _LARGEST_RANK:
         raise BadRequestError(f"the shape of input {spec.name!r} is {quoted(shape)}, expected a list of sizes")
@@ -125,7 +125,7 @@ def from_raw(spec: TensorSpec, shape: tuple[int, ...], data: bytes | memoryview)
         )
     array = np.frombuffer(data, dtype=np.uint8 if spec.dtype == np.bool_ else spec.dtype)
     if spec.dtype == np.bool_:
-        array = array != 0  # a byte that is neither 0 nor 1 is no bool that a kernel may see
+        array = array != 0  # a byte that is neither 0 nor 1 is not a valid bool for a kernel
     # The tensor follows JSON of any length; kernels may expect what an allocator would have given them.
     return np.ascontiguousarray(array).reshape(shape) if array.ctypes.data % 16 == 0 else array.reshape(shape).copy()
 

@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop: it is done on threads, one piece of a kind at a time.
+"""Work that would block the event loop: it is done on threads, one piece of a kind at a time.
 
 One at a time bounds the memory that a copy or a parsed text takes beside the budget. Parsing JSON has a thread of its
 own, because it takes far longer, byte for byte, than copying tensors, which must not wait for it.

@@ -9,7 +9,7 @@ import pytest
 
 from jr_onnx.deploy import TritonOptions, package_triton
 from jr_onnx.rewriter import rewrite
-from jr_onnx.serve.call import Call, Face
+from jr_onnx.serve.call import Call, ModelInterface
 from jr_onnx.serve.extensions.classification import MOST_CLASSES, answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError
 from jr_onnx.serve.tensors import TensorSpec
@@ -20,10 +20,10 @@ from tools.checks.serving.processes import ServerProcess, jr_onnx, running
 
 def _classes(array: np.ndarray, count: int, *, batched: bool = True, labels: tuple[str, ...] = ()) -> list:
     spec = TensorSpec("y", "FP32", array.dtype, array.shape)
-    face = Face("m", "1", {}, {"y": spec}, batched, 64, labels={"y": labels})
+    interface = ModelInterface("m", "1", {}, {"y": spec}, batched, 64, labels={"y": labels})
     call = Call({}, len(array), "", {"y": True}, classes={"y": count})
-    assert answered_spec(face, call, "y").datatype == "BYTES"
-    found = classify(face, call, {"y": array})["y"]
+    assert answered_spec(interface, call, "y").datatype == "BYTES"
+    found = classify(interface, call, {"y": array})["y"]
     return [[item.decode() for item in row] for row in found] if batched else [item.decode() for item in found]
 
 

@@ -15,7 +15,7 @@ async def _shake_hands(table: ConnectionTable) -> asyncio.Task[None]:
     async def wait() -> None:
         task = asyncio.current_task()
         assert task is not None
-        with table.greeting(task):
+        with table.handshake(task):
             await asyncio.sleep(60)
 
     task = asyncio.create_task(wait())
@@ -45,7 +45,7 @@ def test_whoever_has_just_come_stays_where_a_quiet_connection_can_go() -> None:
         table = ConnectionTable(most=2)
         quiet = Held(0.0)
         table.add(quiet)
-        table.prove(quiet)
+        table.mark_used(quiet)
         newcomer = await _shake_hands(table)
         assert table.make_room()
         await asyncio.sleep(0)

@@ -155,7 +155,7 @@ def test_a_full_house_makes_room_with_those_who_never_asked_then_with_the_quiete
     for one in (good, busy, idle):
         assert table.make_room()
         table.add(one)
-    table.prove(good)
+    table.mark_used(good)
     assert table.make_room()
     assert (good.aborted, busy.aborted, idle.aborted) == (False, False, True)
     table.add(Held(6.0, expendable=False))
@@ -169,8 +169,8 @@ def test_what_a_connection_has_had_is_forgotten_by_half_in_a_second() -> None:
     share = Share()
     share.charge(10.0, 1.0)
     share.charge(11.0, 0.25)
-    assert share.of_late(11.0) == 0.75
-    assert share.of_late(13.0) == 0.1875
+    assert share.recent(11.0) == 0.75
+    assert share.recent(13.0) == 0.1875
 
 
 def test_a_busy_connection_gets_its_turn_whoever_comes_after_it() -> None:

@@ -208,8 +208,8 @@ def test_a_model_is_unloaded_and_loaded_while_others_are_asked(models: dict[str,
         assert client.infer("slow", trips(1)).status == 200
         assert client.ask("POST", "/v2/repository/models/fixed/load", {}).status == 200, "loading again replaces"
         assert client.infer("fixed", GOOD).status == 200
-        wished = {"parameters": {"config": "{}"}}
-        assert client.ask("POST", "/v2/repository/models/slow/load", wished).status == 400
+        wanted = {"parameters": {"config": "{}"}}
+        assert client.ask("POST", "/v2/repository/models/slow/load", wanted).status == 400
         client.close()
 
 

@@ -19,7 +19,7 @@ from jr_onnx.deploy import TritonOptions, package_triton
 from jr_onnx.errors import InputError, IntegrityError, ModelError
 from jr_onnx.runtime.providers import require_providers
 from jr_onnx.serve.catalogue import Catalogue
-from jr_onnx.serve.opening import face_of, open_session, read_checked
+from jr_onnx.serve.opening import interface_of, open_session, read_checked
 from jr_onnx.serve.options import Limits, Running
 from jr_onnx.serve.private import read_privately
 from jr_onnx.serve.start import on_usable_providers, secret_warnings
@@ -38,7 +38,7 @@ def refused(*arguments: str | Path) -> tuple[int, str]:
 
 def open_model(path: Path) -> None:
     """Do to a model file what the server does before it opens a session."""
-    face_of("net", "1", read_checked(read_privately(path.resolve())), Running(), Limits())
+    interface_of("net", "1", read_checked(read_privately(path.resolve())), Running(), Limits())
 
 
 @pytest.fixture

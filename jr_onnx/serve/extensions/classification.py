@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from jr_onnx.serve.call import Call, Face
+from jr_onnx.serve.call import Call, ModelInterface
 from jr_onnx.serve.faults import BadRequestError, quoted
 from jr_onnx.serve.tensors import Array, TensorSpec
 
@@ -42,17 +42,17 @@ def classification_bytes(array: Array, count: int, labels: Sequence[str] = ()) -
     return array.size * _SORTING_BYTES + min(array.size, count * max(1, len(array) if array.ndim else 1)) * text
 
 
-def classify(face: Face, call: Call, outputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the outputs, those of which classes are wanted as their classes."""
+def classify(interface: ModelInterface, call: Call, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the outputs, with classes in place of those for which they are asked."""
     found = dict(outputs)
     for name, count in call.classes.items():
-        found[name] = _classes(outputs[name], count, face.labels.get(name, ()), batched=face.batched)
+        found[name] = _classes(outputs[name], count, interface.labels.get(name, ()), batched=interface.batched)
     return found
 
 
-def answered_spec(face: Face, call: Call, name: str) -> TensorSpec:
+def answered_spec(interface: ModelInterface, call: Call, name: str) -> TensorSpec:
     """Return what an output is in the answer."""
-    spec = face.outputs[name]
+    spec = interface.outputs[name]
     if name not in call.classes:
         return spec
     return TensorSpec(name, "BYTES", np.dtype(object), None)

@@ -1,4 +1,4 @@
-"""Bodies and messages that are compressed with gzip or deflate, as tritonclient offers: bounded by what they become.
+"""Bodies and messages compressed with gzip or deflate, as tritonclient offers: their decompressed size is bounded.
 
 A body is expanded in pieces, each counted in the budget before the next one is made, so that a bomb costs no more than
 the largest body that is allowed. `deflate` is the zlib format (RFC 9110, 8.4.1.2), as all clients send it.
@@ -42,7 +42,7 @@ def known_encoding(name: str) -> str:
 async def expanded(
     data: bytes | bytearray | memoryview, largest: int, grow: Callable[[int], None], seconds: float
 ) -> bytearray:
-    """Return what compressed data was.
+    """Return decompressed data.
 
     Args:
         data: The compressed data.
@@ -65,7 +65,7 @@ async def expanded(
 
 async def _expanded(data: bytes | bytearray | memoryview, largest: int, grow: Callable[[int], None]) -> bytearray:
     expansion = _Expansion(data)
-    # What is short is expanded at once; more than that is worth a thread.
+    # Short content is decompressed at once, longer on a thread.
     result = expansion.piece(min(_INLINE_BYTES, largest + 1)) if len(data) <= _INLINE_BYTES else bytearray()
     grow(len(result))
     while not expansion.is_over and len(result) <= largest:
@@ -89,7 +89,7 @@ class _Expansion:
 
     @property
     def is_over(self) -> bool:
-        """Whether the end of the content has come."""
+        """Whether the end of the content was reached."""
         return self._stream.eof
 
     @property
@@ -122,7 +122,7 @@ class _Expansion:
 def wanted_encoding(accepted: str) -> str:
     """Return the encoding for an answer of those that a client accepts, "" for none.
 
-    Only a client that names one of them gets it; `*` means that it does not care.
+    Only a client that names one of them gets it; `*` asks for none.
     """
     for item in accepted.lower().split(","):
         name, _, parameters = item.partition(";")

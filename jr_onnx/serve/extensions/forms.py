@@ -1,4 +1,4 @@
-"""What the extensions tell, in the protocol's JSON forms; the gRPC messages are filled from the same forms.
+"""What the extensions return, in the protocol's JSON forms; the gRPC messages are filled from the same forms.
 
 configuration   what Triton would have in its config.pbtxt for the model
 statistics      counts and times since the model was loaded (`statistics`)
@@ -29,10 +29,10 @@ _NO_SHARED_MEMORY: Final = "shared memory regions are not supported by this serv
 
 def configuration(model: ServedModel) -> dict[str, Any]:
     """Return a model's configuration (Triton's `ModelConfig`)."""
-    face = model.face
-    largest = face.max_rows if face.batched else 0
+    interface = model.interface
+    largest = interface.max_rows if interface.batched else 0
     found: dict[str, Any] = {
-        "name": face.name,
+        "name": interface.name,
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
         "version_policy": {"all": {}},
@@ -44,17 +44,21 @@ def configuration(model: ServedModel) -> dict[str, Any]:
                 "allow_ragged_batch": False,
                 "optional": spec.optional,
             }
-            for spec in face.inputs.values()
+            for spec in interface.inputs.values()
         ],
         "output": [
             {
                 **_tensor(spec, batched=largest > 0),
-                "label_filename": LABELS_NAME if spec.name in face.labels else "",
+                "label_filename": LABELS_NAME if spec.name in interface.labels else "",
             }
-            for spec in face.outputs.values()
+            for spec in interface.outputs.values()
         ],
         "instance_group": [
-            {"name": f"{face.name}_0", "kind": "KIND_CPU" if model.on_cpu else "KIND_GPU", "count": model.instances}
+            {
+                "name": f"{interface.name}_0",
+                "kind": "KIND_CPU" if model.on_cpu else "KIND_GPU",
+                "count": model.instances,
+            }
         ],
         "default_model_filename": model.path.name,
     }
@@ -85,19 +89,19 @@ def log_settings() -> dict[str, Any]:
     }
 
 
-def keep_settings(what: str, wished: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
-    """Return settings that cannot be changed, if nobody wants to change them.
+def keep_settings(what: str, wanted: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that cannot be changed, unless the client asks for a change.
 
     Args:
         what: Whose settings, for messages.
-        wished: What a client wants them to be; None for a setting's default.
+        wanted: What a client wants them to be; None for a setting's default.
         kept: What they are.
 
     Raises:
         BadRequestError: There is no such setting.
         UnimplementedError: A client wants another value.
     """
-    for name, value in wished.items():
+    for name, value in wanted.items():
         if name not in kept:
             raise BadRequestError(f"there is no {what} setting {quoted(name)}, expected {', '.join(kept)}")
         if value is not None and value != kept[name] and [value] != kept[name]:

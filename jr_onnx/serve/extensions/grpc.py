@@ -18,7 +18,7 @@ from jr_onnx.serve.grpc_method import Method, parser
 from jr_onnx.serve.repository import RepositoryExtension
 
 HEALTH: Final = "grpc.health.v1.Health"
-_WATCH_S: Final = 0.5  # between two looks at what a watcher is told
+_WATCH_S: Final = 0.5  # between two checks for a watcher
 _VALUES: Final = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 
 
@@ -79,8 +79,8 @@ class ExtensionService:
         if request.model_name:
             self._dataplane.find(request.model_name)
         # A setting without values is to be set to its default.
-        wish = {name: list(value.value) or None for name, value in request.settings.items()}
-        kept = forms.keep_settings("trace", wish, forms.TRACE)
+        wanted = {name: list(value.value) or None for name, value in request.settings.items()}
+        kept = forms.keep_settings("trace", wanted, forms.TRACE)
         answer = message("TraceSettingResponse")()
         for name, value in kept.items():
             answer.settings[name].value.extend(value if isinstance(value, list) else [value])
@@ -88,11 +88,11 @@ class ExtensionService:
 
     async def _log(self, request: Any, call: Call) -> Any:
         del call
-        wish = {}
+        wanted = {}
         for name, value in request.settings.items():
             field = value.WhichOneof("parameter_choice")
-            wish[name] = None if field is None else getattr(value, field)
-        kept = forms.keep_settings("log", wish, forms.log_settings())
+            wanted[name] = None if field is None else getattr(value, field)
+        kept = forms.keep_settings("log", wanted, forms.log_settings())
         answer = message("LogSettingsResponse")()
         for name, value in kept.items():
             setattr(answer.settings[name], _VALUES[type(value)], value)
@@ -105,7 +105,7 @@ class ExtensionService:
         return await self._health()
 
     async def _watch(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
-        """Tell the health now and whenever it changes, until the server stops."""
+        """Send the health now and whenever it changes, until the server stops."""
         async for request in requests:
             known = request.service in ("", self._service, HEALTH)
             last = None

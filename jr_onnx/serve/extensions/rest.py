@@ -1,4 +1,4 @@
-"""The extensions over REST, as one table of paths; `rest` asks it for what it does not know itself.
+"""The extensions over REST, as one table of paths; `rest` looks up here what it does not answer itself.
 
 GET       /v2/models/NAME[/versions/V]/config   .../stats        GET /v2/models/stats
 GET POST  /v2/trace/setting   /v2/models/NAME/trace/setting   /v2/logging
@@ -20,7 +20,7 @@ _MEMORIES: Final = ("systemsharedmemory", "cudasharedmemory")
 
 
 class Extensions:
-    """What the extensions answer.
+    """Answers the extensions' requests.
 
     Args:
         dataplane: The models.
@@ -78,7 +78,7 @@ def model_of(parts: list[str]) -> tuple[str, str]:
 
 
 def _settings(what: str, kept: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], Any]]:
-    return {"GET": lambda _: kept, "POST": lambda wish: forms.keep_settings(what, wish, kept)}
+    return {"GET": lambda _: kept, "POST": lambda wanted: forms.keep_settings(what, wanted, kept)}
 
 
 def _shared_memory(parts: list[str]) -> dict[str, Callable[[dict[str, Any]], Any]] | None:

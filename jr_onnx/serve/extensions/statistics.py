@@ -1,4 +1,4 @@
-"""What a model has done since it was loaded, as the protocol's statistics extension counts it."""
+"""Counts and times of a model since it was loaded, as the protocol's statistics extension has them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIZES = 1024  # different numbers of rows that are told apart; a client may cho
 
 
 class Duration:
-    """How often something happened and how long it took in all."""
+    """How often something happened, and its total duration."""
 
     __slots__ = ("count", "seconds")
 
