@@ -35,7 +35,7 @@ EXIT_CODES: Final[Mapping[int, str]] = {
 def printable(text: str) -> str:
     r"""Return a line of text with every control character escaped, so that a terminal shows it and does nothing else.
 
-    Names come from files that anybody may have written: a node called "x\x1b[2J" must not clear the screen.
+    Names come from files that anyone may have written: a node called "x\x1b[2J" must not clear the screen.
     """
     if text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""Say what a file really is that is not what it should be: what stands in the place of models and data most often."""
+"""Recognise a file of the wrong kind: the files that are most often given in place of models and data."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _KINDS: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"\x28\xb5\x2f\xfd", "a zstd file", _UNPACK),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras weights are such)", _EXPORT),
     (b"\x93NUMPY", "a .npy file of one array", "Save images and labels together with np.savez"),
-    (b"\x89PNG", "a PNG picture", "Give the file that was meant"),
-    (b"\xff\xd8\xff", "a JPEG picture", "Give the file that was meant"),
-    (b"%PDF", "a PDF document", "Give the file that was meant"),
+    (b"\x89PNG", "a PNG picture", "Give the intended file"),
+    (b"\xff\xd8\xff", "a JPEG picture", "Give the intended file"),
+    (b"%PDF", "a PDF document", "Give the intended file"),
     (b"\x80\x02", "a Python pickle", _EXPORT),
     (b"\x80\x04", "a Python pickle", _EXPORT),
 )
 
 
 def pointer(head: bytes) -> tuple[str, str] | None:
-    """Recognise what stands in the place of a file that was not downloaded: never a model nor data.
+    """Recognise a placeholder of a file that was not downloaded: never a model nor data.
 
     Args:
         head: The first `HEAD_BYTES` bytes.
 
     Returns:
-        What it is, and what to do; None where it is nothing of the kind.
+        What it is, and what to do; None where it is not one.
     """
     if head.startswith(_LFS):
         return "a Git LFS pointer, not the file itself", "Run `git lfs pull` in its repository to download the file"
@@ -45,7 +45,7 @@ def pointer(head: bytes) -> tuple[str, str] | None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<error")):
         kind = "an XML document" if start.startswith((b"<?xml", b"<error")) else "an HTML page"
-        return kind, "A download went wrong: take the link of the raw file"
+        return kind, "The download went wrong: use the link to the raw file"
     return None
 
 

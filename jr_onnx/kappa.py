@@ -1,7 +1,7 @@
 """Which kappa goes to which site: uniform, per site, randomised U[low, high], or a runtime input.
 
-The paper uses one kappa for all sites (section 3) and, in appendix C, a random one drawn anew for every forward
-pass. A plan holds the wish; rounding to a site's dtype is `semantics.round_kappa`.
+The paper uses one kappa for all sites (section 3) and, in appendix C, a random one drawn again for every forward
+pass. A plan holds what was asked for; rounding to a site's dtype is `semantics.round_kappa`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class RandomKappa(Record):
 
     @property
     def middle(self) -> float:
-        """The kappa that stands in where nobody draws."""
+        """The kappa that is used where nothing draws."""
         return (self.low + self.high) / 2
 
 
@@ -74,7 +74,7 @@ class KappaPlan(Record):
     input_name: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse wishes that contradict each other, and kappas that are none."""
+        """Refuse contradictory plans, and invalid kappas."""
         if self.kappa is not None:
             validate_kappa(self.kappa)
         for pattern, value in self.by_site:
@@ -217,7 +217,7 @@ def read_kappa_map(path: Path) -> dict[str, float]:
 
 
 def _strict_loader() -> Any:
-    """Return PyYAML's safe loader, refusing a key that stands twice (PyYAML keeps the last in silence)."""
+    """Return PyYAML's safe loader, refusing duplicate keys (PyYAML silently keeps the last)."""
     import yaml
 
     class StrictLoader(yaml.SafeLoader):
@@ -262,5 +262,5 @@ def _compile(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError):
-        # A site id may hold characters that are no expression, for instance an unbalanced bracket.
+        # A site id may hold characters that are not a valid expression, for instance an unbalanced bracket.
         return re.compile(re.escape(pattern))

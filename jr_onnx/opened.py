@@ -1,8 +1,8 @@
-"""Files that others may change: opened once, checked, and read without trusting that they stay as they are.
+"""Files that others may change: opened once, checked, and read without assuming that they stay the same.
 
-A mapped file that is truncated kills the process with SIGBUS, a pipe in the place of a file makes opening it wait for
-good, and a path may mean another file the next time. So a file is opened once, without waiting; what was opened must be
-a regular file; it is read with plain reads, which say when the bytes are gone; and a change meanwhile is noticed.
+A mapped file that is truncated kills the process with SIGBUS, opening a pipe in place of a file blocks forever, and a
+path may mean another file the next time. So a file is opened once, without blocking; it must be a regular file; it is
+read with plain reads, which report missing bytes; and a change in the meantime is detected.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class OpenedFile:
         return self._window[offset]
 
     def read_private(self) -> memoryview:
-        """Return all bytes in memory that nobody else can change.
+        """Return all bytes in memory that no other process can change.
 
         Raises:
             ModelError: The file became shorter, or is larger than this machine's memory.
@@ -177,7 +177,7 @@ class OpenedFile:
 
 
 class FileView:
-    """A part of an opened file that is read when it is wanted; in use much like a memoryview of bytes.
+    """A part of an opened file, read on demand; in use much like a memoryview of bytes.
 
     Args:
         file: The file.

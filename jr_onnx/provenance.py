@@ -37,7 +37,7 @@ class SiteRecord(Record):
         kappa: The kappa the node compares with, rounded to the dtype; the default where it is a runtime input.
         cap: Upper bound of ReLU6 and similar activations.
         lowering: where, cast_mul, log_step, thresholded or custom.
-        nodes: How many nodes stand in the place of the original.
+        nodes: How many nodes replace the original.
         original: The original NodeProto, serialised, base64.
     """
 
@@ -67,7 +67,7 @@ class ExternalFile(Record):
 
 @dataclass(frozen=True, slots=True)
 class Undo(Record):
-    """What beside the sites has to be put back on restore.
+    """What `restore` has to put back besides the sites.
 
     Attributes:
         ir_version: The source's IR version.
@@ -106,7 +106,7 @@ class Provenance(Record):
         plan: The kappa plan as asked for.
         target: portable, cpu or cuda.
         sites: The rewritten sites, in graph order.
-        undo: What `restore` puts back besides.
+        undo: What else `restore` puts back.
         converted_from_opset: Opset of the file before `--opset`, None without a conversion.
         external_data: The files the model refers to.
         created: Time in UTC, ISO 8601, or None (the default: the same input gives the same bytes).
@@ -170,7 +170,7 @@ def sha256_file(path: Path) -> str:
     """
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):  # of a pipe there would be no end
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):  # a pipe may never end
                 raise ModelError(f"{path} is not a regular file")
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:

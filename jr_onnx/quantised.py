@@ -1,4 +1,4 @@
-"""The provenance of a retrofit that was quantised after the rewrite: what it says, and what the graph is by now.
+"""The provenance of a retrofit that was quantised after the rewrite: what was recorded, and what the graph is now.
 
     z -> J -> y        becomes        z -> QuantizeLinear -> DequantizeLinear -> J -> y
 
@@ -26,7 +26,7 @@ QUANTISERS = frozenset(
         "QLinearMatMul", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat",
     }
 )  # fmt: skip
-"""Operators by which a quantised network is known, of the standard domain and of com.microsoft."""
+"""Operators that mark a network as quantised, of the standard domain and of com.microsoft."""
 
 _OWN_DOMAIN = "jr_onnx"
 _CUSTOM_IR = 8
@@ -39,7 +39,7 @@ def is_quantised(model: Any) -> bool:
 
 
 def brought_up_to_date(model: Any, record: Provenance) -> Provenance:
-    """Return the provenance as a quantised graph bears it out; the same object where nothing was quantised.
+    """Return the provenance updated to a quantised graph; the same object where nothing was quantised.
 
     Args:
         model: The retrofit.

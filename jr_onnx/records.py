@@ -79,7 +79,7 @@ class Record:
 def dumps(record: Record, *, indent: int | None = 2) -> str:
     """Return a record as JSON text, keys in the order of the fields.
 
-    The bytes of a file's name that are no text stand spelled out in it, so that the text can be written as UTF-8.
+    The bytes of a file's name that are not text are escaped in it, so that the text can be written as UTF-8.
     """
     text = json.dumps(record.to_json(), indent=indent, ensure_ascii=False, allow_nan=False)
     return re.sub("[\ud800-\udfff]", lambda found: f"\\\\u{ord(found.group()):04x}", text)
@@ -146,7 +146,7 @@ def _require_text(value: JsonValue, schema: str) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that stands twice, of which the JSON module would keep the last in silence."""
+    """Refuse a duplicate key, of which the JSON module would silently keep the last."""
     result = dict(pairs)
     if len(result) != len(pairs):
         names = [name for name, _ in pairs]
@@ -190,7 +190,7 @@ class _MisfitError(InputError):
     """A value that does not fit; the place grows from the inside out, so that what fits costs no text."""
 
     def inside(self, where: str) -> _MisfitError:
-        """Return the same complaint, one level further out."""
+        """Return the same error, one level further out."""
         joint = "" if self.message.startswith((".", "[")) else ": "
         return _MisfitError(f"{where}{joint}{self.message}")
 

@@ -40,7 +40,7 @@ def _tar() -> bytes:
 FOREIGN = [
     (POINTER, "is a Git LFS pointer, not the file itself", "git lfs pull"),
     (b"../.git/annex/objects/Kz/1f/SHA256E-s1--ab/SHA256E-s1--ab", "is a git-annex pointer", "git annex get"),
-    (PAGE, "is an HTML page", "the link of the raw file"),
+    (PAGE, "is an HTML page", "the link to the raw file"),
     (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is an XML document", "raw file"),
     (_zip(), "is a zip archive", "Unpack it"),
     (_tar(), "is a tar archive", "Unpack it"),

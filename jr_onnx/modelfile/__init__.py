@@ -1,4 +1,4 @@
-"""Model files: read without loading weights, written atomically, external data carried along."""
+"""Model files: read without loading weights, written atomically, external data placed with them."""
 
 from jr_onnx.modelfile.external import (
     ExternalMode,

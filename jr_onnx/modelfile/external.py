@@ -1,4 +1,4 @@
-"""External data: found by walking the proto, never read into memory, carried to where the output will look for it.
+"""External data: found by walking the proto, never read into memory, placed where the output will look for it.
 
 A tensor's `location` is relative to the model's folder. Locations that are absolute, climb out of the folder or pass
 through a symbolic link out of it are refused: a model file must not name any file of the machine.
@@ -30,7 +30,7 @@ _FICLONE = 0x40049409  # linux/fs.h: share extents with another file
 
 @dataclass(frozen=True, slots=True)
 class ExternalTensor:
-    """A tensor whose data lies in a file beside the model."""
+    """A tensor whose data is stored in a file next to the model."""
 
     name: str
     location: str
@@ -78,16 +78,16 @@ def external_tensors(model: onnx.ModelProto) -> list[ExternalTensor]:
     """List the tensors with external data.
 
     Raises:
-        ModelError: An entry lacks its location or holds a number that is none.
+        ModelError: An entry lacks its location or holds an invalid number.
     """
     return [external_place(item) for item in tensors(model) if item.data_location == onnx.TensorProto.EXTERNAL]
 
 
 def external_place(tensor: onnx.TensorProto) -> ExternalTensor:
-    """Return where the external data of a tensor lie.
+    """Return where the external data of a tensor is stored.
 
     Raises:
-        ModelError: The location is missing, or a number is none.
+        ModelError: The location is missing, or a number is invalid.
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
@@ -208,7 +208,7 @@ def resolve(folder: Path, location: str) -> Path:
 def place_external_data(
     files: tuple[ExternalFile, ...], source: Path, output: Path, mode: ExternalMode, *, force: bool
 ) -> str:
-    """Bring external files to the output's folder and say how: "none", "reference", "reflink", "copy" or "hardlink".
+    """Place external files in the output's folder and return how: "none", "reference", "reflink", "copy" or "hardlink".
 
     In the source's own folder the output refers to the same files, for the model would otherwise need other locations.
 
@@ -216,7 +216,7 @@ def place_external_data(
         files: What `check` found.
         source: Folder of the source model.
         output: Path of the model that will be written.
-        mode: How to bring them across folders.
+        mode: How to place them in another folder.
         force: Replace files that are in the way.
 
     Raises:

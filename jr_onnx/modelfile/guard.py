@@ -14,7 +14,7 @@ from jr_onnx.errors import ModelError, one_line
 def readable(what: str) -> Iterator[None]:
     """Run code that walks through a model.
 
-    Protobuf accepts bytes that are no text in a name, and raises only where the name is read; nesting that exceeds
+    Protobuf accepts bytes that are not text in a name, and raises only where the name is read; nesting that exceeds
     Python's stack shows as RecursionError.
 
     Args:

@@ -1,4 +1,4 @@
-"""Read a model file into a small ModelProto and untouched payloads, with a clear word for every bad file."""
+"""Read a model file into a small ModelProto and untouched payloads, with a clear error for every bad file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ModelFile:
 
     @property
     def name(self) -> str:
-        r"""File name without its folder, for messages and provenance; bytes that are no text stand as \udcXX in it."""
+        r"""File name without its folder, for messages and provenance; bytes that are not text are \udcXX in it."""
         return self.path.name.encode("utf-8", "backslashreplace").decode() if self.path is not None else ""
 
 
@@ -125,7 +125,7 @@ def from_proto(proto: onnx.ModelProto) -> ModelFile:
 
 
 def _refuse_foreign(path: Path, view: memoryview | FileView) -> None:
-    """Name what a file is that is no model, where it is one of the usual mistakes."""
+    """Say what kind of file it is, where a common mistake is recognised."""
     found = recognise(view[:HEAD_BYTES].tobytes())
     if found is not None:
         raise ModelError(f"{path} is {found[0]}, expected an ONNX model", hint=found[1])

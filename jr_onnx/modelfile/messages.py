@@ -25,10 +25,10 @@ def pack(message: Message) -> str:
 
 
 def unpack(kind: type[M], text: str) -> M:
-    """Rebuild a message from `pack`.
+    """Rebuild a message written by `pack`.
 
     Raises:
-        ModelError: The text is no such message.
+        ModelError: The text is not such a message.
     """
     try:
         message: M = kind()

@@ -29,7 +29,7 @@ def save(proto: onnx.ModelProto, payloads: Payloads, path: Path) -> None:
 
     Raises:
         OutputError: The folder is missing, or the file cannot be written.
-        ModelError: The file that the payloads lie in was changed since it was opened.
+        ModelError: The file that holds the payloads was changed since it was opened.
     """
     try:
         chunks = join(proto.SerializeToString(deterministic=True), payloads)
@@ -124,7 +124,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path, prefix: str) -> None:
-    """Remove the temporary files of writers that are no more: nobody holds their lock, and their process is gone."""
+    """Remove the temporary files of writers that are gone: nothing holds their lock, and the process does not exist."""
     for path in [item for item in folder.iterdir() if item.name.startswith(prefix) and item.name.endswith(_PART)]:
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -143,7 +143,7 @@ def refuse_target(path: Path) -> None:
     """Refuse what cannot become a file, above all a device or a pipe: the rename would put a file in its place.
 
     Raises:
-        OutputError: The path is no place for a file.
+        OutputError: No file can be written to the path.
     """
     folder = path.parent
     if not folder.is_dir():

@@ -75,12 +75,12 @@ class Payloads:
         return self.nonce + (len(self.views) - 1).to_bytes(4, "little") + (_ZEROS if _all_zero(view) else bytes(4))
 
     def get(self, token: Buffer) -> Payload | None:
-        """Return the payload of a token, None for bytes that are no token."""
+        """Return the payload of a token, None for bytes that are not a token."""
         index = self.index(token)
         return self.views[index] if index is not None else None
 
     def index(self, token: Buffer) -> int | None:
-        """Return the position of a token's payload in `views`, None for bytes that are no token."""
+        """Return the position of a token's payload in `views`, None for bytes that are not a token."""
         if len(token) != TOKEN_BYTES or bytes(token[:8]) != self.nonce:
             return None
         index = int.from_bytes(token[8:12], "little")
@@ -146,7 +146,7 @@ def join(data: bytes, payloads: Payloads) -> list[Payload]:
 
 @dataclass
 class _Joining:
-    """What joining works on: all places of tokens in order, and those not yet replaced."""
+    """The state of joining: all places of tokens in order, and those not yet replaced."""
 
     payloads: Payloads
     positions: list[int]

@@ -2,13 +2,13 @@
 
     retrofit  --undo-->  original'  --rewrite as recorded-->  retrofit'        agreed: retrofit' is the retrofit
 
-The graph is what every runtime computes, and the provenance is a note beside it that anybody can edit, or that a tool
-carries along while it changes the graph. So nothing here believes the note: the recorded rewrite is undone and done
-again, on a copy without weights, and what comes out must be the file, node for node and record for record. A file that
-agrees computes J with the recorded kappas at the recorded sites of the original that `restore` gives, and nothing else.
+The graph is what every runtime computes; the provenance is only metadata, which anyone can edit, or which a tool keeps
+while it changes the graph. So it is not trusted: the recorded rewrite is undone and done again, on a copy without
+weights, and the result must be the file, node for node and record for record. A file that agrees computes J with the
+recorded kappas at the recorded sites of the original that `restore` gives, and nothing else.
 
-What no graph can prove stays the note's word: the range of a random kappa that a session draws into an input (the
-graph holds its middle alone), and where the source came from.
+What no graph can prove has to be taken from the provenance: the range of a random kappa that a session draws into an
+input (the graph holds only its middle), and where the source came from.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ class Agreement:
 def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Path | None = None) -> Agreement:
     """Compare a model's graph with its provenance.
 
-    A model without provenance agrees, unless it brings a body of jr_onnx::JumpRelu or jr_onnx::DrawKappa that is none
-    of this package's: the op library's kernel would run in its place and compute something else. Of the result of
+    A model without provenance agrees, unless it defines a body of jr_onnx::JumpRelu or jr_onnx::DrawKappa that is not
+    this package's own: the op library's kernel would run in its place and compute something else. Of the result of
     `jr-onnx optimize`, whose sites are joined with their neighbours, the kappas are compared.
 
     Args:
@@ -125,7 +125,7 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Pa
         except JrError as error:
             found = [Mismatch("", error.message)]
         except (ValueError, TypeError, OverflowError) as error:
-            # What protobuf and the lowerings say of values that no rewrite would have recorded.
+            # Errors of protobuf and the lowerings about values that no rewrite would have recorded.
             found = [Mismatch("", one_line(error))]
     return Agreement(record, None if found else original, held, tuple(found), bool(foreign))
 
@@ -183,7 +183,9 @@ def disagreement(what: str, reason: str) -> RefusalError:
 def _foreign_bodies(model: onnx.ModelProto) -> Iterator[Mismatch]:
     for function in model.functions:
         if function.domain == OP_DOMAIN and function.name in (OP_TYPE, DRAW_OP_TYPE) and not is_own_body(function):
-            yield Mismatch("", f"the body of function {function_key(function)} in the file is none of this package's")
+            yield Mismatch(
+                "", f"the body of function {function_key(function)} in the file is not one of this package's"
+            )
 
 
 def _light(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Payloads]:
@@ -202,14 +204,14 @@ def _redo(original: onnx.ModelProto, record: Provenance, folder: Path | None) ->
 
     Raises:
         RefusalError: The provenance names no rewrite of this model.
-        KappaError: A recorded kappa is none.
+        KappaError: A recorded kappa is invalid.
     """
     sites = {site.id: site for site in record.sites}
     if len(sites) != len(record.sites):
         raise RefusalError("the provenance names a site twice")
     unknown = next((site for site in record.sites if site.lowering not in get_args(Lowering)), None)
     if unknown is not None:
-        raise RefusalError(f"site {unknown.id} has the lowering {unknown.lowering!r}, which there is not")
+        raise RefusalError(f"site {unknown.id} has the unknown lowering {unknown.lowering!r}")
     if record.target not in get_args(Target):
         raise RefusalError(f"the target is {record.target!r}, expected one of {', '.join(get_args(Target))}")
     options = Options(
@@ -245,7 +247,7 @@ def _in_records(record: Provenance, edit: Edit) -> Iterator[Mismatch]:
 
 
 def _in_plan(plan: KappaPlan, site: SiteRecord) -> Iterator[Mismatch]:
-    """Compare a site's kappa with the plan; a kappa map is not tried: anybody may have written its expressions."""
+    """Compare a site's kappa with the plan; a kappa map is not evaluated, because its expressions are untrusted."""
     wanted = plan.random.middle if plan.random is not None else plan.kappa
     if wanted is not None and not plan.by_site and round_kappa(wanted, site.dtype) != site.kappa:
         yield Mismatch(site.id, f"its kappa is {site.kappa!r} in the provenance, whose plan says {wanted!r}")
@@ -278,7 +280,7 @@ def _at_site(here: Sequence[onnx.NodeProto], there: Sequence[onnx.NodeProto], si
 
 
 class _Groups:
-    """The nodes that stand in a model in the place of its sites."""
+    """The nodes that replace the sites of a model."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._scopes = scopes_by_path(model)

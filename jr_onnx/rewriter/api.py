@@ -218,7 +218,7 @@ def output_path(source: ModelFile, output: str | Path | None, *, force: bool, su
     """Return where to write.
 
     Raises:
-        OutputError: The output is no place for a file, is the source itself, or exists and `force` is not set.
+        OutputError: No file can be written to the output, is the source itself, or exists and `force` is not set.
     """
     if source.path is None:
         raise OutputError("a model in memory has no path to write beside")

@@ -83,7 +83,7 @@ def _write(edit: Edit, plans: Sequence[Planned]) -> None:
 
 
 def _group(edit: Edit, planned: Planned) -> list[onnx.NodeProto]:
-    """Return the nodes that stand in the place of one site."""
+    """Return the nodes that replace one site."""
     item, names = planned.item, edit.names
     site, match = item.site, item.match
     base = site.output

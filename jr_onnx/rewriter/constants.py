@@ -41,7 +41,7 @@ class NotConstant:
         reason: In words.
         apparent: What it is unless a caller says otherwise: the default of an overridable initializer, or what one
             call of a function gives.
-        unread: Whether it is constant, but its data are not at hand.
+        unread: Whether it is constant, but its data are not available.
     """
 
     reason: str

@@ -32,7 +32,7 @@ _NARROW = 0.25
 
 @dataclass(frozen=True)
 class CheckerVerdict:
-    """What onnx.checker says of a model: `problem` is None where it passes."""
+    """What onnx.checker reports about a model: `problem` is None where it passes."""
 
     problem: str | None
 
@@ -81,7 +81,7 @@ def ensure(
         folder: The folder that external data is relative to, or None.
 
     Returns:
-        What the checker says of the output; a problem only if it had one with the source.
+        What the checker reports about the output; a problem only if it had one with the source.
 
     Raises:
         ContractError: Something else moved, other sites are left than expected, or the checker fails where it passed.

@@ -146,7 +146,7 @@ def _signature(op_type: str, opset: int) -> object:
 
 
 def _has_hidden_initializers(model: onnx.ModelProto) -> bool:
-    """Tell whether some weights are no inputs, which IR 3 forbids and runtimes allow; onnx's converter fails there."""
+    """Tell whether some weights are not inputs, which IR 3 forbids and runtimes allow; onnx's converter fails there."""
     inputs = {value.name for value in model.graph.input}
     return any(tensor.name not in inputs for tensor in model.graph.initializer)
 

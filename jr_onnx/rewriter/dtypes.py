@@ -62,7 +62,7 @@ class ElementTypes:
 
     Args:
         tops: The scopes of the main graph and of the function bodies, as `scopes.top_scopes` gives them.
-        most_added: How many nodes the calls of functions may expand to beside those of the file.
+        most_added: How many nodes the calls of functions may expand to on top of those in the file.
 
     Raises:
         ModelError: A function calls itself, or the calls expand to too many nodes.
@@ -152,9 +152,9 @@ class ElementTypes:
                 self._unite(by_variable[type_name], key)
             else:
                 by_variable[type_name] = key
-        told = _told_by_attribute(node)
-        if told and results and results[0] is not None:
-            self._assign(results[0], told)
+        declared = _type_from_attribute(node)
+        if declared and results and results[0] is not None:
+            self._assign(results[0], declared)
 
     def _control_flow(
         self,
@@ -257,7 +257,7 @@ def _ties(op_type: str, version: int, domain: str, inputs: int, outputs: int) ->
     return found
 
 
-def _told_by_attribute(node: onnx.NodeProto) -> int:
+def _type_from_attribute(node: onnx.NodeProto) -> int:
     """Return the output type that an attribute names, 0 where none does."""
     if node.op_type not in _TELLING:
         return 0

@@ -31,15 +31,15 @@ class Edit:
         model: The model, edited in place.
         options: What the caller asked for.
         plan: The kappa plan; once the sites are known, settled on their ids.
-        names: The names in use.
-        undo: What takes the edit back, beside the sites.
+        names: The names that are taken.
+        undo: What undoes the edit, besides the sites.
         folder: The folder that external data is relative to, or None.
         recorded: Kappa and lowering of every site as an earlier rewrite recorded them, which is done again; or None.
         table: Every site, refusal and other of the model as it was rewritten: after a demotion of its inputs.
         found: The sites of that table, and the gates and clamps, in graph order.
         records: The rewritten sites, in graph order.
         choices: Site id -> its lowering.
-        changes: Everything beside the sites that changed, in words.
+        changes: Everything else that changed, in words.
         clones: The cloned functions.
         runtime: Name of the scalar of the main graph that holds kappa at run time, or None.
         jumps: The jumps written as nodes of the op library.

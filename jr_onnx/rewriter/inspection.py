@@ -70,7 +70,7 @@ class InspectedRetrofit(Record):
 
 
 def inspect(file: ModelFile) -> tuple[SiteTable, InspectedRetrofit | None]:
-    """Return the ReLUs that stand in a model beside its retrofitted sites, and the retrofit; None for any other model.
+    """Return the ReLUs of a model other than its retrofitted sites, and the retrofit; None for any other model.
 
     Raises:
         ModelError: The file is not a usable model, or its provenance cannot be understood.
@@ -94,7 +94,7 @@ def inspect(file: ModelFile) -> tuple[SiteTable, InspectedRetrofit | None]:
         table = find_sites(file.proto, file.folder)
         own = f"{OP_DOMAIN}::{OP_TYPE}"
         return replace(table, others=tuple(item for item in table.others if item.op_type != own)), retrofit
-    # Of the original, in which the retrofitted sites are the ReLUs they were: what is left stands beside them.
+    # Of the original, in which the retrofitted sites are the ReLUs they were: the others are what is left.
     table = find_sites(found.original, file.folder)
     ids = {site.id for site in record.sites}
     sites_left = tuple(site for site in table.sites if site.id not in ids)

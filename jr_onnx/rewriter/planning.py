@@ -79,7 +79,7 @@ def function_opset(plans: Sequence[Planned], model_opset: int) -> int:
 
 
 def _shared_setting(edit: Edit, item: LocatedSite, model_opset: int, alike: dict[tuple[str, int], Setting]) -> Setting:
-    """Return the setting of a site; the same object for all sites of a type and opset that need nothing beside J."""
+    """Return the setting of a site; the same object for all sites of a type and opset that need nothing but J."""
     if item.site.cap is not None or item.match.before or item.match.after is not None:
         return _setting(edit, item, model_opset)
     key = item.site.dtype, item.scope.opset
@@ -143,7 +143,7 @@ def _as_recorded(item: LocatedSite, record: SiteRecord, model_opset: int) -> Pla
 
 
 def _attribute_holds_cap(site: Site, opset: int) -> bool:
-    """Tell whether the custom node can hold the cap: ONNX attributes are float32, a double's cap may be none."""
+    """Tell whether the custom node can hold the cap: ONNX attributes are float32, a double's cap may not be one."""
     return site.cap is not None and opset >= _CAP_ATTRIBUTE_SINCE and round_to(site.cap, "float32") == site.cap
 
 

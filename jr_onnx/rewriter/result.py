@@ -31,12 +31,12 @@ class RewriteResult(Record):
         sites: The rewritten sites, in graph order.
         skipped: Ids of sites that the plan or the filters left alone.
         refusals: ReLUs that cannot be rewritten, and gates and clamps that were left alone.
-        changes: Everything beside the sites that changed, in words.
+        changes: Everything else that changed, in words.
         warnings: What the user should know.
         source_sha256: Digest of the source.
         output: Path of the written file, None for protos and dry runs.
         external_data: How external data came to the output: none, reference, reflink, copy or hardlink.
-        checker_problem: What onnx.checker has against the source and the result alike, None if nothing.
+        checker_problem: What onnx.checker reports for both the source and the result, None if nothing.
         proof: How it was proved that a conversion to another opset computes the same, None without a conversion.
         diff: Unified diff of the nodes, None unless it was asked for.
     """

@@ -63,8 +63,8 @@ class Refusal(Record):
         op_type: Operator of the node.
         scope: Scope path, "" for the main graph.
         reason: Why, in words.
-        kind: "refused" where it cannot be rewritten; "gate" or "clamp" where it is no activation, and is rewritten only
-            if its id is asked for (`include`).
+        kind: "refused" where it cannot be rewritten; "gate" or "clamp" where it is not an activation, and is rewritten
+            only if its id is asked for (`include`).
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.refusal/1"
@@ -102,7 +102,7 @@ class LocatedSite:
 
     Attributes:
         site: The site.
-        scope: Where it stands.
+        scope: Where it is.
         index: Position of its node in the scope.
         match: What the detector found.
         is_aside: Whether it is a gate or a clamp: no site of the table, but there to be asked for.
@@ -134,7 +134,7 @@ def find_sites(model: onnx.ModelProto | str | Path, folder: Path | None = None) 
 
     Args:
         model: A ModelProto, or the path of a model file (weights and external data are not loaded).
-        folder: For a ModelProto: the folder that external data is relative to, to read bounds that lie there.
+        folder: For a ModelProto: the folder that external data is relative to, to read bounds that are stored there.
 
     Raises:
         ModelError: The file is not a usable model.
@@ -152,12 +152,12 @@ def locate(model: onnx.ModelProto, folder: Path | None = None, most_added: int =
 
     Args:
         model: The model; its names are text (`modelfile.require_text`), large weights may be tokens.
-        folder: The folder that external data is relative to. Without it bounds that lie there are not known, and the
-            sites that need them are refused.
-        most_added: How many nodes the calls of functions may expand to beside those of the file.
+        folder: The folder that external data is relative to. Without it bounds that are stored there are not known, and
+            the sites that need them are refused.
+        most_added: How many nodes the calls of functions may expand to on top of those in the file.
 
     Raises:
-        ModelError: The model is nested too deeply, recursive, or holds names that are no text.
+        ModelError: The model is nested too deeply, recursive, or holds names that are not text.
     """
     with readable("the model"):
         return _locate(model, folder, most_added)

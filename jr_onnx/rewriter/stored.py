@@ -27,7 +27,7 @@ _NUMERIC = {number for name, number in NUMBERS.items() if name not in ("bool", "
 
 @dataclass(frozen=True, slots=True)
 class NotStored:
-    """Why a tensor was not read; `unread` if its data are simply not at hand."""
+    """Why a tensor was not read; `unread` if its data are simply not available."""
 
     reason: str
     unread: bool = False
@@ -43,7 +43,7 @@ def read_small(tensor: TensorProto, folder: Path | None) -> npt.NDArray[np.gener
     count = math.prod(tensor.dims)
     external = tensor.data_location == TensorProto.EXTERNAL
     if external and folder is None:
-        return NotStored("lies in external data, which is not at hand", unread=True)
+        return NotStored("lies in external data, which is not available", unread=True)
     if count > _MAX_ELEMENTS:
         return NotStored(f"has {count} elements")
     try:

@@ -21,7 +21,7 @@ def to_model(graph: gs.Graph) -> onnx.ModelProto:
     """Return the model of a Graph.
 
     Raises:
-        TypeError: It is no Graph.
+        TypeError: It is not a Graph.
     """
     if not isinstance(graph, gs.Graph):
         raise TypeError(f"expected a path, a ModelProto or a graphsurgeon Graph, found {type(graph).__name__}")

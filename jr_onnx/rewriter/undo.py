@@ -34,7 +34,7 @@ def undo(model: onnx.ModelProto, record: Provenance | None = None) -> Provenance
         )
     if any(entry.key == provenance.OPTIMISED_KEY for entry in model.metadata_props):
         raise ModelError(
-            "the model was optimised for one host, which joined its sites with their neighbours for good",
+            "the model was optimised for one host, which merged its sites with their neighbours permanently",
             hint="Use the retrofit that jr-onnx optimize was given",
         )
     _restore_sites(model, record.sites)

@@ -1,4 +1,4 @@
-"""May requests to a model be joined: the proof that the rows of a batch are independent, and a trial beside it."""
+"""May requests to a model be joined: the proof that the rows of a batch are independent; and a trial besides it."""
 
 from jr_onnx.rows.joining import Joining, decide
 from jr_onnx.rows.proof import RowProof, prove_rows

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from jr_onnx.rows.proof import RowProof
-from jr_onnx.rows.trial import Run, TrialInput, Witness, try_rows
+from jr_onnx.rows.trial import Run, TrialInput, TrialResult, try_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Joining:
     Attributes:
         join: They may.
         reason: Why or why not, half a sentence that follows "because" or a colon.
-        insisted: They are joined on the user's word alone.
+        insisted: They are joined because the user said so.
     """
 
     join: bool
@@ -37,21 +37,21 @@ def decide(
     """
     if not proof and not insist:
         return Joining(join=False, reason=f"the rows of a batch are not proved independent ({proof.why})")
-    witness = _witness(open_model, inputs)
-    if proof and not witness.contradicts:
-        tried = "and a trial agrees" if witness.ran else f"a trial was not possible: {witness.says}"
+    trial = _try(open_model, inputs)
+    if proof and not trial.contradicts:
+        tried = "and a trial agrees" if trial.ran else f"a trial was not possible: {trial.reason}"
         return Joining(join=True, reason=f"the rows of a batch are proved independent, {tried}")
     against = proof.why if not proof else "they are proved independent"
-    if witness.contradicts:
-        against += f"; a trial says: {witness.says}"
+    if trial.contradicts:
+        against += f"; a trial says: {trial.reason}"
     if insist:
         return Joining(join=True, insisted=True, reason=f"{insist} was given, although not proved ({against})")
-    return Joining(join=False, reason=f"a trial contradicts the proof: {witness.says}")
+    return Joining(join=False, reason=f"a trial contradicts the proof: {trial.reason}")
 
 
-def _witness(open_model: Callable[[], Run], inputs: Iterable[TrialInput]) -> Witness:
+def _try(open_model: Callable[[], Run], inputs: Iterable[TrialInput]) -> TrialResult:
     try:
         run = open_model()
     except Exception:  # noqa: BLE001 - a model for another machine or server need not open here
-        return Witness(ran=False, says="the model cannot be opened here")
+        return TrialResult(ran=False, reason="the model cannot be opened here")
     return try_rows(run, inputs)

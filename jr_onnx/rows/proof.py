@@ -20,7 +20,7 @@ class RowProof:
 
     Attributes:
         proved: Whether it is.
-        node: Name and operator of the node where the proof ends; empty where it is no node's fault.
+        node: Name and operator of the node where the proof ends; empty where no single node is to blame.
         reason: Why it ends there.
     """
 

@@ -1,4 +1,4 @@
-"""Try whether a batch gives each row what it gets alone: a second witness beside the proof.
+"""Try whether a batch gives each row what it gets alone: a second check besides the proof.
 
 A row is run alone and in a batch with another of a different size; the answers may differ by rounding alone. Where a
 value happens to lie on a jump or at the edge of a quantisation step, rounding moves it across; so three draws are
@@ -69,24 +69,24 @@ class TrialInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class TrialResult:
     """What the trial says.
 
     Attributes:
         ran: It could be run.
-        says: What it found against joining, or why it could not be run; empty where batch and rows agree.
+        reason: What it found against joining, or why it could not be run; empty where batch and rows agree.
     """
 
     ran: bool
-    says: str = ""
+    reason: str = ""
 
     @property
     def contradicts(self) -> bool:
         """Whether rows were seen to depend on each other."""
-        return self.ran and bool(self.says)
+        return self.ran and bool(self.reason)
 
 
-def try_rows(run: Run, inputs: Iterable[TrialInput]) -> Witness:
+def try_rows(run: Run, inputs: Iterable[TrialInput]) -> TrialResult:
     """Run two rows alone and together.
 
     Args:
@@ -95,7 +95,7 @@ def try_rows(run: Run, inputs: Iterable[TrialInput]) -> Witness:
     """
     wanted = list(inputs)
     if any(item.is_too_large for item in wanted):
-        return Witness(ran=False, says="its inputs are too large")
+        return TrialResult(ran=False, reason="its inputs are too large")
     generator = np.random.default_rng(0)
     reason = ""
     for _ in range(_DRAWS):
@@ -105,11 +105,11 @@ def try_rows(run: Run, inputs: Iterable[TrialInput]) -> Witness:
             together = run({name: np.concatenate([first[name], second[name]]) for name in first})
             apart = [run(first), run(second)]
         except Exception:  # noqa: BLE001 - whatever the model does with these inputs, it tells that they do not fit
-            return Witness(ran=False, says="it cannot be run on drawn inputs")
+            return TrialResult(ran=False, reason="it cannot be run on drawn inputs")
         reason = _difference(together, apart)
         if not reason:
-            return Witness(ran=True)
-    return Witness(ran=True, says=reason)
+            return TrialResult(ran=True)
+    return TrialResult(ran=True, reason=reason)
 
 
 def _difference(together: Mapping[str, Array], apart: Sequence[Mapping[str, Array]]) -> str:

@@ -26,7 +26,7 @@ class NotProvedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """How the rows lie along an axis: entry `(l * batch + n) * each + e` is one of row n.
+    """How the rows are arranged along an axis: entry `(l * batch + n) * each + e` is one of row n.
 
     `(N, T)` laid out as `(N * T,)` has T entries for each row, and as `(T * N,)` after a transpose T times one.
 
@@ -54,14 +54,14 @@ class Value:
 
     Three kinds:
 
-    - `axis` is a number: along that axis lie the rows, in the manner of `block`, and the entries of a row are those
+    - `axis` is a number: along that axis lie the rows, as `block` describes, and the entries of a row are those
       that the row has in a run of its own. No other size changes with the batch.
     - `axis` is None and `sized` is false: the value is the same in every run, whatever the rows and their number.
     - `axis` is None and `sized` is true: numbers that depend on how many rows there are, not on what is in them.
 
     Attributes:
         axis: The axis of the batch.
-        block: How the rows lie along it.
+        block: How the rows are arranged along it.
         dims: Sizes; None where even the rank is unknown, never with an axis.
         content: Elements of a small value: a `Size` for an integer, a float, a bool or a string, None for one that is
             not known, `CHANGING`.

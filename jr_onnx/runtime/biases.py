@@ -32,7 +32,7 @@ BIAS_INPUT = 2  # the input of both that holds the bias
 
 @dataclass(frozen=True)
 class Tail:
-    """What stands between a convolution and a jump.
+    """What is between a convolution and a jump.
 
     Attributes:
         convolution: Index of the convolution in its scope.
@@ -81,7 +81,7 @@ class _View:
             self._reads.update(function.output)
 
     def tail(self, operand: str) -> Tail | None:
-        """Return what stands before a jump of this operand, None where there is nothing to take along."""
+        """Return what comes before a jump of this operand, None where there is nothing to take along."""
         producer = self._only_reader(operand)
         if producer is None:
             return None

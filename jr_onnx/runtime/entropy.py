@@ -18,7 +18,7 @@ _BITS = 53  # what a double holds of a number in [0, 1)
 def draw(random: RandomKappa) -> npt.NDArray[np.float32]:
     """Draw kappa ~ U[low, high) as the scalar that a model's kappa input takes.
 
-    The operating system's generator is asked anew for every draw: earlier draws, which an attacker may infer from
+    The operating system's generator is asked again for every draw: earlier draws, which an attacker may infer from
     outputs, tell nothing about the next.
     """
     while True:
@@ -32,7 +32,7 @@ def checked(value: Any, name: str) -> npt.NDArray[np.float32]:
     """Return a kappa that a caller feeds as a float32 scalar.
 
     Raises:
-        KappaError: It is no single finite number >= 0 that float32 can hold.
+        KappaError: It is not a single finite number >= 0 that float32 can hold.
     """
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "fiu":

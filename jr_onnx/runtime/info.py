@@ -1,4 +1,4 @@
-"""What a session says about the way it went."""
+"""Which way a session took, and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RetrofitInfo(Record):
             is), saved (the file came from `jr-onnx optimize`), none (the model is not a retrofit).
         reason: Why plain, "" otherwise.
         sites: How many sites the retrofit has.
-        jumps: How many jumps stand in the optimised graph; more than sites where functions are called several times.
+        jumps: How many jumps the optimised graph has; more than sites where functions are called several times.
         fused: How many jumps took the bias of a convolution along, on CUDA.
         library: Path of the op library that was registered, None without.
         library_problem: Why there is none, "" where it is registered or not needed.

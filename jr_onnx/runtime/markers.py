@@ -37,7 +37,7 @@ class NotFollowedError(Exception):
 
 @dataclass
 class Markers:
-    """The markers that stand in a model.
+    """The markers of a model.
 
     Attributes:
         beta: The sentinel that tells markers from the model's own HardSigmoid.
@@ -100,7 +100,7 @@ def find_markers(model: onnx.ModelProto, markers: Markers) -> list[Found]:
     """Find every marker in the optimised model.
 
     Raises:
-        NotFollowedError: A site is missing, stands too often, or in a form that is not understood.
+        NotFollowedError: A site is missing, occurs too often, or in an unknown form.
     """
     found = []
     counts = dict.fromkeys(markers.sites, 0)

@@ -123,7 +123,7 @@ class Opening:
     def _warn(self, what: str) -> None:
         """Say in the log where the graph and its provenance disagree; what runs is the graph."""
         if not self._agreement:
-            _log.warning("%s runs as its graph stands, for %s", what, self._agreement.reason)
+            _log.warning("%s runs its graph as it is: %s", what, self._agreement.reason)
 
     def _plain(self, reason: str) -> Prepared:
         if self._way == "optimised":

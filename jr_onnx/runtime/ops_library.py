@@ -1,4 +1,4 @@
-"""Where the op library lies, how it gets into a session, and whether it really works here.
+"""Where the op library is, how it gets into a session, and whether it really works here.
 
 `setup.py` builds `libjr_onnx_cpu.so` and, where nvcc is, `libjr_onnx_cuda.so` (which serves the CPU provider too)
 into `jr_onnx/lib/`, and writes beside them why one is missing. JR_ONNX_LIBRARIES names another folder to look in.

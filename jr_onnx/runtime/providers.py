@@ -1,7 +1,7 @@
-"""Execution providers: which ones really work here, and what to say where one that was asked for does not.
+"""Execution providers: which ones work here, and the error for a requested one that does not.
 
 A provider counts as working only if a session created on it ran a node on it: onnxruntime-gpu lists CUDA on machines
-without a GPU and falls back to the CPU in silence.
+without a GPU and falls back to the CPU silently.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 SHORT_NAMES: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
-_QUIET = 4  # fatal only: what goes wrong is told in words
+_QUIET = 4  # fatal only: errors are reported in words
 _WARNING = 2  # ONNX Runtime's own default
 
 
@@ -94,7 +94,7 @@ def _relu_model() -> bytes:
 
 @contextlib.contextmanager
 def _without_log(onnxruntime: Any) -> Iterator[None]:
-    """Keep ONNX Runtime's complaints off the terminal: the report tells them."""
+    """Keep ONNX Runtime's log off the terminal: the report has it."""
     onnxruntime.set_default_logger_severity(_QUIET)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,6 +1,6 @@
-"""Open and run models that come from anybody: failures have reasons, and a session runs where it was asked to.
+"""Open and run models that come from anyone: failures have reasons, and a session runs where it was asked to.
 
-ONNX Runtime falls back to the CPU in silence, logs what its exceptions say anyway, and a model may open and yet fail
+ONNX Runtime falls back to the CPU silently, logs what its exceptions say anyway, and a model may open and yet fail
 on every input.
 """
 

@@ -41,7 +41,7 @@ class Mark(Record):
 
     Attributes:
         host: Where it was made; a file for the CPU may be opened there only.
-        jumps: How many jumps stand in it.
+        jumps: How many jumps it has.
         needs_library: Whether it holds operators of the op library.
         target: What it is for.
         fused: How many jumps took the bias of a convolution along.

@@ -4,8 +4,8 @@
 2. A random kappa that is a model input is drawn from the operating system's entropy for every run.
 3. On the CPU the retrofit happens after ONNX Runtime's own optimisation (`optimizer`), which costs little.
 
-`session.retrofit` says which way the session went, and why. Whatever keeps the fast way from being sure to be right
-leads to the plain one, where ONNX Runtime optimises the file as it is.
+`session.retrofit` says which way the session took, and why. Whenever the fast way is not certain to be right, the plain
+one is taken, where ONNX Runtime optimises the file as it is.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         retrofit: Which way the session went, and why.
 
     Raises:
-        InputError: `retrofit` is none of the three, or the file was optimised for another host.
+        InputError: `retrofit` is not one of the three, or the file was optimised for another host.
         ModelError: The model's provenance cannot be understood.
         RefusalError: `retrofit="optimised"` and that is impossible.
     """
@@ -90,7 +90,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         """Compute the outputs; see ONNX Runtime's method of this name.
 
         Raises:
-            KappaError: The kappa that was fed is none.
+            KappaError: The kappa that was fed is invalid.
         """
         return super().run(output_names, self._with_kappa(input_feed), run_options)
 

@@ -361,8 +361,8 @@ def test_what_is_proved_runs_so(name: str) -> None:
     assert proof.why == ""
     opened = session(model)
     names = [output.name for output in opened.get_outputs()]
-    witness = try_rows(lambda feed: dict(zip(names, opened.run(names, dict(feed)), strict=True)), drawn(model))
-    assert (witness.ran, witness.says) == (True, "")
+    trial = try_rows(lambda feed: dict(zip(names, opened.run(names, dict(feed)), strict=True)), drawn(model))
+    assert (trial.ran, trial.reason) == (True, "")
 
 
 @pytest.mark.parametrize("name", NOT_PROVED)

@@ -59,10 +59,10 @@ def runner(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Mapping[st
 def test_what_a_trial_sees(function: Callable[[np.ndarray], np.ndarray], says: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        witness = try_rows(runner(function), INPUTS)
-    assert witness.ran
-    assert says in witness.says
-    assert witness.contradicts == bool(says)
+        trial = try_rows(runner(function), INPUTS)
+    assert trial.ran
+    assert says in trial.reason
+    assert trial.contradicts == bool(says)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
@@ -80,7 +80,7 @@ def test_a_number_that_is_not_finite_widens_no_tolerance(number: float, dtype: s
 
 def test_words_are_compared_as_words() -> None:
     words = [TrialInput("x", (-1,), np.dtype(object))]
-    assert try_rows(lambda feed: {"y": feed["x"]}, words).says == ""
+    assert try_rows(lambda feed: {"y": feed["x"]}, words).reason == ""
     assert try_rows(lambda feed: {"y": feed["x"] + str(len(feed["x"]))}, words).contradicts
 
 
@@ -88,11 +88,11 @@ def test_a_model_that_cannot_be_run_is_no_contradiction() -> None:
     def run(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise ValueError("no such size")
 
-    witness = try_rows(run, INPUTS)
-    assert not witness.contradicts
-    assert "cannot be run" in witness.says
+    trial = try_rows(run, INPUTS)
+    assert not trial.contradicts
+    assert "cannot be run" in trial.reason
     assert decide(PROVED, lambda: run, INPUTS).join
-    assert "large" in try_rows(run, [TrialInput("x", (-1, 1 << 25), np.dtype(np.float32))]).says
+    assert "large" in try_rows(run, [TrialInput("x", (-1, 1 << 25), np.dtype(np.float32))]).reason
 
 
 def test_rounding_and_a_single_flip_are_no_contradiction() -> None:

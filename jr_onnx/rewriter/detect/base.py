@@ -105,7 +105,7 @@ class Match:
     dtype: str = field(default="")
 
     def with_dtype(self, dtype: str) -> Match:
-        """Return the match with its element type and the cap rounded to it; the largest number of a type is no cap."""
+        """Return the match with its element type and the cap rounded to it; a type's largest number is not a cap."""
         if self.cap is None:
             return Match(self.form, self.operand, self.typed_by, None, self.before, self.after, dtype)
         cap = round_to(self.cap, dtype)

@@ -94,7 +94,7 @@ def _mask(
     if normal_domain(node.domain) or not node.input:
         return None
     if node.op_type in _CASTS:
-        # A cast of a number would be no mask; what is tested must be the operand as it is seen where the product is.
+        # A cast of a number would not be a mask; what is tested must be the operand as it is seen where the product is.
         return _test(context, holder, node.input[0], operand, seen_from or scope, is_loose=is_loose)
     if node.op_type == "Where" and len(node.input) == 3:
         values = [number_of(context, holder, item) for item in node.input[1:]]
@@ -136,7 +136,7 @@ def _test(
         if node.op_type == "Not" and node.input:
             positive, name = not positive, node.input[0]
             continue
-        if node.op_type == "Cast" and node.input:  # of a truth: it is one still, whatever its type
+        if node.op_type == "Cast" and node.input:  # of a boolean: it is one still, whatever its type
             name = node.input[0]
             continue
         if node.op_type not in _ORDERS or len(node.input) != 2:

@@ -39,18 +39,18 @@ Consumers = Mapping[str, list[onnx.NodeProto]]
 
 @dataclass(frozen=True)
 class Aside:
-    """A bounded ReLU that is no activation, and how that is seen."""
+    """A bounded ReLU that is not an activation, and how that is seen."""
 
     kind: Kind
     reason: str
 
 
 def set_aside(context: Context, scope: Scope, match: Match, output: str, consumers: Consumers) -> Aside | None:
-    """Return why a ReLU is no activation, None for one that is.
+    """Return why a ReLU is not an activation, None if it is one.
 
     Args:
         context: The model.
-        scope: Where the ReLU stands.
+        scope: Where the ReLU is.
         match: The ReLU.
         output: Name of its result.
         consumers: Name of a value of the scope -> the scope's nodes that read it.

@@ -2,7 +2,7 @@
 
     LeakyRelu(z; alpha=0), PRelu(z, 0), Elu(z; alpha=0), Selu(z; alpha=0, gamma=1), ThresholdedRelu(z; alpha=0)  -> J(z)
 
-With any other slope they let negative values through and are no ReLUs. A slope of 0 times -inf is NaN, where J gives 0.
+With any other slope they let negative values through and are not ReLUs. A slope of 0 times -inf is NaN, where J is 0.
 """
 
 from __future__ import annotations

@@ -22,12 +22,12 @@ _LOWEST_OPSET = 7
 
 @dataclass(frozen=True)
 class Setting:
-    """What the choice depends on beside the requested lowering.
+    """What the choice depends on besides the requested lowering.
 
     Attributes:
         dtype: NumPy name of the site's element type.
         opset: Version of the standard operator set at the site.
-        beside: Standard operators that the rewrite of this site writes beside J itself.
+        beside: Standard operators that the rewrite of this site writes besides J itself.
         capping: Those that it writes unless J holds the cap itself.
         ir_version: Of the model.
         may_raise_ir: Whether a model below IR 8 may be raised; not while its initializers are graph inputs.

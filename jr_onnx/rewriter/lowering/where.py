@@ -35,7 +35,7 @@ def cast_mul_allowed(opset: int, dtype: str) -> bool:
 
 
 def where_operators() -> tuple[str, ...]:
-    """Return the operators that `lower_where` writes beside casts of a kappa known at run time."""
+    """Return the operators that `lower_where` writes besides casts of a kappa known at run time."""
     return ("Constant", "Sub", "Greater", "Where")
 
 

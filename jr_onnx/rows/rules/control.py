@@ -1,7 +1,7 @@
 """Control flow. Which way it goes, and how often, must not come from the rows; then its bodies are followed.
 
-A loop is followed until another turn teaches nothing new: a size that differs from turn to turn becomes one that is
-not known, and rows must lie along the same axis in every turn.
+A loop is followed until another iteration changes nothing: a size that differs between iterations becomes one that is
+not known, and rows must lie along the same axis in every iteration.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ def if_(node: Node) -> Answer:
 
 
 def _widened(before: Value, after: Value, label: str) -> Value:
-    """Return what is known of a value that a loop carries from turn to turn."""
+    """Return what is known of a value that a loop carries between iterations."""
     if before.sized or after.sized:
         if _equal_content(before, after):
             return before
         raise NotProvedError("it carries a number that depends on the number of rows")
     if (before.axis, before.block) != (after.axis, after.block):
-        raise NotProvedError("the rows lie along different axes from turn to turn")
+        raise NotProvedError("the rows lie along different axes between iterations")
     if _equal_content(before, after):
         return before
     if before.dims is None or after.dims is None or len(before.dims) != len(after.dims):
         if before.axis is not None:
-            raise NotProvedError("the rank of what it carries changes from turn to turn")
+            raise NotProvedError("the rank of what it carries changes between iterations")
         return fixed()
     pairs = enumerate(zip(before.dims, after.dims, strict=True))
     dims = [a if a == b else Size(1, (f"{label}.{axis}",)) for axis, (a, b) in pairs]
@@ -86,18 +86,18 @@ def _widened(before: Value, after: Value, label: str) -> Value:
 
 
 def _settle(
-    start: Sequence[Value], turn: Callable[[list[Value]], list[Value]], label: str
+    start: Sequence[Value], iteration: Callable[[list[Value]], list[Value]], label: str
 ) -> tuple[list[Value], list[Value]]:
     """Run a body on what it carries until that stays as it is; return it, and what the body gave last."""
     carried = list(start)
     for _ in range(_TURNS):
-        result = turn(carried)
+        result = iteration(carried)
         pairs = zip(carried, result, strict=False)
         after = [_widened(a, b, f"{label}.{index}") for index, (a, b) in enumerate(pairs)]
         if all(_same(a, b) for a, b in zip(carried, after, strict=True)):
             return carried, result
         carried = after
-    raise NotProvedError("what it carries from turn to turn does not settle")
+    raise NotProvedError("what it carries between iterations does not settle")
 
 
 @rule("Loop")
@@ -109,17 +109,17 @@ def loop(node: Node) -> Answer:
     count = len(body.input) - 2
     start = [node.value(index + 2) for index in range(count)]
 
-    def turn(carried: list[Value]) -> list[Value]:
+    def iteration(carried: list[Value]) -> list[Value]:
         result = node.run(body, [fixed(()), fixed(()), *carried])
         _check_choice(result[0], "whether it goes on")
         return result[1:]
 
-    carried, last = _settle(start, turn, f"loop.{node.fresh().names[0]}")
+    carried, last = _settle(start, iteration, f"loop.{node.fresh().names[0]}")
     return [_unrolled(node, value) for value in carried] + [_stacked(node, value, 0) for value in last[count:]]
 
 
 def _unrolled(node: Node, value: Value) -> Value:
-    """Return what a loop leaves behind, its sizes by names of their own where they may differ from turn to turn."""
+    """Return what a loop leaves behind, its sizes by names of their own where they may differ between iterations."""
     if value.dims is None or value.sized:
         return value
     dims = [size if size.number is not None or size.has_batch else node.fresh() for size in value.dims]
@@ -151,10 +151,10 @@ def scan(node: Node) -> Answer:
     axes = list(node.attr("scan_input_axes", [0] * inputs))
     pieces = [_piece(node, node.value(count + index), int(axes[index])) for index in range(inputs)]
 
-    def turn(carried: list[Value]) -> list[Value]:
+    def iteration(carried: list[Value]) -> list[Value]:
         return node.run(body, [*carried, *pieces])
 
-    carried, last = _settle(start, turn, f"scan.{node.fresh().names[0]}")
+    carried, last = _settle(start, iteration, f"scan.{node.fresh().names[0]}")
     collected = last[count:]
     places = list(node.attr("scan_output_axes", [0] * len(collected)))
     return [_unrolled(node, value) for value in carried] + [

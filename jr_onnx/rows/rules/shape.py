@@ -46,7 +46,7 @@ def relaid(value: Value, dims: Sequence[Size]) -> Value:
 
 @rule("Reshape", sizes=(1,))
 def reshape(node: Node) -> Answer:
-    """Lay entries out anew; 0 copies a size, -1 is what is left."""
+    """Rearrange entries; 0 copies a size, -1 is what is left."""
     node.only(0)
     value = node.value(0)
     listed = node.attr("shape")
