@@ -3,7 +3,7 @@
 from jr_onnx.data.fitting import padded
 from jr_onnx.data.further import FurtherInputs
 from jr_onnx.data.images import ImageData
-from jr_onnx.data.model_input import InputAdapter, ModelInput
+from jr_onnx.data.model_input import InputAdapter, ModelInput, required_inputs
 from jr_onnx.data.preprocessing import PRESETS, Preprocessing
 from jr_onnx.data.source import FORMS, load
 from jr_onnx.data.splits import SPLITS, Split
@@ -20,4 +20,5 @@ __all__ = [
     "Split",
     "load",
     "padded",
+    "required_inputs",
 ]

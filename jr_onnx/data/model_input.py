@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.data.fitting import fit, is_fixed
 from jr_onnx.data.preprocessing import Preprocessing
-from jr_onnx.element_types import TENSORS
+from jr_onnx.element_types import NAMES, TENSORS
 from jr_onnx.errors import DataError
+
+if TYPE_CHECKING:
+    import onnx
 
 _FLOATS: Final = ("float32", "float64", "float16")
 _NUMPY_NAMES: Final = {name: row.name for name, row in TENSORS.items() if row.name not in ("string", "bfloat16")}
@@ -51,6 +54,24 @@ class ModelInput:
         ONNX Runtime shows an input without a declared rank as it shows a scalar, which no image input is.
         """
         return cls(node.name, _NUMPY_NAMES.get(node.type, node.type), tuple(node.shape) or None)
+
+    @classmethod
+    def of_graph(cls, value: onnx.ValueInfoProto) -> ModelInput:
+        """Describe an input of a graph; some exporters write -1 for the size of a free axis."""
+        tensor = value.type.tensor_type
+        shape: tuple[int | str | None, ...] | None = None
+        if tensor.HasField("shape"):
+            known = (dim.HasField("dim_value") and dim.dim_value >= 0 for dim in tensor.shape.dim)
+            axes = zip(tensor.shape.dim, known, strict=True)
+            shape = tuple(dim.dim_value if fixed else dim.dim_param or None for dim, fixed in axes)
+        return cls(value.name, NAMES.get(tensor.elem_type, f"element type {tensor.elem_type}"), shape)
+
+
+def required_inputs(model: onnx.ModelProto) -> list[ModelInput]:
+    """Return the inputs of a model that no initializer gives a value."""
+    given = {tensor.name for tensor in model.graph.initializer}
+    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
+    return [ModelInput.of_graph(value) for value in model.graph.input if value.name not in given]
 
 
 class InputAdapter:

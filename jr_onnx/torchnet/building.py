@@ -19,7 +19,7 @@ from jr_onnx.torchnet.jump import SiteBackward
 from jr_onnx.torchnet.program import Context, Program, Values, execute
 from jr_onnx.torchnet.references import Ref, SitePlan
 from jr_onnx.torchnet.sites import TorchSite, own_jumps, torch_sites
-from jr_onnx.torchnet.source import GraphInput, Source
+from jr_onnx.torchnet.source import ImageInput, Source
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Builder:
     def __init__(
         self,
         source: Source,
-        entry: GraphInput,
+        entry: ImageInput,
         precision: Precision,
         trained: Mapping[tuple[str, str], str] | None = None,
     ) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 import onnx
 
 from jr_onnx import provenance
+from jr_onnx.data import required_inputs
 from jr_onnx.data.further import filled
-from jr_onnx.data.model_input import ModelInput
-from jr_onnx.element_types import NAMES
 from jr_onnx.errors import InputError, ModelError
 from jr_onnx.modelfile import copied, from_proto, load, whole
 from jr_onnx.provenance import Provenance
@@ -22,7 +21,7 @@ _MATRIX = 2
 
 
 @dataclass(frozen=True, slots=True)
-class GraphInput:
+class ImageInput:
     """The image input: its name, its element type, and its sizes (None where free)."""
 
     name: str
@@ -88,23 +87,7 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.Mod
     return copy
 
 
-def required_inputs(model: onnx.ModelProto) -> list[ModelInput]:
-    """Return the inputs that no initializer gives a value."""
-    given = {tensor.name for tensor in model.graph.initializer}
-    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
-    return [model_input(value) for value in model.graph.input if value.name not in given]
-
-
-def model_input(value: onnx.ValueInfoProto) -> ModelInput:
-    """Describe a graph input."""
-    tensor = value.type.tensor_type
-    shape = None
-    if tensor.HasField("shape"):
-        shape = tuple(dim.dim_value if dim.dim_value > 0 else dim.dim_param or None for dim in tensor.shape.dim)
-    return ModelInput(value.name, str(NAMES.get(tensor.elem_type, f"element type {tensor.elem_type}")), shape)
-
-
-def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> GraphInput:
+def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> ImageInput:
     """Return the model's one input.
 
     Args:
@@ -115,9 +98,8 @@ def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> G
         ModelError: The model has several inputs, none, or one without a shape.
         InputError: The caller's shape contradicts the model's.
     """
-    given = {tensor.name for tensor in model.graph.initializer}
-    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
-    inputs = [value for value in model.graph.input if value.name not in given]
+    required = {item.name for item in required_inputs(model)}
+    inputs = [value for value in model.graph.input if value.name in required]
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs) or "none"
         raise ModelError(
@@ -139,7 +121,7 @@ def image_input(model: onnx.ModelProto, shape: Sequence[int | None] | None) -> G
             f"the model does not declare a shape with a batch axis for its input {value.name!r}",
             hint="Export it with its shape; in Python give input_shape=(None, channels, height, width)",
         )
-    return GraphInput(str(value.name), int(tensor.elem_type), declared)
+    return ImageInput(str(value.name), int(tensor.elem_type), declared)
 
 
 def _agree(declared: Sequence[int | None], given: Sequence[int | None]) -> bool:

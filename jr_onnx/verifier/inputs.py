@@ -15,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
-from jr_onnx.element_types import NAMES, numpy_dtype
+from jr_onnx.data import ModelInput, required_inputs
+from jr_onnx.element_types import NUMBERS, numpy_dtype
 from jr_onnx.errors import DataError, InputError
 from jr_onnx.verifier.evaluators.errors import CannotRunError
 
@@ -34,26 +34,6 @@ class InputsError(InputError):
     """The original does not run on the inputs, so nothing can be said about the retrofit."""
 
     exit_code = 8
-
-
-@dataclass(frozen=True)
-class GraphInput:
-    """An input that has to be fed.
-
-    Attributes:
-        name: Its name.
-        element: Number of its element type in ONNX.
-        shape: Axes: a number where fixed, a name or None where free; None where the rank is unknown.
-    """
-
-    name: str
-    element: int
-    shape: tuple[int | str | None, ...] | None
-
-    @property
-    def dtype(self) -> str:
-        """NumPy name of the element type."""
-        return str(NAMES.get(self.element, TensorProto.DataType.Name(self.element).lower()))
 
 
 @dataclass(frozen=True)
@@ -85,36 +65,21 @@ class Inputs:
     description: str
 
 
-def required_inputs(model: onnx.ModelProto, skip: Sequence[str] = ()) -> list[GraphInput]:
-    """Return the inputs of a model that no initializer gives a value.
+def _tensor_inputs(model: onnx.ModelProto, skip: Sequence[str] = ()) -> list[ModelInput]:
+    """Return the inputs that have to be fed.
 
     Raises:
         InputsError: An input is not a tensor.
     """
-    given = {tensor.name for tensor in model.graph.initializer} | set(skip)
-    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
-    found = []
+    found = [item for item in required_inputs(model) if item.name not in skip]
+    names = {item.name for item in found}
     for value in model.graph.input:
-        if value.name in given:
-            continue
-        if not value.type.HasField("tensor_type"):
+        if value.name in names and not value.type.HasField("tensor_type"):
             raise InputsError(
                 f"the input {value.name!r} is not a tensor, so no random value can be made for it",
                 hint="Use the Python function jr_onnx.verify with inputs=",
             )
-        tensor = value.type.tensor_type
-        shape = None
-        if tensor.HasField("shape"):
-            shape = tuple(_axis(dim) for dim in tensor.shape.dim)
-        found.append(GraphInput(value.name, tensor.elem_type, shape))
     return found
-
-
-def _axis(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
-    """Return a size, a name, or None; some exporters write -1 for a dynamic axis."""
-    if dim.HasField("dim_value"):
-        return int(dim.dim_value) if dim.dim_value >= 0 else None
-    return str(dim.dim_param) or None
 
 
 def make_inputs(
@@ -138,7 +103,7 @@ def make_inputs(
         DataError: The data does not fit the model.
         InputError: The options name an input that does not exist.
     """
-    inputs = required_inputs(model, skip)
+    inputs = _tensor_inputs(model, skip)
     _check_names(inputs, options)
     if options.data is not None:
         return _real(inputs, count, options)
@@ -157,7 +122,7 @@ def make_inputs(
     raise InputsError(f"the original does not run on random inputs: {reason}", hint="Give --data, --shape or --value")
 
 
-def _check_names(inputs: Sequence[GraphInput], options: InputOptions) -> None:
+def _check_names(inputs: Sequence[ModelInput], options: InputOptions) -> None:
     names = {item.name for item in inputs}
     for option, given in (("--shape", options.shapes), ("--value", options.values)):
         for name in given:
@@ -169,7 +134,7 @@ def _check_names(inputs: Sequence[GraphInput], options: InputOptions) -> None:
         raise InputError(f"found the batch size {options.batch}, expected 1 or more")
 
 
-def _has_free_axis(inputs: Sequence[GraphInput], options: InputOptions) -> bool:
+def _has_free_axis(inputs: Sequence[ModelInput], options: InputOptions) -> bool:
     return any(
         item.name not in options.shapes and (item.shape is None or any(not isinstance(dim, int) for dim in item.shape))
         for item in inputs
@@ -177,7 +142,7 @@ def _has_free_axis(inputs: Sequence[GraphInput], options: InputOptions) -> bool:
 
 
 def _random_sample(
-    inputs: Sequence[GraphInput], options: InputOptions, free: int, number: int, generator: np.random.Generator
+    inputs: Sequence[ModelInput], options: InputOptions, free: int, number: int, generator: np.random.Generator
 ) -> Sample:
     sizes: dict[str, int] = {}
     sample = {}
@@ -198,7 +163,7 @@ def _random_sample(
     return sample
 
 
-def _shape(item: GraphInput, batch: int, free: int, sizes: dict[str, int]) -> tuple[int, ...]:
+def _shape(item: ModelInput, batch: int, free: int, sizes: dict[str, int]) -> tuple[int, ...]:
     if item.shape is None:
         return (batch, *[free] * (_RANK_UNKNOWN - 1))
     shape = []
@@ -215,11 +180,13 @@ def _shape(item: GraphInput, batch: int, free: int, sizes: dict[str, int]) -> tu
     return tuple(shape)
 
 
-def _dtype(item: GraphInput) -> np.dtype[Any]:
+def _dtype(item: ModelInput) -> np.dtype[Any]:
+    if item.dtype not in NUMBERS:
+        raise InputsError(f"the input {item.name!r} takes {item.dtype}, for which no values can be made")
     return numpy_dtype(item.dtype)
 
 
-def _random(item: GraphInput, shape: tuple[int, ...], number: int, generator: np.random.Generator) -> NDArray[Any]:
+def _random(item: ModelInput, shape: tuple[int, ...], number: int, generator: np.random.Generator) -> NDArray[Any]:
     if item.dtype == "string":
         raise InputsError(f"the input {item.name!r} takes strings, random ones mean nothing", hint="Give --data")
     dtype = _dtype(item)
@@ -233,12 +200,12 @@ def _random(item: GraphInput, shape: tuple[int, ...], number: int, generator: np
         narrow = dtype.itemsize == 1
         low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if narrow else (1 if shape == () else 0, _LARGEST_INDEX)
         return np.asarray(generator.integers(low, high, shape, endpoint=True)).astype(dtype)
-    raise InputsError(f"the input {item.name!r} is of type {item.dtype}, for which no random values can be made")
+    raise InputsError(f"the input {item.name!r} takes {item.dtype}, for which no values can be made")
 
 
-def _real(inputs: Sequence[GraphInput], count: int, options: InputOptions) -> Inputs:
+def _real(inputs: Sequence[ModelInput], count: int, options: InputOptions) -> Inputs:
     """Return samples made of real images; the model has one image input."""
-    from jr_onnx.data import FurtherInputs, InputAdapter, ModelInput, Preprocessing, load
+    from jr_onnx.data import FurtherInputs, InputAdapter, Preprocessing, load
 
     known = [ModelInput(item.name, item.dtype, options.shapes.get(item.name, item.shape)) for item in inputs]
     further = FurtherInputs(known, options.values)
@@ -265,6 +232,6 @@ def batch_of_images(model: onnx.ModelProto, options: InputOptions, count: int = 
     """
     if options.data is None:
         return None
-    samples = _real(required_inputs(model), count, options).samples
+    samples = _real(_tensor_inputs(model), count, options).samples
     name = next(name for name in samples[0] if name not in options.values)
     return np.concatenate([sample[name] for sample in samples])

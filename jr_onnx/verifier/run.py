@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from jr_onnx._version import __version__
+from jr_onnx.data import required_inputs
 from jr_onnx.errors import InputError, VerificationError, require
 from jr_onnx.kappa import Kappa
 from jr_onnx.runtime.providers import full_name, require_providers
@@ -240,7 +241,11 @@ def _same_interface(subject: Subject, log: CheckLog) -> bool:
     """Tell whether retrofit and original take and give values of the same names; else nothing can be compared."""
     before, after = subject.original.proto, subject.retrofit.proto
     for what, one, other in (
-        ("inputs", _fed(before), [name for name in _fed(after) if name != subject.record.plan.input_name]),
+        (
+            "inputs",
+            _input_names(before),
+            [name for name in _input_names(after) if name != subject.record.plan.input_name],
+        ),
         ("outputs", output_names(before), output_names(after)),
     ):
         if one != other:
@@ -253,10 +258,8 @@ def _same_interface(subject: Subject, log: CheckLog) -> bool:
     return True
 
 
-def _fed(model: onnx.ModelProto) -> list[str]:
-    given = {tensor.name for tensor in model.graph.initializer}
-    given |= {sparse.values.name for sparse in model.graph.sparse_initializer}
-    return [value.name for value in model.graph.input if value.name not in given]
+def _input_names(model: onnx.ModelProto) -> list[str]:
+    return [item.name for item in required_inputs(model)]
 
 
 def _loads(members: _Members, log: CheckLog, used: Inputs, wanted: _Wanted) -> bool:

@@ -7,10 +7,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from jr_onnx.data import required_inputs
 from jr_onnx.errors import InputError
 from jr_onnx.verifier import InputOptions, InputsError
 from jr_onnx.verifier.evaluators.errors import CannotRunError
-from jr_onnx.verifier.inputs import Inputs, Sample, make_inputs, required_inputs
+from jr_onnx.verifier.inputs import Inputs, Sample, make_inputs
 
 
 def model(*values: onnx.ValueInfoProto) -> onnx.ModelProto:
@@ -115,7 +116,7 @@ def test_what_cannot_be_random_is_refused() -> None:
     sequence = onnx.ValueInfoProto(name="s", type=helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, [])))
     source = model(value("x", TensorProto.FLOAT, [1]))
     source.graph.input.append(sequence)
-    with pytest.raises(InputsError, match="no tensor"):
+    with pytest.raises(InputsError, match="not a tensor"):
         made(source)
     two = model(value("x", TensorProto.FLOAT, [1, 1, 8, 8]), value("z", TensorProto.FLOAT, [1]))
     with pytest.raises(InputError, match=r"needs .z. beside the images \(.x.\)"):

@@ -12,14 +12,13 @@ from jr_onnx.attack.classifier.accuracy import require_clean
 from jr_onnx.attack.classifier.outputs import choose_output, head_of
 from jr_onnx.attack.classifier.served import Head, ServedClassifier, differs
 from jr_onnx.attack.judging import DECISION_DRAWS
-from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, Preprocessing
+from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, Preprocessing, required_inputs
 from jr_onnx.errors import InputError, JrError, UnsupportedOpsError
 from jr_onnx.torchnet import load as load_torch
 from jr_onnx.torchnet.loading import same_logits
 from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.parity import check_parity
 from jr_onnx.torchnet.source import read as read_source
-from jr_onnx.torchnet.source import required_inputs
 
 PARITY_SAMPLES = 64
 
@@ -190,7 +189,7 @@ def _input_shape(
     batch, *axes = entry.shape or (None,)
     free = entry if entry.shape is None else replace(entry, shape=(None, *axes))
     adapter = InputAdapter(free, data.shape, preprocessing)
-    return adapter, (batch if isinstance(batch, int) else None, *adapter.sample_shape)
+    return adapter, (batch if isinstance(batch, int) and batch > 0 else None, *adapter.sample_shape)
 
 
 def device_of(wish: str) -> torch.device:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
+from jr_onnx.data import required_inputs
 from jr_onnx.errors import JrError, MissingExtraError, RefusalError
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.rewriter import legacy
@@ -23,7 +24,7 @@ from jr_onnx.verifier.evaluators.legacy_operators import legacy_operators
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 from jr_onnx.verifier.evaluators.reference import OnnxEvaluator
 from jr_onnx.verifier.evaluators.weights import with_weights
-from jr_onnx.verifier.inputs import InputOptions, InputsError, Sample, make_inputs, required_inputs
+from jr_onnx.verifier.inputs import InputOptions, InputsError, Sample, make_inputs
 from jr_onnx.verifier.whole_model.case import nudged_samples
 from jr_onnx.verifier.whole_model.tolerance import rounding_bound
 
