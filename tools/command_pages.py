@@ -7,6 +7,8 @@ python -m tools.command_pages --write   write them
 from __future__ import annotations
 
 import argparse
+import html
+import inspect
 import re
 import sys
 import textwrap
@@ -69,7 +71,7 @@ def _index() -> str:
 def _page(name: str, command: Command, context: click.Context) -> str:
     usage = " ".join(command.collect_usage_pieces(context))
     lines = [f"# `jr-onnx {name}`", "", "```text", f"jr-onnx {name} {usage}", "```", ""]
-    for part in (command.help or "").split("\n\n"):
+    for part in inspect.cleandoc(command.help or "").split("\n\n"):
         lines += [*textwrap.wrap(_marked(part), WIDTH, break_long_words=False, break_on_hyphens=False), ""]
     options = [item for item in command.params if isinstance(item, click.Option)]
     rows = [record for item in options if (record := item.get_help_record(context)) is not None]
@@ -91,9 +93,14 @@ def _row(option: str, text: str) -> str:
             default = part.removeprefix("default: ")
         elif part:
             notes.append(part)
-    default = default[1:-1] if default.startswith("(") else f"`{default}`" if default else ""
+    default = default[1:-1] if default.startswith("(") else _code(default) if default else ""
     meaning += f" ({', '.join(notes)})" if notes else ""
-    return f"| `{_cell(option)}` | {_cell(_marked(meaning))} | {_cell(default)} |"
+    return f"| {_code(option)} | {_cell(_marked(meaning))} | {default} |"
+
+
+def _code(text: str) -> str:
+    """Return code for a cell of a table; Markdown's readers disagree on a bar between backticks there."""
+    return f"<code>{html.escape(text, quote=False).replace('|', '&#124;')}</code>"
 
 
 def _marked(text: str) -> str:

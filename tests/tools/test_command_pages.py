@@ -33,12 +33,17 @@ def test_the_exit_codes_are_in_the_index() -> None:
     assert all(f"| {code} | {meaning} |" in index for code, meaning in EXIT_CODES.items())
 
 
+def test_paragraphs_of_the_help_are_prose() -> None:
+    assert not [line for page in pages().values() for line in page.splitlines() if line.startswith("    ")]
+
+
 def test_a_row_has_name_meaning_and_default() -> None:
     rows = pages()["attack.md"].splitlines()
-    assert "| `--norm [linf\\|l2\\|l1]` | Norm of the budget. | `linf` |" in rows
-    assert "| `-o, --output PATH` | Folder for the results; an interrupted run resumes. | MODEL.attack |" in rows
+    assert "| <code>--norm [linf&#124;l2&#124;l1]</code> | Norm of the budget. | <code>linf</code> |" in rows
     assert (
-        "| `--paper-steps N` | Steps of the paper's PGD and DeepFool (40 for MNIST, 7 for CIFAR-10). (x>=1) | `40` |"
+        "| <code>-o, --output PATH</code> | Folder for the results; an interrupted run resumes. | MODEL.attack |"
         in rows
     )
+    steps = "Steps of the paper's PGD and DeepFool (40 for MNIST, 7 for CIFAR-10). (x>=1)"
+    assert f"| <code>--paper-steps N</code> | {steps} | <code>40</code> |" in rows
     assert not any("--out " in row for row in rows), "an old spelling is on the page"
