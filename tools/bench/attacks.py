@@ -163,7 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers-python", help="interpreter of an environment with torch, foolbox, torchattacks, numpy")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--least", type=float, help="leave with 1 if an attack is not this much faster")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("-o", "--output", type=Path, help="write the figures here too")
     return parser.parse_args()
 
 
@@ -202,8 +202,8 @@ def main() -> int:
             for worker in workers:
                 worker.process.terminate()
                 worker.process.wait()
-    if options.json:
-        options.json.write_text(json.dumps({"settings": values, "results": results}, indent=2), encoding="utf-8")
+    if options.output:
+        options.output.write_text(json.dumps({"settings": values, "results": results}, indent=2), encoding="utf-8")
     return 0 if options.least is None or judge(results, options.least) else 1
 
 

@@ -1,6 +1,6 @@
 """Measure the five models of docs/speed.md on this machine, against their bars, and print the table.
 
-    python -m tools.bench.bars [--rounds N] [--only NAME,...] [--json FILE] [--write docs/speed.md]
+    python -m tools.bench.bars [--rounds N] [--only NAME,...] [-o FILE] [--write docs/speed.md]
 
 Every model is measured in one interleaved run of all its forms, on one thread (see `jr-onnx bench`). The exit code is 1
 where a ratio is above its bar even at the lower end of its confidence interval.
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60, help="rounds of the batch-1 models; batch 8 gets half")
     parser.add_argument("--only", default="", metavar="NAME,...", help=", ".join(bar.name for bar in BARS))
-    parser.add_argument("--json", type=Path, help="write the figures as JSON")
+    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON")
     parser.add_argument("--write", type=Path, help="replace the figures in this Markdown file")
     parser.add_argument("--no-footprint", action="store_true", help="leave opening time and memory out")
     options = parser.parse_args(arguments)
@@ -84,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = BarsReport(tuple(bar.name for bar in bars), tuple(reports), copy_bandwidth())
     text = render(report)
     print(text)
-    if options.json:
-        options.json.write_text(dumps(report) + "\n", encoding="utf-8")
+    if options.output:
+        options.output.write_text(dumps(report) + "\n", encoding="utf-8")
     if options.write:
         options.write.write_text(replace_figures(options.write.read_text(encoding="utf-8"), text), encoding="utf-8")
     missed = [bar.title for bar, one in zip(bars, reports, strict=True) if _optimised(one).ratio_low > bar.reach]

@@ -2,7 +2,7 @@
 
     python -m tools.bench.op                 bandwidth on one thread, sizes from 4 KiB to 16 MiB
     python -m tools.bench.op --threads 2     where handing a pass to two threads begins to pay
-    python -m tools.bench.op --json FILE     the same as data
+    python -m tools.bench.op -o FILE         the same as data
 
 A model is a chain of one operator in place, optimisation off. The time of one node is that of a long chain less that
 of a chain of one, divided by the difference in nodes, so that the cost of a run cancels and the data is as warm as it
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="1 measures bandwidth, more the threshold")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="bytes")
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    parser.add_argument("-o", "--output", type=Path, help="write the figures to this file as well")
     options = parser.parse_args(arguments)
     figures: list[Figure] = []
     for size in options.sizes:
@@ -241,8 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures += measure(subjects, size, options.rounds)
     bench = OpBench(processor(), onnxruntime.__version__, options.threads, options.rounds, tuple(figures))
     Console().print(show(bench))
-    if options.json is not None:
-        options.json.write_text(dumps(bench) + "\n", encoding="utf-8")
+    if options.output is not None:
+        options.output.write_text(dumps(bench) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

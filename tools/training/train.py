@@ -1,4 +1,4 @@
-"""Train a network of `models/`: `python -m tools.training.train digits_cnn --out out/digits_cnn.pt`.
+"""Train a network of `models/`: `python -m tools.training.train digits_cnn -o out/digits_cnn.pt`.
 
 Writes the weights (a torch state dict) and, beside them, a JSON record of the run. A stopped run goes on from its
 last epoch when the same command is given again, and on the CPU ends with the same weights, unless a time limit
@@ -32,7 +32,14 @@ _CPU: Final = torch.device("cpu")
 @click.command()
 @click.argument("model", type=click.Choice(NAMES))
 @click.option("--data", "spec", help="Data to train on, such as mnist:DIR. [default: digits for the digits networks]")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Weights file to write.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Weights file to write.",
+)
 @click.option("--robust", is_flag=True, help="Adversarial training on mixed batches (paper, section 4.1).")
 @click.option(
     "--schedule",

@@ -49,7 +49,7 @@ train_one() {
   say "$name: $seconds s at most"
   timeout --kill-after=5 "$seconds" "$python" -m tools.training.train "$model" ${3:+"$3"} --data "cifar10:$data" \
     --with-validation --schedule one-cycle --half-weights --device "$device" --time-limit $((seconds - reserve)) \
-    --out "$out/$name.pt" ${options[@]+"${options[@]}"} > "$out/$name.log" 2>&1
+    --output "$out/$name.pt" ${options[@]+"${options[@]}"} > "$out/$name.log" 2>&1
   say "$name ended with exit code $?: $(tail -1 "$out/$name.log")"
   pack_up
 }

@@ -60,7 +60,7 @@ def test_a_small_run(tmp_path: Path) -> None:
     images[:, :, 0, :2] = (0.0, 1.0)  # so that every batch has the range of the data, to which the paper's code clips
     np.savez(data, images=images, labels=np.arange(6))
     options = ["--attacks", "pgd,trust-region", "--steps", "2", "--trust-region-steps", "2", "--rounds", "1"]
-    files = ["--weights", str(weights), "--data", f"npz:{data}", "--json", str(out)]
+    files = ["--weights", str(weights), "--data", f"npz:{data}", "--output", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "tools.bench.attacks", *files, "--batch-sizes", "6", "--threads", "1", *options],
         cwd=ROOT,

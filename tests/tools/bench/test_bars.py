@@ -29,7 +29,7 @@ def test_one_bar_is_measured_and_written(
         "--rounds",
         "3",
         "--no-footprint",
-        "--json",
+        "--output",
         str(tmp_path / "bars.json"),
         "--write",
         str(page),

@@ -34,7 +34,7 @@ def test_it_measures_every_subject(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], threads: int, subjects: list[str]
 ) -> None:
     path = tmp_path / "figures.json"
-    arguments = ["--threads", str(threads), "--rounds", "1", "--sizes", "262144", "524288", "--json", str(path)]
+    arguments = ["--threads", str(threads), "--rounds", "1", "--sizes", "262144", "524288", "--output", str(path)]
     bench_op.main(arguments)
     bench = load_file(OpBench, path)
     assert bench.threads == threads

@@ -33,7 +33,7 @@ def test_without_a_gpu_everything_is_skipped_and_nothing_passes(
 ) -> None:
     page = tmp_path / "gpu.md"
     page.write_text("not measured yet\n<!-- figures: begin -->\n<!-- figures: end -->\n", encoding="utf-8")
-    code = check_gpu.main(["--json", str(tmp_path / "report.json"), "--write", str(page)])
+    code = check_gpu.main(["--output", str(tmp_path / "report.json"), "--write", str(page)])
     assert code == check_gpu.NOTHING_CHECKED
     report = loads(GpuReport, (tmp_path / "report.json").read_text(encoding="utf-8"))
     assert [finding.name for finding in report.findings] == list(check_gpu.all_checks([], quick=False))
@@ -47,7 +47,7 @@ def test_without_a_gpu_everything_is_skipped_and_nothing_passes(
 def test_on_a_gpu_no_check_fails(tmp_path: Path) -> None:
     if not sessions.has_gpu():
         pytest.skip("no GPU that onnxruntime can use")
-    code = check_gpu.main(["--quick", "--json", str(tmp_path / "report.json")])
+    code = check_gpu.main(["--quick", "--output", str(tmp_path / "report.json")])
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     failed = [finding for finding in report["findings"] if finding["status"] == "failed"]
     assert (code, failed) == (0, [])
@@ -167,14 +167,15 @@ def test_results_are_saved_after_every_check(
     monkeypatch.setattr(check_gpu, "has_gpu", lambda: True)
     monkeypatch.setattr(check_gpu, "CHECKS", {"first": first, "second": killed})
     with pytest.raises(KeyboardInterrupt):
-        check_gpu.main(["--quick", "--json", str(path)])
+        check_gpu.main(["--quick", "--output", str(path)])
     kept = loads(GpuReport, path.read_text(encoding="utf-8"))
     assert [(finding.name, finding.status) for finding in kept.findings] == [("first", "measured")]
     assert (
-        check_gpu.main(["--quick", "--json", str(path), "--only", "^f", "--limit-s", "0"]) == check_gpu.NOTHING_CHECKED
+        check_gpu.main(["--quick", "--output", str(path), "--only", "^f", "--limit-s", "0"])
+        == check_gpu.NOTHING_CHECKED
     )
     assert [item.name for item in loads(GpuReport, path.read_text(encoding="utf-8")).findings] == ["first"]
-    assert check_gpu.main(["--quick", "--json", str(path), "--limit-s", "0"]) == check_gpu.NOTHING_CHECKED
+    assert check_gpu.main(["--quick", "--output", str(path), "--limit-s", "0"]) == check_gpu.NOTHING_CHECKED
     late = loads(GpuReport, path.read_text(encoding="utf-8"))
     assert [(finding.name, finding.summary) for finding in late.findings] == [
         ("first", "skipped: out of time"),

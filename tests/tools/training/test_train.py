@@ -17,7 +17,7 @@ def _run(*arguments: str) -> tuple[int, str]:
 
 
 def test_progress_and_result_are_shown(tmp_path: Path) -> None:
-    code, output = _run(*DIGITS, "--out", str(tmp_path / "mlp.pt"))
+    code, output = _run(*DIGITS, "--output", str(tmp_path / "mlp.pt"))
     assert code == 0
     assert "epoch 1/2  loss" in output
     assert "left" in output
@@ -35,11 +35,11 @@ def test_a_stopped_run_is_resumed_by_the_same_command(tmp_path: Path, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "_line", stop)
-    code, output = _run(*DIGITS, "--out", out)
+    code, output = _run(*DIGITS, "--output", out)
     assert code == 1
     assert "stopped; the same command goes on" in output
     monkeypatch.setattr(train, "_line", line)
-    code, output = _run(*DIGITS, "--out", out)
+    code, output = _run(*DIGITS, "--output", out)
     assert code == 0
     assert "resuming after 1 epochs" in output
     assert "epoch 1/2" not in output
@@ -48,10 +48,10 @@ def test_a_stopped_run_is_resumed_by_the_same_command(tmp_path: Path, monkeypatc
 def test_restart_forgets_the_state(tmp_path: Path) -> None:
     (tmp_path / "mlp.state").write_bytes(b"damaged")
     out = str(tmp_path / "mlp.pt")
-    code, output = _run(*DIGITS, "--out", out)
+    code, output = _run(*DIGITS, "--output", out)
     assert code == 1
     assert "Start anew with --restart" in output
-    assert _run(*DIGITS, "--out", out, "--restart")[0] == 0
+    assert _run(*DIGITS, "--output", out, "--restart")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_restart_forgets_the_state(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, arguments: list[str], message: str) -> None:
-    code, output = _run(*arguments, "--out", str(tmp_path / "weights.pt"))
+    code, output = _run(*arguments, "--output", str(tmp_path / "weights.pt"))
     assert code != 0
     assert message in " ".join(output.split())
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ NAMES = {f"{name}{kind}" for name in ("alex_like", "wide_resnet", "mobilenet_v2"
 # Writes what the training would and says how it was called; wide_resnet fails.
 STAND_IN = """#!/usr/bin/env bash
 echo "$*"
-while [ "$1" != --out ]; do shift; done
+while [ "$1" != --output ]; do shift; done
 case $2 in *wide_resnet.pt) exit 1 ;; esac
 echo weights > "$2"; echo record > "${2%.pt}.json"
 """

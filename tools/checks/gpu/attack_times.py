@@ -80,7 +80,9 @@ class Row:
 @click.command()
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
 @click.option("--data", "spec", required=True, help="Such as cifar10:DIR; the test split is attacked.")
-@click.option("--json", "target", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Figures.")
+@click.option(
+    "-o", "--output", "target", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Figures."
+)
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
 @click.option("--limit", type=click.IntRange(1), help="At most this many images.")
 @click.option("--limit-s", type=click.FloatRange(min=0), default=240.0, show_default=True, help="Start no row later.")
@@ -189,7 +191,7 @@ def _files(folder: Path) -> list[Path]:
     if not found:
         raise InputError(
             f"{folder} holds no weights NAME.pt or NAME_robust.pt, NAME one of {', '.join(NAMES)}",
-            hint="Write them with python -m tools.training.train NAME --out DIR/NAME.pt",
+            hint="Write them with python -m tools.training.train NAME -o DIR/NAME.pt",
         )
     return found
 

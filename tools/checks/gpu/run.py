@@ -1,6 +1,6 @@
 """Settle and measure, on a machine with an NVIDIA GPU and onnxruntime-gpu, what only a GPU can tell.
 
-    python -m tools.checks.gpu [--json gpu-report.json] [--write docs/gpu.md] [--quick] [--only PATTERN] [--limit-s N]
+    python -m tools.checks.gpu [-o gpu-report.json] [--write docs/gpu.md] [--quick] [--only PATTERN] [--limit-s N]
 
 Needs no network and some minutes. Checked: whether a network computes on the GPU what it does on the CPU; where
 ThresholdedRelu runs at opset 21 and 22; whether Conv and Relu are fused; the op library's kernel, in every type, eager,
@@ -52,7 +52,7 @@ NOTHING_CHECKED = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make all checks and write one file of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=Path("gpu-report.json"), help="where the results go")
+    parser.add_argument("-o", "--output", type=Path, default=Path("gpu-report.json"), help="where the results go")
     parser.add_argument("--write", type=Path, help="replace the figures in this Markdown file")
     parser.add_argument("--quick", action="store_true", help="leave the models out")
     parser.add_argument("--only", type=re.compile, default="", help="make only checks whose name matches this pattern")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def save(report: GpuReport) -> None:
-        atomic_write(options.json, [(dumps(report) + "\n").encode()])
+        atomic_write(options.output, [(dumps(report) + "\n").encode()])
 
     report = examine(quick=options.quick, only=options.only, limit_s=options.limit_s, save=save)
     text = render(report)
