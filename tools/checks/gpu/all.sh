@@ -20,7 +20,7 @@ within() { timeout --kill-after=10 "$@"; }
 
 checks() { # NAME PATTERN: the checks whose names match, in $OUT/NAME.json
   say "checks -> $out/$1.json, $out/$1.md"
-  within $((limit + 60)) "$python" -m tools.checks.gpu --json "$out/$1.json" --limit-s "$limit" --only "$2" > "$out/$1.md" 2> "$out/$1.log"
+  within $((limit + 60)) "$python" -m tools.checks.gpu -o "$out/$1.json" --limit-s "$limit" --only "$2" > "$out/$1.md" 2> "$out/$1.log"
   code=$?
   cat "$out/$1.md"
   tail -1 "$out/$1.log"
