@@ -19,6 +19,7 @@ import onnx
 import pytest
 
 from jr_onnx.cli.app import run
+from tests.cli import fuzz_worker
 from tests.cli.corpus import build
 from tests.cli.mutants import mutate
 
@@ -132,3 +133,19 @@ def test_counts_beyond_any_run_are_refused(corpus: Path, tmp_path: Path) -> None
 )
 def test_a_path_without_a_name_is_no_model(words: list[str]) -> None:
     assert run(words) == 2
+
+
+@pytest.mark.parametrize(("waited_s", "ends"), [(0.0, True), (20.0, True), (45.0, False)])
+def test_the_time_that_a_command_waits_for_a_processor_is_no_hang(
+    monkeypatch: pytest.MonkeyPatch, waited_s: float, ends: bool
+) -> None:
+    waits, alarms = iter([1.0, 1.0 + waited_s]), list[int]()
+    monkeypatch.setattr(fuzz_worker, "_waited_s", lambda: next(waits))
+    monkeypatch.setattr(fuzz_worker.signal, "alarm", alarms.append)
+    patience = fuzz_worker.Patience()
+    if ends:
+        with pytest.raises(SystemExit, match="took too long"):
+            patience()
+    else:
+        patience()
+    assert alarms == ([] if ends else [fuzz_worker.SECONDS_PER_CASE])
