@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from jr_onnx.cli.streams import output_failure, protect_standard_streams
 
     protect_standard_streams()
-    if logging.lastResort is not None:  # what prints warnings where nobody has set up logging
+    if logging.lastResort is not None:  # prints warnings if logging is not configured
         logging.lastResort.setFormatter(PrintableFormatter())
     _collect_rarely(sys.argv[1:] if arguments is None else arguments)
     code = run(arguments)

@@ -32,7 +32,7 @@ class Command(click.Command):
     """A command whose help ends with examples.
 
     Attributes:
-        examples: Command lines that work as they stand, beside a model called model.onnx.
+        examples: Command lines that run as they stand in a folder with a model.onnx.
         arguments: The type that holds the command's arguments and options.
     """
 

@@ -76,7 +76,7 @@ class Arguments(TrustArguments):
 @click.option("--batch-delay-us", type=int, default=0, help="Longest wait to be joined into a batch, in microseconds.")
 @click.option("--instances", type=int, default=1, help="Runs of one model at a time.")
 @click.option(
-    "--threads", type=int, metavar="N", show_default="one less than there are cores", help="Threads of one run."
+    "--threads", type=int, metavar="N", show_default="one less than the number of cores", help="Threads of one run."
 )
 @click.option(
     "--provider",

@@ -109,7 +109,7 @@ def by_name(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, 
     """Return the pairs of a repeatable option as a dictionary; a callback of that option.
 
     Raises:
-        click.BadParameter: A name stands twice.
+        click.BadParameter: A name is given twice.
     """
     names = [name for name, _ in pairs]
     for name in names:
