@@ -21,7 +21,7 @@ from jr_onnx.cli.options import (
     shape_option,
 )
 from jr_onnx.cli.output import counted, json_option, print_json, print_lines, print_message, print_table
-from jr_onnx.cli.types import PATH, Numbers, Words
+from jr_onnx.cli.types import INTEGER, PATH, Numbers, Words
 
 if TYPE_CHECKING:
     from jr_onnx.bench import BenchReport, CaseResult
@@ -84,7 +84,7 @@ class Arguments:
     "heuristic, graph, graph_fused, graph_both (captured graphs: alone, with fuse_conv_bias, with both).",
 )
 @fallback_option
-@click.option("--rounds", type=int, default=50, help="Runs of every variant.")
+@click.option("--rounds", type=INTEGER, default=50, help="Runs of every variant.")
 @shape_option
 @seed_option
 @click.option(

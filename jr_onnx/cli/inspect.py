@@ -73,7 +73,10 @@ def _show(table: SiteTable, retrofit: InspectedRetrofit | None) -> None:
     left = f", {counted(len(aside), 'gate or clamp', 'gates or clamps')} left alone" if aside else ""
     rest = f"{len(refused)} cannot be rewritten{left}, {len(table.others)} are not ReLUs"
     counts = f"{counted(len(table.sites), 'site')}, {rest}"
-    print_message(counts if retrofit is None else f"not retrofitted: {counts}")
+    if retrofit is None:
+        print_message(counts)
+    elif table.sites or table.refusals or table.others:
+        print_message(f"not retrofitted: {counts}")
 
 
 def _show_retrofit(retrofit: InspectedRetrofit) -> None:

@@ -14,7 +14,7 @@ import click
 
 from jr_onnx.cli.command import renamed_option
 from jr_onnx.cli.output import print_message
-from jr_onnx.cli.types import PATH, Budget, Count, Moment, NamedNumber, NamedShape, by_name
+from jr_onnx.cli.types import INTEGER, PATH, Budget, Count, Moment, NamedNumber, NamedShape, by_name
 
 if TYPE_CHECKING:
     from jr_onnx.data import ImageData, Preprocessing
@@ -319,7 +319,7 @@ deployment_options = together(
     release_option,
     click.option("--cpus", default="2", help="CPU cores of a replica."),
     click.option("--memory", default="4Gi", help="Memory of a replica."),
-    click.option("--load-seconds", type=int, default=120, help="Time the models may take to load."),
+    click.option("--load-seconds", type=INTEGER, default=120, help="Time the models may take to load."),
     click.option("--force", is_flag=True, help="Replace an existing package of this kind."),
     trust_options,
     sign_option,

@@ -10,7 +10,7 @@ import click
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import DeploymentArguments, deployment_options
 from jr_onnx.cli.output import print_lines, print_message
-from jr_onnx.cli.types import Numbers
+from jr_onnx.cli.types import INTEGER, Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +30,17 @@ class Arguments(DeploymentArguments):
 @cli_command("compose", Arguments, examples=("jr-onnx package compose repository --replicas 3 -o compose",))
 @deployment_options
 @click.option("--name", default="jr-onnx", help="Name of the project.")
-@click.option("--replicas", type=int, default=2, help="Replicas on the CPU.")
+@click.option("--replicas", type=INTEGER, default=2, help="Replicas on the CPU.")
 @click.option("--gpus", type=Numbers(), default=(), help="Run one replica on each of these GPUs, such as 0,1.")
 @click.option("--address", default="127.0.0.1", help="Address of the load balancer; 0.0.0.0 for all interfaces.")
-@click.option("--http-port", type=int, default=8000, help="REST port of the load balancer.")
-@click.option("--grpc-port", type=int, default=8001, help="gRPC port of the load balancer.")
-@click.option("--status-port", type=int, default=8404, help="Port of the load balancer's health and metrics.")
-@click.option("--request-seconds", type=int, default=60, help="Longest wait for an answer.")
+@click.option("--http-port", type=INTEGER, default=8000, help="REST port of the load balancer.")
+@click.option("--grpc-port", type=INTEGER, default=8001, help="gRPC port of the load balancer.")
+@click.option("--status-port", type=INTEGER, default=8404, help="Port of the load balancer's health and metrics.")
+@click.option("--request-seconds", type=INTEGER, default=60, help="Longest wait for an answer.")
 def command(given: Arguments) -> None:
-    """Write a Docker Compose file for REPOSITORY: replicas of Triton behind a load balancer.
+    """Write a Docker Compose file for a model repository.
 
-    REPOSITORY is what `jr-onnx package triton` wrote.
+    It runs replicas of Triton behind a load balancer. REPOSITORY is what `jr-onnx package triton` wrote.
     """
     from jr_onnx.deploy.compose import ComposeOptions, Publish, package_compose
     from jr_onnx.deploy.deployment import Resources, Trust

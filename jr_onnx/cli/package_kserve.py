@@ -10,6 +10,7 @@ import click
 from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import DeploymentArguments, deployment_options
 from jr_onnx.cli.output import print_lines, print_message
+from jr_onnx.cli.types import INTEGER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +36,16 @@ class Arguments(DeploymentArguments):
 @click.option("--name", show_default="that of the only model", help="Name of the InferenceService.")
 @click.option("--namespace", show_default="that of kubectl", help="Kubernetes namespace.")
 @click.option("--transport", type=click.Choice(["rest", "grpc"]), default="rest", help="What clients use.")
-@click.option(
-    "--gpus-per-replica", type=int, metavar="N", show_default="1 if a model needs one", help="GPUs of a replica."
-)
-@renamed_option("--gpus", "--gpus-per-replica", type=int)
-@click.option("--min-replicas", type=int, default=1, help="Fewest replicas; 0 scales to zero.")
-@click.option("--max-replicas", type=int, default=3, help="Most replicas.")
-@click.option("--target-concurrency", type=int, default=8, help="Requests in flight per replica.")
+@click.option("--gpus-per-replica", type=INTEGER, show_default="1 if a model needs one", help="GPUs of a replica.")
+@renamed_option("--gpus", "--gpus-per-replica", type=INTEGER)
+@click.option("--min-replicas", type=INTEGER, default=1, help="Fewest replicas; 0 scales to zero.")
+@click.option("--max-replicas", type=INTEGER, default=3, help="Most replicas.")
+@click.option("--target-concurrency", type=INTEGER, default=8, help="Requests in flight per replica.")
 @click.option("--service-account", help="Service account with the credentials of the storage.")
 def command(given: Arguments) -> None:
-    """Write the KServe manifests for REPOSITORY: a ServingRuntime and an InferenceService.
+    """Write KServe manifests for a model repository.
 
-    REPOSITORY is what `jr-onnx package triton` wrote.
+    They are a ServingRuntime and an InferenceService. REPOSITORY is what `jr-onnx package triton` wrote.
     """
     from jr_onnx.deploy.deployment import Resources, Trust
     from jr_onnx.deploy.kserve import KServeOptions, Scaling, package_kserve

@@ -12,7 +12,7 @@ import click
 from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import model_argument, output_option, provider_option, release_option, sign_option
 from jr_onnx.cli.output import next_step, print_lines, print_message
-from jr_onnx.cli.types import PATH, NamedShape, Numbers, by_name
+from jr_onnx.cli.types import INTEGER, PATH, NamedShape, Numbers, by_name
 
 if TYPE_CHECKING:
     from jr_onnx.deploy.options import OpLibrary, TritonOptions
@@ -53,21 +53,20 @@ class Arguments:
 @model_argument
 @output_option("The model repository to write, or to add to.", required=True)
 @click.option("--name", show_default="the name of the file", help="Name of the model.")
-@click.option("--version", type=int, default=1, help="Version of the model.")
+@click.option("--version", type=INTEGER, default=1, help="Version of the model.")
 @release_option
 @click.option(
     "--max-batch",
-    type=int,
-    metavar="N",
+    type=INTEGER,
     show_default="32",
     help="Largest batch; 0 for none. Requests are joined if the rows of a batch are proved independent, or if this "
     "option is given.",
 )
 @click.option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to run at once, such as 8,16.")
 @click.option(
-    "--batch-delay-us", type=int, default=500, help="Longest wait to be joined into a batch, in microseconds."
+    "--batch-delay-us", type=INTEGER, default=500, help="Longest wait to be joined into a batch, in microseconds."
 )
-@renamed_option("--delay-us", "--batch-delay-us", type=int)
+@renamed_option("--delay-us", "--batch-delay-us", type=INTEGER)
 @provider_option("cpu", "cuda", "tensorrt", what="Where ONNX Runtime computes on the server.")
 @renamed_option(
     "--device",
@@ -76,10 +75,10 @@ class Arguments:
     convert={"cpu": "cpu", "gpu": "cuda"}.__getitem__,
 )
 @renamed_option("--accelerator", "--provider", type=click.Choice(["cuda", "tensorrt"]))
-@click.option("--instances", type=int, default=1, help="Sessions that run at a time (on each GPU).")
+@click.option("--instances", type=INTEGER, default=1, help="Sessions that run at a time (on each GPU).")
 @click.option("--gpus", type=Numbers(), default=(), show_default="all", help="The GPUs to use, such as 0,1.")
 @click.option("--precision", type=click.Choice(["FP32", "FP16"]), default="FP32", help="Precision of TensorRT.")
-@click.option("--threads", type=int, metavar="N", show_default="all cores", help="Threads of a session on the CPU.")
+@click.option("--threads", type=INTEGER, show_default="all cores", help="Threads of a session on the CPU.")
 @click.option(
     "--warmup-shape",
     type=NamedShape(),
@@ -102,10 +101,11 @@ class Arguments:
 @click.option("--force", is_flag=True, help="Replace the same version of the same model.")
 @sign_option
 def command(given: Arguments) -> None:
-    """Add MODEL to a Triton model repository, which is created if it does not exist.
+    """Add a model to a Triton model repository.
 
-    The repository gets NAME/config.pbtxt and NAME/VERSION/model.onnx with its external data, labels, provenance and
-    a manifest with the SHA-256 of every file. Other models and versions stay as they are.
+    The repository is created if it does not exist. It gets NAME/config.pbtxt and NAME/VERSION/model.onnx with its
+    external data, labels, provenance and a manifest with the SHA-256 of every file. Other models and versions stay as
+    they are.
     """
     from jr_onnx.deploy.triton import package_triton
 

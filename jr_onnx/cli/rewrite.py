@@ -11,6 +11,7 @@ import click
 from jr_onnx.cli.command import cli_command, renamed_option
 from jr_onnx.cli.options import KappaArguments, force_option, kappa_options, model_argument, output_option
 from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_lines, print_message, print_table
+from jr_onnx.cli.types import INTEGER
 
 if TYPE_CHECKING:
     from jr_onnx.kappa import KappaPlan, RandomPer, RandomSource
@@ -115,8 +116,7 @@ class Arguments(KappaArguments):
 )
 @click.option(
     "--opset",
-    type=int,
-    metavar="N",
+    type=INTEGER,
     help="Convert the model to this opset first, list what that changed, and prove that it computes the same.",
 )
 @click.option(

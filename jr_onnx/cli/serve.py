@@ -11,7 +11,7 @@ import click
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import TrustArguments, fallback_option, trust_options
 from jr_onnx.cli.output import print_message
-from jr_onnx.cli.types import PATH
+from jr_onnx.cli.types import INTEGER, PATH
 
 if TYPE_CHECKING:
     from jr_onnx.serve.options import ServeOptions
@@ -55,8 +55,8 @@ class Arguments(TrustArguments):
 @cli_command("serve", Arguments, examples=("jr-onnx serve digits=model.jr.onnx",))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL_OR_REPOSITORY...")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all interfaces.")
-@click.option("--http-port", type=int, default=8000, help="REST port; 0 takes a free one.")
-@click.option("--grpc-port", type=int, default=8001, help="gRPC port; 0 takes a free one.")
+@click.option("--http-port", type=INTEGER, default=8000, help="REST port; 0 takes a free one.")
+@click.option("--grpc-port", type=INTEGER, default=8001, help="gRPC port; 0 takes a free one.")
 @click.option("--no-grpc", is_flag=True, help="Serve REST only.")
 @click.option("--tls-cert", type=PATH, help="Certificate chain (PEM) for REST and gRPC; needs --tls-key.")
 @click.option("--tls-key", type=PATH, help="Private key (PEM) of the certificate.")
@@ -71,13 +71,13 @@ class Arguments(TrustArguments):
 )
 @click.option("--expose-kappa", is_flag=True, help="Let clients set the kappa input.")
 @click.option("--reject-non-finite", is_flag=True, help="Refuse NaN and infinities in inputs.")
-@click.option("--max-batch", type=int, metavar="N", default=32, help="Largest batch to join requests into; 0 for none.")
+@click.option("--max-batch", type=INTEGER, default=32, help="Largest batch to join requests into; 0 for none.")
 @click.option("--join-rows", is_flag=True, help="Join requests even if rows are not proved independent.")
-@click.option("--batch-delay-us", type=int, default=0, help="Longest wait to be joined into a batch, in microseconds.")
-@click.option("--instances", type=int, default=1, help="Runs of one model at a time.")
 @click.option(
-    "--threads", type=int, metavar="N", show_default="one less than the number of cores", help="Threads of one run."
+    "--batch-delay-us", type=INTEGER, default=0, help="Longest wait to be joined into a batch, in microseconds."
 )
+@click.option("--instances", type=INTEGER, default=1, help="Runs of one model at a time.")
+@click.option("--threads", type=INTEGER, show_default="one less than the number of cores", help="Threads of one run.")
 @click.option(
     "--provider",
     multiple=True,
@@ -86,11 +86,11 @@ class Arguments(TrustArguments):
     help="Where ONNX Runtime computes; NAME is ONNX Runtime's name of a provider. Repeatable, the preferred one first.",
 )
 @fallback_option
-@click.option("--max-body-mib", type=int, default=64, help="Largest request body.")
-@click.option("--max-json-mib", type=int, default=8, help="Largest JSON in a request body.")
-@click.option("--max-total-mib", type=int, default=1024, help="All request bodies in flight together.")
-@click.option("--max-rows", type=int, default=256, help="Largest batch of one request.")
-@click.option("--max-queue", type=int, default=512, help="Waiting requests per model.")
+@click.option("--max-body-mib", type=INTEGER, default=64, help="Largest request body.")
+@click.option("--max-json-mib", type=INTEGER, default=8, help="Largest JSON in a request body.")
+@click.option("--max-total-mib", type=INTEGER, default=1024, help="All request bodies in flight together.")
+@click.option("--max-rows", type=INTEGER, default=256, help="Largest batch of one request.")
+@click.option("--max-queue", type=INTEGER, default=512, help="Waiting requests per model.")
 @click.option("--timeout", type=float, default=30.0, help="Seconds a request may take.")
 @click.option("--drain", type=float, default=30.0, help="Seconds to finish requests after SIGTERM.")
 @click.option("--drain-delay", type=float, default=0.5, help="Seconds to continue, not ready, before that.")

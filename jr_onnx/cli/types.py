@@ -13,12 +13,19 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-class Count(click.IntRange):
-    """A whole number, shown as N."""
+class Integer(click.types.IntParamType):
+    """A whole number, shown as N in the help."""
 
     name = "N"
 
 
+class Count(click.IntRange):
+    """A whole number within bounds, shown as N in the help."""
+
+    name = "N"
+
+
+INTEGER = Integer()
 COUNT = Count(min=1)
 """A whole number of at least one."""
 

@@ -21,7 +21,7 @@ from jr_onnx.cli.options import (
     value_option,
 )
 from jr_onnx.cli.output import counted, json_option, print_json, print_json_of, print_lines, print_message, print_table
-from jr_onnx.cli.types import PATH
+from jr_onnx.cli.types import INTEGER, PATH
 
 if TYPE_CHECKING:
     from jr_onnx.verifier import InputOptions, VerifyReport
@@ -75,15 +75,15 @@ class Arguments:
 @click.option(
     "--kappa", type=float, help="MODEL is not a retrofit: rewrite it in memory with every lowering, and verify those."
 )
-@click.option("--samples", type=int, default=8, help="Inputs that the whole model is run on.")
+@click.option("--samples", type=INTEGER, default=8, help="Inputs that the whole model is run on.")
 @click.option(
     "--reference-samples",
-    type=int,
+    type=INTEGER,
     default=1,
     help="How many of them ONNX's reference evaluator, which is slow, computes too.",
 )
 @seed_option
-@click.option("--batch", type=int, default=1, help="Size used for dynamic batch axes.")
+@click.option("--batch", type=INTEGER, default=1, help="Size used for dynamic batch axes.")
 @shape_option
 @value_option
 @click.option(
