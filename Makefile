@@ -51,9 +51,10 @@ docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "built build/site; open build/site/index.html, or serve it: $(BIN)/mkdocs serve"
 
-# In .venv, beside the package that it describes; its requirements are those of the extra alone.
+# The requirements of the extra alone: the package itself is there already.
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])" > $@.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement $@.txt
 	touch $@
 
 bench: install

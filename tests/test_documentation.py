@@ -169,6 +169,15 @@ def test_programs_and_files_that_pages_mention_exist() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_glossary_has_the_words_that_are_used() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (?!meaning)", TEXTS["docs/glossary.md"], re.MULTILINE)
+    words = [word for row in rows for word in row.strip().split(", ")]
+    assert len(words) > 20
+    others = " ".join(text for page, text in TEXTS.items() if page != "docs/glossary.md").lower()
+    assert [word for word in words if word.lower() not in others] == []
+    assert rows == sorted(rows, key=str.lower), "in alphabetical order"
+
+
 def test_every_page_is_in_the_site_and_in_the_index() -> None:
     def pages(entry: object) -> list[str]:
         children = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else None
