@@ -57,7 +57,7 @@ class ModelInput:
 
     @classmethod
     def of_graph(cls, value: onnx.ValueInfoProto) -> ModelInput:
-        """Describe an input of a graph; some exporters write -1 for the size of a free axis."""
+        """Describe an input of a graph; some exporters write -1 for the size of a dynamic axis."""
         tensor = value.type.tensor_type
         shape: tuple[int | str | None, ...] | None = None
         if tensor.HasField("shape"):
