@@ -177,7 +177,7 @@ def _figures(request: DetectRequest, attack: APGD, label: str, path: Path, opene
         )
     noisy = noise_like(clean[chosen], adversarial, request.seed)
     rows = np.stack([features(part) for part in (clean[chosen], noisy, adversarial)], axis=1)
-    scores = _fitted_scores(rows, train)
+    scores = fitted_scores(rows, train)
     auc, low, high = area(scores, request.seed)
     held = rows[~train]
     return DetectFigures(
@@ -208,7 +208,7 @@ def noise_like(clean: Images, adversarial: Images, seed: int) -> Images:
     return result
 
 
-def _fitted_scores(rows: Floats, train: npt.NDArray[np.bool_]) -> Floats:
+def fitted_scores(rows: Floats, train: npt.NDArray[np.bool_]) -> Floats:
     """Fit on the training images (n, forms, layers) and return the scores of the others (m, forms)."""
     linear: Any = require("sklearn.linear_model", "attack")
     scaling: Any = require("sklearn.preprocessing", "attack")
@@ -231,19 +231,28 @@ def area(scores: Floats, seed: int) -> tuple[float, float, float]:
     It is the wider of the bootstrap interval by image and the score interval of as many independent images.
     """
     generator = np.random.default_rng(seed)
-    # wins[i, j]: how the adversarial form of image i ranks among the other forms of image j.
-    wins = np.mean(
+    table = wins(scores)
+    count = len(scores)
+    weights = generator.multinomial(count, np.full(count, 1 / count), size=_ROUNDS) / count
+    drawn = np.einsum("ri,ij,rj->r", weights, table, weights, optimize=True)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    found = float(table.mean())
+    # At an area of 1 every resample has it: there the score interval says what so few images can tell.
+    least, most = area_interval(found, count)
+    return found, min(float(low), least), max(float(high), most)
+
+
+def wins(scores: Floats) -> Floats:
+    """Return how the adversarial form of image i ranks among the other forms of image j, from 0 to 1 (m, m).
+
+    Args:
+        scores: (m, forms), the last form being adversarial.
+    """
+    result: Floats = np.mean(
         [
             (scores[:, None, -1] > scores[None, :, form]) + 0.5 * (scores[:, None, -1] == scores[None, :, form])
             for form in range(scores.shape[1] - 1)
         ],
         axis=0,
     )
-    count = len(scores)
-    weights = generator.multinomial(count, np.full(count, 1 / count), size=_ROUNDS) / count
-    drawn = np.einsum("ri,ij,rj->r", weights, wins, weights, optimize=True)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    found = float(wins.mean())
-    # At an area of 1 every resample has it: there the score interval says what so few images can tell.
-    least, most = area_interval(found, count)
-    return found, min(float(low), least), max(float(high), most)
+    return result

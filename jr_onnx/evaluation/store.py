@@ -16,7 +16,8 @@ import hashlib
 import json
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -208,6 +209,23 @@ class Store:
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes of all finished units."""
         return [load_file(Outcome, path) for path in sorted((self.folder / _UNITS).glob("*.json"))]
+
+    def adversarials(self) -> Iterator[tuple[Outcome, npt.NDArray[np.float32]]]:
+        """Yield the outcome of every finished unit whose adversarial examples were kept, with these (N, C, H, W).
+
+        Raises:
+            InputError: A file of examples cannot be read.
+        """
+        for path in sorted((self.folder / _UNITS).glob("*.json")):
+            examples = self.folder / _ADVERSARIAL / f"{path.stem}.npz"
+            if not examples.exists():
+                continue
+            try:
+                with np.load(examples, allow_pickle=False) as content:
+                    images = np.asarray(content["images"], dtype=np.float32)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise InputError(f"cannot read the adversarial examples {examples}: {error}") from None
+            yield load_file(Outcome, path), images
 
     def _unit_path(self, unit: str) -> Path:
         return self.folder / _UNITS / f"{_file_name(unit)}.json"

@@ -1,0 +1,126 @@
+"""Every table and figure of the paper: what it is, whether it can be made from what there is, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jr_onnx.errors import InputError
+from jr_onnx.reproduce.networks import BY_LETTER, VARIANTS, Checkpoint, Network, find
+
+Maker = Literal["gray", "white", "random", "detection", "activations", "trade-off", "pictures", "matrix", "iterations"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table or a figure, or one panel of it.
+
+    Attributes:
+        kind: table or figure.
+        number: For instance 1a; figures 1, 5 and 6 and the table 3 have no letter in the paper, 3 has one here for its
+            network.
+        what: In a few words.
+        maker: What makes it; None for a drawing with nothing to measure.
+        letter: The network; "" for none.
+        fallback: A network to use where that one is missing.
+    """
+
+    kind: Literal["table", "figure"]
+    number: str
+    what: str
+    maker: Maker | None
+    letter: str = ""
+    fallback: str = ""
+
+    @property
+    def name(self) -> str:
+        """For instance table-1a."""
+        return f"{self.kind}-{self.number}"
+
+
+def _panels(number: str, what: str, maker: Maker, letters: str, kind: Literal["table", "figure"]) -> list[Item]:
+    return [Item(kind, f"{number}{letter}", f"{what}; {BY_LETTER[letter].title}", maker, letter) for letter in letters]
+
+
+ITEMS = (
+    *_panels("1", "gray box", "gray", "abcde", "table"),
+    *_panels("2", "white box", "white", "abcde", "table"),
+    *_panels("3", "detection by LID", "detection", "be", "table"),
+    *_panels("4", "random kappa (appendix C)", "random", "abcde", "table"),
+    Item("figure", "1", "an adversarial example and its perturbation", "pictures", "b", "a"),
+    Item("figure", "2", "a drawing of the method: nothing to measure", None),
+    Item("figure", "3", "the activations, and the derivatives that attacks use", "activations"),
+    *_panels("4", "trade-off over kappa", "trade-off", "abcde", "figure"),
+    Item("figure", "5", "perturbations on MNIST; LeNetLike", "pictures", "a"),
+    Item("figure", "6", "perturbations on CIFAR-10; AlexLike", "pictures", "b"),
+    Item("figure", "7a", "gray-box matrix, MNIST (appendix A); LeNetLike", "matrix", "a"),
+    Item("figure", "7b", "gray-box matrix, CIFAR-10 (appendix A); AlexLike", "matrix", "b", "e"),
+    *_panels("8", "accuracy against iterations (appendix B)", "iterations", "abcde", "figure"),
+)
+
+
+@dataclass(frozen=True)
+class State:
+    """Whether an item can be made.
+
+    Attributes:
+        item: The item.
+        checkpoints: The networks to make it with.
+        open: Why it cannot be made; "" if it can.
+    """
+
+    item: Item
+    checkpoints: tuple[Checkpoint, ...]
+    open: str = ""
+
+
+def states(items: Sequence[Item], folders: Sequence[Path], specs: Mapping[str, str]) -> list[State]:
+    """Return for each item what it can be made with."""
+    return [_state(item, folders, specs) for item in items]
+
+
+def _state(item: Item, folders: Sequence[Path], specs: Mapping[str, str]) -> State:
+    if item.maker is None:
+        return State(item, (), "nothing to measure")
+    if not item.letter:
+        return State(item, ())
+    found: tuple[Checkpoint, ...] = ()
+    network: Network = BY_LETTER[item.letter]
+    for letter in (item.letter, *item.fallback):
+        found = _checkpoints(BY_LETTER[letter], item, folders)
+        if found:
+            network = BY_LETTER[letter]
+            break
+    if not found:
+        variants = "base" if item.maker not in ("gray", "white", "random") else "base or robust"
+        return State(item, (), f"no weights: no folder of --checkpoints has {network.stem}_{variants}.onnx")
+    if network.data not in specs:
+        return State(item, found, f"no data: give --data {network.data}:DIR")
+    return State(item, found)
+
+
+def _checkpoints(network: Network, item: Item, folders: Sequence[Path]) -> tuple[Checkpoint, ...]:
+    variants = VARIANTS if item.maker in ("gray", "white", "random") else VARIANTS[:1]
+    found = (find(folders, network, variant) for variant in variants)
+    return tuple(checkpoint for checkpoint in found if checkpoint is not None)
+
+
+def chosen(tables: Sequence[str], figures: Sequence[str]) -> list[Item]:
+    """Return the items that a person names; "1" is every panel of it, and nothing named is everything.
+
+    Raises:
+        InputError: There is no such table or figure.
+    """
+    if not tables and not figures:
+        return list(ITEMS)
+    wanted: dict[str, Item] = {}
+    for kind, names in (("table", tables), ("figure", figures)):
+        for name in names:
+            panels = [item for item in ITEMS if item.kind == kind and (item.number == name or item.number[:-1] == name)]
+            if not panels:
+                numbers = ", ".join(item.number for item in ITEMS if item.kind == kind)
+                raise InputError(f"the paper has no {kind} {name!r}", hint=f"Choose from {numbers}")
+            wanted |= {item.name: item for item in panels}
+    return list(wanted.values())

@@ -1,0 +1,152 @@
+"""The pictures of the items, in the paper's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jr_onnx.errors import require
+from jr_onnx.reproduce.pictures import JUMP, RELU, Sheet
+from jr_onnx.reproduce.result import Cell, ItemResult
+
+_COLOURS = ("#30363d", "#0b6fb8", "#b4442c", "#2d7a4b", "#8f5fb0", "#b07d12", "#5b6670")
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_STYLES = ("-", "--", "-.", ":")
+
+
+def draw(result: ItemResult, sheets: Sequence[Sheet] = ()) -> Any:
+    """Return the figure of an item; matplotlib's.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require("matplotlib", "report")
+    if result.layout == "pictures":
+        return _sheets(result, sheets)
+    if result.layout == "matrix":
+        return _matrix(result)
+    return _table(result) if result.layout == "table" else _curves(result)
+
+
+def text_of(cell: Cell | None) -> str:
+    """Write a cell: paper / here, and the images that survived a minimal attack."""
+    if cell is None:
+        return ""
+    digits = 2 if cell.kind in ("accuracy", "auc") else 1
+    paper = "" if cell.paper is None else f"{cell.paper:.{digits}f} / "
+    if cell.here is None:
+        return paper.removesuffix(" / ")
+    left = f" ({cell.survived:.1f} survive)" if cell.survived is not None and cell.kind == "relative" else ""
+    return f"{paper}{cell.here:.{digits}f}{left}"
+
+
+def _table(result: ItemResult) -> Any:
+    rows, columns = result.rows, result.columns
+    texts = [[text_of(result.at(row, column)).replace(" (", "\n(") for column in columns] for row in rows]
+    figure = _figure(1.9 + 1.25 * len(columns), 0.9 + 0.45 * (len(rows) + 1))
+    axes = figure.subplots()
+    axes.axis("off")
+    axes.set_title(f"{result.title}\nper cent, paper / here", loc="left", fontsize=9)
+    table = axes.table(texts, rowLabels=rows, colLabels=columns, cellLoc="center", loc="upper left", edges="horizontal")
+    table.auto_set_font_size(False)
+    table.set_fontsize(7.5)
+    table.scale(1, 1.7)
+    return figure
+
+
+def _curves(result: ItemResult) -> Any:
+    kinds = {cell.row: cell.kind for cell in result.cells}
+    figure = _figure(6.6, 4.2)
+    left = figure.subplots()
+    right = left.twinx() if "relative" in kinds.values() and "accuracy" in kinds.values() else left
+    lines = []
+    for number, row in enumerate(result.rows):
+        cells = [cell for column in result.columns if (cell := result.at(row, column)) is not None]
+        at, here = [float(cell.column) for cell in cells], [cell.here or 0.0 for cell in cells]
+        axes = right if kinds[row] == "relative" else left
+        style = {"color": _COLOURS[number % 7], "linestyle": _STYLES[number % 4], "label": row, "linewidth": 1.4}
+        if kinds[row] == "value":
+            lines += axes.plot(at, here, **style)
+            continue
+        spans = [[max(0.0, (cell.here or 0) - (cell.low or 0)) for cell in cells],
+                 [max(0.0, (cell.high or 0) - (cell.here or 0)) for cell in cells]]  # fmt: skip
+        lines.append(axes.errorbar(at, here, yerr=spans, marker=_MARKS[number % 7], markersize=4, capsize=2, **style))
+    _label_axes(result, left, right)
+    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def _label_axes(result: ItemResult, left: Any, right: Any) -> None:
+    left.set_title(result.title, loc="left", fontsize=9)
+    left.grid(alpha=0.25)
+    if result.item == "figure-3":
+        left.set(xlabel="z", ylabel="activation, derivative", ylim=(-1, 4))
+        return
+    left.set(ylabel="accuracy in per cent", ylim=(0, 102))
+    left.set_xlabel("kappa" if result.item.startswith("figure-4") else "iterations")
+    if right is not left:
+        right.set_ylabel("mean relative perturbation in per cent (eq. 12)")
+        right.set_ylim(bottom=0)
+
+
+def _matrix(result: ItemResult) -> Any:
+    parts = list(dict.fromkeys(row.partition(":")[0] for row in result.rows))
+    figure = _figure(4.4 * len(parts), 4.4)
+    for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+        rows = [row for row in result.rows if row.startswith(f"{part}:")]
+        values = np.array(
+            [[getattr(result.at(row, column), "here", 0.0) for column in result.columns] for row in rows]
+        )
+        axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
+        for (row, column), value in np.ndenumerate(values):
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8,
+                      color="white" if value > 60 else "black")  # fmt: skip
+        axes.set_xticks(range(len(result.columns)), result.columns)
+        axes.set_yticks(range(len(rows)), [row.rpartition(" ")[2] for row in rows])
+        axes.set(xlabel="target kappa", ylabel="source kappa")
+        axes.set_title(part, fontsize=9)
+    figure.suptitle(result.title, fontsize=9)
+    return figure
+
+
+def _sheets(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
+    count = max(len(sheet.clean) for sheet in sheets)
+    rows = 1 + 4 * len(sheets)
+    figure = _figure(2.4 + 0.9 * count, 0.5 + 0.95 * rows)
+    grid = figure.subplots(rows, count, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.axis("off")
+    _row(grid[0], "clean", sheets[0].clean)
+    for number, sheet in enumerate(sheets):
+        most = max(float(np.abs(images - sheet.clean).max()) for images in sheet.adversarial.values()) or 1.0
+        for place, label in enumerate((RELU, JUMP)):
+            first = 1 + 4 * number + 2 * place
+            images = sheet.adversarial[label]
+            _row(grid[first], f"{sheet.attack}\n{label}", images, failed=~sheet.fooled[label])
+            _row(grid[first + 1], "perturbation", np.abs(images - sheet.clean).max(axis=1, keepdims=True), most)
+    figure.suptitle(result.title, fontsize=9)
+    return figure
+
+
+def _row(axes: Any, title: str, images: Any, most: float | None = None, failed: Any = None) -> None:
+    for place, (panel, image) in enumerate(zip(axes, images, strict=False)):
+        picture = np.clip(np.moveaxis(np.asarray(image), 0, -1), 0, 1 if most is None else most)
+        if most is not None:
+            panel.imshow(picture[:, :, 0], cmap="Reds", vmin=0, vmax=most)
+        elif picture.shape[2] == 1:
+            panel.imshow(picture[:, :, 0], cmap="gray_r", vmin=0, vmax=1)
+        else:
+            panel.imshow(picture)
+        if failed is not None and failed[place]:
+            panel.text(0.9, 0.9, "×", transform=panel.transAxes, color="#b4442c", fontsize=12, ha="center", va="center")
+    axes[0].text(-0.15, 0.5, title, transform=axes[0].transAxes, ha="right", va="center", fontsize=7.5)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")

@@ -1,0 +1,186 @@
+"""Attack a checkpoint with given entries at given kappas; finished units lie on the disk, so a run resumes and shards.
+
+    OUT/runs/<checkpoint>/<study>-<samples>/    a folder as `jr-onnx attack` makes it (`evaluation.store`)
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.attack import accelerator
+from jr_onnx.attack.classifier.opener import ClassifierOpener, device_of
+from jr_onnx.attack.suite.contender import Contender, torch_target
+from jr_onnx.attack.suite.plan import Entry
+from jr_onnx.attack.suite.run import Progress, Shard, Work, run, spec_of
+from jr_onnx.data import ImageData
+from jr_onnx.data import load as load_data
+from jr_onnx.errors import InputError
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.store import RunRecord, Store, host, merged, versions
+from jr_onnx.kappa import KappaPlan
+from jr_onnx.modelfile import load as load_file
+from jr_onnx.records import dumps
+from jr_onnx.reproduce.networks import Checkpoint
+from jr_onnx.reproduce.result import Cell, ItemResult
+from jr_onnx.rewriter import rewrite
+
+BLOCK, BATCH = 100, 250
+Notify = Callable[[str, Progress], None]
+
+
+class UnfinishedError(Exception):
+    """Other shards still have units to do, so an item cannot be summed up yet."""
+
+
+@dataclass
+class Bench:
+    """What all items share.
+
+    Attributes:
+        out: Folder of results.
+        specs: Kind of data (mnist, cifar10) -> specification.
+        limit: At most so many images for PGD and DeepFool under the paper's protocol; None for all.
+        trust_limit: The same for the trust region, whose 1000 steps take long.
+        adaptive_limit: The same for attacks that adapt, for sweeps, matrices and the detector.
+        attacks: Of pgd, df, df2, tr.
+        device: auto, cpu or cuda.
+        shard: Which blocks to do.
+        notify: Told after every unit.
+        command: The command line, for the records.
+    """
+
+    out: Path
+    specs: Mapping[str, str]
+    limit: int | None = None
+    trust_limit: int = 1000
+    adaptive_limit: int = 500
+    attacks: tuple[str, ...] = ("pgd", "df", "df2", "tr")
+    device: str = "auto"
+    shard: Shard = field(default_factory=Shard)
+    notify: Notify = lambda title, state: None
+    command: str = ""
+    _data: dict[tuple[str, int | None], ImageData] = field(default_factory=dict)
+
+    def data(self, kind: str, limit: int | None) -> ImageData:
+        """Return the first test images of a kind of data.
+
+        Raises:
+            InputError: No --data names it.
+        """
+        if kind not in self.specs:
+            raise InputError(f"no {kind} images were given", hint=f"Add --data {kind}:DIR")
+        if (kind, limit) not in self._data:
+            self._data[kind, limit] = load_data(self.specs[kind], limit=limit)
+        return self._data[kind, limit]
+
+    def result(self, item: str, title: str, layout: Any, columns: Sequence[str], cells: Sequence[Cell],
+               notes: Sequence[str], used: Sequence[Checkpoint]) -> ItemResult:  # fmt: skip
+        """Return an item's record with what a reader needs to repeat it."""
+        return ItemResult(
+            item, title, layout, tuple(columns), tuple(cells), tuple(notes),
+            {item.path.name: load_file(item.path).sha256 for item in used},
+            {item.path.name: item.source or "unknown: there is no card beside the file" for item in used},
+            self.command, datetime.datetime.now(tz=datetime.UTC).date().isoformat(), versions(), host(),
+            str(device_of(self.device)),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a study found.
+
+    Attributes:
+        outcomes: Setting -> entry -> outcome.
+        contenders: Setting -> the model.
+        folder: Where the adversarial examples are, if they were kept.
+        data: The images.
+    """
+
+    outcomes: Mapping[str, Mapping[str, Outcome]]
+    contenders: Mapping[str, Contender]
+    folder: Path
+    data: ImageData
+
+    def adversarials(self, setting: str, entry: str) -> npt.NDArray[np.float32]:
+        """Return the adversarial examples (N, C, H, W) of one entry, pixels, in the order of the data."""
+        found = np.array(self.data.images, dtype=np.float32)
+        for outcome, images in Store(self.folder).adversarials():
+            if (outcome.model, outcome.entry) == (setting, entry):
+                found[list(outcome.indices)] = images
+        return found
+
+
+def measure(
+    bench: Bench,
+    checkpoint: Checkpoint,
+    study: str,
+    plans: Mapping[str, KappaPlan | None],
+    entries: Sequence[Entry],
+    *,
+    limit: int | None,
+    keep: bool = False,
+) -> Measured:
+    """Attack a checkpoint at each of several kappas, or go on with it.
+
+    Args:
+        bench: What all items share.
+        checkpoint: The network.
+        study: Name of the folder.
+        plans: Setting -> kappa; None is the ReLU network itself.
+        entries: The attacks.
+        limit: At most so many test images.
+        keep: Whether to keep adversarial examples.
+
+    Raises:
+        UnfinishedError: This shard is done, and others are not.
+    """
+    network, data = checkpoint.network, bench.data(checkpoint.network.data, limit)
+    folder = bench.out / "runs" / checkpoint.name / f"{study}-{len(data)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    device = device_of(bench.device)
+    apart = accelerator.runs_apart(device)
+    batch, block = (accelerator.BATCH, accelerator.BLOCK) if apart else (BATCH, BLOCK)
+    opener = ClassifierOpener(data=data, preprocessing=network.preprocessing, device=device, batch=BATCH)
+    contenders = [_contender(opener, checkpoint, label, plan, folder) for label, plan in plans.items()]
+    work = Work(list(entries), contenders, data.images, data.labels, batch, bench.shard, keep, block)
+    options = {"keep": keep, "attacks": {entry.name: spec_of(entry) for entry in entries},
+               "kappas": {label: None if plan is None else dumps(plan, indent=None) for label, plan in plans.items()}}  # fmt: skip # noqa: E501
+    record = RunRecord(
+        suite="reproduce", entries=tuple(entry.name for entry in entries),
+        models={item.label: item.sha256 for item in contenders}, kappas={}, data=data.name, data_sha256=data.digest,
+        samples=len(data), block=block, norm="linf", eps=network.eps, seed=0,
+        preprocessing=dumps(network.preprocessing, indent=None), options=json.dumps(options, sort_keys=True),
+        versions=versions(), host=host(), device=str(device), logits=opener.described, notes=tuple(opener.notes),
+    )  # fmt: skip
+    store = Store(folder)
+    store.open(record)
+    run(work, store, lambda state: bench.notify(f"{checkpoint.name}, {study}", state))
+    _, outcomes = merged([folder])
+    finished = [len(found) for parts in outcomes.values() for found in parts.values()]
+    if len(finished) < len(plans) * len(entries) or any(count < len(data) for count in finished):
+        raise UnfinishedError(f"{checkpoint.name}, {study}")
+    return Measured(outcomes, {item.label: item for item in contenders}, folder, data)
+
+
+def _contender(
+    opener: ClassifierOpener, checkpoint: Checkpoint, label: str, plan: KappaPlan | None, folder: Path
+) -> Contender:
+    path, kappas, random = checkpoint.path, {}, plan is not None and plan.random is not None
+    if plan is not None:
+        path = folder / f"{label.replace(' ', '-')}.onnx"
+        rewrite(checkpoint.path, plan, output=path, force=True)
+    served, net = opener.open(path, random=random)
+    if net is None:
+        raise InputError(f"torch cannot evaluate {checkpoint.path.name}, so there are no gradients to attack with")
+    target = torch_target(net, opener.preprocessing, None)
+    if plan is not None and plan.kappa is not None:
+        kappas = dict.fromkeys(net.sites, plan.kappa)
+    return Contender(label, served, target, kappas, load_file(path).sha256)
