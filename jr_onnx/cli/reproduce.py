@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 )
 @click.option("--data", "specs", multiple=True, metavar="KIND:DIR", help="mnist:DIR or cifar10:DIR. Repeatable.")
 @click.option("--attacks", default="pgd,df,df2,tr", show_default=True, help="Columns of the tables to measure.")
-@click.option("--limit", type=click.IntRange(min=1), help="Test images for the paper's PGD and DeepFool.  [default: all]")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Test images for the paper's PGD and DeepFool.  [default: all]"
+)
 @click.option(
     "--trust-limit", type=click.IntRange(min=1), default=1000, show_default=True, help="The same for the trust region."
 )
@@ -43,7 +45,9 @@ if TYPE_CHECKING:
 )
 @device_option
 @click.option("--shard", default="1/1", show_default=True, metavar="K/N", help="Do the K-th of N parts, all into -o.")
-@click.option("-o", "--output", "out", type=PATH, default=Path("reproduction"), show_default=True, help="Result folder.")
+@click.option(
+    "-o", "--output", "out", type=PATH, default=Path("reproduction"), show_default=True, help="Result folder."
+)
 @json_option
 def command(only_list: bool, as_json: bool, **given: Any) -> None:
     """Measure the paper's tables and figures anew; without --table and --figure, all of them.

@@ -42,7 +42,9 @@ def detection(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
         for entry in paper_entries(options)
         if entry.name == f"paper/{SUITE_NAMES[name]}"
     }
-    entries[ADAPTIVE] = Entry("apgd", APGD(norm="linf", eps=2 * network.eps, backward="smooth:5"), "surrogate", "white_box")
+    entries[ADAPTIVE] = Entry(
+        "apgd", APGD(norm="linf", eps=2 * network.eps, backward="smooth:5"), "surrogate", "white_box"
+    )
     plans = {RELU: None, JUMP: KappaPlan(network.kappa)}
     limit = bench.adaptive_limit if bench.limit is None else min(bench.adaptive_limit, bench.limit)
     for column, entry in entries.items():
@@ -51,15 +53,15 @@ def detection(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
         chosen = _fooled_on_both(found, entry.name)
         if len(chosen) < 4 * LEAST_IMAGES:
             notes.append(
-                f"{column}: open: the attack fools both networks on {len(chosen)} of {len(found.data)} images, expected "
-                f"{4 * LEAST_IMAGES} (raise --adaptive-limit)"
+                f"{column}: open: the attack fools both networks on {len(chosen)} of {len(found.data)} images, "
+                f"expected {4 * LEAST_IMAGES} (raise --adaptive-limit)"
             )
             continue
         place = {value: number for number, value in enumerate(COLUMNS[name] for name in ATTACKS)}.get(column)
         cells += _column(found, entry.name, chosen, column, place)
     notes += [
-        f"LID of {NEIGHBOURS} neighbours among {REFERENCE} reference images, a feature a layer; logistic regression on half "
-        "of the images, area on the other half; images are split, not rows",
+        f"LID of {NEIGHBOURS} neighbours among {REFERENCE} reference images, a feature a layer; logistic regression on "
+        "half of the images, area on the other half; images are split, not rows",
         "only images that the attack fools on both networks; noisy partners are as far away as the adversarial ones",
         "no attack knows the detector, so an area is what it is worth at most",
         "the paper names neither network, nor k, nor the noise, so its numbers are no target",
@@ -81,9 +83,7 @@ def _column(found: Measured, entry: str, chosen: npt.NDArray[np.int64], column: 
     for label, rows in scores.items():
         auc, low, high = area(rows, SEED)
         paper = DETECTION[label][place] if place is not None else None
-        cells.append(
-            Cell(label, column, "auc", 100 * auc, 100 * low, 100 * high, len(rows), paper, column == ADAPTIVE)
-        )
+        cells.append(Cell(label, column, "auc", 100 * auc, 100 * low, 100 * high, len(rows), paper, column == ADAPTIVE))
     middle, low, high = _difference(scores)
     return [*cells, Cell(DIFFERENCE, column, "auc", middle, low, high, int((~train).sum()), None, column == ADAPTIVE)]
 

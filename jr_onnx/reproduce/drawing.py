@@ -49,6 +49,9 @@ def _table(result: ItemResult) -> Any:
     axes = figure.subplots()
     axes.axis("off")
     axes.set_title(f"{result.title}\nper cent, paper / here", loc="left", fontsize=9)
+    if not rows:
+        axes.text(0, 0.5, "\n".join(note for note in result.notes if "open" in note), fontsize=8, wrap=True)
+        return figure
     table = axes.table(texts, rowLabels=rows, colLabels=columns, cellLoc="center", loc="upper left", edges="horizontal")
     table.auto_set_font_size(False)
     table.set_fontsize(7.5)
@@ -58,6 +61,8 @@ def _table(result: ItemResult) -> Any:
 
 def _curves(result: ItemResult) -> Any:
     kinds = {cell.row: cell.kind for cell in result.cells}
+    if set(kinds.values()) == {"value"}:
+        return _functions(result)
     figure = _figure(6.6, 4.2)
     left = figure.subplots()
     right = left.twinx() if "relative" in kinds.values() and "accuracy" in kinds.values() else left
@@ -67,9 +72,6 @@ def _curves(result: ItemResult) -> Any:
         at, here = [float(cell.column) for cell in cells], [cell.here or 0.0 for cell in cells]
         axes = right if kinds[row] == "relative" else left
         style = {"color": _COLOURS[number % 7], "linestyle": _STYLES[number % 4], "label": row, "linewidth": 1.4}
-        if kinds[row] == "value":
-            lines += axes.plot(at, here, **style)
-            continue
         spans = [[max(0.0, (cell.here or 0) - (cell.low or 0)) for cell in cells],
                  [max(0.0, (cell.high or 0) - (cell.here or 0)) for cell in cells]]  # fmt: skip
         lines.append(axes.errorbar(at, here, yerr=spans, marker=_MARKS[number % 7], markersize=4, capsize=2, **style))
@@ -78,12 +80,28 @@ def _curves(result: ItemResult) -> Any:
     return figure
 
 
+def _functions(result: ItemResult) -> Any:
+    """Draw figure 3: the paper's panels (a) and (b), and the derivatives."""
+    panels = {"(a) ReLU and swish": ("ReLU", "swish"), "(b) JumpReLU": ("JumpReLU",), "derivatives": ("derivative",)}
+    at = np.array([float(column) for column in result.columns])
+    figure = _figure(9.6, 3.4)
+    for axes, (title, beginnings) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for number, row in enumerate(item for item in result.rows if item.startswith(beginnings)):
+            cells = [result.at(row, column) for column in result.columns]
+            values = np.array([np.nan if cell is None or cell.here is None else cell.here for cell in cells])
+            jumps = np.abs(np.diff(values)) > 0.5  # no line across a jump
+            values = np.where(np.append(jumps, False), np.nan, values)
+            axes.plot(at, values, _STYLES[number % 4], color=_COLOURS[number % 7], label=row, linewidth=1.6)
+        axes.set(xlabel="z", title=title)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=7, loc="upper left")
+    figure.suptitle(result.title, fontsize=9)
+    return figure
+
+
 def _label_axes(result: ItemResult, left: Any, right: Any) -> None:
     left.set_title(result.title, loc="left", fontsize=9)
     left.grid(alpha=0.25)
-    if result.item == "figure-3":
-        left.set(xlabel="z", ylabel="activation, derivative", ylim=(-1, 4))
-        return
     left.set(ylabel="accuracy in per cent", ylim=(0, 102))
     left.set_xlabel("kappa" if result.item.startswith("figure-4") else "iterations")
     if right is not left:
@@ -96,9 +114,7 @@ def _matrix(result: ItemResult) -> Any:
     figure = _figure(4.4 * len(parts), 4.4)
     for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
         rows = [row for row in result.rows if row.startswith(f"{part}:")]
-        values = np.array(
-            [[getattr(result.at(row, column), "here", 0.0) for column in result.columns] for row in rows]
-        )
+        values = np.array([[getattr(result.at(row, column), "here", 0.0) for column in result.columns] for row in rows])
         axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
         for (row, column), value in np.ndenumerate(values):
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8,

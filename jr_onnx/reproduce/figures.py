@@ -60,7 +60,9 @@ def trade_off(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     plans = {f"kappa={kappa:g}": KappaPlan(kappa) if kappa else None for kappa in network.grid}
     exact = APGD(norm="linf", eps=network.eps)
     entries = [
-        Entry("paper/deepfool-linf", DeepFool(norm="linf", steps=network.steps), "exact", "white_box", "paper", "paper"),
+        Entry(
+            "paper/deepfool-linf", DeepFool(norm="linf", steps=network.steps), "exact", "white_box", "paper", "paper"
+        ),
         Entry("paper/deepfool-l2", DeepFool(norm="l2", steps=network.steps), "exact", "white_box", "paper", "paper"),
         Entry("apgd-ce", exact, "exact", "white_box"),
         Entry("apgd-ce/smooth:2", replace(exact, backward="smooth:2"), "surrogate", "white_box"),
@@ -120,7 +122,7 @@ def matrix(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
 
 
 def iterations(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
-    """Measure figure 8: accuracy against iterations, at the paper's step, which grows the budget, and at a fixed one."""
+    """Measure figure 8: accuracy against iterations, at the paper's step, which grows the budget, and within a ball."""
     network, most = checkpoint.network, ITERATIONS[-1]
     plans = {"ReLU": None, "JumpReLU": KappaPlan(network.kappa)}
     within = PGD(norm="linf", eps=network.eps, steps=most, step_size=network.eps / 4, random_start=False)
@@ -140,7 +142,9 @@ def iterations(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
         "step 0.01: the paper's, in normalised values, without a budget, so that more iterations may go farther",
         f"fixed budget: linf {network.eps:.4g} in pixel scale, steps of a quarter of it; smooth:2 knows the jump",
     ]
-    title = f"Figure 8({network.letter}), appendix B: accuracy against iterations; {network.title}, {checkpoint.variant}"
+    title = (
+        f"Figure 8({network.letter}), appendix B: accuracy against iterations; {network.title}, {checkpoint.variant}"
+    )
     return bench.result(f"figure-8{network.letter}", title, "curves",
                         [str(count) for count in (0, *ITERATIONS)], cells, notes, [checkpoint])  # fmt: skip
 
@@ -154,4 +158,3 @@ def _alive(outcome: Outcome, steps: int) -> np.ndarray[tuple[int, ...], np.dtype
 
 def _few(bench: Bench) -> int:
     return bench.adaptive_limit if bench.limit is None else min(bench.adaptive_limit, bench.limit)
-

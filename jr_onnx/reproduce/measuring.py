@@ -1,6 +1,6 @@
 """Attack a checkpoint with given entries at given kappas; finished units lie on the disk, so a run resumes and shards.
 
-    OUT/runs/<checkpoint>/<study>-<samples>/    a folder as `jr-onnx attack` makes it (`evaluation.store`)
+OUT/runs/<checkpoint>/<study>-<samples>/    a folder as `jr-onnx attack` makes it (`evaluation.store`)
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ BLOCK, BATCH = 100, 250
 Notify = Callable[[str, Progress], None]
 
 
+def _ignore(title: str, state: Progress) -> None:
+    """Tell nobody."""
+
+
 class UnfinishedError(Exception):
     """Other shards still have units to do, so an item cannot be summed up yet."""
 
@@ -65,7 +69,7 @@ class Bench:
     attacks: tuple[str, ...] = ("pgd", "df", "df2", "tr")
     device: str = "auto"
     shard: Shard = field(default_factory=Shard)
-    notify: Notify = lambda title, state: None
+    notify: Notify = _ignore
     command: str = ""
     _data: dict[tuple[str, int | None], ImageData] = field(default_factory=dict)
 

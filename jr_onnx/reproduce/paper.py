@@ -1,8 +1,8 @@
 """What the paper prints in its tables, in per cent; None where it prints nothing.
 
-Misprints are kept: table 1 is captioned "black-box" and is the gray box of section 4.1.1; in 1(c, d) the accuracy of the
-base networks under PGD is 0.0 where tables 2 and 4 have 0.37 and 0.74 (another step was used); 1(d) has the clean
-accuracy 90.43 where 2(d) has 91.10.
+Contradictions are kept: table 1 is captioned "black-box" and is the gray box of section 4.1.1; in 1(c, d) the accuracy
+of the base networks under PGD is 0.0 where tables 2 and 4 have 0.37 and 0.74 (another step was used); 1(d) has the
+clean accuracy 90.43 where 2(d) has 91.10.
 """
 
 from __future__ import annotations

@@ -76,8 +76,8 @@ def pictures(bench: Bench, checkpoint: Checkpoint, number: int) -> tuple[ItemRes
                 for row in chosen
             ]  # fmt: skip
     notes = [
-        "perturbations are drawn from white (0) to dark red (the largest of the attack, the same scale for both networks)",
-        "DF: linf, DF2: l2, the paper's attacks; DDN, adaptive: the least L2 perturbation with a surrogate backward pass",
+        "perturbations: white is 0, dark red the largest of the attack; both networks have the same scale",
+        "DF: linf, DF2: l2, both the paper's; DDN, adaptive: the least L2 perturbation, surrogate backward pass",
         "a cross marks an image on which the attack failed",
     ]
     title = f"Figure {number}: perturbations that fool {network.title} without and with JumpReLU"

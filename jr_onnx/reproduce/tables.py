@@ -60,14 +60,16 @@ class Table:
                 if first is None:
                     first = outcome
                     cells.append(accuracy(name, "clean", _clean(outcome), _printed(self.network, row, None)))
-                cells.append(accuracy(name, COLUMNS[attack], outcome.served_robust, _printed(self.network, row, attack)))
+                cells.append(
+                    accuracy(name, COLUMNS[attack], outcome.served_robust, _printed(self.network, row, attack))
+                )
             found = self._adaptive(checkpoint).outcomes[label]
             way = "transfer from kappa 0" if row.retrofit else "apgd-ce"
             cells.append(accuracy(name, ADAPTIVE, found[way].served_robust, adaptive=True))
         notes = [
             _PAPER_PROTOCOL,
-            "adaptive: APGD with the gradients of the ReLU network, which asks the retrofit at every step and keeps the "
-            "first point that fools it",
+            "adaptive: APGD with the gradients of the ReLU network that asks the retrofit at every step, and keeps "
+            "the first point that fools it",
         ]
         return self._result("1", "gray box: examples crafted on the ReLU network", cells, notes, [ADAPTIVE])
 
@@ -91,8 +93,8 @@ class Table:
                 cells += self._random_row(checkpoint)
         notes = [
             _PAPER_PROTOCOL,
-            "a random row's PGD and 'survives' columns are the paper's scoring, one fresh draw of every kappa after the "
-            "attack; 'majority' columns are the answers of 32 runs of the served file",
+            "a random row's PGD and 'survives' columns are the paper's scoring, one fresh draw of every kappa after "
+            "the attack; 'majority' columns are the answers of 32 runs of the served file",
             f"EOT: APGD (smooth:5) with gradients averaged over {EOT_DRAWS} draws, first {EOT_IMAGES} images at most",
             _ADAPTIVE_IS,
             _LEAST_IS,
@@ -163,7 +165,7 @@ class Table:
 
     def _drawn_plan(self) -> KappaPlan:
         top = self.network.random_kappa
-        return KappaPlan.of(RandomKappa(0.6 * top, top, "site"))
+        return KappaPlan.of(RandomKappa(0.6 * top, top, "site", "graph"))
 
     def _rows(self, table: object) -> list[tuple[Checkpoint, Row]]:
         printed = table.get(self.network.letter, ()) if isinstance(table, dict) else ()
@@ -261,6 +263,3 @@ def _fresh_draw(found: Measured, outcome: Outcome) -> tuple[npt.NDArray[np.bool_
 
 def _smaller(one: int, other: int | None) -> int:
     return one if other is None else min(one, other)
-
-
-
