@@ -1,4 +1,4 @@
-"""A stand-in for the paper's MNIST network: the embedded digits drawn large, and random features with a fitted readout."""
+"""A stand-in for the paper's MNIST network: the digits drawn large, random features and a fitted readout."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper, save
 
 from jr_onnx.data import PRESETS, load
-from tests.data.builders import write_mnist
+from tests.data.builders import idx_bytes
 
 HIDDEN = 96
 
 
 def digits_as_mnist(folder: Path) -> str:
     """Write the digits as 28x28 IDX files and return the specification of the data."""
-    drawn = {}
-    for split in ("train", "test"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, stem in (("train", "train"), ("test", "t10k")):
         data = load("digits", split=split)
-        large = np.kron(data.images[:, 0], np.ones((3, 3)))
-        drawn[split] = (np.pad(large, ((0, 0), (2, 2), (2, 2))) * 255).astype(np.uint8), data.labels.astype(np.uint8)
-    write_mnist(folder, *drawn["train"], *drawn["test"])
+        large = np.pad(np.kron(data.images[:, 0], np.ones((3, 3))), ((0, 0), (2, 2), (2, 2)))
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes((large * 255).astype(np.uint8)))
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(data.labels.astype(np.uint8)))
     return f"mnist:{folder}"
 
 
