@@ -13,8 +13,8 @@ from tests.development import DataFolder
 ROOT = Path(__file__).resolve().parent.parent
 
 _NEEDS_TORCH = re.compile(
-    r"^(?:(?:import|from) (?:torch|scipy|sklearn|models|tools\.train|jr_onnx\.(?:attack|detect|reproduce|torchnet|tune)|"
-    r"tests\.(?:attack|torchnet))\b|def import_record_modules)",
+    r"^(?:(?:import|from) (?:torch|scipy|sklearn|models|tools\.train|"
+    r"jr_onnx\.(?:attack|detect|reproduce|torchnet|tune)|tests\.(?:attack|torchnet))\b|def import_record_modules)",
     re.MULTILINE,
 )
 

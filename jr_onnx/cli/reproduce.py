@@ -4,21 +4,51 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from jr_onnx.cli.options import PATH, device_option, output_folder
-from jr_onnx.cli.output import json_option, print_json_of, print_table, say
+from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.options import device_option, output_folder, output_option
+from jr_onnx.cli.output import json_option, print_json_of, print_message, print_table
+from jr_onnx.cli.types import COUNT, PATH, Words
 
 if TYPE_CHECKING:
+    from jr_onnx.attack.suite.run import Progress
+    from jr_onnx.cli.progress import Notify
     from jr_onnx.reproduce.catalogue import State
     from jr_onnx.reproduce.result import ItemResult
 
+_DEFAULT_FOLDER = Path("reproduction")
 
-@click.command("reproduce")
-@click.option("--list", "only_list", is_flag=True, help="Show every table and figure, what works and what is open.")
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What a person gives to `jr-onnx reproduce`."""
+
+    only_list: bool
+    tables: tuple[str, ...]
+    figures: tuple[str, ...]
+    folders: tuple[Path, ...]
+    specs: tuple[str, ...]
+    attacks: tuple[str, ...]
+    limit: int | None
+    trust_limit: int
+    adaptive_limit: int
+    device: str
+    shard: str
+    output: Path | None
+    as_json: bool
+
+
+@cli_command(
+    "reproduce", Arguments, examples=("jr-onnx reproduce --list", "jr-onnx reproduce --figure 3 -o reproduction")
+)
+@click.option("--list", "only_list", is_flag=True, help="Show every table and figure, and whether it can be made.")
 @click.option("--table", "tables", multiple=True, metavar="N", help="A table, such as 1a or 2. Repeatable.")
 @click.option("--figure", "figures", multiple=True, metavar="N", help="A figure, such as 4a or 7. Repeatable.")
 @click.option(
@@ -26,90 +56,102 @@ if TYPE_CHECKING:
     "folders",
     multiple=True,
     type=PATH,
-    help="Folder with lenet_like_base.onnx, alex_like_robust.onnx, ...; the first that has a file wins. Repeatable.",
+    help="Folder with lenet_like_base.onnx, alex_like_robust.onnx and so on. The first that has a file wins. "
+    "Repeatable.",
 )
 @click.option("--data", "specs", multiple=True, metavar="KIND:DIR", help="mnist:DIR or cifar10:DIR. Repeatable.")
-@click.option("--attacks", default="pgd,df,df2,tr", show_default=True, help="Columns of the tables to measure.")
-@click.option(
-    "--limit", type=click.IntRange(min=1), help="Test images for the paper's PGD and DeepFool.  [default: all]"
-)
-@click.option(
-    "--trust-limit", type=click.IntRange(min=1), default=1000, show_default=True, help="The same for the trust region."
-)
+@click.option("--attacks", type=Words(), default="pgd,df,df2,tr", help="Columns of the tables to measure.")
+@click.option("--limit", type=COUNT, help="Test images for the paper's PGD and DeepFool.  [default: all]")
+@click.option("--trust-limit", type=COUNT, default=1000, help="Test images for the paper's trust region.")
 @click.option(
     "--adaptive-limit",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=500,
-    show_default=True,
-    help="The same for adaptive attacks, random kappas, sweeps and the detector.",
+    help="Test images for adaptive attacks, random kappas, figures and the detector.",
 )
 @device_option
-@click.option("--shard", default="1/1", show_default=True, metavar="K/N", help="Do the K-th of N parts, all into -o.")
-@click.option(
-    "-o", "--output", "out", type=PATH, default=Path("reproduction"), show_default=True, help="Result folder."
-)
+@click.option("--shard", default="1/1", metavar="K/N", help="Do the K-th of N parts. All write to the same folder.")
+@output_option("The folder of the results.", default=str(_DEFAULT_FOLDER))
 @json_option
-def command(only_list: bool, as_json: bool, **given: Any) -> None:
-    """Measure the paper's tables and figures anew; without --table and --figure, all of them.
+def command(given: Arguments) -> None:
+    """Measure the tables and figures of the JumpReLU paper anew, all of them without --table and --figure.
 
-    Each gives a record (JSON), its cells (CSV) and a picture (SVG, PNG) with the paper's value beside the measured one,
-    and says what an attacker who knows the defence achieves. An interrupted run goes on where it was.
+    Each gives a record (JSON), its cells (CSV) and a picture (SVG, PNG), with the paper's value beside the measured
+    one and what an attacker who knows the defence achieves. An interrupted run goes on where it was.
     """
     from jr_onnx.errors import InputError, require
     from jr_onnx.reproduce.catalogue import chosen, states
 
-    specs = _specs(given["specs"])
-    missing = next((folder for folder in given["folders"] if not folder.is_dir()), None)
+    specs = _specs(given.specs)
+    missing = next((folder for folder in given.folders if not folder.is_dir()), None)
     if missing is not None:
-        raise InputError(f"the checkpoints {missing} are no folder", hint="Give a folder with ONNX files")
-    wanted = states(chosen(given["tables"], given["figures"]), given["folders"], specs)
-    if only_list:
+        raise InputError(f"{missing} is no folder, expected one with ONNX files", hint="Check --checkpoints")
+    wanted = states(chosen(given.tables, given.figures), given.folders, specs)
+    if given.only_list:
         _show_list(wanted)
         return
     if all(state.open for state in wanted):
-        raise InputError(
-            f"nothing can be made: {wanted[0].item.name}: {wanted[0].open}", hint="See jr-onnx reproduce --list"
-        )
+        raise InputError(f"{wanted[0].item.name} cannot be made: {wanted[0].open}", hint="See jr-onnx reproduce --list")
     require("torch", "attack")
     require("matplotlib", "report")
     results = _make(wanted, specs, given)
-    if as_json:
+    if given.as_json:
         print_json_of({result.item: result for result in results})
     for state in wanted:
         if state.open:
-            say(f"open: {state.item.name}: {state.open}")
+            print_message(f"open: {state.item.name}: {state.open}")
 
 
-def _make(wanted: list[State], specs: dict[str, str], given: dict[str, Any]) -> list[ItemResult]:
+def _make(wanted: Sequence[State], specs: Mapping[str, str], given: Arguments) -> list[ItemResult]:
     from jr_onnx.attack.suite.run import Shard
-    from jr_onnx.cli.progress import progress, resumable
+    from jr_onnx.cli.progress import resumable
     from jr_onnx.reproduce.measuring import Bench
     from jr_onnx.reproduce.run import reproduce
 
     results = []
-    with resumable(), progress("reproducing") as notify:
+    with resumable(), ExitStack() as shown:
+        notify = _StudyProgress(shown)
         bench = Bench(
-            out=output_folder(given["out"]),
+            out=output_folder(given.output or _DEFAULT_FOLDER),
             specs=specs,
-            limit=given["limit"],
-            trust_limit=given["trust_limit"],
-            adaptive_limit=given["adaptive_limit"],
-            attacks=_attacks(given["attacks"]),
-            device=given["device"],
-            shard=Shard.parse(given["shard"]),
-            notify=lambda title, state: notify(state.done, state.total, f"{title}: {state.unit}", state.left_s),
+            limit=given.limit,
+            trust_limit=given.trust_limit,
+            adaptive_limit=given.adaptive_limit,
+            attacks=_attacks(given.attacks),
+            device=given.device,
+            shard=Shard.parse(given.shard),
+            notify=notify,
             command=shlex.join(["jr-onnx", *sys.argv[1:]]),
         )
         for state, result, paths in reproduce(bench, wanted):
             if result is None:
-                say(f"{state.item.name}: this shard is done; the item is written when all shards are")
+                print_message(f"{state.item.name}: this shard is done; the last one to finish writes the item")
                 continue
             results.append(result)
-            say(f"{result.item}: {', '.join(str(path) for path in paths)}")
+            if not given.as_json:
+                _show(result)
+            print_message(f"{result.item}: {', '.join(str(path) for path in paths)}")
     return results
 
 
-def _show_list(wanted: list[State]) -> None:
+class _StudyProgress:
+    """Shows one study at a time: a checkpoint under certain attacks."""
+
+    def __init__(self, shown: ExitStack) -> None:
+        self.shown, self.title = shown, ""
+        self.notify: Notify | None = None
+
+    def __call__(self, title: str, state: Progress) -> None:
+        """Note a finished unit, or that a study begins."""
+        from jr_onnx.cli.progress import progress
+
+        if self.notify is None or title != self.title:
+            self.shown.close()
+            self.title, self.notify = title, self.shown.enter_context(progress(title))
+        self.notify(state.done, state.total, state.unit, state.left_s)
+
+
+def _show_list(wanted: Sequence[State]) -> None:
     rows = []
     for state in wanted:
         how = f"open: {state.open}" if state.open else "works"
@@ -118,7 +160,18 @@ def _show_list(wanted: list[State]) -> None:
     print_table(("item", "what", "state"), rows)
 
 
-def _specs(given: tuple[str, ...]) -> dict[str, str]:
+def _show(result: ItemResult) -> None:
+    """Print a table as a table; of a figure, how many points it has, for they are in the CSV file."""
+    from jr_onnx.reproduce.drawing import text_of
+
+    if result.layout != "table":
+        print_table(("item", "what", "points"), [(result.item, result.title, str(len(result.cells)))])
+        return
+    rows = [(row, *(text_of(result.at(row, column)) for column in result.columns)) for row in result.rows]
+    print_table(("per cent, paper / here", *result.columns), rows, title=result.title)
+
+
+def _specs(given: Sequence[str]) -> dict[str, str]:
     from jr_onnx.errors import InputError
 
     found = {}
@@ -130,12 +183,12 @@ def _specs(given: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _attacks(text: str) -> tuple[str, ...]:
+def _attacks(names: Sequence[str]) -> tuple[str, ...]:
     from jr_onnx.errors import InputError
     from jr_onnx.reproduce.paper import ATTACKS
 
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in ATTACKS]
-    if unknown or not names:
-        raise InputError(f"--attacks is {text!r}, expected some of {', '.join(ATTACKS)} with commas between")
+    if not names or any(name not in ATTACKS for name in names):
+        raise InputError(
+            f"--attacks is {','.join(names)!r}, expected some of {', '.join(ATTACKS)}, with commas between"
+        )
     return tuple(name for name in ATTACKS if name in names)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from jr_onnx.attack.apgd import APGD
+from jr_onnx.attack.base import EOT_DRAWS
 from jr_onnx.attack.ddn import DDN
 from jr_onnx.attack.noise import Noise
-from jr_onnx.attack.suite.plan import EOT_DRAWS, Entry, PaperSettings, SuiteOptions, paper_entries
+from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteOptions, paper_entries
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import KappaPlan, RandomKappa
