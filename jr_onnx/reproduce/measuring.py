@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from jr_onnx.attack import accelerator
 from jr_onnx.attack.classifier.opener import ClassifierOpener, device_of
-from jr_onnx.attack.suite.contender import Contender, torch_target
+from jr_onnx.attack.suite.contender import Contender
 from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.attack.suite.run import Progress, Shard, Work, run, spec_of
+from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.data import ImageData
 from jr_onnx.data import load as load_data
 from jr_onnx.errors import InputError
@@ -184,7 +185,7 @@ def _contender(
     served, net = opener.open(path, random=random)
     if net is None:
         raise InputError(f"torch cannot evaluate {checkpoint.path.name}, so there are no gradients to attack with")
-    target = torch_target(net, opener.preprocessing, None)
+    target = TorchTarget(net, opener.preprocessing)
     if plan is not None and plan.kappa is not None:
         kappas = dict.fromkeys(net.sites, plan.kappa)
     return Contender(label, served, target, kappas, load_file(path).sha256)
