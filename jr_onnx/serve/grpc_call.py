@@ -23,7 +23,6 @@ from jr_onnx.serve.faults import (
 from jr_onnx.serve.gate import Holding
 from jr_onnx.serve.grpc_method import Method
 from jr_onnx.serve.grpc_wire import HEADERS, OK, PREFIX_BYTES, frame, prefix, seconds, trailers
-from jr_onnx.serve.workers import LARGE_BYTES, copying
 
 if TYPE_CHECKING:
     from jr_onnx.serve.grpc_server import GrpcServer
@@ -252,7 +251,7 @@ class Call:
         self._buffer, self._holding = bytearray(), self._server.budget.settled()
         request = [await self._request(method, message)]
         # The method is given the only reference, so that it can let go of the request before its answer is ready.
-        self._send(await self._framed(await method.answer(request.pop(), self)), OK)
+        self._send(_framed(await method.answer(request.pop(), self)), OK)
 
     async def _request(self, method: Method, message: _Message) -> Any:
         """Return the request of a message, which is being answered from now on."""
@@ -267,7 +266,7 @@ class Call:
     async def _stream(self, method: Method) -> None:
         async for answer in method.answer(self._requests(method), self):
             self._taken.clear()
-            self._send(await self._framed(answer))
+            self._send(_framed(answer))
             await self._taken.wait()
         self._write(None, OK)
 
@@ -299,12 +298,6 @@ class Call:
         if self._owed and len(self._messages) < self._server.limits.queue:
             owed, self._owed = self._owed, 0
             self._connection.allow(self._number, owed)
-
-    async def _framed(self, answer: Any) -> bytes:
-        size = answer.ByteSize()
-        if size < LARGE_BYTES:
-            return frame(answer)
-        return await copying(frame, answer)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         if self._method is not None and not self._method.is_open:
@@ -384,3 +377,7 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _framed(answer: Any) -> bytes:
+    return answer if isinstance(answer, bytes) else frame(answer)

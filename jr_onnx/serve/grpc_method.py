@@ -24,8 +24,9 @@ class Method:
     Attributes:
         request: Makes a message of a view of its bytes, or raises `BadRequestError`; see `parser`. It runs on the event
             loop: a method that takes long messages lets this return the view, and reads it in a thread.
-        answer: The method. Takes a message and the call, and returns a message. With `streams` it is an asynchronous
-            generator of messages, and takes an iterator of messages and the call.
+        answer: The method. Takes a message and the call, and returns a short message, or the bytes of a long one behind
+            its prefix. With `streams` it is an asynchronous generator of them, and takes an iterator of messages and
+            the call.
         is_open: It needs no token.
         largest: Largest message in bytes, before and after it is expanded.
         streams: Messages go to and fro as long as both sides like.

@@ -19,6 +19,7 @@ from jr_onnx.serve.gate import Budget
 from jr_onnx.serve.grpc_call import Call
 from jr_onnx.serve.grpc_method import Method, parser
 from jr_onnx.serve.grpc_tensors import SPLIT_BYTES, split, whole
+from jr_onnx.serve.grpc_wire import frame
 from jr_onnx.serve.inference import Inference
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.options import Limits
@@ -30,28 +31,6 @@ SERVICE: Final = "inference.GRPCInferenceService"
 _TRITON_MODEL_NAME: Final = 2  # its field in Triton's RepositoryModelLoadRequest; kserve's has it in field 1
 _TRITON_PARAMETERS: Final = 3
 _LAST: Final = "triton_final_response"  # in a stream: nothing more comes for this request
-
-
-class _Streamed:
-    """An answer of a stream; it is wrapped where it is serialised, which may be on a thread.
-
-    Args:
-        answer: The `ModelInferResponse`.
-    """
-
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    def ByteSize(self) -> int:  # noqa: N802 - protobuf's name
-        """Return its length, within a few bytes."""
-        size: int = self._answer.ByteSize()
-        return size
-
-    def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
-        """Return its bytes."""
-        inner = self._answer.SerializeToString()
-        data: bytes = message("ModelStreamInferResponse")(infer_response=inner).SerializeToString()
-        return data
 
 
 class InferenceService:
@@ -130,14 +109,17 @@ class InferenceService:
         """Answer the requests of a stream in their order; an error is sent as the answer of its request."""
         async for data in requests:
             try:
-                answer = await self._model_infer(data, call)
+                answer = await self._infer(data, call, _last_of_request)
             except Exception as error:  # noqa: BLE001 - the stream goes on
                 yield message("ModelStreamInferResponse")(error_message=str(reported(error, "grpc")))
             else:
-                answer.parameters[_LAST].bool_param = True
-                yield _Streamed(answer)
+                yield answer
 
-    async def _model_infer(self, data: memoryview, call: Call) -> Any:
+    async def _model_infer(self, data: memoryview, call: Call) -> bytes:
+        return await self._infer(data, call, frame)
+
+    async def _infer(self, data: memoryview, call: Call, framed: Callable[[Any], bytes]) -> bytes:
+        """Answer a request; `framed` serialises the response where it is made: no copy of it waits uncounted."""
         if len(data) < SPLIT_BYTES:
             request = whole(data, messages.ModelInferRequest)
         else:
@@ -153,11 +135,17 @@ class InferenceService:
             request.message.model_name,
             request.message.model_version,
             lambda interface: decode(interface, request),
-            lambda interface, asked, outputs: encode(interface, asked, outputs, messages),
+            lambda interface, asked, outputs: framed(encode(interface, asked, outputs, messages)),
             call.take_holding(),
             call.seconds_left(),
             request.worker,
         )
+
+
+def _last_of_request(answer: Any) -> bytes:
+    """Return the response of a stream, of which none follows for the same request, behind its prefix."""
+    answer.parameters[_LAST].bool_param = True
+    return frame(message("ModelStreamInferResponse")(infer_response=answer.SerializeToString()))
 
 
 def _parser(name: str) -> Callable[[memoryview], Any]:

@@ -72,10 +72,8 @@ class Http1Connection(asyncio.Protocol):
         self._discarded = 0
         self._outgoing = memoryview(b"")
         self._leaving = budget.leaving()
-        self._paused = False
-        self._closes = False
-        self._closing_since = 0.0
-        self._write_by = 0.0
+        self._paused = self._closes = False
+        self._closing_since = self._write_by = 0.0
         self._since = self.quiet_since = self._loop.time()
 
     # asyncio's protocol
