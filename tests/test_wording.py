@@ -26,6 +26,9 @@ INSTEAD = {
     r"\bof late\b": "recently",
     r"\bas ever\b": "as usual",
     r"\bmeasured anew\b": "measured again",
+    r"\bbut for (rounding|its|their|those|one axis|the data|flips)\b": "except, up to",
+    r"\btold apart\b": "distinguished",
+    r"\bwithout a word\b": "silently",
     r"\bgo(es)? on undisturbed": "keeps running",
 }
 WHERE = ("jr_onnx", "tools", "models", "ops", "docs", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Makefile")

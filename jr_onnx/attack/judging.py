@@ -92,7 +92,7 @@ class Judge:
     def decide_again(
         self, pixels: Tensor, aim: Tensor, clean: Decision, moved: Tensor | None = None, told: Told | None = None
     ) -> Decision:
-        """Evaluate images after an attack or for another aim, but for those that were evaluated before.
+        """Evaluate images after an attack or for another aim, except those that were evaluated before.
 
         Args:
             pixels: The images now (n, C, H, W).

@@ -1,6 +1,6 @@
 """How long a session takes to open and how much memory it needs: measured in a process of its own.
 
-In the benchmark's process all variants are open together and share allocators, so neither could be told apart there.
+In the benchmark's process all variants are open together and share allocators, so they cannot be measured one by one.
 """
 
 from __future__ import annotations

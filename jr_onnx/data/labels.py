@@ -17,7 +17,7 @@ def to_classes(labels: NDArray[Any], where: str) -> tuple[NDArray[np.int64], int
 
     Args:
         labels: (N,) or (N, 1) integers, booleans or floats that are whole numbers; or (N, K) with K > 1, every row all
-            zeros but for one 1.
+            zeros and a single 1.
         where: What they are, for the error.
 
     Raises:

@@ -70,7 +70,7 @@ class Resizing:
         result = np.empty((count, channels, *self.shape(height, width)), pixels.dtype)
         for image, target in zip(pixels.reshape(-1, height, width), result.reshape(-1, *result.shape[2:]), strict=True):
             target[...] = np.asarray(self.picture(self._pillow.fromarray(image)))
-        # Bilinear weights are positive and add up to 1, but for their rounding.
+        # Bilinear weights are positive and add up to 1, up to rounding.
         return np.clip(result, 0, 1) if pixels.dtype == np.float32 else result
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:

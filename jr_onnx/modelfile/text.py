@@ -1,6 +1,6 @@
 """Refuse a model in which a name or another text is not UTF-8, which later readers would fail on.
 
-Protobuf parses such a field without a word and hands it out as bytes (before version 6 it raises when it is read).
+Protobuf parses such a field silently and returns bytes (before version 6 it raises when it is read).
 """
 
 from __future__ import annotations

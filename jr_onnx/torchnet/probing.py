@@ -225,7 +225,7 @@ def _logits(compiled: Compiled, x: Tensor) -> Tensor | None:
 
 
 def _same(found: Tensor | None, expected: Tensor) -> bool:
-    """Tell whether two runs agree but for rounding.
+    """Tell whether two runs agree up to rounding.
 
     The order of summation may depend on the batch size; over the whole network that costs less than half of the
     digits, while samples that see each other (or a wrong reshape) change the leading ones.

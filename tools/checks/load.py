@@ -1,4 +1,4 @@
-"""Load `jr-onnx serve` for minutes, compare every answer, watch memory, stop it in mid-load, kill it, start it again.
+"""Load `jr-onnx serve` for minutes, compare every answer, watch memory, stop it under load, kill it, start it again.
 
     python -m tools.checks.load --seconds 300
 

@@ -29,7 +29,7 @@ _FIRST_RATE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Recipe(Record):
-    """Everything that decides the weights, but for the data.
+    """Everything that decides the weights, except the data.
 
     Attributes:
         model: Name in `models.registry`.

@@ -143,7 +143,7 @@ def _tried(served: ServedClassifier, sample: ImageData, other: Preprocessing) ->
 
 
 def _variants(current: Preprocessing, channels: int) -> Iterator[tuple[str, Preprocessing]]:
-    """Yield the usual preprocessings as words and value, but for the current one; sizes stay as they are."""
+    """Yield the usual preprocessings as words and value, except the current one; sizes stay as they are."""
     sizes = ";".join(
         word
         for word, given in (

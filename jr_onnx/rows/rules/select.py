@@ -29,7 +29,7 @@ def gather(node: Node) -> Answer:
 
 @rule("GatherElements")
 def gather_elements(node: Node) -> Answer:
-    """Look an entry up for each entry of the indices, at the same place but for one axis."""
+    """Look an entry up for each entry of the indices, at the same place except along one axis."""
     data, indices = node.value(0), node.value(1)
     if data.axis is None and indices.axis is None:
         return fixed(indices.dims)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _NANO = 1_000_000_000
-_SIZES = 1024  # different numbers of rows that are told apart; a client may choose any
+_SIZES = 1024  # different numbers of rows that are distinguished; a client may choose any
 
 
 class Duration:
@@ -32,7 +32,7 @@ class Duration:
 class Statistics:
     """The statistics of one version of one model.
 
-    Requests are those that reached the model; `compute_input` and `compute_output` are not told apart from the run.
+    Requests are those that reached the model; `compute_input` and `compute_output` are not measured apart from the run.
     """
 
     def __init__(self) -> None:

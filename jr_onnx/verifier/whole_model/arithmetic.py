@@ -46,7 +46,7 @@ class Arithmetic:
 
     Attributes:
         outputs: A digest per output.
-        operators: How often which operator stands in the main graph, but for those that sites consist of; for words.
+        operators: How often each operator occurs in the main graph, except those that sites consist of; for messages.
     """
 
     outputs: tuple[Digest, ...]

@@ -5,7 +5,7 @@ kappa 0, plain:      every lowering equals the original, value for value (float1
 kappa 0, optimised:  every lowering equals the optimised original within the rounding bound
 kappa, either:       every lowering equals the file in the same setting, value for value where ONNX Runtime computes
                      both with the same arithmetic (see `arithmetic`); where not, and in float16, as the next
-kappa:               the optimised file equals the plain file within the bound, but for flips at the jump
+kappa:               the optimised file equals the plain file within the bound, except flips at the jump
 """
 
 from __future__ import annotations

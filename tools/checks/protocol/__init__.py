@@ -1,1 +1,1 @@
-"""What `tools/checks/protocol/run.py` asks two servers, and how their answers are told apart."""
+"""What `tools/checks/protocol/run.py` asks two servers, and how their answers are compared."""
