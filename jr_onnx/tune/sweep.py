@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from jr_onnx.semantics import validate_kappa
 from jr_onnx.tune.clean import CleanAccuracy
 from jr_onnx.tune.objective import Objective
 from jr_onnx.tune.records import TunePoint, TuneResult
+from jr_onnx.tune.site_search import SiteSearch
 
 QUANTILES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """The default grid: these quantiles of the positive pre-activations, so that a kappa silences that share of them."""
@@ -205,28 +206,17 @@ class _Search:
         ]
 
     def by_site(self, points: Sequence[TunePoint]) -> TunePoint:
-        """Improve one site's kappa at a time, from the best allowed uniform one (coordinate search).
-
-        It ends with the first round that changes nothing, or after `rounds`. What was measured is not measured again.
-        """
-        grid = [point.kappa for point in points if point.kappa is not None]
-        best = max((point for point in points if point.allowed), key=_merit)
-        known = {_key(point.kappas) for point in points}
-        for number in range(self.request.rounds):
-            self.total += len(self.sites) * len(grid) if number else 0
-            before = best
-            for site in self.sites:
-                for kappa in grid:
-                    what, kappas = f"{site} at {kappa:g}", {**best.kappas, site: kappa}
-                    found = None if _key(kappas) in known else self._allowed(kappas, points[0].clean, what)
-                    known.add(_key(kappas))
-                    if found is None:
-                        self._count(what)
-                    elif _merit(found) > _merit(best):
-                        best = found
-            if best is before:
-                break
-        return best
+        """Improve one site's kappa at a time, from the best allowed uniform one."""
+        clean, grid = points[0].clean, [point.kappa for point in points if point.kappa is not None]
+        search = SiteSearch(
+            self.sites,
+            grid,
+            self.request.rounds,
+            lambda kappas, what: self._allowed(kappas, clean, what),
+            self._count,
+            self._extend,
+        )
+        return search.run(points)
 
     def _allowed(self, kappas: dict[str, float], clean: float, what: str) -> TunePoint | None:
         """Measure a setting, unless it costs too much of the clean accuracy."""
@@ -272,6 +262,9 @@ class _Search:
             )
         return right / len(test)
 
+    def _extend(self, steps: int) -> None:
+        self.total += steps
+
     def _count(self, what: str) -> None:
         self.done += 1
         self.notify(self.done, self.total, what)
@@ -307,14 +300,6 @@ class _Search:
                     hits += predictions(target.logits(pixels).cpu().numpy()) == labels
                 right += int((hits * 2 > runs).sum())
         return right / len(self.request.data)
-
-
-def _merit(point: TunePoint) -> tuple[float, float]:
-    return point.objective, point.clean
-
-
-def _key(kappas: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-    return tuple(sorted(kappas.items()))
 
 
 def default_grid(target: TorchTarget, data: ImageData) -> tuple[float, ...]:

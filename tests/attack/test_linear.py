@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -189,6 +191,24 @@ def test_restarts_and_momentum_cost_a_linear_model_nothing() -> None:
     assert helped.success.all()
     # What round one has fooled takes no part in round two.
     assert int(helped.forward.max()) <= 3 * 12
+
+
+class Ravine(torch.nn.Module):
+    """Class 1 lies along the first pixel, behind a steep slope across: plain steps go to and fro across it."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        along, across = images.flatten(1).unbind(1)
+        height = 0.2 * (along - 0.6) - (across - 0.5).abs()
+        return torch.stack([torch.zeros_like(height), height], dim=1)
+
+
+def test_momentum_follows_a_ravine() -> None:
+    """A plain step of 0.03 goes 0.03 * 0.2 / sqrt(1.04) along: 40 of them make 0.235 of the 0.3 that are needed."""
+    images = torch.stack([torch.full((8,), 0.3), 0.5 + 0.01 * torch.tensor([-4, -3, -2, -1, 1, 2, 3, 4])], dim=1)
+    images, labels = images.view(8, 1, 1, 2), torch.zeros(8, dtype=torch.int64)
+    plain = PGD(eps=0.5, norm="l2", steps=40, step_size=0.03, random_start=False, loss="margin")
+    assert not plain.run(TorchTarget(Ravine()), images, labels).success.any()
+    assert replace(plain, momentum=0.9).run(TorchTarget(Ravine()), images, labels).success.all()
 
 
 class Plateau(torch.nn.Module):

@@ -16,7 +16,7 @@ from jr_onnx.attack import TorchTarget
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError, KappaError
 from jr_onnx.records import dumps, loads
-from jr_onnx.rewriter import rewrite
+from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.semantics import jump_relu
 from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune
 from jr_onnx.tune.sweep import _Search, recommend
@@ -73,53 +73,25 @@ def test_a_retrofit_is_tuned_from_its_original(model: Path, tmp_path: Path) -> N
     assert tune(request(retrofit)).points == tune(request(model)).points
 
 
-def test_a_site_search_is_at_least_as_good_as_the_common_kappa(model: Path) -> None:
-    result = tune(request(model, objective=Objective("paper", paper_steps=4), per_site=True))
-    best = max(point.objective for point in result.points if point.kappa is not None)
-    assert max(point.objective for point in result.points) >= best
+def test_a_site_search_finds_what_no_common_kappa_has(tmp_path: Path) -> None:
+    """Scores that are best at another kappa for each of two sites: the search finds both."""
+    turned = (onnx.helper.make_node("Relu", ["z"], ["y"], name="second"),)
+    path = tmp_path / "two.onnx"
+    onnx.save(small.network(after=turned), path)
+    first, second = (site.id for site in find_sites(path).sites)
+    best = {first: 0.2, second: 0.6}
 
+    def scores(self: Objective, target: object, kappas: dict[str, float], images: Any, labels: Any, **_: Any) -> Any:
+        return np.full(len(labels), 1 - sum(abs(kappas[site] - best[site]) for site in best))
 
-LANDSCAPE = {(0.0, 0.0): 0.0, (0.0, 1.0): 1.0, (2.0, 1.0): 2.0}
-"""Objective by the kappas of two sites, -1 elsewhere: the first is worth changing only after the second was."""
-
-
-def searched(rounds: int, dear: tuple[float, float] | None = None) -> tuple[tuple[float, float], list[object], int]:
-    """Search the landscape; return where it ended, what was measured, and how many steps were announced."""
-    search: Any = object.__new__(_Search)
-    search.sites, search.done, search.total = ["a", "b"], 0, 0
-    search.request = mock.Mock(rounds=rounds, max_drop=0.1)
-    search.notify = lambda *_: None
-    measured: list[object] = []
-
-    def point(kappa: float | None, kappas: dict[str, float], clean: float, what: str = "") -> TunePoint:
-        measured.append((kappas["a"], kappas["b"]))
-        search._count(what)
-        score = LANDSCAPE.get((kappas["a"], kappas["b"]), -1.0)
-        return TunePoint(kappa, kappas, clean, 1 - clean, score, score, score, score, 1.0, allowed=clean >= 0.9)
-
-    search._point = point
-    search._accuracy = lambda kappas: 0.5 if (kappas["a"], kappas["b"]) == dear else 1.0
-    grid = [point(kappa, {"a": kappa, "b": kappa}, 1.0) for kappa in (0.0, 1.0, 2.0)]
-    measured.clear()
-    search.done, search.total = 0, 6
-    best = search.by_site(grid)
-    assert search.done == search.total
-    return (best.kappas["a"], best.kappas["b"]), measured, search.total
-
-
-def test_a_site_search_goes_on_until_a_round_changes_nothing() -> None:
-    place, measured, steps = searched(5)
-    assert place == (2.0, 1.0)
-    assert measured == [(1.0, 0.0), (2.0, 0.0), (0.0, 1.0), (0.0, 2.0), (2.0, 1.0)], "each setting once"
-    assert steps == 18, "three rounds over two sites and three kappas"
-    assert searched(1)[0] == (0.0, 1.0)
-
-
-def test_a_site_search_leaves_what_costs_too_much() -> None:
-    place, measured, steps = searched(5, dear=(0.0, 1.0))
-    assert place == (0.0, 0.0)
-    assert (0.0, 1.0) not in measured
-    assert steps == 6
+    with mock.patch.object(Objective, "scores", scores):
+        result = tune(request(path, grid=(0.2, 0.6), per_site=True, max_drop=1.0))
+    *uniform, found = result.points
+    assert [point.kappa for point in uniform] == [0.0, 0.2, 0.6]
+    assert found.kappa is None
+    assert found.kappas == best
+    assert found.objective == 1.0
+    assert max(point.objective for point in uniform) == pytest.approx(0.6)
 
 
 def test_the_default_grid_silences_the_stated_shares(model: Path) -> None:
