@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import onnx
 import torch
@@ -15,12 +14,12 @@ from jr_onnx.torchnet.dtypes import FLOATS, Precision
 from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.probing import Findings, LogitsFrom, explore, logits_places
 from jr_onnx.torchnet.program import mark_overwritable, prune
-from jr_onnx.torchnet.source import image_input, logit_candidates, read
+from jr_onnx.torchnet.source import Readable, image_input, logit_candidates, read
 from jr_onnx.weights import find_weights
 
 
 def load(
-    model: str | Path | onnx.ModelProto,
+    model: Readable,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
@@ -36,7 +35,7 @@ def load(
     of every site can be changed. The result's `notes` say what was chosen.
 
     Args:
-        model: A path or a ModelProto.
+        model: A path, a ModelProto, or what `torchnet.source.read` made of one.
         device: Where to compute.
         dtype: Floating type of the whole computation; None for the model's own types.
         output: Which output, or value of the main graph, holds the logits; None for the first floating matrix.
@@ -90,7 +89,7 @@ def _trained(model: onnx.ModelProto, trainable: bool | Collection[str]) -> dict[
 
 
 def same_logits(
-    model: str | Path | onnx.ModelProto,
+    model: Readable,
     names: Sequence[str],
     *,
     input_shape: Sequence[int | None] | None = None,

@@ -30,7 +30,7 @@ from jr_onnx.torchnet.mean_draws import with_mean_draws
 from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.precision import full_precision
 from jr_onnx.torchnet.runtime import Reference
-from jr_onnx.torchnet.source import Source, read
+from jr_onnx.torchnet.source import Readable, Source, read
 
 Array = npt.NDArray[Any]
 _BATCH = 64
@@ -75,7 +75,7 @@ class ParityReport(Record):
 
 def check_parity(
     net: OnnxModule,
-    model: str | Path | onnx.ModelProto,
+    model: Readable,
     inputs: Array | Tensor,
     *,
     batch: int = _BATCH,
@@ -87,7 +87,7 @@ def check_parity(
 
     Args:
         net: The module.
-        model: The file that is served, or its proto.
+        model: The file that is served, its proto, or what `torchnet.source.read` made of one.
         inputs: Real inputs, (N, ...), as the model takes them.
         batch: How many are evaluated at a time.
         raise_on_failure: Raise instead of returning a failed report.
@@ -101,7 +101,7 @@ def check_parity(
     if data.shape[0] == 0:
         raise DataError("parity needs at least one input, found none")
     source = read(model)
-    plain, exact = (_again(net, model, dtype) for dtype in (net.dtype_override, torch.float64))
+    plain, exact = (_again(net, source, dtype) for dtype in (net.dtype_override, torch.float64))
     # Logits inside a function have no name to ask ONNX Runtime for: the output is compared, by the same program.
     own = net.clone() if net.logits_name else plain.clone()
     pair = Pair(_Net(own), _Net(plain), _Net(exact), batch)
@@ -109,9 +109,9 @@ def check_parity(
         one.use_mean_draws()  # a model that draws is compared where it does not
     pair.set_kappas(dict.fromkeys(net.sites, 0.0))
     output = net.logits_name or net.output_name
-    original, served = original_of(source, model), model
+    original, served = original_of(source), source.given
     if net.draws:
-        original, served = with_mean_draws(original), with_mean_draws(model)
+        original, served = with_mean_draws(original), with_mean_draws(served)
     comparisons = [pair.compare("original at kappa 0", Reference(original, output, net.values), data, None)]
     notes = list(net.notes)
     record = source.provenance
@@ -121,7 +121,7 @@ def check_parity(
         rounding = pair.rounding_at_sites(data)
         pair.set_kappas(dict.fromkeys(net.sites, 0.0) | {site.id: site.kappa for site in record.sites})
         comparisons.append(pair.compare("retrofit", Reference(served, output, net.values), data, rounding))
-    name = "" if isinstance(model, onnx.ModelProto) else Path(model).name
+    name = "" if isinstance(source.given, onnx.ModelProto) else Path(source.given).name
     report = ParityReport(name, tuple(comparisons), tuple(notes), is_quantised(source.model))
     if report.by_decisions:
         worst = max(report.comparisons, key=lambda item: item.disagreements)
@@ -140,10 +140,10 @@ def check_parity(
     return report
 
 
-def _again(net: OnnxModule, model: str | Path | onnx.ModelProto, dtype: torch.dtype | None) -> OnnxModule:
-    """Load the file as the module was loaded, but in another precision."""
+def _again(net: OnnxModule, source: Source, dtype: torch.dtype | None) -> OnnxModule:
+    """Load the model as the module was loaded, but in another precision."""
     found = load(
-        model,
+        source,
         device=net.device,
         dtype=dtype,
         output=net.logits_name or net.output_name,
@@ -156,9 +156,9 @@ def _again(net: OnnxModule, model: str | Path | onnx.ModelProto, dtype: torch.dt
     return found
 
 
-def original_of(source: Source, model: str | Path | onnx.ModelProto) -> str | Path | onnx.ModelProto:
+def original_of(source: Source) -> str | Path | onnx.ModelProto:
     """Return the original in a form that ONNX Runtime opens: the file itself, or the restored proto with its data."""
-    return model if source.provenance is None else source.model
+    return source.given if source.provenance is None else source.model
 
 
 def draws_inside(source: Source) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -42,30 +42,38 @@ class Source:
         model: The original model with all its weights: a retrofit's jumps are taken out again, and come back as the
             sites' kappas.
         provenance: Of the retrofit, or None.
+        given: What was read.
     """
 
     model: onnx.ModelProto
     provenance: Provenance | None
+    given: str | Path | onnx.ModelProto
 
 
-def read(model: str | Path | onnx.ModelProto, values: Mapping[str, float] | None = None) -> Source:
+Readable = str | Path | onnx.ModelProto | Source
+"""A model file, a model in memory, or one that was read before and is not read again."""
+
+
+def read(model: Readable, values: Mapping[str, float] | None = None) -> Source:
     """Read a model.
 
     Args:
-        model: A path or a ModelProto.
+        model: A path, a ModelProto, or what `read` returned.
         values: Inputs to be filled with a number.
 
     Raises:
         ModelError: The file is not a usable model.
         InputError: A value names no input of numbers.
     """
+    if isinstance(model, Source):
+        return replace(model, model=with_values(model.model, values or {}))
     given = from_proto(model) if isinstance(model, onnx.ModelProto) else load(model)
     if not given.proto.graph.node:
         raise ModelError("the model has no nodes")
     record = provenance.read(given.proto)
     if record is not None:
         record = restore_in_place(given.proto, given.name or "the model", given.payloads, given.folder)
-    return Source(with_values(whole(given), values or {}), record)
+    return Source(with_values(whole(given), values or {}), record, model)
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, float]) -> onnx.ModelProto:

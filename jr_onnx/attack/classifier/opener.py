@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jr_onnx.torchnet import load as load_torch
 from jr_onnx.torchnet.loading import same_logits
 from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.parity import check_parity
+from jr_onnx.torchnet.source import Readable, Source
 from jr_onnx.torchnet.source import read as read_source
 
 PARITY_SAMPLES = 64
@@ -65,11 +67,12 @@ class ClassifierOpener:
             DataError: The images do not fit the model's input.
             VerificationError: torch computes something else than ONNX Runtime.
         """
+        source = functools.cache(lambda: read_source(path))
         try:
-            return self._open(path, random, self.black_box)
+            return self._open(path, source, random, self.black_box)
         except UnsupportedOpsError as error:
             self.notes.append(f"{error.message}; only black-box attacks are run")
-            return self._open(path, random, True)
+            return self._open(path, source, random, True)
 
     def open_in_torch(self, path: Path) -> tuple[ServedClassifier, OnnxModule]:
         """Open a file whose gradients are needed.
@@ -78,18 +81,20 @@ class ClassifierOpener:
             UnsupportedOpsError: torch cannot evaluate the model.
             Others: as of `open`.
         """
-        served, net = self._open(path, False, False)
+        served, net = self._open(path, functools.cache(lambda: read_source(path)), False, False)
         if net is None:
             raise TypeError("a module is made unless it is left out")
         return served, net
 
-    def _open(self, path: Path, random: bool, black_box: bool) -> tuple[ServedClassifier, OnnxModule | None]:
-        served = self._served(path, random)
-        output = self.logits or choose_output(served, self.data, lambda names: self._alike(path, names))
+    def _open(
+        self, path: Path, source: Callable[[], Source], random: bool, black_box: bool
+    ) -> tuple[ServedClassifier, OnnxModule | None]:
+        served = self._served(path, source, random)
+        output = self.logits or choose_output(served, self.data, lambda names: self._alike(source(), names))
         self.logits = output
         net: OnnxModule | None = None
         if not black_box:
-            net, notes = trusted_module(path, self.device, self.preprocessing, self.data, self.values, output)
+            net, notes = trusted_module(source(), self.device, self.preprocessing, self.data, self.values, output)
             self.notes.extend(notes)
         served.head = Head(output)
         if not random and (drawn := () if net is None else net.draws):
@@ -106,7 +111,7 @@ class ClassifierOpener:
         self.described = self.described or _described(served, net)
         return served, net
 
-    def _served(self, path: Path, random: bool) -> ServedClassifier:
+    def _served(self, path: Path, source: Callable[[], Source], random: bool) -> ServedClassifier:
         def opened(expose: str = "") -> ServedClassifier:
             return ServedClassifier(
                 path,
@@ -121,7 +126,7 @@ class ClassifierOpener:
 
         if not self.logits:
             return opened()
-        graph = read_source(path).model.graph
+        graph = source().model.graph
         if any(value.name == self.logits for value in graph.output):
             return opened()
         if not any(self.logits in node.output for node in graph.node):
@@ -139,29 +144,29 @@ class ClassifierOpener:
             f"of {DECISION_DRAWS} runs"
         )
 
-    def _alike(self, path: Path, names: Sequence[str]) -> Mapping[str, int]:
+    def _alike(self, source: Source, names: Sequence[str]) -> Mapping[str, int]:
         """Tell which outputs come from the same logits; without torch each counts for itself."""
-        shape = _input_shape(path, self.preprocessing, self.data, self.values)[1]
+        shape = _input_shape(source, self.preprocessing, self.data, self.values)[1]
         try:
-            return same_logits(path, names, input_shape=shape, values=self.values)
+            return same_logits(source, names, input_shape=shape, values=self.values)
         except JrError:
             return {name: number for number, name in enumerate(names)}
 
 
 def trusted_module(
-    path: Path,
+    model: Readable,
     device: torch.device,
     preprocessing: Preprocessing,
     data: ImageData,
     values: Mapping[str, float] | None = None,
     output: str | None = None,
 ) -> tuple[OnnxModule, tuple[str, ...]]:
-    """Return a model file as a torch module that is proved to compute what ONNX Runtime computes on real images.
+    """Return a model as a torch module that is proved to compute what ONNX Runtime computes on real images.
 
     The notes say what a reader of results should know, for instance that a quantised model agrees in decisions alone.
 
     Args:
-        path: The file.
+        model: The model.
         device: Where to compute.
         preprocessing: What the model expects of pixels.
         data: The images, whose sizes the dynamic axes of the model's input get.
@@ -174,17 +179,18 @@ def trusted_module(
         UnsupportedOpsError: The model has operators that torch cannot evaluate; the error lists all of them.
         VerificationError: The module computes something else.
     """
-    adapter, shape = _input_shape(path, preprocessing, data, values)
-    net = load_torch(path, device=device, output=output, input_shape=shape, values=values)
+    source = read_source(model)
+    adapter, shape = _input_shape(source, preprocessing, data, values)
+    net = load_torch(source, device=device, output=output, input_shape=shape, values=values)
     sample = adapter.to_model(data.images[:PARITY_SAMPLES])
-    return net, check_parity(net, path, sample).notes
+    return net, check_parity(net, source, sample).notes
 
 
 def _input_shape(
-    path: Path, preprocessing: Preprocessing, data: ImageData, values: Mapping[str, float] | None
+    source: Source, preprocessing: Preprocessing, data: ImageData, values: Mapping[str, float] | None
 ) -> tuple[InputAdapter, tuple[int | None, ...]]:
     """Return the way into a model's input, and its shape with the sizes of the data."""
-    original = read_source(path).model  # a retrofit may have an input more, for its kappa
+    original = source.model  # a retrofit may have an input more, for its kappa
     entry = FurtherInputs(required_inputs(original), values or {}).image
     batch, *axes = entry.shape or (None,)
     free = entry if entry.shape is None else replace(entry, shape=(None, *axes))

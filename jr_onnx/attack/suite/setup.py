@@ -101,7 +101,7 @@ def prepare(request: AttackRequest) -> PreparedRun:
         VerificationError: A torch module does not compute what ONNX Runtime computes.
     """
     require_providers([full_name(request.replay_provider)], may_fall_back=False)
-    files, provenance = _files(request)
+    files, digests, provenance = _files(request)
     kappas = {site.id: site.kappa for site in provenance.sites} if provenance is not None else {}
     random = provenance is not None and provenance.plan.random is not None
     device = device_of(request.device)
@@ -115,7 +115,7 @@ def prepare(request: AttackRequest) -> PreparedRun:
         served, net = opener.open(path, random=random and label == RETROFIT)
         target = TorchTarget(net, request.preprocessing) if net is not None else None
         own = kappas if label != MODEL or net is None else {name: site.kappa for name, site in net.jumps.items()}
-        contenders.append(Contender(label, served, target, own, load_file(path).sha256))
+        contenders.append(Contender(label, served, target, own, digests[label]))
     random = any(item.served.random for item in contenders)
     if random and any(item.target is None for item in contenders):
         notes.append("no averaged gradient could be computed, so robust accuracies are upper bounds: do not quote them")
@@ -147,8 +147,10 @@ def _sized(request: AttackRequest, device: torch.device) -> AttackRequest:
     return replace(request, batch=batch, block=request.block or (accelerator.BLOCK if apart else BLOCK))
 
 
-def _files(request: AttackRequest) -> tuple[dict[str, Path], Provenance | None]:
-    """Return the original and the retrofit, and the retrofit's provenance; without a kappa an original is alone.
+def _files(request: AttackRequest) -> tuple[dict[str, Path], dict[str, str], Provenance | None]:
+    """Return the original and the retrofit, their SHA-256s, and the retrofit's provenance.
+
+    Without a kappa an original is alone.
 
     The model that does not exist yet is made in the output folder. It is made beside its place first: a folder that
     holds another run must not lose the model that run was about.
@@ -161,11 +163,13 @@ def _files(request: AttackRequest) -> tuple[dict[str, Path], Provenance | None]:
     with tempfile.TemporaryDirectory(dir=request.out, prefix=".making-") as folder:
         original, retrofit = pair.save(Path(folder))
         files = {MODEL: original} if retrofit is None else {ORIGINAL: original, RETROFIT: retrofit}
-        Store(request.out).refuse_other_models({label: load_file(path).sha256 for label, path in files.items()})
+        digests = {label: load_file(path).sha256 for label, path in files.items() if path != request.model}
+        digests |= {label: pair.given.sha256 for label, path in files.items() if path == request.model}
+        Store(request.out).refuse_other_models(digests)
         for path in Path(folder).iterdir():
             path.replace(request.out / path.name)
     made = {label: path if path == request.model else request.out / path.name for label, path in files.items()}
-    return made, pair.record
+    return made, digests, pair.record
 
 
 def _entries(request: AttackRequest, contenders: list[Contender], *, random: bool) -> list[Entry]:

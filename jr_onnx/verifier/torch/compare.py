@@ -108,12 +108,12 @@ def verify_torch(
     ids = [site.id for site in find_sites(source.model).sites]
     calls = TorchNetwork(module, ()).calls(data[:1])
     retrofits, notes = _retrofits(source, model, kappa, lowerings)
-    chosen = _output_of(source, model, TorchNetwork(module, ()), data[:2], output)
+    chosen = _output_of(source, TorchNetwork(module, ()), data[:2], output)
     names = _names_of_calls(ids, calls, [record for *_, record in retrofits])
     own = TorchNetwork(module, names)
     pair = Pair(own, own, TorchNetwork(module, names, torch.float64), _BATCH)
     pair.set_kappas(dict.fromkeys(names, 0.0))
-    comparisons = [pair.compare("original at kappa 0", Reference(original_of(source, model), chosen), data, None)]
+    comparisons = [pair.compare("original at kappa 0", Reference(original_of(source), chosen), data, None)]
     rounding = pair.rounding_at_sites(data) if retrofits else {}
     for what, proto, record in retrofits:
         pair.set_kappas(_kappas_of_calls(names, ids, record))
@@ -132,9 +132,7 @@ def verify_torch(
     return report
 
 
-def _output_of(
-    source: Source, model: str | Path | onnx.ModelProto, network: TorchNetwork, data: Tensor, output: str | None
-) -> str:
+def _output_of(source: Source, network: TorchNetwork, data: Tensor, output: str | None) -> str:
     """Return the output that the network's result is compared with: the only one of its shape.
 
     Raises:
@@ -143,7 +141,7 @@ def _output_of(
     names = logit_candidates(source.model, output)
     if len(names) == 1:
         return names[0]
-    wanted, original = network.logits(data).shape, original_of(source, model)
+    wanted, original = network.logits(data).shape, original_of(source)
     fitting = [name for name in names if Reference(original, name)(data.cpu().numpy()).shape == wanted]
     if len(fitting) > 1:
         raise InputError(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from jr_onnx import modelfile
 from jr_onnx.attack.classifier import served
 from jr_onnx.attack.suite import setup
 from jr_onnx.attack.suite.setup import prepare
@@ -20,6 +23,7 @@ from jr_onnx.data import Preprocessing, load
 from jr_onnx.errors import DataError, InputError, ModelError
 from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.modelfile import ModelFile
 from jr_onnx.rewriter import find_sites, rewrite
 from tests.attack.suite import small
 
@@ -384,3 +388,19 @@ def test_a_provider_that_does_not_work_judges_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no provider 'Nonsense' here") as caught:
         prepare(wanted)
     assert "--allow-fallback" not in caught.value.hint
+
+
+def test_each_file_is_parsed_a_few_times_only(tmp_path: Path) -> None:
+    """By the pair or for its digest, for torch and its comparison, and for the session that torch is compared with."""
+    parsed: Counter[str] = Counter()
+    parse = modelfile.load.__globals__["parse"]
+
+    def counted(view: Any, path: Path, shown: Path) -> ModelFile:
+        parsed[path.name] += 1
+        found: ModelFile = parse(view, path, shown)
+        return found
+
+    wanted = small.request(tmp_path)
+    with mock.patch.dict(modelfile.load.__globals__, parse=counted):
+        prepare(wanted)
+    assert parsed == {"small.onnx": 3, "retrofit.jr.onnx": 3}
