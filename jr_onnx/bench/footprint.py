@@ -11,11 +11,10 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from jr_onnx.bench.running import runner
+from jr_onnx.bench.running import Feed, runner
 from jr_onnx.bench.variants import PROVIDERS, Variant
 from jr_onnx.errors import JrError
 from jr_onnx.runtime.providers import require_providers
@@ -37,14 +36,14 @@ class Footprint:
     memory_bytes: int
 
 
-def footprint(variant: Variant, provider: str, threads: int, feed: dict[str, Any], folder: Path) -> Footprint:
+def footprint(variant: Variant, provider: str, threads: int, feed: Feed, folder: Path) -> Footprint:
     """Measure a variant in a fresh process.
 
     Raises:
         JrError: The process failed.
     """
     inputs = folder / "inputs.npz"
-    np.savez(inputs, **feed)
+    np.savez(inputs, allow_pickle=False, **feed)
     spec = {
         "name": variant.name,
         "kind": variant.kind,

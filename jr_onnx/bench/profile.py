@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from jr_onnx.bench.records import OpTime
-from jr_onnx.bench.running import runner
+from jr_onnx.bench.running import Feed, runner
 from jr_onnx.bench.variants import Variant
 
 _KERNEL = "_kernel_time"
 
 
+class ProfileEvent(TypedDict, total=False):
+    """What this module reads of an event of ONNX Runtime's profile; `dur` is in microseconds."""
+
+    name: str
+    cat: str
+    dur: float
+    args: dict[str, str]
+
+
 def profile(
-    variant: Variant, provider: str, threads: int, feed: dict[str, Any], folder: Path, runs: int = 20
+    variant: Variant, provider: str, threads: int, feed: Feed, folder: Path, runs: int = 20
 ) -> tuple[OpTime, ...]:
     """Profile a variant.
 
@@ -35,9 +44,9 @@ def profile(
     return summarise(json.loads(Path(session.end_profiling()).read_text(encoding="utf-8")))
 
 
-def summarise(events: list[dict[str, Any]]) -> tuple[OpTime, ...]:
+def summarise(events: list[ProfileEvent]) -> tuple[OpTime, ...]:
     """Sum the kernels of every run by operator type; the longest first."""
-    per_run: list[dict[str, list[dict[str, Any]]]] = [{}]
+    per_run: list[dict[str, list[ProfileEvent]]] = [{}]
     for event in events:
         if event.get("name") == "model_run":
             per_run.append({})
@@ -49,7 +58,7 @@ def summarise(events: list[dict[str, Any]]) -> tuple[OpTime, ...]:
     return tuple(sorted(found, key=lambda item: -item.ms))
 
 
-def _sum(name: str, runs: list[list[dict[str, Any]]]) -> OpTime:
+def _sum(name: str, runs: list[list[ProfileEvent]]) -> OpTime:
     return OpTime(
         name,
         max(len(kernels) for kernels in runs),

@@ -22,7 +22,7 @@ from jr_onnx.bench.variants import (
     PROVIDERS,
     SESSIONS,
     USUAL_OPTIONS,
-    Prepared,
+    PreparedModels,
     Variant,
     prepare,
 )
@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """What to measure.
 
     Attributes:
@@ -102,7 +102,7 @@ class Request:
             raise InputError(f"a benchmark of {self.rounds} rounds was asked for, expected at least 1")
 
 
-def bench(request: Request, progress: Progress | None = None) -> BenchReport:
+def bench(request: BenchRequest, progress: Progress | None = None) -> BenchReport:
     """Measure a model and its retrofits.
 
     Raises:
@@ -129,7 +129,7 @@ def bench(request: Request, progress: Progress | None = None) -> BenchReport:
     )  # fmt: skip
 
 
-def _providers(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _providers(request: BenchRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the providers to measure on, and what was left out of those that were asked for.
 
     Raises:
@@ -145,7 +145,13 @@ def _providers(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _case(
-    request: Request, prepared: Prepared, batch: int, threads: int, provider: str, folder: Path, report: Progress
+    request: BenchRequest,
+    prepared: PreparedModels,
+    batch: int,
+    threads: int,
+    provider: str,
+    folder: Path,
+    report: Progress,
 ) -> CaseResult:
     label = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}, {provider}"
     report(f"{label}: opening sessions", 0, 1)
@@ -225,7 +231,7 @@ def _row(variant: Variant, times: clock.Times, index: int, base: int) -> Row:
     )  # fmt: skip
 
 
-def _feed(request: Request, prepared: Prepared, batch: int, session: Any) -> dict[str, Any]:
+def _feed(request: BenchRequest, prepared: PreparedModels, batch: int, session: Any) -> dict[str, Any]:
     def try_out(sample: dict[str, Any]) -> None:
         try:
             session.run(None, sample)

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+
+from jr_onnx.runtime.running import Session
+
+Feed = Mapping[str, NDArray[Any]]
+"""The inputs of one run, by name."""
+
 
 def runner(
-    session: Any, feed: Mapping[str, Any], provider: str, outputs: Sequence[Any] | None = None
+    session: Session, feed: Feed, provider: str, outputs: Sequence[NDArray[Any]] | None = None
 ) -> Callable[[], object]:
     """Return a function that runs a session once; on a GPU its inputs and outputs stay there, and it waits for it.
 
@@ -22,7 +29,8 @@ def runner(
         return lambda: session.run(None, feed)
     import onnxruntime
 
-    binding = session.io_binding()
+    gpu_session: Any = session
+    binding = gpu_session.io_binding()
     for name, value in feed.items():
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, provider, 0))
     for index, output in enumerate(session.get_outputs()):
@@ -33,7 +41,7 @@ def runner(
             binding.bind_ortvalue_output(output.name, place)
 
     def run() -> None:
-        session.run_with_iobinding(binding)
+        gpu_session.run_with_iobinding(binding)
         binding.synchronize_outputs()
 
     return run

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+import onnx
 
 from jr_onnx.errors import InputError
 from jr_onnx.modelfile import external_tensors, save
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import in_every_lowering, open_pair
 from jr_onnx.runtime.providers import CPU, CUDA, require_providers
-from jr_onnx.runtime.running import open_model, quiet_options
+from jr_onnx.runtime.running import ProviderChoice, Session, open_model, quiet_options
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
 SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]
@@ -69,7 +71,7 @@ class Variant:
             for name in options
         ]
 
-    def open(self, provider: str, threads: int, profile_prefix: str | None = None) -> Any:
+    def open(self, provider: str, threads: int, profile_prefix: str | None = None) -> Session:
         """Open the session.
 
         Raises:
@@ -86,19 +88,19 @@ class Variant:
             source = self.path.read_bytes()
             options.add_session_config_entry(FOLDER_KEY, str(self.folder))
         require_providers(PROVIDERS[provider])
-        arguments: dict[str, Any] = {}
-        if self.kind != "onnxruntime":
-            arguments["retrofit"] = "plain" if self.kind == "plain" else "optimised"
-            arguments["op_library"] = self.kind != "standard"
-        return open_model(source, self.name, options=options, providers=self._providers(provider), **arguments)
+        places = self._providers(provider)
+        if self.kind == "onnxruntime":
+            return open_model(source, self.name, options=options, providers=places)
+        way, library = "plain" if self.kind == "plain" else "optimised", self.kind != "standard"
+        return open_model(source, self.name, options=options, providers=places, retrofit=way, op_library=library)
 
-    def _providers(self, provider: str) -> list[Any]:
+    def _providers(self, provider: str) -> list[ProviderChoice]:
         first, *rest = PROVIDERS[provider]
         return [(first, CUDA_OPTIONS[self.options]), *rest] if provider == "cuda" else [first, *rest]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedModels:
     """What `prepare` made.
 
     Attributes:
@@ -113,13 +115,13 @@ class Prepared:
     missing: dict[str, str]
     sites: int
     sha256: str
-    original: Any
+    original: onnx.ModelProto
 
 
 def prepare(
     model: Path, kappa: float | None, lowerings: Sequence[RequestedLowering], sessions: Sequence[str], folder: Path,
     target: Target = "cpu",
-) -> Prepared:  # fmt: skip
+) -> PreparedModels:  # fmt: skip
     """Write the models to compare into a folder.
 
     Args:
@@ -155,4 +157,4 @@ def prepare(
         variants.append(Variant("standard", "standard", best, outside))
     if "optimised" in sessions:
         variants.append(Variant("optimised", "optimised", best, outside))
-    return Prepared(tuple(variants), missing, sites, pair.given.sha256, pair.original.proto)
+    return PreparedModels(tuple(variants), missing, sites, pair.given.sha256, pair.original.proto)

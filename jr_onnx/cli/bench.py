@@ -105,12 +105,12 @@ def command(given: Arguments) -> None:
     time divided by the original's in the same round, with its 95 % confidence interval. On CUDA the original is the
     fastest of those with the given options. A retrofit keeps its own kappa unless --kappa is given.
     """
-    from jr_onnx.bench import Request, bench
+    from jr_onnx.bench import BenchRequest, bench
     from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 
     check_outputs(given.output, plot=given.plot)
     lowerings = EXPLICIT_LOWERINGS if "all" in given.lowering else cast("tuple[RequestedLowering, ...]", given.lowering)
-    request = Request(
+    request = BenchRequest(
         given.model, given.kappa, given.batch, given.threads, lowerings, given.session, given.provider, given.rounds,
         tuple(given.shape.items()), given.seed, given.footprint, given.profile, given.clock,
         given.cuda_options, given.allow_fallback,

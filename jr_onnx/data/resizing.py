@@ -5,13 +5,16 @@ Resize(resize), CenterCrop(size)        bilinear with antialiasing, on bytes; by
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.data.preprocessing import Preprocessing
 from jr_onnx.errors import DataError, require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Resizing:
@@ -40,7 +43,7 @@ class Resizing:
             return height, width
         return self._size if self._size is not None else self._resized(height, width)
 
-    def picture(self, picture: Any) -> Any:
+    def picture(self, picture: Image) -> Image:
         """Return a picture of Pillow, resized and cropped."""
         if not self:
             return picture

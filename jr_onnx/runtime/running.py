@@ -7,7 +7,7 @@ on every input.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
@@ -15,9 +15,65 @@ from jr_onnx.errors import InputError, JrError, ModelError, one_line, require
 from jr_onnx.runtime.providers import CPU
 
 Array = npt.NDArray[Any]
+ProviderChoice = str | tuple[str, Mapping[str, str]]
+"""A provider as ONNX Runtime takes it: its name, or its name and options."""
 
 
-def quiet_options(*, threads: int = 0, optimised: bool = True) -> Any:
+class SessionValue(Protocol):
+    """What a session says of an input or output."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def type(self) -> str:
+        """Its type, such as `tensor(float)`."""
+
+    @property
+    def shape(self) -> list[int | str | None]:
+        """Its axes; a name or None where they are dynamic."""
+
+
+class Session(Protocol):
+    """What this package uses of a session: ONNX Runtime's, or `jr_onnx.InferenceSession`."""
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]) -> list[Array]:
+        """Return outputs; sequences come as lists, maps as dictionaries."""
+
+    def get_inputs(self) -> Sequence[SessionValue]:
+        """Return the inputs that have to be fed."""
+
+    def get_outputs(self) -> Sequence[SessionValue]:
+        """Return the outputs."""
+
+    def get_overridable_initializers(self) -> Sequence[SessionValue]:
+        """Return the inputs that have a default."""
+
+    def get_providers(self) -> list[str]:
+        """Return the providers, the one that computes first."""
+
+    def end_profiling(self) -> str:
+        """Return the path of the profile."""
+
+
+class SessionOptions(Protocol):
+    """What this package uses of onnxruntime.SessionOptions."""
+
+    log_severity_level: int
+    intra_op_num_threads: int
+    inter_op_num_threads: int
+    graph_optimization_level: object
+    use_deterministic_compute: bool
+    optimized_model_filepath: str
+    enable_profiling: bool
+    profile_file_prefix: str
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        """Set a configuration entry."""
+
+
+def quiet_options(*, threads: int = 0, optimised: bool = True) -> SessionOptions:
     """Return session options for `open_model`: ONNX Runtime's log off, for its reasons come as exceptions.
 
     Args:
@@ -27,8 +83,8 @@ def quiet_options(*, threads: int = 0, optimised: bool = True) -> Any:
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
     """
-    ort = require("onnxruntime", "cpu")
-    options = ort.SessionOptions()
+    ort: Any = require("onnxruntime", "cpu")
+    options: SessionOptions = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     if not optimised:
@@ -40,13 +96,13 @@ def open_model(
     source: str | bytes,
     name: str,
     *,
-    options: Any = None,
-    providers: Sequence[Any] = (CPU,),
+    options: SessionOptions | None = None,
+    providers: Sequence[ProviderChoice] = (CPU,),
     retrofit: str | None = None,
     may_fall_back: bool = False,
     failure: Callable[[Exception], JrError] | None = None,
-    **arguments: Any,
-) -> Any:
+    **arguments: object,
+) -> Session:
     """Open a model in ONNX Runtime.
 
     Args:
@@ -64,7 +120,7 @@ def open_model(
         InputError: The session computes on another provider.
         MissingExtraError: ONNX Runtime is not installed.
     """
-    session_class = require("onnxruntime", "cpu").InferenceSession
+    session_class: Any = require("onnxruntime", "cpu").InferenceSession
     if retrofit is not None:
         from jr_onnx.runtime.session import InferenceSession
 
@@ -72,7 +128,8 @@ def open_model(
         arguments["retrofit"] = retrofit
     chosen = quiet_options() if options is None else options
     try:
-        session = session_class(source, chosen, providers=list(providers), **{"enable_fallback": 0, **arguments})
+        given = {"providers": list(providers), "enable_fallback": 0, **arguments}
+        session: Session = session_class(source, chosen, **given)
     except JrError:
         raise
     except Exception as error:
@@ -93,7 +150,7 @@ def _model_error(name: str, error: Exception) -> ModelError:
     return ModelError(f"ONNX Runtime cannot open {name}: {one_line(error)}", hint=hint)
 
 
-def run(session: Any, outputs: Sequence[str], feeds: Mapping[str, Array], name: str) -> list[Array]:
+def run(session: Session, outputs: Sequence[str], feeds: Mapping[str, Array], name: str) -> list[Array]:
     """Return outputs of a session.
 
     Args:

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Value = object
+"""What an evaluator gives for an output: an array, or the list or dictionary that stands for a sequence or map."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -37,7 +40,7 @@ class Difference:
 NO_DIFFERENCE = Difference(0.0, (), "", "")
 
 
-def difference(one: Any, other: Any) -> Difference:
+def difference(one: Value, other: Value) -> Difference:
     """Return where two values of one output are farthest apart.
 
     Args:
@@ -55,12 +58,12 @@ def difference(one: Any, other: Any) -> Difference:
     return worst
 
 
-def largest_difference(one: Any, other: Any) -> float:
+def largest_difference(one: Value, other: Value) -> float:
     """Return the largest absolute difference; 0 means equal value for value."""
     return difference(one, other).size
 
 
-def finite_difference(one: Any, other: Any) -> float:
+def finite_difference(one: Value, other: Value) -> float:
     """Return the largest absolute difference where both are finite; what a tolerance is made of.
 
     An infinity or NaN on one side is a difference to be reported (`difference`), never a measure of rounding: a bound
@@ -76,7 +79,7 @@ def finite_difference(one: Any, other: Any) -> float:
     return largest
 
 
-def magnitude(value: Any) -> float:
+def magnitude(value: Value) -> float:
     """Return the largest finite absolute value; 0 for empty and non-numeric values."""
     largest = 0.0
     for array in _arrays(value):
@@ -88,7 +91,7 @@ def magnitude(value: Any) -> float:
     return largest
 
 
-def dtype_name(value: Any) -> str:
+def dtype_name(value: Value) -> str:
     """Return the NumPy name of the element type; "" for values without one."""
     return next((str(array.dtype) for array in _arrays(value)), "")
 
@@ -98,7 +101,7 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
-def _arrays(value: Any) -> Iterator[NDArray[Any]]:
+def _arrays(value: Value) -> Iterator[NDArray[Any]]:
     if isinstance(value, dict):
         for key in value:
             yield np.asarray(key)

@@ -22,6 +22,8 @@ from jr_onnx.errors import DataError, InputError
 from jr_onnx.verifier.evaluators.errors import CannotRunError
 
 Sample = dict[str, NDArray[Any]]
+GivenInputs = Mapping[str, NDArray[Any]] | Sequence[Mapping[str, NDArray[Any]]]
+"""Inputs that the caller brings: of one run, or of several."""
 
 _BATCH_NAMES = ("batch", "batch_size", "n", "bs", "none", "unk__")
 _FREE_SIZES: Final = (64, 32, 224, 128, 512, 16, 8, 1)
@@ -120,6 +122,22 @@ def make_inputs(
         else:
             return Inputs(samples, f"random, seed {options.seed}")
     raise InputsError(f"the original does not run on random inputs: {reason}", hint="Give --data, --shape or --value")
+
+
+def given_inputs(inputs: GivenInputs, most: int | None = None) -> Inputs:
+    """Return the caller's inputs as samples.
+
+    Args:
+        inputs: One mapping of input names to arrays, or several.
+        most: How many to take at most.
+
+    Raises:
+        InputError: There is none.
+    """
+    given = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+    if not given:
+        raise InputError("the list of inputs is empty, expected one mapping of input names to arrays or more")
+    return Inputs([dict(sample) for sample in given[:most]], "given")
 
 
 def _check_names(inputs: Sequence[ModelInput], options: InputOptions) -> None:

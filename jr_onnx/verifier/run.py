@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from jr_onnx._version import __version__
 from jr_onnx.data import required_inputs
@@ -20,14 +18,14 @@ from jr_onnx.verifier.evaluators import device
 from jr_onnx.verifier.evaluators.device import DEVICES, Device, on_device
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError, LackingError
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable, loads
-from jr_onnx.verifier.inputs import InputOptions, Inputs, InputsError, Sample, make_inputs
+from jr_onnx.verifier.inputs import GivenInputs, InputOptions, Inputs, InputsError, Sample, given_inputs, make_inputs
 from jr_onnx.verifier.report import Check, Failure, VerifyReport, conclude
 from jr_onnx.verifier.sites.check import check_sites
 from jr_onnx.verifier.sites.draws import check_draws, check_kappa_input, kappa_in_words
 from jr_onnx.verifier.subject import Subject, load_subject
 from jr_onnx.verifier.variants import Variant, variants
 from jr_onnx.verifier.whole_model.case import Case, CheckLog, evaluate_original, is_deterministic, output_names
-from jr_onnx.verifier.whole_model.in_place import check_in_situ
+from jr_onnx.verifier.whole_model.in_place import check_sites_in_place
 from jr_onnx.verifier.whole_model.lowerings import check_conversion, check_lowerings, check_optimisation, check_zero
 from jr_onnx.verifier.whole_model.reference_only import check_without_ort
 from jr_onnx.verifier.whole_model.reference_run import check_reference
@@ -37,7 +35,6 @@ from jr_onnx.verifier.whole_model.steps import StepEffects
 DEFAULT_SAMPLES = 8
 DEFAULT_REFERENCE_SAMPLES = 1
 _WHOLE = "whole model"
-GivenInputs = Mapping[str, NDArray[Any]] | Sequence[Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -191,7 +188,7 @@ def _check_all_sites(members: Sequence[Variant], log: CheckLog, seed: int) -> bo
         log.checks.extend(checks)
         log.failures.extend(failures)
         if any(group.draws for group in member.groups):
-            check_draws(member, log, seed)
+            check_draws(member, log)
     return sound
 
 
@@ -233,7 +230,7 @@ def _check_whole_model(members: _Members, log: CheckLog, wanted: _Wanted) -> Inp
         elif members.sound:
             reason = "the original draws random numbers, two runs of it differ"
             log.not_run("whole model, outputs", "ONNX Runtime", reason)
-            check_in_situ(case, members.file, alone=reason)
+            check_sites_in_place(case, members.file, alone=reason)
     return used
 
 
@@ -299,7 +296,7 @@ def _check_at_kappa(case: Case, members: _Members, reference_samples: int) -> No
             check_served(case, file, members.zeros, outputs.get("plain"))
     if not members.sound:
         return
-    check_in_situ(case, file)
+    check_sites_in_place(case, file)
     if not draws:
         check_reference(case, file, zero, reference_samples)
     if subject.record.undo.inputs_added:
@@ -308,10 +305,7 @@ def _check_at_kappa(case: Case, members: _Members, reference_samples: int) -> No
 
 def _choose_inputs(subject: Subject, session: OrtSession, wanted: _Wanted) -> Inputs:
     if wanted.inputs is not None:
-        given = [wanted.inputs] if isinstance(wanted.inputs, Mapping) else list(wanted.inputs)
-        if not given:
-            raise InputError("the list of inputs is empty, expected one mapping of input names to arrays or more")
-        return Inputs([dict(sample) for sample in given], "given")
+        return given_inputs(wanted.inputs)
 
     def try_out(sample: Sample) -> None:
         session.run(sample)

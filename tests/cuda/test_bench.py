@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from jr_onnx.bench import BenchReport, Request, bench
+from jr_onnx.bench import BenchReport, BenchRequest, bench
 from jr_onnx.bench.variants import CUDA_OPTIONS
 from jr_onnx.records import dumps, loads
 from tests.runtime.exact_nets import KAPPA, convnet
@@ -16,7 +16,7 @@ from tests.runtime.exact_nets import KAPPA, convnet
 def _bench(folder: Path, *, options: tuple[str, ...], footprint: bool = False) -> BenchReport:
     path = folder / "net.onnx"
     onnx.save(convnet(), str(path))
-    request = Request(
+    request = BenchRequest(
         path, KAPPA, batches=(1, 4), providers=("cuda",), rounds=2, with_footprint=footprint, with_profile=True,
         cuda_options=options,
     )  # fmt: skip

@@ -73,7 +73,7 @@ def test_without_onnxruntime_the_reference_evaluator_proves(monkeypatch: pytest.
         raise MissingExtraError("this needs the Python module 'onnxruntime', which is not installed")
 
     monkeypatch.setattr("jr_onnx.verifier.whole_model.conversion.OrtSession", missing)
-    assert "for onnxruntime is not installed" in prove_conversion(from_proto(network()), from_proto(network()))
+    assert "because onnxruntime is not installed" in prove_conversion(from_proto(network()), from_proto(network()))
     with pytest.raises(RefusalError, match="computes something else"):
         prove_conversion(from_proto(network()), from_proto(changed("weights")))
 

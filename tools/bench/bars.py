@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 
-from jr_onnx.bench import BenchReport, CaseResult, Request, Row, bench
+from jr_onnx.bench import BenchReport, BenchRequest, CaseResult, Row, bench
 from jr_onnx.bench.models import build
 from jr_onnx.records import Record, dumps
 
@@ -100,7 +100,7 @@ def measure(bar: Bar, rounds: int, *, with_footprint: bool = True) -> BenchRepor
     with tempfile.TemporaryDirectory(prefix="jr-onnx-bars-") as folder:
         path = Path(folder) / f"{bar.model}.onnx"
         onnx.save(build(bar.model), str(path))
-        request = Request(
+        request = BenchRequest(
             path, KAPPA, batches=(bar.batch,), rounds=max(rounds // (2 if bar.batch == 8 else 1), 1),
             sessions=("plain", "optimised", "standard"), with_profile=True, clock="cpu",
             with_footprint=with_footprint,

@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from jr_onnx.runtime.ops_library import Target
 from jr_onnx.runtime.providers import CPU, CUDA
+from jr_onnx.runtime.running import ProviderChoice
 
 Device = Literal["cpu", "cuda"]
 DEVICES: Final[tuple[Device, ...]] = ("cpu", "cuda")
@@ -49,7 +50,7 @@ def target() -> Target:
     return _current.get()
 
 
-def providers(*, tf32: bool = False) -> list[Any]:
+def providers(*, tf32: bool = False) -> list[ProviderChoice]:
     """Return the providers of a session, as ONNX Runtime takes them."""
     if not is_cuda():
         return [CPU]

@@ -7,12 +7,15 @@ and the experimental operators ImageScaler, Affine, Scale, ScaledTanh, Parametri
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.rewriter.legacy import DOMAIN
+
+if TYPE_CHECKING:
+    from onnx.reference.op_run import OpRun
 
 Array = NDArray[Any]
 
@@ -44,7 +47,7 @@ def align(a: Array, b: Array, *, broadcast: bool, axis: int | None) -> Array:
     return b.reshape(b.shape + (1,) * (a.ndim - start - b.ndim))
 
 
-def legacy_operators() -> list[type[Any]]:
+def legacy_operators() -> list[type[OpRun]]:
     """Return the operators as the reference evaluator takes them, in the domain that `rewrite.legacy` moves them to."""
     from onnx.reference.op_run import OpRun
 

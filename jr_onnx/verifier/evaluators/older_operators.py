@@ -11,11 +11,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from onnx.reference.op_run import OpRun
 
 _DEQUANTIZE_SINCE, _DEQUANTIZE_IN_EVALUATOR = 10, 19
 _DROPOUT_IN_EVALUATOR = 7
@@ -23,10 +26,10 @@ _SOFTMAX_OF_ONE_AXIS = 13
 _NORMALIZATION_SINCE, _NORMALIZATION_WITH_A_MODE = 7, 14
 
 
-def older_operators(proto: onnx.ModelProto) -> list[type[Any]]:
+def older_operators(proto: onnx.ModelProto) -> list[type[OpRun]]:
     """Return the operators that the evaluator has to be given for a model."""
     opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    found: list[type[Any]] = []
+    found: list[type[OpRun]] = []
     if _DEQUANTIZE_SINCE <= opset < _DEQUANTIZE_IN_EVALUATOR:
         found.append(_dequantize())
     if _NORMALIZATION_SINCE <= opset < _NORMALIZATION_WITH_A_MODE and not _trains(proto):
@@ -40,7 +43,7 @@ def older_operators(proto: onnx.ModelProto) -> list[type[Any]]:
     return found
 
 
-def _dequantize() -> type[Any]:
+def _dequantize() -> type[OpRun]:
     from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_19
 
     class DequantizeLinear(DequantizeLinear_19):  # type: ignore[misc, unused-ignore] # older releases have no types here
@@ -57,7 +60,7 @@ def _trains(proto: onnx.ModelProto) -> bool:
     return any(node.op_type == "BatchNormalization" and len(node.output) > 1 for node in proto.graph.node)
 
 
-def _batch_normalization() -> type[Any]:
+def _batch_normalization() -> type[OpRun]:
     from onnx.reference.op_run import OpRun
 
     class BatchNormalization(OpRun):  # type: ignore[misc, unused-ignore] # as above
@@ -73,7 +76,7 @@ def _batch_normalization() -> type[Any]:
     return BatchNormalization
 
 
-def _lrn() -> type[Any]:
+def _lrn() -> type[OpRun]:
     from onnx.reference.op_run import OpRun
 
     class LRN(OpRun):  # type: ignore[misc, unused-ignore] # as above
@@ -89,7 +92,7 @@ def _lrn() -> type[Any]:
     return LRN
 
 
-def _dropout() -> type[Any]:
+def _dropout() -> type[OpRun]:
     from onnx.reference.op_run import OpRun
 
     class Dropout(OpRun):  # type: ignore[misc, unused-ignore] # as above
@@ -103,7 +106,7 @@ def _dropout() -> type[Any]:
     return Dropout
 
 
-def _of_trailing_axes(name: str, *, logarithm: bool) -> type[Any]:
+def _of_trailing_axes(name: str, *, logarithm: bool) -> type[OpRun]:
     from onnx.reference.op_run import OpRun
 
     class Operator(OpRun):  # type: ignore[misc, unused-ignore] # as above

@@ -14,7 +14,7 @@ from jr_onnx.errors import one_line
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.modelfile.wire import join
 from jr_onnx.opened import pieces
-from jr_onnx.runtime.running import open_model, quiet_options
+from jr_onnx.runtime.running import SessionOptions, open_model, quiet_options
 from jr_onnx.verifier.evaluators import device
 from jr_onnx.verifier.evaluators.errors import (
     CannotLoadError,
@@ -113,14 +113,14 @@ class OrtSession:
         if self._session.get_providers()[0] != device.provider():
             raise LackingError(f"{model.name} runs on {self._session.get_providers()[0]}, not on {device.provider()}")
 
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Any]:
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
         """Return the outputs, all in the model's order or those that are named.
 
         Raises:
             CannotRunError: ONNX Runtime fails on these inputs.
         """
         try:
-            result: list[Any] = self._session.run(list(outputs) if outputs is not None else None, dict(feeds))
+            result = self._session.run(list(outputs) if outputs is not None else None, dict(feeds))
         except Exception as error:
             raise CannotRunError(f"ONNX Runtime cannot run {self.name}: {one_line(error)}") from error
         return result
@@ -139,7 +139,7 @@ def _kind(error: Exception) -> type[CannotLoadError]:
     return next((kind for words, kind in _LACKING if words in str(error)), CannotLoadError)
 
 
-def _source(model: Runnable, options: Any) -> str | bytes:
+def _source(model: Runnable, options: SessionOptions) -> str | bytes:
     if model.as_file and model.file.path is not None and _is_text(model.file.path):
         return str(model.file.path)
     if model.file.folder is not None:

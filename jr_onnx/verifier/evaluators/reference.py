@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from jr_onnx.errors import one_line
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
+from jr_onnx.verifier.compare import Value
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.older_operators import older_operators
 from jr_onnx.verifier.evaluators.ort import Feeds
+
+if TYPE_CHECKING:
+    from onnx.reference.op_run import OpRun
 
 PreActivations = list[tuple[str, NDArray[Any]]]
 """Pairs of site id and pre-activation, in the order of evaluation, one for every time a site was evaluated."""
@@ -30,7 +34,7 @@ class OnnxEvaluator:
         CannotLoadError: The evaluator has no implementation of an operator, or the model's data is missing.
     """
 
-    def __init__(self, proto: onnx.ModelProto, operators: Sequence[type[Any]] = ()) -> None:
+    def __init__(self, proto: onnx.ModelProto, operators: Sequence[type[OpRun]] = ()) -> None:
         from onnx.reference import ReferenceEvaluator
 
         try:
@@ -38,7 +42,7 @@ class OnnxEvaluator:
         except Exception as error:
             raise CannotLoadError(f"ONNX's reference evaluator cannot load it: {one_line(error)}") from error
 
-    def run(self, feeds: Feeds) -> list[Any]:
+    def run(self, feeds: Feeds) -> list[Value]:
         """Return the outputs.
 
         Raises:
@@ -69,7 +73,7 @@ class SiteEvaluator:
         self._recorded: PreActivations = []
         self._evaluator = OnnxEvaluator(proto, [self._site_operator()])
 
-    def run(self, feeds: Feeds) -> tuple[list[Any], PreActivations]:
+    def run(self, feeds: Feeds) -> tuple[list[Value], PreActivations]:
         """Return the outputs and what the sites were given.
 
         Raises:
@@ -82,7 +86,7 @@ class SiteEvaluator:
         self._recorded.append((site, z))
         return jump_relu(z, self._kappas[site], self._caps[site])
 
-    def _site_operator(self) -> type[Any]:
+    def _site_operator(self) -> type[OpRun]:
         from onnx.reference.op_run import OpRun
 
         jump = self._jump

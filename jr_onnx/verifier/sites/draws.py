@@ -42,7 +42,7 @@ def kappa_in_words(record: Provenance) -> str:
     return f"{text}, default of the input {plan.input_name!r}" if plan.input_name else text
 
 
-def check_draws(file: Variant, log: CheckLog, seed: int) -> None:
+def check_draws(file: Variant, log: CheckLog) -> None:
     """Bracket the kappa that a site draws for itself, over many runs."""
     random = file.record.plan.random
     if random is None:
@@ -62,7 +62,6 @@ def check_draws(file: Variant, log: CheckLog, seed: int) -> None:
         failures.append(Failure(_DRAWS, groups[0].record.id, "", "different draws", "the same draw", words))
     verdict: Verdict = "failed" if failures else "passed"
     detail = f"bracketed in {_RUNS} runs of every site; {len(seen)} different draws; how they are drawn is not verified"
-    del seed
     log.add(Check(_DRAWS, compared, _RUNS * len(groups), 0.0, None, 0, verdict, detail), *failures[:1])
 
 

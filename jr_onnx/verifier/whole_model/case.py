@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
 
-from jr_onnx.verifier.compare import largest_difference
+from jr_onnx.verifier.compare import Value, largest_difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError, LackingError
 from jr_onnx.verifier.evaluators.ort import Feeds, Level, OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
@@ -18,7 +17,7 @@ from jr_onnx.verifier.subject import Subject
 from jr_onnx.verifier.whole_model.steps import StepEffects
 from jr_onnx.verifier.whole_model.tolerance import Bound, nudge, rounding_bound, unit_roundoff
 
-Outputs = list[list[Any]]
+Outputs = Sequence[Sequence[Value]]
 """Sample -> output -> value."""
 
 

@@ -17,7 +17,7 @@ from jr_onnx.data import required_inputs
 from jr_onnx.errors import JrError, MissingExtraError, RefusalError
 from jr_onnx.modelfile import ModelFile
 from jr_onnx.rewriter import legacy
-from jr_onnx.verifier.compare import difference, is_floating, largest_difference
+from jr_onnx.verifier.compare import Value, difference, is_floating, largest_difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.form import evaluator_form
 from jr_onnx.verifier.evaluators.legacy_operators import legacy_operators
@@ -37,7 +37,7 @@ _HINT = "Rewrite the model without --opset, or convert it with another tool firs
 class Runner(Protocol):
     """Something that computes a model."""
 
-    def run(self, feeds: Sample) -> list[Any]:
+    def run(self, feeds: Sample) -> Sequence[Value]:
         """Return the outputs; raises CannotRunError."""
 
 

@@ -41,10 +41,10 @@ class _Run:
     """One run of the retrofit with its sites exposed."""
 
     values: Values
-    outputs: list[Any]
+    outputs: Sequence[NDArray[Any]]
 
 
-def check_in_situ(case: Case, file: Variant, *, alone: str = "") -> None:
+def check_sites_in_place(case: Case, file: Variant, *, alone: str = "") -> None:
     """Check the sites in place, and the original between them.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.verifier.compare import NO_DIFFERENCE, Difference, difference
+from jr_onnx.verifier.compare import NO_DIFFERENCE, Difference, Value, difference
 from jr_onnx.verifier.evaluators.ort import Level, OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
 from jr_onnx.verifier.report import Check, Failure, Verdict
@@ -59,7 +59,7 @@ def judged_comparison(
 
 
 def with_steps(
-    case: Case, verdict: RunVerdict, pair: tuple[list[Any], list[Any]], bounds: Sequence[Bound], number: int
+    case: Case, verdict: RunVerdict, pair: tuple[Sequence[Value], Sequence[Value]], bounds: Sequence[Bound], number: int
 ) -> RunVerdict:
     """Return the verdict on a run, a flip where nothing but the steps of quantisers explains the difference."""
     if verdict.outcome != "different" or not case.steps:
@@ -142,7 +142,7 @@ def exposed_runnable(variant: Variant, names: dict[str, str]) -> Runnable:
     return Runnable(variant.name, file, library=variant.runnable.library)
 
 
-def excess(one: Sequence[Any], other: Sequence[Any], bounds: Sequence[Bound] | None) -> tuple[float, Difference]:
+def excess(one: Sequence[Value], other: Sequence[Value], bounds: Sequence[Bound] | None) -> tuple[float, Difference]:
     """Return by how much the worst output exceeds its bound (0 if none does), and the largest difference."""
     worst, beyond = NO_DIFFERENCE, 0.0
     if len(one) != len(other):

@@ -6,16 +6,14 @@ reported as what it is: nothing ran on ONNX Runtime.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from jr_onnx.errors import InputError
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.form import evaluator_form
 from jr_onnx.verifier.evaluators.reference import OnnxEvaluator, SiteEvaluator
 from jr_onnx.verifier.evaluators.weights import with_weights
-from jr_onnx.verifier.inputs import InputOptions, Inputs, InputsError, Sample, make_inputs
+from jr_onnx.verifier.inputs import GivenInputs, InputOptions, Inputs, InputsError, Sample, given_inputs, make_inputs
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.subject import Subject
 from jr_onnx.verifier.variants import Variant
@@ -31,7 +29,7 @@ def check_without_ort(
     others: Sequence[Variant],
     zeros: Sequence[Variant],
     log: CheckLog,
-    inputs: Any,
+    inputs: GivenInputs | None,
     count: int,
     input_options: InputOptions,
 ) -> Inputs:
@@ -57,12 +55,11 @@ def check_without_ort(
     return used
 
 
-def _inputs(subject: Subject, control: SiteEvaluator, inputs: Any, count: int, input_options: InputOptions) -> Inputs:
+def _inputs(
+    subject: Subject, control: SiteEvaluator, inputs: GivenInputs | None, count: int, input_options: InputOptions
+) -> Inputs:
     if inputs is not None:
-        given = [inputs] if isinstance(inputs, Mapping) else list(inputs)
-        if not given:
-            raise InputError("the list of inputs is empty, expected one mapping of input names to arrays or more")
-        return Inputs([dict(sample) for sample in given[:count]], "given")
+        return given_inputs(inputs, count)
 
     def try_out(sample: Sample) -> None:
         control.run(sample)

@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
+from jr_onnx.verifier.compare import NO_DIFFERENCE, Value, difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.form import evaluator_form
 from jr_onnx.verifier.evaluators.ort import OrtSession
@@ -47,7 +47,7 @@ class SiteEvaluators:
 class _Sides:
     """What a comparison of one sample needs again if it exceeds the bound."""
 
-    found: list[Any]
+    found: Sequence[Value]
     seen: PreActivations
 
 
@@ -110,7 +110,7 @@ def check_reference(case: Case, file: Variant, zero: Variant | None, count: int)
     enter_tally(case, _WHAT, compared, tally, worst, bounds, failures)
 
 
-def _disagreement(case: Case, controls: Sequence[tuple[list[Any], PreActivations]]) -> str:
+def _disagreement(case: Case, controls: Sequence[tuple[Sequence[Value], PreActivations]]) -> str:
     """Say if the two evaluators do not compute the same original; "" if they do.
 
     ONNX's evaluator implements some operators in their newest version alone (Softmax, say, changed at opset 13).
@@ -127,7 +127,7 @@ def _disagreement(case: Case, controls: Sequence[tuple[list[Any], PreActivations
     return ""
 
 
-def _bounds(case: Case, controls: Sequence[tuple[list[Any], PreActivations]]) -> list[Bound]:
+def _bounds(case: Case, controls: Sequence[tuple[Sequence[Value], PreActivations]]) -> list[Bound]:
     """Return the bounds: the original's own differences, and those between the two evaluators at kappa 0."""
     pairs = [(case.plain, case.nudged)]
     if case.optimised is not None:

@@ -29,7 +29,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from jr_onnx.verifier.compare import largest_difference
+from jr_onnx.verifier.compare import Value, largest_difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
@@ -102,7 +102,7 @@ class StepEffects:
         return CHANCE * self._elements
 
     def explain(
-        self, one: Sequence[Any], other: Sequence[Any], bounds: Sequence[float], sample: Sample
+        self, one: Sequence[Value], other: Sequence[Value], bounds: Sequence[float], sample: Sample
     ) -> StepFlip | None:
         """Return the flip that explains why two evaluations of a run differ; None where no number of steps does.
 
@@ -139,7 +139,7 @@ class StepEffects:
                 again = self._session.run({**sample, **still, item.moved: move}, self._names)
                 self._enter(item.value, outputs, again)
 
-    def _enter(self, name: str, outputs: Sequence[Any], again: Sequence[Any]) -> None:
+    def _enter(self, name: str, outputs: Sequence[Value], again: Sequence[Value]) -> None:
         for index, (left, right) in enumerate(zip(outputs, again, strict=True)):
             size = largest_difference(left, right)
             if np.isfinite(size) and size > self._effects[index]:

@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jr_onnx.verifier.compare import dtype_name, finite_difference, is_floating, magnitude
+from jr_onnx.verifier.compare import Value, dtype_name, finite_difference, is_floating, magnitude
 
 SAFETY: Final = 16.0
 """Factor between the largest error of one draw and that of another; derived above."""
@@ -73,7 +73,7 @@ def unit_roundoff(dtype: str) -> float:
     return UNIT_ROUNDOFF.get(dtype, 0.0)
 
 
-def rounding_bound(controls: Iterable[tuple[Any, Any]], *, working: str = "") -> Bound:
+def rounding_bound(controls: Iterable[tuple[Value, Value]], *, working: str = "") -> Bound:
     """Derive the bound of one output from evaluations of the original.
 
     Args:

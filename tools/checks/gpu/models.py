@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from jr_onnx.bench import BenchReport, Request, bench
+from jr_onnx.bench import BenchReport, BenchRequest, bench
 from jr_onnx.bench.models import build
 from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
@@ -49,7 +49,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="check-gpu-") as folder:
         path = Path(folder) / f"{name}.{dtype}.onnx"
         onnx.save(network(name, dtype), str(path))
-        request = Request(
+        request = BenchRequest(
             path, KAPPA, batches=batches, sessions=("plain", "optimised"), providers=(provider,), rounds=rounds,
             with_footprint=False, cuda_options=_OPTIONS.get(max(batches), _OPTIONS_OF_LARGE), lowerings=lowerings,
         )  # fmt: skip
