@@ -68,16 +68,34 @@ class SiteBackward(Record):
         return f"smooth({self.beta_kappa:g})" if self.beta_kappa is not None else self.mode
 
 
-def jump(z: Tensor, kappa: float, cap: float | None, backward: SiteBackward, *, overwrite: bool = False) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class LearnedKappa:
+    """A jump that is trained.
+
+    Attributes:
+        value: Its kappa, a tensor without axes, >= 0.
+        bandwidth: Width of the kernel with which the derivative sees the jump.
+    """
+
+    value: Tensor
+    bandwidth: float
+
+
+def jump(
+    z: Tensor, kappa: float | LearnedKappa, cap: float | None, backward: SiteBackward, *, overwrite: bool = False
+) -> Tensor:
     """Apply JumpReLU.
 
     Args:
         z: Pre-activations of any shape and floating type.
-        kappa: The jump, >= 0; 0 is ReLU.
+        kappa: The jump, >= 0; 0 is ReLU. One that is learned gets a derivative too (see `_LearnedJump`).
         cap: Upper bound, or None.
         backward: The derivative to use; where kappa is 0 all three are that of ReLU.
         overwrite: Nobody else needs z, which may become the result. That spares memory, and so cache misses.
     """
+    if isinstance(kappa, LearnedKappa):
+        learned: Tensor = _LearnedJump.apply(z, kappa.value, cap, backward, kappa.bandwidth)  # type: ignore[no-untyped-call] # torch has no types here
+        return learned
     if overwrite and kappa == 0 and cap is None:
         return torch.relu_(z)
     if overwrite and kappa > 0 and not (z.requires_grad and torch.is_grad_enabled()):
@@ -117,6 +135,46 @@ class _Jump(torch.autograd.Function):
         if ctx.cap is not None:
             result = torch.where(saved < ctx.cap, result, torch.zeros((), dtype=result.dtype, device=result.device))
         return result, None, None, None
+
+
+class _LearnedJump(torch.autograd.Function):
+    """JumpReLU with a derivative for kappa (Rajamanoharan et al. 2024, section 3, "Jumping Ahead").
+
+    d J / d kappa = -kappa / h where |z - kappa| < h / 2, else 0: an estimate, with a rectangle of width h as kernel,
+    of what moving the jump does on average. The derivative for z is that of `backward`.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, kappa: Tensor, cap: float | None, backward: SiteBackward, bandwidth: float) -> Tensor:
+        del backward, bandwidth
+        result = torch.where(z > kappa.to(z.dtype), z, torch.zeros((), dtype=z.dtype, device=z.device))
+        return result if cap is None else result.clamp(max=cap)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Keep the pre-activations and kappa."""
+        del output
+        z, kappa, ctx.cap, ctx.mode, ctx.bandwidth = inputs
+        ctx.save_for_backward(z, kappa)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        z, kappa = ctx.saved_tensors
+        grad, zero = grads[0], torch.zeros((), dtype=z.dtype, device=z.device)
+        size = kappa.to(z.dtype)
+        near = (z - size).abs() < ctx.bandwidth / 2
+        for_kappa = -(kappa / ctx.bandwidth) * torch.where(near, grad, zero).sum().to(kappa.dtype)
+        if ctx.mode.mode == "smooth":
+            beta = ctx.mode.beta_kappa / size.clamp_min(torch.finfo(z.dtype).tiny)
+            s = torch.sigmoid(beta * (z - size))
+            result = grad * (s + beta * z * s * (1 - s))
+        else:
+            result = torch.where(z > (size if ctx.mode.mode == "exact" else zero), grad, zero)
+        if ctx.cap is not None:
+            result = torch.where(z < ctx.cap, result, zero)
+        return result, for_kappa, None, None, None
 
 
 def _threshold(z: Tensor, kappa: float, cap: float | None, *, overwrite: bool = False) -> Tensor:

@@ -14,8 +14,8 @@ from jr_onnx.errors import DataError, InputError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.torchnet.blueprint import Blueprint
 from jr_onnx.torchnet.draw import Draw
-from jr_onnx.torchnet.jump import SiteBackward
-from jr_onnx.torchnet.program import Context, Observer, Values, draws, execute
+from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward
+from jr_onnx.torchnet.program import Context, Observer, Program, Values, draws, execute
 from jr_onnx.torchnet.settings import (
     BackwardSetting,
     KappaSetting,
@@ -227,6 +227,14 @@ class OnnxModule(nn.Module):
         """
         self._settings.kappas = self._settings.with_kappas(kappa)
 
+    def learn_kappas(self, kappas: Mapping[str, LearnedKappa]) -> None:
+        """Compute sites with kappas that are being trained, which `kappas` does not show.
+
+        Raises:
+            KappaError: An id is unknown.
+        """
+        self._settings.learn(kappas)
+
     def set_kappa_unrounded(self, kappas: Mapping[str, float]) -> None:
         """Set the jump of sites to values that their element type need not have, to study what rounding does.
 
@@ -284,6 +292,23 @@ class OnnxModule(nn.Module):
         return {
             name: (value.float() if value.dtype == torch.bfloat16 else value).numpy() for name, value in cpu.items()
         }
+
+    @property
+    def program(self) -> Program:
+        """The steps of a forward pass, shared by all clones."""
+        return self._blueprint.program
+
+    def is_parameter(self, place: int) -> bool:
+        """Tell whether a place of the program holds a trainable weight."""
+        return place in self._homes
+
+    def parameter_at(self, place: int) -> nn.Parameter:
+        """Return the trainable weight that a place of the program holds."""
+        home, name = self._homes[place]
+        found = home._parameters[name]
+        if found is None:
+            raise TypeError(f"the parameter {name!r} was taken out of the module")
+        return found
 
     def clone(self) -> OnnxModule:
         """Return a module that shares weights and program, with kappas, derivatives and randomness of its own."""
@@ -351,14 +376,14 @@ class OnnxModule(nn.Module):
         return logits.flatten(1) if logits.dim() > 1 else logits.unsqueeze(1)
 
     def _context(self, settings: PassSettings) -> Context:
-        kappas = self._settings.draw() if settings.kappas is None else self._kappas_by_number(settings.kappas)
+        kappas = self._settings.in_use() if settings.kappas is None else self._kappas_by_number(settings.kappas)
         own = self._settings.backwards
         backwards = own if settings.backward is None else [settings.backward] * len(own)
         generator = None if settings.seed is None else torch.Generator().manual_seed(settings.seed)
         draw = Draw(generator, self._mean_draws)
         return Context(self._device, kappas, backwards, self._ids, self._observer, draw=draw)
 
-    def _kappas_by_number(self, kappas: KappaSetting) -> list[float]:
+    def _kappas_by_number(self, kappas: KappaSetting) -> Sequence[float]:
         return self._settings.kappas if kappas is None else self._settings.with_kappas(kappas)
 
     def _check_shape(self, x: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jr_onnx.errors import ModelError
 from jr_onnx.torchnet.draw import Draw
-from jr_onnx.torchnet.jump import SiteBackward, jump
+from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward, jump
 from jr_onnx.torchnet.registry import Function
 
 _FRESH = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Sub"})
@@ -42,7 +42,7 @@ class Context:
     """
 
     device: torch.device
-    kappas: Sequence[float]
+    kappas: Sequence[float | LearnedKappa]
     backwards: Sequence[SiteBackward]
     ids: Sequence[str]
     observer: Observer | None = None

@@ -12,7 +12,7 @@ import torch
 from jr_onnx.errors import KappaError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.semantics import round_kappa
-from jr_onnx.torchnet.jump import SiteBackward
+from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward
 from jr_onnx.torchnet.sites import TorchSite
 
 KappaSetting = float | Mapping[str, float] | None
@@ -42,6 +42,7 @@ class SiteSettings:
         kappas: The kappas, by the site's number.
         backwards: The derivatives, by the site's number.
         random: The range, or None.
+        learned: Kappas that are being trained, by the site's number; they replace the others in a forward pass.
     """
 
     def __init__(self, sites: Sequence[TorchSite]) -> None:
@@ -51,12 +52,13 @@ class SiteSettings:
         self.kappas = [site.kappa for site in sites]
         self.backwards = [SiteBackward.exact()] * len(sites)
         self.random: RandomKappa | None = None
+        self.learned: dict[int, LearnedKappa] = {}
         self._generator: torch.Generator | None = None
 
     def clone(self) -> SiteSettings:
         """Return settings that can be changed independently; they share the generator."""
         twin = copy.copy(self)
-        twin.kappas, twin.backwards = list(self.kappas), list(self.backwards)
+        twin.kappas, twin.backwards, twin.learned = list(self.kappas), list(self.backwards), dict(self.learned)
         return twin
 
     def with_kappas(self, kappa: KappaSetting) -> list[float]:
@@ -96,6 +98,19 @@ class SiteSettings:
             return
         for site in self._named(backward):
             self.backwards[site.number] = backward[site.id]
+
+    def learn(self, kappas: Mapping[str, LearnedKappa]) -> None:
+        """Use kappas that are being trained at some sites.
+
+        Raises:
+            KappaError: An id is unknown.
+        """
+        self.learned.update({site.number: kappas[site.id] for site in self._named(kappas)})
+
+    def in_use(self) -> Sequence[float | LearnedKappa]:
+        """Return the kappas of one forward pass by site number, those that are being trained included."""
+        kappas = self.draw()
+        return [self.learned.get(number, kappa) for number, kappa in enumerate(kappas)] if self.learned else kappas
 
     def set_random(self, random: RandomKappa | None, generator: torch.Generator | None) -> None:
         """Draw kappa from a range, by a CPU generator (None: torch's global one); None stops that."""

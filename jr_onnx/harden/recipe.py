@@ -1,0 +1,118 @@
+"""How a model is hardened: the method, its budget and its schedule, as data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from jr_onnx.errors import InputError, require_choice
+from jr_onnx.records import Record
+from jr_onnx.semantics import validate_kappa
+
+Method = Literal["pgd", "trades", "fgsm"]
+TrainingNorm = Literal["linf", "l2"]
+Augmentation = Literal["auto", "none", "crop_flip"]
+LearnKappa = Literal["no", "per-site"]
+
+STEP_SHARE = 2.5
+"""Steps of PGD are this many budgets long together, so that every point of the ball can be reached (Madry et al.)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe(Record):
+    """Everything that decides the trained weights, but for the model and the data.
+
+    Attributes:
+        eps: Budget in pixel scale [0, 1].
+        norm: linf or l2.
+        method: pgd (Madry et al. 2018: train on adversarial images alone), trades (Zhang et al. 2019: clean loss plus
+            `beta` times the divergence of adversarial from clean predictions), fgsm (the paper's mixed batches, section
+            4.1: the first part of each batch is adversarial, by one step).
+        steps: Steps of the attack in training; 1 for fgsm.
+        beta: Weight of robustness against clean accuracy, for trades.
+        mixed: The share of a batch that is adversarial, for fgsm.
+        epochs: Passes over the training images.
+        batch: Images a step.
+        rate: Highest learning rate of the one-cycle schedule.
+        momentum: Of stochastic gradient descent (Nesterov).
+        weight_decay: Of stochastic gradient descent, on weights alone.
+        average: Decay of the running average of the weights, of which the result is made; 0 for the last weights.
+        augmentation: none, crop_flip (shifts by up to an eighth, and mirrors), or auto: crop_flip for colour images.
+        kappa: The jump of all sites that the model is trained with; None to train it as it is.
+        learn_kappa: per-site to train the jumps too, from `kappa` on.
+        batch_statistics: Whether means and variances of BatchNormalization are estimated anew after every epoch.
+        patience: Epochs without a better robust accuracy on validation images before the training ends.
+        validation: Validation images that are attacked after every epoch.
+        validation_steps: Steps of that attack.
+        seed: Of all random numbers.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.harden_recipe/1"
+    eps: float
+    norm: TrainingNorm = "linf"
+    method: Method = "pgd"
+    steps: int = 7
+    beta: float = 6.0
+    mixed: float = 0.5
+    epochs: int = 10
+    batch: int = 128
+    rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    average: float = 0.995
+    augmentation: Augmentation = "auto"
+    kappa: float | None = None
+    learn_kappa: LearnKappa = "no"
+    batch_statistics: bool = False
+    patience: int = 5
+    validation: int = 500
+    validation_steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe that trains nothing, or that contradicts itself.
+
+        Raises:
+            InputError: A word or number means nothing.
+        """
+        require_choice("the method", self.method, get_args(Method))
+        require_choice("the norm of the training", self.norm, get_args(TrainingNorm))
+        require_choice("the augmentation", self.augmentation, get_args(Augmentation))
+        require_choice("learn_kappa", self.learn_kappa, get_args(LearnKappa))
+        positive = {
+            "eps": self.eps, "the number of steps": self.steps, "the number of epochs": self.epochs,
+            "the batch": self.batch, "the learning rate": self.rate, "the patience": self.patience,
+            "the number of validation images": self.validation, "the steps of validation": self.validation_steps,
+        }  # fmt: skip
+        for what, value in positive.items():
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{what} is {value:g}, expected a positive number")
+        shares = {"the momentum": self.momentum, "the average's decay": self.average, "the mixed share": self.mixed}
+        for what, value in shares.items():
+            if not 0 <= value <= 1 or (what != "the mixed share" and value == 1):
+                raise InputError(f"{what} is {value:g}, expected 0 to 1")
+        if not (math.isfinite(self.beta) and self.beta >= 0 and self.weight_decay >= 0):
+            raise InputError(f"beta is {self.beta:g} and the weight decay {self.weight_decay:g}, expected 0 or more")
+        if self.kappa is not None:
+            validate_kappa(self.kappa, "the kappa of the training")
+        if self.learn_kappa != "no" and not self.kappa:
+            raise InputError(
+                "kappas are learned from a first value on, and none is given",
+                hint="Give --kappa too; jr-onnx tune looks for one",
+            )
+
+    @property
+    def attack_steps(self) -> int:
+        """Steps of the attack in training."""
+        return 1 if self.method == "fgsm" else self.steps
+
+    @property
+    def step_size(self) -> float:
+        """Length of a step, in pixel scale; for one step 1.25 budgets (Wong et al. 2020), from a random start."""
+        return 1.25 * self.eps if self.attack_steps == 1 else STEP_SHARE * self.eps / self.attack_steps
+
+    def rate_at(self, share: float) -> float:
+        """Return the learning rate after a share of all steps: linearly up over the first fifth, and down to 0."""
+        rising = 0.2
+        return self.rate * (share / rising if share < rising else (1 - share) / (1 - rising))
