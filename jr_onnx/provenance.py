@@ -22,6 +22,9 @@ METADATA_KEY = "jr_onnx.provenance"
 OPTIMISED_KEY = "jr_onnx.optimised"
 """The metadata entry of a retrofit that `jr-onnx optimize` has joined with its neighbours; see `runtime.saved`."""
 
+HARDENED_KEY = "jr_onnx.hardened"
+"""The metadata entry of a model whose weights `jr-onnx harden` has trained; see `harden.record`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SiteRecord(Record):

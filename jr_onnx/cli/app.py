@@ -33,6 +33,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "detect": "Test a detector of adversarial examples on a model and its retrofit.",
         "reproduce": "Measure the tables and figures of the JumpReLU paper anew.",
     },
+    "Make it harder to fool": {
+        "harden": "Train the weights of a model against attacks, and change nothing else.",
+    },
     "Make it fast": {
         "bench": "Measure what a retrofit costs, against its original, in one interleaved run.",
         "optimize": "Save a retrofit as ONNX Runtime optimised it for this host.",

@@ -78,11 +78,11 @@ def replay(figures: ModelFigures) -> str:
 
 
 def _show_worst(evaluation: Evaluation) -> None:
-    rows: dict[str, list[str]] = {"clean accuracy": [_share(item.clean) for item in evaluation.models]}
+    rows: dict[str, list[str]] = {"clean accuracy": [share(item.clean) for item in evaluation.models]}
     for figures in evaluation.models:
         for case in figures.worst:
             budget = "" if case.eps is None else f", {case.norm} {case.eps:.4g}"
-            rows.setdefault(f"robust accuracy, {case.group}{budget}", []).append(_share(case.robust))
+            rows.setdefault(f"robust accuracy, {case.group}{budget}", []).append(share(case.robust))
     compared = {item.what: item for item in evaluation.comparisons}
     print_table(
         ("worst case per sample", *(item.model for item in evaluation.models), "difference", "p"),
@@ -90,7 +90,7 @@ def _show_worst(evaluation: Evaluation) -> None:
             (
                 name.removeprefix("robust accuracy, "),
                 *cells,
-                _change(compared[name]) if name in compared else "",
+                change(compared[name]) if name in compared else "",
                 f"{compared[name].p_value:.2g}" if name in compared else "",
             )
             for name, cells in rows.items()
@@ -158,12 +158,12 @@ def percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def _change(compared: Comparison) -> str:
+def change(compared: Comparison) -> str:
     """Write a difference of two shares with its interval, all in percent."""
     return f"{compared.difference:+.1%} ({100 * compared.low:+.1f} to {100 * compared.high:+.1f})"
 
 
-def _share(share: Share) -> str:
+def share(share: Share) -> str:
     """Write a share with its interval, all in percent."""
     return f"{percent(share.value)} ({100 * share.low:.1f}-{100 * share.high:.1f})"
 

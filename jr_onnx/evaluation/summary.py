@@ -27,6 +27,9 @@ from jr_onnx.records import Record
 ORIGINAL, RETROFIT, MODEL = "original", "retrofit", "model"
 """Labels: the two models that are compared, or the only one."""
 
+ALL_ATTACKS = "all attacks"
+"""The group of all adaptive attacks with one budget."""
+
 
 @dataclass(frozen=True, slots=True)
 class Share(Record):
@@ -230,7 +233,7 @@ def _groups(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, float | None], 
         if exact:
             found["exact gradient", norm, eps] = exact
         within = [_within(item, eps) for item in outcomes if _is_minimal(item, norm)]
-        found["all attacks", norm, eps] = [*members, *within]
+        found[ALL_ATTACKS, norm, eps] = [*members, *within]
     return found
 
 
@@ -253,6 +256,12 @@ def _within(item: Outcome, eps: float | None) -> Outcome:
 def _survivors(members: Sequence[Outcome]) -> npt.NDArray[np.bool_]:
     result: npt.NDArray[np.bool_] = np.all([item.served_robust for item in members], axis=0)
     return result
+
+
+def survivors(outcomes: Sequence[Outcome]) -> npt.NDArray[np.bool_]:
+    """Tell which samples (N,) a model classifies correctly whichever of the adaptive attacks with a budget it faces."""
+    groups = _groups(outcomes)
+    return _survivors(next(members for (group, _, _), members in groups.items() if group == ALL_ATTACKS))
 
 
 def _figures(item: Outcome) -> EntryFigures:

@@ -54,7 +54,9 @@ class TrainedNetwork:
     @property
     def learned(self) -> dict[str, float]:
         """Site id -> its learned kappa, rounded to the site's type."""
-        return {name: round_kappa(float(value), self.net.sites[name].dtype) for name, value in self.kappas.items()}
+        return {
+            name: round_kappa(float(value.detach()), self.net.sites[name].dtype) for name, value in self.kappas.items()
+        }
 
     def parameters(self) -> list[nn.Parameter]:
         """Return weights, then learned kappas."""

@@ -163,6 +163,11 @@ class OnnxModule(nn.Module):
         self._offset = offset
 
     @property
+    def offset(self) -> float:
+        """Which score parts the two classes of a model of one score that has no sigmoid."""
+        return self._offset
+
+    @property
     def static_batch(self) -> int | None:
         """The batch size the graph is bound to, None where any works (the module takes any in both cases)."""
         return self._blueprint.static_batch

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,35 @@ def prepare(request: AttackRequest) -> PreparedRun:
         InputError: Model, data and options do not fit together.
         VerificationError: A torch module does not compute what ONNX Runtime computes.
     """
-    require_providers([full_name(request.replay_provider)], may_fall_back=False)
     files, digests, provenance = _files(request)
     kappas = {site.id: site.kappa for site in provenance.sites} if provenance is not None else {}
     random = provenance is not None and provenance.plan.random is not None
+    chosen = {RETROFIT} if random else set()
+    return prepare_files(request, files, digests, dict.fromkeys(files, kappas), random=chosen)
+
+
+def prepare_files(
+    request: AttackRequest,
+    files: Mapping[str, Path],
+    digests: Mapping[str, str],
+    kappas: Mapping[str, Mapping[str, float]],
+    *,
+    random: Set[str] = frozenset(),
+) -> PreparedRun:
+    """Open any number of files, the first of which says where the scores are, prove parity, make the suite.
+
+    Args:
+        request: What the caller wants; its model and plan are not looked at.
+        files: Label -> file.
+        digests: Label -> SHA-256 of the file.
+        kappas: Label -> site id -> the kappa that multiples of kappa refer to.
+        random: Labels of the files whose kappa is drawn at run time.
+
+    Raises:
+        InputError: Models, data and options do not fit together.
+        VerificationError: A torch module does not compute what ONNX Runtime computes.
+    """
+    require_providers([full_name(request.replay_provider)], may_fall_back=False)
     device = device_of(request.device)
     request = _sized(request, device)
     opener = request.opener(
@@ -112,18 +138,20 @@ def prepare(request: AttackRequest) -> PreparedRun:
     notes = opener.notes
     contenders = []
     for label, path in files.items():
-        served, net = opener.open(path, random=random and label == RETROFIT)
+        served, net = opener.open(path, random=label in random)
         target = TorchTarget(net, request.preprocessing) if net is not None else None
-        own = kappas if label != MODEL or net is None else {name: site.kappa for name, site in net.jumps.items()}
+        own = dict(kappas[label])
+        if label == MODEL and net is not None:
+            own = {name: site.kappa for name, site in net.jumps.items()}
         contenders.append(Contender(label, served, target, own, digests[label]))
-    random = any(item.served.random for item in contenders)
-    if random and any(item.target is None for item in contenders):
+    is_random = any(item.served.random for item in contenders)
+    if is_random and any(item.target is None for item in contenders):
         notes.append("no averaged gradient could be computed, so robust accuracies are upper bounds: do not quote them")
-    entries = _entries(request, contenders, random=random)
+    entries = _entries(request, contenders, random=is_random)
     _check_shard(request)
     if MODEL in files:
         notes.append(f"no kappa is given, so {request.model.name} itself is attacked, not a retrofit of it")
-    elif not kappas:
+    elif RETROFIT in files and not kappas[RETROFIT]:
         notes.append("the retrofit has no site, so both models are the same network")
     work = Work(
         entries,
@@ -136,7 +164,7 @@ def prepare(request: AttackRequest) -> PreparedRun:
         request.block or BLOCK,
     )
     found = tuple(dict.fromkeys(notes))
-    record = _run_record(request, entries, contenders, kappas, device)
+    record = _run_record(request, entries, contenders, dict(kappas.get(RETROFIT, {})), device)
     return PreparedRun(work, replace(record, logits=opener.described, notes=found), found)
 
 
@@ -184,7 +212,7 @@ def _entries(request: AttackRequest, contenders: list[Contender], *, random: boo
         transfer_from=request.transfer_from,
         paper=request.paper,
         classes=classes,
-        jumps=contenders[0].label != MODEL or bool(contenders[0].sources),
+        jumps=RETROFIT in {item.label for item in contenders} or any(item.sources for item in contenders),
     )
     entries = suite(request.suite, options, gradients=gradients)
     if not entries:

@@ -1,0 +1,261 @@
+"""From a model file to a hardened one: open and prove it, train it, write it, prove it again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from jr_onnx import provenance
+from jr_onnx._version import __version__
+from jr_onnx.attack.classifier.opener import ClassifierOpener
+from jr_onnx.attack.classifier.request import ClassifierRequest
+from jr_onnx.attack.classifier.served import ServedClassifier
+from jr_onnx.data import ImageData
+from jr_onnx.errors import DataError, InputError, RefusalError
+from jr_onnx.evaluation.scores import predictions
+from jr_onnx.harden.network import TrainedNetwork
+from jr_onnx.harden.recipe import Recipe
+from jr_onnx.harden.record import Hardening, HardenResult
+from jr_onnx.harden.state import StateFile
+from jr_onnx.harden.trainer import Moment, Trainer
+from jr_onnx.harden.validation import Validation
+from jr_onnx.kappa import KappaPlan
+from jr_onnx.modelfile import ModelFile
+from jr_onnx.modelfile import load as load_file
+from jr_onnx.records import dumps
+from jr_onnx.rewriter import rewrite
+from jr_onnx.rewriter.api import output_path
+from jr_onnx.torchnet import OnnxModule
+from jr_onnx.torchnet import load as load_torch
+from jr_onnx.weights import Weight, find_weights, save_weights
+from jr_onnx.weights.find import has_quantised_weights
+
+SUFFIX = ".hardened.onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardenRequest(ClassifierRequest):
+    """What the caller wants.
+
+    Attributes:
+        recipe: How to train.
+        train: Images to train on; `data` are the validation images, which decide which epoch was the best.
+        output: Where to write; None for `<name>.hardened.onnx` beside the model.
+        labels: given, or from-model to train on the model's own answers.
+        only: Regular expressions; a weight is trained if one of them is found in its name. Empty: all.
+        freeze: Regular expressions; a weight in whose name one is found stays.
+        bfloat16: Compute products in bfloat16 on a GPU.
+        replace: Replace an existing output.
+        restart: Forget the state of an earlier run.
+    """
+
+    recipe: Recipe
+    train: ImageData
+    output: Path | None = None
+    labels: Literal["given", "from-model"] = "given"
+    only: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+    bfloat16: bool = True
+    replace: bool = False
+    restart: bool = False
+
+
+def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: None) -> HardenResult:
+    """Train a model file against attacks, and write it with the trained weights and nothing else changed.
+
+    With a kappa the trained file is retrofitted with it, so that the result is the network that was trained.
+
+    Args:
+        request: What to do.
+        notify: Called after every step and every epoch.
+
+    Raises:
+        InputError: Options, model and data do not fit together; nothing to train is left.
+        DataError: Clean images are classified no better than by chance, or labels do not fit.
+        RefusalError: The model is quantised, random or a retrofit, or the loss was no number from the start.
+        UnsupportedOpsError: torch cannot evaluate the model.
+        VerificationError: torch computes something else than ONNX Runtime, before or after.
+        OutputError: The output cannot be written.
+    """
+    source = load_file(request.model)
+    path = output_path(source, request.output, force=request.replace, suffix=SUFFIX)
+    weights = _chosen(source, request)
+    opening = _opening(request)
+    served, trusted = opening.open_in_torch(request.model)
+    if trusted.draws or served.random:
+        raise RefusalError(f"{request.model.name} draws random numbers, so its gradients are noise to a training")
+    train, validation = _labelled(request, served)
+    network = _network(request, trusted, weights)
+    surrogate = ""
+    if request.recipe.kappa:
+        _, surrogate = Validation(validation, request.recipe, network.net.device).strongest_surrogate(network)
+    state = StateFile(path.with_name(f".{path.name}.training"), _key(request, source, weights, train, surrogate))
+    if request.restart:
+        state.remove()
+    if request.recipe.learn_kappa != "no":
+        network.learn_kappas()
+    outcome = Trainer(network, request.recipe, train, validation, state).run(notify)
+    kappas = network.learned or (dict(network.net.kappas) if request.recipe.kappa else {})
+    hardening = Hardening(
+        version=__version__,
+        source_name=source.name,
+        source_sha256=source.sha256,
+        recipe=request.recipe,
+        data=train.name,
+        data_sha256=train.digest,
+        labels=request.labels,
+        trained=tuple(item.name for item in weights),
+        surrogate=surrogate,
+        rows=outcome.rows,
+        best=outcome.best,
+        stopped=outcome.stopped,
+        kappas=kappas,
+    )
+    _write(request, network.net, hardening, path)
+    # The file that was written computes in ONNX Runtime what was trained in torch: proved on real images.
+    replace(opening, notes=[], force=True).open(path)
+    state.remove()
+    return HardenResult(str(path), hardening, tuple(dict.fromkeys([*opening.notes, *_remarks(hardening)])))
+
+
+def _chosen(source: ModelFile, request: HardenRequest) -> list[Weight]:
+    """Return the weights to train.
+
+    Raises:
+        RefusalError: The model is a retrofit or quantised.
+        InputError: No weight is left.
+    """
+    name = request.model.name
+    if provenance.read(source.proto) is not None:
+        raise RefusalError(
+            f"{name} is a retrofit, and hardening begins with an original",
+            hint=f"Run jr-onnx restore {name} first; --kappa hardens with the jump",
+        )
+    if has_quantised_weights(source.proto):
+        raise RefusalError(
+            f"{name} is quantised, and whole numbers cannot be trained",
+            hint="Harden the float model, and quantise the result",
+        )
+    known = find_weights(source.proto)
+    if not any(not item.is_statistic for item in known):
+        raise InputError(f"{name} has no weights that could be trained: no Conv, Gemm, MatMul or normalisation has any")
+    statistics = request.recipe.batch_statistics
+    chosen = [item for item in known if (statistics if item.is_statistic else _is_wanted(item, request))]
+    if not any(not item.is_statistic for item in chosen):
+        names = ", ".join(item.name for item in known[:3])
+        raise InputError(
+            f"--train and --freeze leave none of the {len(known)} weights of {name} to train",
+            hint=f"Its weights are {names}, ...",
+        )
+    return [item for item in chosen if not item.same_as]
+
+
+def _is_wanted(weight: Weight, request: HardenRequest) -> bool:
+    for pattern in (*request.only, *request.freeze):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"{pattern!r} is no regular expression: {error}") from None
+    if any(re.search(pattern, weight.name) for pattern in request.freeze):
+        return False
+    return not request.only or any(re.search(pattern, weight.name) for pattern in request.only)
+
+
+def _opening(request: HardenRequest) -> ClassifierOpener:
+    # Against its own answers a model cannot be at chance.
+    return replace(request, force=request.force or request.labels == "from-model").opener()
+
+
+def _labelled(request: HardenRequest, served: ServedClassifier) -> tuple[ImageData, ImageData]:
+    """Return training and validation images with the labels that are to be learned.
+
+    Raises:
+        DataError: The model has no score for a label.
+    """
+    if request.labels == "from-model":
+        return _answered(request.train, served), _answered(request.data, served)
+    classes = max(2, served.logits(request.data.images[:1]).shape[1])
+    top = int(request.train.labels.max())
+    if top >= classes:
+        raise DataError(
+            f"{request.train.name} has the label {top}, and {request.model.name} gives {classes} scores",
+            hint="Check that the labels are numbered as the model's outputs are, from 0",
+        )
+    return request.train, request.data
+
+
+def _answered(data: ImageData, served: ServedClassifier) -> ImageData:
+    answers = np.concatenate([predictions(served.logits(images)) for images, _ in data.batches()])
+    kept = np.flatnonzero(answers >= 0)
+    if not len(kept):
+        raise DataError(f"{served.path.name} gives no answer for any image of {data.name}")
+    count = max(int(answers.max()) + 1, len(data.class_names))
+    names = data.class_names if count == len(data.class_names) else tuple(map(str, range(count)))
+    return replace(data, labels=answers.astype(np.int64), class_names=names).take(kept)
+
+
+def _network(request: HardenRequest, trusted: OnnxModule, weights: Sequence[Weight]) -> TrainedNetwork:
+    """Load the model again with its weights as parameters, narrow ones in float32."""
+    narrow = trusted.dtype in (torch.float16, torch.bfloat16)
+    net = load_torch(
+        request.model,
+        device=trusted.device,
+        dtype=torch.float32 if narrow else None,
+        output=trusted.output_name,
+        input_shape=trusted.input_shape,
+        values=request.values,
+        trainable=[item.name for item in weights],
+    )
+    net.set_offset(trusted.offset)
+    parameters = dict(net.named_parameters())
+    for item in weights:
+        if item.is_statistic and item.name in parameters:
+            parameters[item.name].requires_grad_(False)
+    if not any(item.requires_grad for item in parameters.values()):
+        raise InputError(f"none of the chosen weights of {request.model.name} leads to the scores")
+    if request.recipe.kappa is not None:
+        if not net.sites:
+            raise InputError(f"{request.model.name} has no site for a jump", hint="Leave --kappa out")
+        net.set_kappa(request.recipe.kappa)
+    return TrainedNetwork(net, request.preprocessing, bfloat16=request.bfloat16)
+
+
+def _key(request: HardenRequest, source: ModelFile, weights: Sequence[Weight], train: ImageData, surrogate: str) -> str:
+    """Return a digest of everything that decides the trained weights."""
+    parts = [
+        dumps(request.recipe, indent=None), source.sha256, ",".join(item.name for item in weights), train.digest,
+        request.data.digest, dumps(request.preprocessing, indent=None), request.labels, surrogate,
+        repr(sorted(request.values.items())), request.logits,
+    ]  # fmt: skip
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _write(request: HardenRequest, net: OnnxModule, hardening: Hardening, path: Path) -> None:
+    """Write the result: the trained weights, and where it was trained with jumps, these."""
+    metadata = {provenance.HARDENED_KEY: hardening.as_metadata()}
+    jumps = {site: kappa for site, kappa in hardening.kappas.items() if kappa > 0}
+    if not jumps:
+        save_weights(request.model, net, path, force=request.replace, metadata=metadata)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".hardening-") as folder:
+        trained = save_weights(request.model, net, Path(folder) / request.model.name, metadata=metadata)
+        rewrite(trained, KappaPlan(by_site=tuple(jumps.items())), output=path, force=request.replace)
+
+
+def _remarks(hardening: Hardening) -> list[str]:
+    before, best = hardening.rows[0], hardening.rows[hardening.best]
+    found = [f"the training ended early: {hardening.stopped}"] if hardening.stopped else []
+    if best.robust <= before.robust:
+        found.append(
+            f"warning: on validation images the model was not harder to fool after training ({best.robust:.1%}) than "
+            f"before ({before.robust:.1%}): train longer, or with another --rate"
+        )
+    return found

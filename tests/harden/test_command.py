@@ -1,0 +1,60 @@
+"""The command on the embedded digits: what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jr_onnx.cli.app import run
+
+DIGITS = str(Path(__file__).resolve().parents[2] / "models" / "exported" / "digits_mlp.onnx")
+FAST = ["--epochs", "2", "--steps", "3", "--limit", "400", "--eps", "0.1"]
+
+
+def test_the_digits_are_hardened_evaluated_and_recommended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "hard.onnx"
+    assert (
+        run(
+            ["harden", DIGITS, "--eps", "0.1", "--epochs", "15", "--rate", "0.1", "--evaluate", "40", "-o", str(output)]
+        )
+        == 0
+    )
+    shown = capfd.readouterr()
+    assert "recommendation: deploy the hardened model (hard.onnx)" in shown.out
+    assert "epoch 15: validation accuracy" in shown.err
+    assert (tmp_path / "hard.attack" / "run.json").exists()
+    assert run(["restore", str(output)]) == 2
+    assert "jr-onnx harden trained" in capfd.readouterr().err
+    assert run(["harden", DIGITS, *FAST, "-o", str(output)]) == 2
+    assert "exists" in capfd.readouterr().err
+
+
+def test_the_jump_is_judged_against_the_same_weights_without_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "hard.onnx"
+    arguments = ["--kappa", "0.2", "--evaluate", "4", "--json", "-o", str(output)]
+    assert run(["harden", DIGITS, *FAST, *arguments]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert set(found["contest"]["evaluations"]) == {"hardened", "hardened with jump"}
+    assert found["contest"]["chosen"] in {"original", "hardened", "hardened with jump"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--eps", "8"], "the linf budget is 8"),
+        (["--freeze", "."], "leave none of the"),
+        (["--learn-kappa", "per-site"], "none is given"),
+        (["--data", "mnist:nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["harden", DIGITS, *arguments, "-o", str(tmp_path / "hard.onnx")]) in (2, 4)
+    shown = capfd.readouterr().err.strip().splitlines()
+    assert message in shown[-1]
+    assert list(tmp_path.iterdir()) == []
