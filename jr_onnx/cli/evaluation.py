@@ -163,9 +163,9 @@ def change(compared: Comparison) -> str:
     return f"{compared.difference:+.1%} ({100 * compared.low:+.1f} to {100 * compared.high:+.1f})"
 
 
-def share(share: Share) -> str:
+def share(found: Share) -> str:
     """Write a share with its interval, all in percent."""
-    return f"{percent(share.value)} ({100 * share.low:.1f}-{100 * share.high:.1f})"
+    return f"{percent(found.value)} ({100 * found.low:.1f}-{100 * found.high:.1f})"
 
 
 def interval(share: Share) -> str:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import (
-    PATH,
+    DataArguments,
     check_budget,
     check_outputs,
-    data_option,
     device_option,
     eps_option,
-    logits_option,
+    force_option,
+    labelled_data_options,
     model_argument,
     norm_option,
     output_folder,
-    preprocess_option,
-    read_data,
+    output_option,
     seed_option,
-    value_option,
 )
 from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+from jr_onnx.cli.types import COUNT, PATH, Count
 
 if TYPE_CHECKING:
     from jr_onnx.data import ImageData
@@ -35,84 +34,120 @@ if TYPE_CHECKING:
     from jr_onnx.harden.recipe import Recipe
 
 
-def _number(name: str, default: float, text: str, *, least: int | None = None) -> Callable[[_Command], _Command]:
-    kind = click.IntRange(min=least) if least is not None else float
-    return click.option(name, type=kind, default=default, show_default=True, help=text)
+@dataclass(frozen=True, kw_only=True)
+class Arguments(DataArguments):
+    """What a person gives to `jr-onnx harden`."""
+
+    model: Path
+    norm: Literal["linf", "l2"]
+    eps: float
+    method: Literal["pgd", "trades", "fgsm"]
+    beta: float
+    steps: int
+    epochs: int
+    batch: int
+    rate: float
+    average: float
+    augment: Literal["auto", "none", "crop_flip"]
+    train: tuple[str, ...]
+    freeze: tuple[str, ...]
+    batch_statistics: bool
+    kappa: float | None
+    learn_kappa: Literal["no", "per-site"]
+    labels: Literal["given", "from-model"]
+    patience: int
+    limit: int | None
+    seed: int
+    device: str
+    full_precision: bool
+    evaluate: int
+    evaluation: Path | None
+    restart: bool
+    force: bool
+    output: Path | None
+    as_json: bool
 
 
-@click.command("harden")
+@cli_command(
+    "harden",
+    Arguments,
+    examples=(
+        "jr-onnx harden model.onnx --eps 0.1 --epochs 3 --evaluate 0 -o hardened.onnx",
+        "jr-onnx harden model.onnx --eps 0.1 --epochs 2 --evaluate 0 --method trades --beta 3 -o traded.onnx",
+    ),
+)
 @model_argument
-@data_option
+@labelled_data_options
 @norm_option("linf", "l2")
-@eps_option
+@eps_option()
 @click.option(
     "--method",
     type=click.Choice(["pgd", "trades", "fgsm"]),
     default="pgd",
-    show_default=True,
-    help="Train on adversarial images (Madry), weigh clean against robust (TRADES), or on batches mixed with FGSM.",
+    help="pgd trains on adversarial images (Madry), trades weighs clean against robust accuracy, fgsm mixes one-step "
+    "adversarial images into each batch.",
 )
-@_number("--beta", 6.0, "Weight of robustness against clean accuracy, with --method trades.")
-@_number("--steps", 7, "Steps of the attack in training, with --method pgd or trades.", least=1)
-@_number("--epochs", 10, "Passes over the training images.", least=1)
-@click.option(
-    "--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Images a step of the training."
-)
-@_number("--rate", 0.05, "Highest learning rate of the one-cycle schedule.")
-@_number("--average", 0.995, "Decay of the running average of the weights; 0 for the last weights.")
+@click.option("--beta", type=float, default=6.0, help="Weight of robustness against clean accuracy, for trades.")
+@click.option("--steps", type=COUNT, default=7, help="Steps of the attack in training, for pgd and trades.")
+@click.option("--epochs", type=COUNT, default=10, help="Passes over the training images.")
+@click.option("--batch", type=COUNT, default=128, help="Images in a training step.")
+@click.option("--rate", type=float, default=0.05, help="Highest learning rate of the one-cycle schedule.")
+@click.option("--average", type=float, default=0.995, help="Decay of the running average of the weights; 0 for none.")
 @click.option(
     "--augment",
     type=click.Choice(["auto", "none", "crop_flip"]),
     default="auto",
-    show_default=True,
-    help="Shift and mirror training images; auto does so with colour images.",
+    help="Shift and mirror training images; auto does so for colour images.",
 )
-@click.option("--train", "only", multiple=True, metavar="REGEX", help="Train only weights that match. Repeatable.")
-@click.option("--freeze", multiple=True, metavar="REGEX", help="Leave weights that match as they are. Repeatable.")
-@click.option("--batch-statistics", is_flag=True, help="Estimate means and variances of BatchNormalization anew, too.")
-@click.option("--kappa", type=float, help="Train with this jump at every site, and write a retrofit.")
+@click.option("--train", multiple=True, metavar="REGEX", help="Train only weights whose name matches. Repeatable.")
+@click.option("--freeze", multiple=True, metavar="REGEX", help="Do not train weights whose name matches. Repeatable.")
+@click.option(
+    "--batch-statistics", is_flag=True, help="Estimate the means and variances of BatchNormalization again, too."
+)
+@click.option("--kappa", type=float, help="Train with this threshold at every site, and write a retrofit.")
 @click.option(
     "--learn-kappa",
     type=click.Choice(["no", "per-site"]),
     default="no",
-    show_default=True,
-    help="Train the jumps too, from --kappa on.",
+    help="Train the threshold of every site too, starting from --kappa.",
 )
 @click.option(
     "--labels",
     type=click.Choice(["given", "from-model"]),
     default="given",
-    show_default=True,
-    help="Learn the labels of the data, or the model's own answers where there are none.",
+    help="Train on the labels of the data, or on the predictions of MODEL where there are none.",
 )
-@_number("--patience", 5, "Epochs without a better robust validation accuracy before training ends.", least=1)
-@click.option("--limit", type=click.IntRange(min=1), help="At most this many training images.")
-@preprocess_option
-@value_option
-@logits_option
+@click.option(
+    "--patience", type=COUNT, default=5, help="Epochs without a better robust validation accuracy before it ends."
+)
+@click.option("--limit", type=COUNT, help="Train on at most this many images.")
 @seed_option
 @device_option
-@click.option("--float32", is_flag=True, help="Compute in float32 on a GPU too, where products are bfloat16 otherwise.")
+@click.option("--full-precision", is_flag=True, help="Compute in float32 on a GPU, where bfloat16 is the default.")
 @click.option(
     "--evaluate",
-    type=click.IntRange(min=0),
+    type=Count(min=0),
     default=200,
-    show_default=True,
-    metavar="N",
-    help="Attack original and result with the adaptive suite on N test images; 0 for none.",
+    help="Attack MODEL and the result with the adaptive suite on this many test images; 0 for none.",
 )
-@click.option("--out", type=PATH, help="Folder for that evaluation.  [default: OUTPUT.attack beside it]")
-@click.option("--restart", is_flag=True, help="Begin anew, though an interrupted run could be continued.")
-@click.option("--force", is_flag=True, help="Replace an existing output, and train a model at chance level too.")
-@click.option("-o", "--output", type=PATH, help="Where to write.  [default: MODEL.hardened.onnx beside it]")
+@click.option(
+    "--evaluation",
+    type=PATH,
+    metavar="FOLDER",
+    show_default="OUTPUT.attack beside it",
+    help="Where the results of those attacks go.",
+)
+@click.option("--restart", is_flag=True, help="Start again, though an interrupted run could be continued.")
+@force_option
+@output_option("The hardened model to write.", default="MODEL.hardened.onnx beside it")
 @json_option
-def command(as_json: bool, **given: Any) -> None:
+def command(given: Arguments) -> None:
     """Train the weights of MODEL on adversarial images, and write the same file with the trained weights.
 
     No source code is needed, only images with labels (--data) and what the model expects of them (--preprocess).
     Nothing but the weights changes, which is proved before the file appears. The epoch with the best robust accuracy
-    on validation images is kept; an interrupted run goes on with the same command. At the end, original and result are
-    attacked alike on test images that no training saw.
+    on validation images is kept; an interrupted run continues with the same command. At the end, original and result
+    are attacked alike on test images that were not used in training.
     """
     from jr_onnx.errors import require
 
@@ -120,11 +155,11 @@ def command(as_json: bool, **given: Any) -> None:
     from jr_onnx.cli.progress import resumable
     from jr_onnx.harden import harden
 
-    check_budget(given["norm"], given["eps"])
+    check_budget(given.norm, given.eps)
     recipe = _recipe(given)
-    check_outputs(given["output"])
+    check_outputs(given.output)
     request = _request(given, recipe)
-    test = _test_images(given) if given["evaluate"] else None
+    test = given.read(split="test", limit=given.evaluate)[0] if given.evaluate else None
     with resumable(), _shown() as notify:
         result = harden(request, notify)
     for note in result.notes:
@@ -132,67 +167,62 @@ def command(as_json: bool, **given: Any) -> None:
     say(f"hardened -> {result.output}")
     if test is not None:
         result = _contest(given, request, result, test)
-    if as_json:
+    if given.as_json:
         print_json(result)
     else:
         _show(result)
-    say(next_step("attack", result.output, "--data", given["spec"], "--preprocess", given["preprocess"]))
+    say(next_step("attack", result.output, "--data", given.data, "--preprocess", given.preprocess))
 
 
-def _recipe(given: dict[str, Any]) -> Recipe:
+def _recipe(given: Arguments) -> Recipe:
     from jr_onnx.harden.recipe import Recipe
 
     return Recipe(
-        eps=given["eps"],
-        norm=given["norm"],
-        method=given["method"],
-        steps=given["steps"],
-        beta=given["beta"],
-        epochs=given["epochs"],
-        batch=given["batch"],
-        rate=given["rate"],
-        average=given["average"],
-        augmentation=given["augment"],
-        kappa=given["kappa"],
-        learn_kappa=given["learn_kappa"],
-        batch_statistics=given["batch_statistics"],
-        patience=given["patience"],
-        seed=given["seed"],
+        eps=given.eps,
+        norm=given.norm,
+        method=given.method,
+        steps=given.steps,
+        beta=given.beta,
+        epochs=given.epochs,
+        batch=given.batch,
+        rate=given.rate,
+        average=given.average,
+        augmentation=given.augment,
+        kappa=given.kappa,
+        learn_kappa=given.learn_kappa,
+        batch_statistics=given.batch_statistics,
+        patience=given.patience,
+        seed=given.seed,
     )
 
 
-def _request(given: dict[str, Any], recipe: Recipe) -> HardenRequest:
-    from jr_onnx.cli.named_values import parse_values
+def _request(given: Arguments, recipe: Recipe) -> HardenRequest:
     from jr_onnx.harden import HardenRequest
 
-    train, preprocessing = read_data(given["spec"], given["preprocess"], split="train", limit=given["limit"])
-    validation, _ = read_data(given["spec"], given["preprocess"], split="validation")
+    train, preprocessing = given.read(split="train", limit=given.limit)
+    validation, _ = given.read(split="validation")
     return HardenRequest(
-        model=given["model"],
+        model=given.model,
         recipe=recipe,
         train=train,
         data=validation,
-        output=given["output"],
+        output=given.output,
         preprocessing=preprocessing,
-        labels=given["labels"],
-        only=given["only"],
-        freeze=given["freeze"],
-        device=given["device"],
-        bfloat16=not given["float32"],
-        values=parse_values(given["values"]),
-        logits=given["logits"],
-        force=given["force"],
-        replace=given["force"],
-        restart=given["restart"],
+        labels=given.labels,
+        only=given.train,
+        freeze=given.freeze,
+        device=given.device,
+        bfloat16=not given.full_precision,
+        values=given.input_values,
+        logits=given.logits,
+        force=given.allow_poor_accuracy,
+        replace=given.force,
+        restart=given.restart,
     )
 
 
-def _test_images(given: dict[str, Any]) -> ImageData:
-    return read_data(given["spec"], given["preprocess"], split="test", limit=given["evaluate"])[0]
-
-
 @contextmanager
-def _shown() -> Iterator[Any]:
+def _shown() -> Iterator[Callable[[Moment], None]]:
     """Show how far the training is, and a line for every epoch."""
     from jr_onnx.cli.progress import progress
 
@@ -209,7 +239,7 @@ def _shown() -> Iterator[Any]:
         yield show
 
 
-def _contest(given: dict[str, Any], request: HardenRequest, result: HardenResult, test: ImageData) -> HardenResult:
+def _contest(given: Arguments, request: HardenRequest, result: HardenResult, test: ImageData) -> HardenResult:
     """Attack original and result with one suite; the same weights without the jump too, where there is one."""
     import dataclasses
     import tempfile
@@ -220,7 +250,7 @@ def _contest(given: dict[str, Any], request: HardenRequest, result: HardenResult
     from jr_onnx.rewriter import restore
 
     output = Path(result.output)
-    folder = output_folder(given["out"] if given["out"] is not None else output.with_name(f"{output.stem}.attack"))
+    folder = output_folder(given.evaluation or output.with_name(f"{output.stem}.attack"))
     attack = AttackRequest(
         model=request.model,
         data=test,

@@ -159,7 +159,7 @@ def provider_option(*providers: str, what: str = "Where ONNX Runtime computes.")
 
 @dataclass(frozen=True, kw_only=True)
 class DataArguments:
-    """What `data_options` adds: labelled images, and how they reach the model.
+    """What `labelled_data_options` adds: labelled images, and how they reach the model.
 
     Attributes:
         data: A data set's name, as `jr_onnx.data.load` takes it.
@@ -193,7 +193,7 @@ class DataArguments:
         return data, data.restored(chosen)
 
 
-data_options = together(
+labelled_data_options = together(
     click.option(
         "--data",
         default="digits",
@@ -207,8 +207,8 @@ data_options = together(
     click.option(
         "--allow-poor-accuracy", is_flag=True, help="Continue with a model that classifies no better than by chance."
     ),
-    renamed_option("--force", "--allow-poor-accuracy", is_flag=True),
 )
+data_options = together(labelled_data_options, renamed_option("--force", "--allow-poor-accuracy", is_flag=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ class Recipe(Record):
         patience: Epochs without a better robust accuracy on validation images before the training ends.
         validation: Validation images that are attacked after every epoch.
         validation_steps: Steps of that attack.
-        seed: Of all random numbers.
+        seed: Random seed.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.harden_recipe/1"

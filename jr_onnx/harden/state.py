@@ -1,4 +1,4 @@
-"""The state of a training in a file: whole or not at all, so that a run that was killed goes on where it was."""
+"""The state of a training in a file: whole or not at all, so that a killed run can be continued."""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,26 @@ def test_bad_input_is_one_line(
     shown = capfd.readouterr().err.strip().splitlines()
     assert message in shown[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_file(tmp_path: Path) -> None:
+    def start(name: str) -> subprocess.Popen[bytes]:
+        words = ["harden", DIGITS, *FAST, "--epochs", "4", "--evaluate", "0", "-o", str(tmp_path / name)]
+        return subprocess.Popen([sys.executable, "-m", "jr_onnx", *words], stderr=subprocess.PIPE)
+
+    whole = start("whole.onnx")
+    killed = start("killed.onnx")
+    state = tmp_path / ".killed.onnx.training"
+    while not state.exists():  # an epoch is done
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate(timeout=60)
+    assert not (tmp_path / "killed.onnx").exists()
+    again = start("killed.onnx")
+    _, after = again.communicate(timeout=60)
+    whole.communicate(timeout=60)
+    assert (again.returncode, whole.returncode) == (0, 0)
+    assert b"epoch 1:" not in after
+    assert (tmp_path / "killed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+    assert not state.exists()
