@@ -57,6 +57,14 @@ class Settings:
     draw: int | None = None
 
 
+def in_input_shape(net: OnnxModule, x: Tensor) -> Tensor:
+    """Return images (N, ...) in the shape of a module's input where that has as many values, for instance (N, 784)."""
+    sizes = net.input_shape[1:]
+    fixed = [size for size in sizes if size is not None]
+    fits = len(fixed) == len(sizes) and x[:1].numel() == len(x[:1]) * int(np.prod(fixed))
+    return x.reshape(len(x), *fixed) if fits else x
+
+
 class TorchTarget(Target):
     """A torch callable.
 
@@ -154,10 +162,7 @@ class TorchTarget(Target):
     def _shaped(self, x: Tensor) -> Tensor:
         arranged = self._arranged(x)
         if self.net is not None:
-            sizes = self.net.input_shape[1:]
-            fixed = [size for size in sizes if size is not None]
-            if len(fixed) == len(sizes) and arranged[:1].numel() == len(arranged[:1]) * int(np.prod(fixed)):
-                arranged = arranged.reshape(len(arranged), *fixed)
+            arranged = in_input_shape(self.net, arranged)
         if self.channels_last and arranged.dim() == 4:
             arranged = arranged.contiguous(memory_format=torch.channels_last)
         return arranged

@@ -25,7 +25,7 @@ from jr_onnx.cli.options import (
     output_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, next_step, print_json, print_table, say, tell
+from jr_onnx.cli.output import json_option, next_step, print_json, print_lines, print_message, print_table
 from jr_onnx.cli.types import COUNT, PATH, Count
 
 if TYPE_CHECKING:
@@ -163,15 +163,15 @@ def command(given: Arguments) -> None:
     with resumable(), _shown() as notify:
         result = harden(request, notify)
     for note in result.notes:
-        say(f"note: {note}")
-    say(f"hardened -> {result.output}")
+        print_message(f"note: {note}")
+    print_message(f"hardened -> {result.output}")
     if test is not None:
         result = _contest(given, request, result, test)
     if given.as_json:
         print_json(result)
     else:
         _show(result)
-    say(next_step("attack", result.output, "--data", given.data, "--preprocess", given.preprocess))
+    print_message(next_step("attack", result.output, "--data", given.data, "--preprocess", given.preprocess))
 
 
 def _recipe(given: Arguments) -> Recipe:
@@ -213,7 +213,7 @@ def _request(given: Arguments, recipe: Recipe) -> HardenRequest:
         freeze=given.freeze,
         device=given.device,
         bfloat16=not given.full_precision,
-        values=given.input_values,
+        values=given.values,
         logits=given.logits,
         force=given.allow_poor_accuracy,
         replace=given.force,
@@ -233,7 +233,7 @@ def _shown() -> Iterator[Callable[[Moment], None]]:
             if row is not None:
                 name = f"epoch {row.epoch}" if row.epoch else "before training"
                 loss = f", loss {row.loss:.3f}" if row.epoch else ""
-                say(f"{name}: validation accuracy {row.clean:.1%} clean, {row.robust:.1%} under attack{loss}")
+                print_message(f"{name}: validation accuracy {row.clean:.1%} clean, {row.robust:.1%} under attack{loss}")
             notify(moment.step, moment.steps, f"step {moment.step}" if moment.step else "")
 
         yield show
@@ -281,14 +281,14 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
 def _show(result: HardenResult) -> None:
     hardening = result.hardening
     if hardening.surrogate:
-        tell(f"derivative of the jump: {hardening.surrogate}")
+        print_lines(f"derivative of the jump: {hardening.surrogate}")
     before, best = hardening.rows[0], hardening.rows[hardening.best]
-    tell(
+    print_lines(
         f"epoch {hardening.best} of {len(hardening.rows) - 1} is kept; validation accuracy clean "
         f"{before.clean:.1%} -> {best.clean:.1%}, under attack {before.robust:.1%} -> {best.robust:.1%}"
     )
     if hardening.kappas:
-        tell("kappas: " + ", ".join(f"{site}={kappa:g}" for site, kappa in hardening.kappas.items()))
+        print_lines("kappas: " + ", ".join(f"{site}={kappa:g}" for site, kappa in hardening.kappas.items()))
     if result.contest is not None:
         _show_contest(result.contest, hardening.recipe)
 
@@ -312,5 +312,5 @@ def _show_contest(contest: Contest, recipe: Recipe) -> None:
         title=f"adaptive suite, {recipe.norm} {recipe.eps:.4g}, {first.samples} test images: accuracy (95 % interval), "
         "McNemar's p",
     )
-    tell(f"\nrecommendation: deploy the {contest.chosen} model ({contest.names[contest.chosen]})")
-    tell(f"reason: {contest.reason}")
+    print_lines(f"\nrecommendation: deploy the {contest.chosen} model ({contest.names[contest.chosen]})")
+    print_lines(f"reason: {contest.reason}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jr_onnx.attack.cpu import FastFirstConvolution
 from jr_onnx.attack.pixels import PixelMap
-from jr_onnx.attack.suite.contender import Shaped
+from jr_onnx.attack.torch_target import in_input_shape
 from jr_onnx.data import Preprocessing
 from jr_onnx.semantics import round_kappa
 from jr_onnx.torchnet.jump import LearnedKappa
@@ -32,7 +32,6 @@ class TrainedNetwork:
 
     def __init__(self, net: OnnxModule, preprocessing: Preprocessing, *, bfloat16: bool = False) -> None:
         self.net = net
-        self._shaped = Shaped(net)
         self._pixels = PixelMap(preprocessing)
         self._is_fast = net.device.type == "cpu" and net.static_batch is None
         self._bfloat16 = bfloat16 and net.device.type == "cuda"
@@ -88,7 +87,7 @@ class TrainedNetwork:
 
     def _logits(self, pixels: Tensor) -> Tensor:
         ready = pixels if self._pixels.is_identity else self._pixels.normalise(pixels)
-        result: Tensor = self._shaped(self._pixels.arrange(ready))
+        result: Tensor = self.net(in_input_shape(self.net, self._pixels.arrange(ready)))
         return result.float()
 
 
