@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _NEEDS_TORCH = re.compile(
     r"^(?:(?:import|from) (?:torch|scipy|sklearn|models|tools\.train|"
-    r"jr_onnx\.(?:attack|detect|harden|reproduce|torchnet|tune)|tests\.(?:attack|harden|torchnet))\b|def import_record_modules)",
+    r"jr_onnx\.(?:attack|detect|harden|reproduce|torchnet|tune)|"
+    r"tests\.(?:attack|harden|torchnet))\b|def import_record_modules)",
     re.MULTILINE,
 )
 

@@ -24,7 +24,14 @@ MAKERS = {
     "repository": "jr-onnx package triton model.jr.onnx -o repository --name digits",
     "attacks": "jr-onnx attack model.onnx --kappa 0.5 --black-box --limit 4 -o attacks",
 }
-_NEEDS = {"attack": "torch", "reproduce": "torch", "tune": "torch", "detect": "torch", "harden": "torch", "serve": "kserve"}
+_NEEDS = {
+    "attack": "torch",
+    "reproduce": "torch",
+    "tune": "torch",
+    "detect": "torch",
+    "harden": "torch",
+    "serve": "kserve",
+}
 _SECONDS = 60
 
 
