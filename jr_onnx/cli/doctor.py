@@ -64,7 +64,7 @@ def _tables(report: Report) -> list[tuple[str, tuple[str, ...], list[tuple[str, 
 
 def _library_state(library: LibraryStatus) -> str:
     if library.loadable and library.target == "cuda" and library.ran_on == "CPUExecutionProvider":
-        return "loads and is right on the CPU; not run on a GPU, because no CUDA provider works here"
+        return "loads and is right on the CPU; not run on a GPU: no CUDA provider works here"
     if library.loadable:
         return "works"
     return f"{'does not work' if library.built else 'not built'}: {library.reason}"

@@ -219,7 +219,7 @@ def test_torch_is_never_imported() -> None:
 @pytest.mark.parametrize(
     ("ran_on", "state"),
     [
-        ("CPUExecutionProvider", "loads and is right on the CPU; not run on a GPU, for no CUDA provider works here"),
+        ("CPUExecutionProvider", "loads and is right on the CPU; not run on a GPU: no CUDA provider works here"),
         ("CUDAExecutionProvider", "works"),
     ],
 )
