@@ -31,7 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "report": "Merge the results of an attack and write them as one HTML page.",
         "tune": "Choose kappa on validation data, and say whether any is worth it.",
         "detect": "Test a detector of adversarial examples on a model and its retrofit.",
-        "reproduce": "Measure the tables and figures of the JumpReLU paper anew.",
+        "reproduce": "Reproduce the tables and figures of the JumpReLU paper.",
     },
     "Make it harder to fool": {
         "harden": "Train the weights of a model against attacks, and change nothing else.",

@@ -1,4 +1,4 @@
-"""`jr-onnx reproduce`: the paper's tables and figures, measured anew."""
+"""`jr-onnx reproduce`: the paper's tables and figures, reproduced."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ class Arguments:
 @output_option("The folder of the results.", default=str(_DEFAULT_FOLDER))
 @json_option
 def command(given: Arguments) -> None:
-    """Measure the tables and figures of the JumpReLU paper anew, all of them without --table and --figure.
+    """Reproduce the tables and figures of the JumpReLU paper: all of them, or those of --table and --figure.
 
     Each gives a record (JSON), its cells (CSV) and a picture (SVG, PNG), with the paper's value beside the measured
-    one and what an attacker who knows the defence achieves. An interrupted run goes on where it was.
+    one and what an attacker who knows the defence achieves. An interrupted run resumes.
     """
     from jr_onnx.errors import InputError, require
     from jr_onnx.reproduce.catalogue import chosen, states
@@ -85,7 +85,7 @@ def command(given: Arguments) -> None:
     specs = _specs(given.specs)
     missing = next((folder for folder in given.folders if not folder.is_dir()), None)
     if missing is not None:
-        raise InputError(f"{missing} is no folder, expected one with ONNX files", hint="Check --checkpoints")
+        raise InputError(f"{missing} is not a folder, expected one with ONNX files", hint="Check --checkpoints")
     wanted = states(chosen(given.tables, given.figures), given.folders, specs)
     if given.only_list:
         _show_list(wanted)

@@ -1,1 +1,1 @@
-"""The paper's tables and figures, measured anew, each with what it says of an attacker who knows the defence."""
+"""The paper's tables and figures reproduced, each with the result for an attacker who knows the defence."""
