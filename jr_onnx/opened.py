@@ -138,7 +138,7 @@ class OpenedFile:
                     raise
                 break
             if copied == 0:
-                break  # at the end, or on a file system of which the kernel does not know how much there is
+                break  # at the end, or on a file system that reports no sizes
             done += copied
         for part in FileView(self, start + done, start + count).pieces():
             target.write(part)

@@ -146,7 +146,7 @@ def _require_text(value: JsonValue, schema: str) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a duplicate key, of which the JSON module would silently keep the last."""
+    """Refuse a duplicate key: the JSON module would silently keep its last value."""
     result = dict(pairs)
     if len(result) != len(pairs):
         names = [name for name, _ in pairs]

@@ -38,7 +38,7 @@ def interleave(
     Args:
         runs: What to time.
         rounds: How often.
-        seed: Of the order.
+        seed: Seed of the order.
         progress: Called after every round.
         clock: Which time; see `CLOCKS`.
 

@@ -139,7 +139,7 @@ def mobilenet_v2(seed: int = 0, *, relu6: bool = False) -> onnx.ModelProto:
 def wide_resnet(seed: int = 0, *, blocks: int = 4, width: int = 4) -> onnx.ModelProto:
     """Wide residual network (Zagoruyko and Komodakis 2016); image (N, 3, 32, 32), logits (N, 10).
 
-    Batch normalisation behind a sum stays a node of its own, for there is no convolution to fold it into.
+    Batch normalisation behind a sum remains a separate node, because there is no convolution to fold it into.
     """
     net = _Net(seed)
     x, inputs = net.conv("image", 3, 16, 3), 16

@@ -138,7 +138,7 @@ class BenchReport(Record):
         sites: How many sites were retrofitted.
         cases: One for every combination of batch size, threads and provider.
         environment: Where and when.
-        warnings: What was measured otherwise than asked for, in words.
+        warnings: What was measured in another way than requested.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.bench/1"

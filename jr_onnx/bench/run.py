@@ -51,7 +51,7 @@ class BenchRequest:
         providers: cpu, cuda.
         rounds: How often every variant runs.
         shapes: Input name -> whole shape, where the batch size is not enough.
-        seed: Of inputs and order.
+        seed: Seed of inputs and order.
         with_footprint: Whether opening time and memory are measured, in fresh processes.
         with_profile: Whether the time per operator type is measured.
         clock: wall; or cpu, the time that the calling thread computed, for one thread on the CPU.

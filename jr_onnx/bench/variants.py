@@ -35,7 +35,7 @@ CUDA_OPTIONS: Final[dict[str, dict[str, str]]] = {
     "graph_fused": {"enable_cuda_graph": "1", "fuse_conv_bias": "1"},
     "graph_both": {"enable_cuda_graph": "1", "fuse_conv_bias": "1", "prefer_nhwc": "1"},
 }
-"""Options of the CUDA provider, for an original without its best ones is no baseline; graph captures and replays."""
+"""Options of the CUDA provider: an original without its best ones is not a baseline; `graph` captures and replays."""
 USUAL_OPTIONS: Final = ("default", "fuse_conv_bias", "prefer_nhwc", "both")
 ORIGINAL: Final = "original"
 

@@ -1,4 +1,4 @@
-"""The inputs that a model has beside its images (keep_prob, is_training): each is filled with a number."""
+"""The inputs that a model has besides its images (keep_prob, is_training): each is filled with a number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERS = "biuf"
 
 
 class FurtherInputs:
-    """What a model has to be fed beside its images.
+    """What a model has to be fed besides its images.
 
     Args:
         inputs: The inputs that no initializer gives a value.

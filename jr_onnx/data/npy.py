@@ -44,7 +44,7 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]
     Args:
         archive: The open .npz file.
         name: Name of the array, without .npy.
-        path: Of the archive, for mapping and for errors.
+        path: Path of the archive, for mapping and for errors.
 
     Raises:
         DataError: An object array, a structured type, truncated, absurdly large.

@@ -57,7 +57,7 @@ class Preprocessing(Record):
 
         Raises:
             DataError: Not finite, a standard deviation that is not positive, an empty range, unequal lengths, sizes
-                that are none or do not go together.
+                that are invalid or contradict each other.
         """
         values = (*self.mean, *self.std, *self.range)
         if not self.mean or not self.std or not all(math.isfinite(value) for value in values):

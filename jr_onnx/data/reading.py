@@ -84,7 +84,7 @@ def read_exactly(stream: IO[bytes], size: int, path: Path) -> bytearray:
     """Read `size` bytes and make sure that nothing follows; memory grows with what is really there.
 
     Raises:
-        DataError: The stream ends too early or goes on.
+        DataError: The stream ends too early or is too long.
     """
     content = bytearray()
     while len(content) < size:

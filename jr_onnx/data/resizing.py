@@ -60,7 +60,7 @@ class Resizing:
 
         Args:
             pixels: The images.
-            name: Of the data, for the error.
+            name: Name of the data, for the error.
 
         Raises:
             DataError: They are vectors, or of another type.
@@ -77,7 +77,7 @@ class Resizing:
         return np.clip(result, 0, 1) if pixels.dtype == np.float32 else result
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size of which the shorter side is as wished; the other is cut to whole pixels."""
+        """Return the size whose shorter side is the requested one; the other is rounded down to whole pixels."""
         if not self:
             return height, width
         if height <= width:

@@ -69,7 +69,7 @@ def part_of(split: Split, parts: AbstractSet[Part], name: str) -> Part:
     Args:
         split: What is wanted.
         parts: What the set has; `one` alone for a set without parts.
-        name: Of the set, for the error.
+        name: Name of the set, for the error.
 
     Raises:
         DataError: The set has no such split.
@@ -96,7 +96,7 @@ def positions(
         part: What `part_of` returned.
         parts: What the set has.
         values: The fractions of the items of the part, (N,).
-        name: Of the set, for the error.
+        name: Name of the set, for the error.
 
     Raises:
         DataError: A set of one part has no train split.

@@ -22,7 +22,7 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
     cases = [case for case in asked if case is not None]
     budget = f"{run.norm} {run.eps:.4g}"
     clean = [figures.clean for figures in evaluation.models]
-    if evaluation.samples < 1 / _FEW:  # two models are told below how few these are
+    if evaluation.samples < 1 / _FEW:  # for two models, the text below says how few these are
         if len(evaluation.models) == 1:
             found.append(
                 f"{evaluation.samples} samples are too few to judge a budget by, or a share: see the intervals"

@@ -50,7 +50,7 @@ class Flag(Record):
         raised: Whether the results show it.
         checked: Whether there were results to judge by.
         evidence: What was found, in a sentence.
-        p_value: Of the test, after correction for the number of comparisons; 1 where nothing was checked.
+        p_value: P-value of the test, after correction for the number of comparisons; 1 where nothing was checked.
         effect: Size of what was found, in the units of `least_effect`.
         least_effect: What it takes to raise the flag.
         remedy: What to do about it.
@@ -217,7 +217,7 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
 
 
 def _within_reach(outcomes: list[Outcome], most: Outcome) -> npt.NDArray[np.bool_]:
-    """Tell which samples (N,) can be fooled within a budget: all if it is huge, else those that some attack fooled."""
+    """Return which samples (N,) can be fooled within a budget: all if it is huge, else those that an attack fooled."""
     budget = most.eps if most.eps is not None else 0.0
     if most.norm == "linf" and budget >= HUGE_LINF:
         return np.ones(len(most), dtype=bool)

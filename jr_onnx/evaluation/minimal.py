@@ -41,7 +41,7 @@ class MinimalComparison(Record):
 
     Attributes:
         ratio: Median over the samples of the retrofit's perturbation divided by the original's.
-        p_value: Of the two-sided sign test.
+        p_value: P-value of the two-sided sign test.
         samples: How many samples were compared.
     """
 
@@ -101,7 +101,7 @@ def _compare(norm: str, new: Sequence[Outcome], old: Sequence[Outcome]) -> Minim
 
 
 def median(sizes: Floats) -> float:
-    """Return the median of sizes (N,), N > 0, of which some may be infinite."""
+    """Return the median of sizes (N,), N > 0; some may be infinite."""
     # NumPy's median of an even count would be the mean of the two in the middle: NaN for two infinities.
     ordered = np.sort(sizes)
     middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]

@@ -1,4 +1,4 @@
-"""Where an evaluation keeps its results while it goes on: one small file per finished unit of work.
+"""Where an evaluation keeps its results while it runs: one small file per finished unit of work.
 
     OUT/run.json                      what is being run: models, data, suite, seed, versions, hardware
     OUT/units/<unit>.json             outcome of one entry on one model and one block of samples
@@ -57,7 +57,7 @@ class RunRecord(Record):
         versions: Package -> version.
         host: Machine and processor.
         device: Where torch computed.
-        logits: Which value was taken for the logits, in words.
+        logits: Which value was used as the logits, for people.
         notes: What the reader of the results should know.
     """
 
@@ -117,7 +117,7 @@ def versions() -> dict[str, str]:
 
 
 def host() -> str:
-    """Return machine and processor in words."""
+    """Return the machine and its processor as text."""
     model = platform.processor() or platform.machine()
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -134,7 +134,7 @@ class Store:
         self.folder = folder
 
     def open(self, record: RunRecord) -> None:
-        """Make the folder, or go on in it.
+        """Create the folder, or resume the run in it.
 
         Raises:
             OutputError: It holds another run, or cannot be written.
@@ -279,7 +279,7 @@ def _file_name(unit: str) -> str:
 
 
 def _first_difference(was: str, now: str) -> tuple[str, object, object]:
-    """Return the name of the first option that differs, and its values; of what is no such text, the texts."""
+    """Return the name and the values of the first option that differs; the texts if they are not JSON."""
     try:
         before, after, name = json.loads(was), json.loads(now), "option"
         while isinstance(before, dict) and isinstance(after, dict):

@@ -129,7 +129,7 @@ class Comparison(Record):
 
     Attributes:
         what: "clean accuracy", or a worst case.
-        difference: Of the shares, with Tango's 95 % score interval for paired samples.
+        difference: Difference of the shares, with Tango's 95 % score interval for paired samples.
         p_value: McNemar's exact test, two-sided.
     """
 
@@ -209,7 +209,7 @@ def finished(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> d
     if not common_indices:
         raise InputError(
             "no sample is finished on all attacks and both models yet, so there is nothing to sum up",
-            hint="Let jr-onnx attack go on: the same command continues where it was",
+            hint="Run the same jr-onnx attack command again: it resumes the evaluation",
         )
     return {
         label: {name: select(outcomes[label][name], common_indices) for name in run.entries} for label in run.models
@@ -217,7 +217,7 @@ def finished(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> d
 
 
 def _groups(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, float | None], list[Outcome]]:
-    """Sort outcomes into the groups of which the worst case is told.
+    """Sort outcomes into the groups whose worst case is reported.
 
     The paper's attacks have no budget in common, so they form a group of their own; minimal perturbations count for
     a budget where they stay within it.

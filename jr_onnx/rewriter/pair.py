@@ -147,7 +147,7 @@ def in_every_lowering(
     """Rewrite an original once with every lowering.
 
     Returns:
-        The retrofits by lowering, and for every impossible lowering the refusal.
+        The retrofits by lowering, and the refusal of every impossible lowering.
 
     Raises:
         KappaError, NoSiteError: The plan does not fit the model.

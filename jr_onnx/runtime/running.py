@@ -20,7 +20,7 @@ ProviderChoice = str | tuple[str, Mapping[str, str]]
 
 
 class SessionValue(Protocol):
-    """What a session says of an input or output."""
+    """An input or output of a session."""
 
     @property
     def name(self) -> str:
@@ -109,7 +109,7 @@ def open_model(
         source: Its path, or its bytes.
         name: What to call the model in an error.
         options: Session options; those of `quiet_options` by default.
-        providers: Where it may compute, as ONNX Runtime takes them; the first is meant, the others help.
+        providers: Where it may compute, as ONNX Runtime takes them; the first has to be used, the others may help.
         retrofit: How `jr_onnx.InferenceSession` is to open it (auto, optimised, plain); None for ONNX Runtime's class.
         may_fall_back: Whether it may compute on another provider than the first.
         failure: Returns the error to raise in the place of ONNX Runtime's; a ModelError by default.

@@ -1,4 +1,4 @@
-"""The kappas that a recorded plan wants, where its expressions may be anybody's and take for ever.
+"""The kappas of a recorded plan whose regular expressions are not trusted and may never finish.
 
 A retrofit's provenance holds the kappa map as it was given, regular expressions included, and Python's engine takes
 exponential time for some: `(a+)+b` on forty letters a. So they are tried in a process of their own, which is ended

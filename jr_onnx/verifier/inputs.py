@@ -48,7 +48,7 @@ class InputOptions:
         batch: Size used for dynamic batch axes.
         data: Name of a data set, see `jr_onnx.data`; None for random inputs.
         preprocessing: Preset or description for `data`.
-        seed: Of the random numbers.
+        seed: Random seed.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

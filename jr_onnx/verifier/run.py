@@ -203,7 +203,7 @@ def _check_whole_model(members: _Members, log: CheckLog, wanted: _Wanted) -> Inp
         if subject.unconverted is not None and loads(Runnable("ORIGINAL", subject.unconverted)):
             _enter_not_loading(log, error)
         log.not_run(_WHOLE, "ONNX Runtime", error.message)
-        if log.broken:  # what another evaluator makes of it proves nothing
+        if log.broken:  # another evaluator's result proves nothing
             return Inputs([], "none")
         count = max(1, wanted.reference_samples)
         return check_without_ort(
@@ -265,7 +265,7 @@ def _loads(members: _Members, log: CheckLog, used: Inputs, wanted: _Wanted) -> b
         OrtSession(members.file.runnable, "plain")
     except CannotLoadError as error:
         log.not_loading(error)
-        # Whatever the cause: where the original runs, a retrofit that does not is no replacement for it.
+        # Whatever the cause: a retrofit that does not load where the original does cannot replace it.
         _enter_not_loading(log, error)
         if isinstance(error, LackingError):
             given = used.samples[: max(1, wanted.reference_samples)]

@@ -32,7 +32,7 @@ class Subject:
         retrofit: The retrofit; of a file, its own bytes are verified.
         record: Its provenance.
         original: What it is compared with: the given original, else the one restored from the provenance.
-        how: Where the original came from, in words.
+        how: Where the original came from, as text.
         given_as: path (the bytes of that file are the subject), proto, or plain (rewritten here).
         checks: That the two belong together.
         failures: Where they do not.

@@ -125,7 +125,7 @@ def softmax_of_trailing_axes(x: NDArray[Any], axis: int, *, logarithm: bool = Fa
     """Return the softmax, or its logarithm, over all axes from `axis` on together (ONNX, Softmax-1 and -11).
 
     Args:
-        x: Of any shape.
+        x: Array of any shape.
         axis: The first of the axes; a negative one counts from the end.
         logarithm: Whether to return the logarithm.
     """

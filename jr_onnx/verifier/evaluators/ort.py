@@ -82,7 +82,7 @@ class OrtSession:
         model: The model.
         level: ONNX Runtime's optimisation off or on; on CUDA also on with TF32 and cuDNN's fastest algorithms, and
             this package's session, which retrofits after optimisation.
-        written: Where to write the graph that ONNX Runtime makes of it; None leaves that out.
+        written: Where to write the graph that ONNX Runtime optimised; None writes nothing.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.

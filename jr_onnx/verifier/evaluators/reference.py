@@ -28,7 +28,7 @@ class OnnxEvaluator:
 
     Args:
         proto: The model, with its weights.
-        operators: Operators to give the evaluator beside those of `older_operators`.
+        operators: Operators to give the evaluator besides those of `older_operators`.
 
     Raises:
         CannotLoadError: The evaluator has no implementation of an operator, or the model's data is missing.

@@ -39,7 +39,7 @@ class DistinctSite:
 
     @property
     def label(self) -> str:
-        """Form, type, kappa, cap, lowering and kind of scope in words."""
+        """Form, type, kappa, cap, lowering and kind of scope, for people."""
         record = self.group.record
         cap = "" if record.cap is None else f" <= {record.cap:g}"
         more = f" and {self.others} alike" if self.others else ""
@@ -54,7 +54,7 @@ def distinct_sites(model: onnx.ModelProto, groups: Sequence[SiteGroup]) -> list[
     for group in groups:
         probe = probe_model(model, group)
         record = group.record
-        # The record belongs to the key: two equal groups of which one should have another kappa are two sites.
+        # The record belongs to the key: two equal groups with different recorded kappas are two sites.
         expected = f"{record.form}|{record.dtype}|{record.kappa!r}|{record.cap!r}|{record.lowering}".encode()
         key = signature(probe) + expected
         group_, probe_, count = first.get(key, (group, probe, -1))

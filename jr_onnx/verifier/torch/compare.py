@@ -89,7 +89,7 @@ def verify_torch(
         kappa: Retrofit an original export in memory with this kappa and verify that; None to stay at kappa 0.
         lowerings: The lowerings to do that with.
         output: Which output of the model the network's is; None for the one of its shape.
-        seed: Of the random inputs.
+        seed: Seed of the random inputs.
         raise_on_failure: Raise instead of returning a failed report.
 
     Raises:
@@ -155,7 +155,7 @@ def _names_of_calls(ids: list[str], calls: int, records: Sequence[Provenance]) -
     """Name the network's ReLU calls: by the export's sites where there are as many, else by number.
 
     Raises:
-        VerificationError: The numbers differ and so do the kappas, so that nobody knows which call has which.
+        VerificationError: The numbers and the kappas differ, so it is unknown which call has which kappa.
     """
     if calls == len(ids):
         return ids

@@ -256,7 +256,7 @@ def random_inputs(shape: Sequence[int | None], count: int, seed: int) -> Array:
     Args:
         shape: The shape of one sample, dynamic axes taken as 32.
         count: How many samples.
-        seed: Of the random numbers.
+        seed: Random seed.
     """
     random = np.random.default_rng(seed)
     sizes = [size or 32 for size in shape]

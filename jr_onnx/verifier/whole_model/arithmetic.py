@@ -12,8 +12,8 @@ descriptions of the inputs. Every form of J counts as one operator, of its opera
     Mul(c, Cast(Greater(Sub(c, kappa), 0))), c = Clip(z) or Max(z, lowest)
     Clip(J), Min(J, cap)      the cap
 
-So does what only copies (Identity, the reorders of the blocked layout, copies between devices). kappa is no part of
-it: two graphs that differ in kappa alone are the same arithmetic, and must give equal results.
+Operators that only copy (Identity, the reorders of the blocked layout, copies between devices) are skipped. kappa is
+not part of it: two graphs that differ in kappa alone are the same arithmetic, and must give equal results.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def optimised_arithmetic(model: Runnable) -> Arithmetic:
     """Return how ONNX Runtime computes a model with its optimisation on.
 
     Raises:
-        CannotLoadError: It cannot load the model, or not write what it makes of it.
+        CannotLoadError: It cannot load the model, or cannot write the optimised graph.
     """
     with tempfile.TemporaryDirectory(prefix="jr-onnx-") as folder:
         path = Path(folder) / "optimised.onnx"

@@ -60,7 +60,7 @@ class Case:
         nudged: With optimisation off, on inputs moved by one rounding.
         library: Whether the op library is there.
         log: Where results are entered.
-        seed: Of random numbers.
+        seed: Seed of random numbers.
         steps: What quantisation steps do to the retrofit's outputs; false where it has none.
     """
 

@@ -35,7 +35,7 @@ FLIP_LIMIT: Final = 0.01
 
 _RING: Final = 100.0
 _DEVIATIONS: Final = 4.0
-_CHANCE_FROM: Final = 1.0  # ring elements per run below which there is no density to speak of
+_CHANCE_FROM: Final = 1.0  # fewer ring elements per run give no useful density
 
 Outcome = Literal["equal", "rounding", "flip", "different"]
 
@@ -110,7 +110,7 @@ class RunVerdict:
 def control_noise(one: NDArray[Any], other: NDArray[Any]) -> float:
     """Return a site's rounding error in a control run, at least a few roundings of the pre-activations' own size.
 
-    Finite values alone count: an overflow in one of the two runs is no measure of rounding.
+    Finite values alone count: an overflow in one of the two runs does not measure rounding.
     """
     floor = FLOOR_ROUNDINGS * unit_roundoff(dtype_name(one)) * magnitude(one)
     return max(finite_difference(one, other), floor)

@@ -1,4 +1,4 @@
-"""Comparisons in which rounding and flips at the jump are told from defects; see `flips` for the rule."""
+"""Comparisons that distinguish rounding and flips at the jump from defects; see `flips` for the rule."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def excess(one: Sequence[Value], other: Sequence[Value], bounds: Sequence[Bound]
 
 
 def loose_words(bounds: Sequence[Bound]) -> str:
-    """Say of a bound that proves little that it does; "" of others."""
+    """Return a warning for a bound that proves little; "" for others."""
     loose = [bound for bound in bounds if bound.is_loose]
     if not loose:
         return ""

@@ -109,7 +109,7 @@ class StepEffects:
         Args:
             one: Outputs of the first evaluation.
             other: Outputs of the second.
-            bounds: What is rounding, for every output.
+            bounds: The rounding bound of every output.
             sample: The inputs of the run.
         """
         try:
