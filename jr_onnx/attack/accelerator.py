@@ -1,6 +1,6 @@
 """What makes attacks fast on a device that works on its own, as a GPU does.
 
-The host hands operators to the device and goes on. Whatever needs a value of a tensor on the host (`bool(t)`,
+The host queues operators on the device without waiting. Whatever needs a value of a tensor on the host (`bool(t)`,
 `t.item()`, a boolean mask as an index) waits until the device has done everything before it. So on such a device a
 sample that is fooled stays in the batch, idle, and idle samples are taken out together every few steps.
 """
@@ -19,7 +19,7 @@ BLOCK = 5_000
 
 
 def runs_apart(device: torch.device) -> bool:
-    """Tell whether a device works on its own, so that asking for a value makes the host wait."""
+    """Return whether a device works on its own, so that asking for a value makes the host wait."""
     return device.type != "cpu"
 
 

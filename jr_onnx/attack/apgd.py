@@ -157,7 +157,7 @@ class _Climb:
         problem.oracle.wake(rows)
 
     def run(self, result: Tensor) -> Tensor:
-        """Climb; write the points that fooled (else the best) into `result`, and tell which starters were fooled."""
+        """Climb; write the points that fooled (else the best) into `result`, and return which starters were fooled."""
         fooled = torch.zeros(len(self.problem), dtype=torch.bool, device=result.device)
         if not self._evaluate(result, fooled):
             return fooled[self.starters]
@@ -185,7 +185,7 @@ class _Climb:
         self.problem.iterations[self.rows] += self.problem.oracle.active(self.rows).long()
 
     def _evaluate(self, result: Tensor, fooled: Tensor) -> bool:
-        """Judge and differentiate at the current points, drop the fooled samples; tell whether any is left."""
+        """Judge and differentiate at the current points, drop the fooled samples; return whether any is left."""
         problem = self.problem
         found = problem.oracle.gradient(self.x, self.rows, self.objective, self.aim, problem.won)
         done = problem.oracle.active(self.rows) & ~found.kept
@@ -216,11 +216,11 @@ class _Climb:
         self.halved, self.best_loss_before = halve, self.best_loss.clone()
 
     def _settle(self) -> bool:
-        """Drop the idle samples; tell whether any is left."""
+        """Drop the idle samples; return whether any is left."""
         return self.problem.oracle.idle is None or self._keep(self.problem.oracle.active(self.rows))
 
     def _keep(self, kept: Tensor) -> bool:
-        """Drop the samples that `kept` (m,) does not name; tell whether any is left."""
+        """Drop the samples that `kept` (m,) does not name; return whether any is left."""
         rows = kept.nonzero()[:, 0]
         if len(rows) < len(kept):
             self.ball = self.ball.select(rows)

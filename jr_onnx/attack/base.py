@@ -19,13 +19,13 @@ from torch import Tensor
 
 from jr_onnx.attack import inputs, norms
 from jr_onnx.attack.cpu import thread_pool
-from jr_onnx.attack.judging import Decision, Judge, Told
+from jr_onnx.attack.history import JudgeHistory
+from jr_onnx.attack.judging import Decision, Judge, KnownLogits
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.norms import Ball, Norm, require_norm
 from jr_onnx.attack.objectives import aim_of, finite, fooled
 from jr_onnx.attack.oracle import Oracle, Tally
 from jr_onnx.attack.result import AttackResult
-from jr_onnx.attack.seen import Seen
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.attack.target import Target
 from jr_onnx.errors import InputError, RefusalError
@@ -73,7 +73,7 @@ class Problem:
         return torch.arange(len(self.images), device=self.images.device)
 
     def won(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Tell which of the samples `rows` (m,) are fooled by logits (m, K)."""
+        """Return which of the samples `rows` (m,) are fooled by logits (m, K)."""
         return fooled(logits, self.aim[rows])
 
     def indices_of(self, rows: Tensor) -> npt.NDArray[np.int64]:
@@ -95,7 +95,7 @@ class Attack(ABC):
     norms: ClassVar[tuple[Norm, ...]] = norms.NORMS
     needs_gradient: ClassVar[bool] = True
     begins_clean: ClassVar[bool] = False
-    """Whether `_search` first asks about all clean images, so that the answer tells who is correct, too."""
+    """Whether `_search` first asks about all clean images, so that their logits also give the clean verdict."""
 
     norm: Norm = "linf"
     seed: int = 0
@@ -170,7 +170,7 @@ class Attack(ABC):
 
     @abstractmethod
     def _search(self, problem: Problem) -> Tensor:
-        """Return one candidate per sample (n, C, H, W); what it is worth is measured by the caller."""
+        """Return one candidate per sample (n, C, H, W); the caller measures its success."""
 
     def _source(self, target: Target, source: Target | None) -> Target:
         """Return the model that gives gradients."""
@@ -194,12 +194,12 @@ class Attack(ABC):
         rows = attacked.nonzero()[:, 0]
         images = target.from_pixels(batch.pixels)[rows]
         tally = Tally(len(rows), target.device)
-        seen = None if target.is_random else Seen(images)
+        history = None if target.is_random else JudgeHistory(images)
         problem = Problem(
             images=images,
             aim=aim_of(batch.labels, batch.goals)[rows],
             indices=batch.indices[rows.cpu().numpy()],
-            oracle=Oracle(target, source, tally, self.seed, self.draws, judge.pool, seen, idling=target.runs_apart),
+            oracle=Oracle(target, source, tally, self.seed, self.draws, judge.pool, history, idling=target.runs_apart),
             low=target.bounds[0],
             high=target.bounds[1],
             classes=classes,
@@ -209,8 +209,8 @@ class Attack(ABC):
         )
         found = self._finish(problem, self._search(problem).detach()) if len(rows) else images
         if clean is None:
-            told = None if seen is None else seen.clean_logits
-            clean = judge.decide(batch.pixels, clean_aim) if told is None else Decision.of(told, clean_aim)
+            known = None if history is None else history.clean_logits
+            clean = judge.decide(batch.pixels, clean_aim) if known is None else Decision.of(known, clean_aim)
             attacked = _attacked(judge, batch, clean)
         return _judged(judge, batch, clean, attacked, rows, problem, found)
 
@@ -254,7 +254,7 @@ class GradientAttack(Attack):
 
 
 def _attacked(judge: Judge, batch: inputs.Samples, clean: Decision) -> Tensor:
-    """Tell who is worth an attack (n,): the correct, or with goals everyone who is not there yet."""
+    """Return which samples are attacked (n,): the correct ones, or with goals all that do not have their goal yet."""
     if batch.goals is None:
         return clean.finite & ~clean.won
     return clean.finite & ~judge.decide_again(batch.pixels, aim_of(batch.labels, batch.goals), clean).won
@@ -276,11 +276,11 @@ def _judged(
     points = torch.where(norms.expand(attacked, points), points, values)
     moved = (points != values).flatten(1).any(1)
     pixels = torch.where(points == values, batch.pixels, target.to_pixels(points))
-    seen, told = problem.oracle.seen, None
-    if seen is not None and seen.logits is not None:
-        same = seen.is_last(found) & (target.from_pixels(pixels) == points).flatten(1).all(1)[rows]
-        told = Told(rows[same], seen.logits[same])
-    final = judge.decide_again(pixels, aim_of(batch.labels, batch.goals), clean, moved, told)
+    history, known = problem.oracle.history, None
+    if history is not None and history.logits is not None:
+        same = history.is_last(found) & (target.from_pixels(pixels) == points).flatten(1).all(1)[rows]
+        known = KnownLogits(rows[same], history.logits[same])
+    final = judge.decide_again(pixels, aim_of(batch.labels, batch.goals), clean, moved, known)
     sizes = norms.distances(points, values)
 
     def everywhere(counts: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ gradient is
     dX[c, i + s, j + t] += sum_o W[o, c, s, t] dY[o, i, j]
 
 one small matrix product for all taps (s, t), and one shifted addition for each. For 1 to 10 channels of 5x5, as in
-LeNet, this takes a fifth of the time. The result of the first convolution is laid out channels-last besides, which
+LeNet, this takes a fifth of the time. The result of the first convolution is also laid out channels-last, which
 the layers behind it take up and pool and convolve faster in. Values differ from the plain path by rounding.
 """
 

@@ -4,7 +4,7 @@ The point climbs the logit margin inside a ball whose radius follows the boundar
 the radius is the current size plus the linearised distance to the boundary, afterwards it shrinks by gamma at an
 adversarial point and grows by gamma elsewhere. Both the step and gamma fall along a cosine. Unlike in the paper the
 radius never shrinks before the first success: a linearisation that is too short would otherwise hold a sample at
-the same spot for ever.
+the same point for ever.
 """
 
 from __future__ import annotations

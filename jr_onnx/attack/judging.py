@@ -1,7 +1,7 @@
-"""Who is fooled: the verdict of the exact model, which no attack can touch.
+"""Which samples are fooled: the verdict of the exact model, which no attack can influence.
 
-A model of one answer is asked once per point. What was asked during an attack is not asked again: `Seen` notes the
-points with the logits that the judge gave them, and a point counts as judged only if it is the same bit for bit.
+A model of one answer is asked once per point. What was asked during an attack is not asked again: `JudgeHistory` keeps
+the points with the logits that the judge gave them, and a point counts as judged only if it is the same bit for bit.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Decision:
     """The verdict on n images.
 
     Attributes:
-        won: Who is fooled (n,).
+        won: Which are fooled (n,).
         rate: Share of the evaluations that were (n,).
-        finite: Who has an answer (n,); a class masked by minus infinity is none.
+        finite: Which have an answer (n,); a class masked by minus infinity never is the answer.
         logits: Of a model of one answer (n, K); None of a random one.
     """
 
@@ -49,7 +49,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class KnownLogits:
     """Logits (m, K) that the judged model gave the images `rows` (m,) of a batch, as they are now."""
 
     rows: Tensor
@@ -90,7 +90,12 @@ class Judge:
         return Decision((rate >= 0.5) & good, rate, good, None)
 
     def decide_again(
-        self, pixels: Tensor, aim: Tensor, clean: Decision, moved: Tensor | None = None, told: Told | None = None
+        self,
+        pixels: Tensor,
+        aim: Tensor,
+        clean: Decision,
+        moved: Tensor | None = None,
+        known: KnownLogits | None = None,
     ) -> Decision:
         """Evaluate images after an attack or for another aim, except those that were evaluated before.
 
@@ -98,17 +103,17 @@ class Judge:
             pixels: The images now (n, C, H, W).
             aim: Label and goal (n, 2).
             clean: The verdict before.
-            moved: Who is not the clean image any more (n,); nobody by default.
-            told: What this very model said about some of the images, if anything.
+            moved: Which differ from the clean image (n,); none by default.
+            known: Logits that this model has given to some of the images already.
         """
         if clean.logits is None:
             return self.decide(pixels, aim)
         if moved is None:
             return Decision.of(clean.logits, aim)
         logits, unknown = clean.logits.clone(), moved
-        if told is not None:
-            rows = told.rows[moved[told.rows]]
-            logits[rows] = told.logits[moved[told.rows]]
+        if known is not None:
+            rows = known.rows[moved[known.rows]]
+            logits[rows] = known.logits[moved[known.rows]]
             unknown = moved.index_fill(0, rows, False)
         if bool(unknown.any()):
             logits[unknown] = self._logits(self._pixel_view, pixels[unknown])

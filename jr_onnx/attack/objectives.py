@@ -24,14 +24,14 @@ def aim_of(labels: Tensor, goals: Tensor | None) -> Tensor:
 
 
 def fooled(logits: Tensor, aim: Tensor) -> Tensor:
-    """Tell which samples (N,) an attack has won: an answer, and another class than the label, or the goal."""
+    """Return which samples (N,) an attack has won: an answer, and another class than the label, or the goal."""
     predicted = logits.argmax(1)
     won = torch.where(aim[:, 1] == NO_GOAL, predicted != aim[:, 0], predicted == aim[:, 1])
     return won & decided(logits)
 
 
 def decided(logits: Tensor) -> Tensor:
-    """Tell which samples (N,) have an answer: the largest logit (N, K) is finite, and none is NaN.
+    """Return which samples (N,) have an answer: the largest logit (N, K) is finite, and none is NaN.
 
     A class at minus infinity is one that is masked and never the answer. See `evaluation.scores.predictions`.
     """
@@ -39,7 +39,7 @@ def decided(logits: Tensor) -> Tensor:
 
 
 def finite(values: Tensor) -> Tensor:
-    """Tell which samples (N,) hold no NaN and no infinity."""
+    """Return which samples (N,) hold no NaN and no infinity."""
     return torch.isfinite(values.flatten(1)).all(1)
 
 

@@ -1,8 +1,8 @@
-"""Every question an attack asks the model goes through an `Oracle`, which slices, counts and averages.
+"""Every evaluation of the model by an attack goes through an `Oracle`, which slices, counts and averages.
 
 It cuts a batch into slices that fit the processor's cache, keeps count of passes, of non-finite values and of
 zero gradients per sample, averages over draws of a random model (expectation over transformation, Athalye et al.,
-2018), and lets the gradient come from another model (transfer) or backward pass (BPDA) than the verdict.
+2018), and takes the gradient from another model (transfer) or backward pass (BPDA) than the verdict if asked to.
 
 Verdicts are evaluated under `no_grad`, not `inference_mode`: it is as fast for networks, and a model that keeps a
 constant from its first evaluation could not differentiate with an inference tensor later.
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from jr_onnx.attack import accelerator, cpu
+from jr_onnx.attack.history import JudgeHistory
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.objectives import Objective, decided
-from jr_onnx.attack.seen import Seen
 from jr_onnx.attack.target import Target
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class Evaluation:
 
     Attributes:
         logits: Of the judged model (n, K).
-        kept: The samples (n,) that go on; the others were screened out, or idle.
+        kept: The samples (n,) that continue; the others were screened out, or idle.
         parts: What the work returned, with one row per kept sample; in an oracle with idle samples one per sample.
     """
 
@@ -77,7 +77,7 @@ class Oracle:
         seed: int,
         draws: int,
         pool: ThreadPoolExecutor | None = None,
-        seen: Seen | None = None,
+        history: JudgeHistory | None = None,
         *,
         idling: bool = False,
     ) -> None:
@@ -90,7 +90,7 @@ class Oracle:
             seed: Of the draws of a random model.
             draws: How many draws of a random model to average; one is what a naive attack does.
             pool: Threads for slices.
-            seen: Where to note what the judge said.
+            history: Where to record the judge's logits.
             idling: Samples that are done stay in the batch for a while, so that no question waits for the device.
         """
         self.judge = judge
@@ -98,7 +98,7 @@ class Oracle:
         self.tally = tally
         self.draws = draws
         self.pool = pool
-        self.seen = seen
+        self.history = history
         self.idle = torch.zeros_like(tally.forward, dtype=torch.bool) if idling else None
         self._noise = Noise(seed)
         self._shared = judge.same_forward(source)
@@ -107,7 +107,7 @@ class Oracle:
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Judge inputs (n, ...) of the samples `rows` (n,): logits (n, K), averaged if the model is random."""
         judged = self._judge(x, rows)
-        self._take_down(x, rows, judged)
+        self._record(x, rows, judged)
         return judged
 
     def gradient(
@@ -120,7 +120,7 @@ class Oracle:
             rows: Their positions in the batch (n,).
             objective: What to differentiate, of the source's logits.
             aim: Classes for the objective (n, 2).
-            screen: Tells from the judged logits who needs no gradient any more.
+            screen: Returns from the judged logits which samples need no gradient any more.
 
         Returns:
             An evaluation whose parts are the objective's values (m,) and gradients (m, C, H, W), averaged over
@@ -157,16 +157,16 @@ class Oracle:
             found = self._in_one(x, rows, aim, work, backwards, screen)
         else:
             found = self._apart(x, rows, aim, work, backwards, screen)
-        self._take_down(x, rows, found.logits, None if screen is None else ~found.kept)
+        self._record(x, rows, found.logits, None if screen is None else ~found.kept)
         return found
 
-    def _take_down(self, x: Tensor, rows: Tensor, judged: Tensor, final: Tensor | None = None) -> None:
+    def _record(self, x: Tensor, rows: Tensor, judged: Tensor, final: Tensor | None = None) -> None:
         self._step += 1
         self.tally.nonfinite[rows] += (~decided(judged) & self.active(rows)).long()
-        if self.seen is not None:
+        if self.history is not None:
             if self.idle is not None:  # idle samples have moved on from the points that count
                 final = self.active(rows) if final is None else final & self.active(rows)
-            self.seen.note(x, rows, judged, final)
+            self.history.record(x, rows, judged, final)
 
     def _in_one(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
@@ -227,8 +227,8 @@ class Oracle:
 
         Samples that are already done would cost `backwards` useless passes each; where that exceeds the price of
         another forward pass (about one backward pass) of the others, the others are evaluated again alone.
-        The count is what the attack asked for, one forward pass and `backwards` for those who go on, so that it
-        does not depend on the company a sample is in.
+        The count is what the attack asked for, one forward pass and `backwards` for every sample that continues, so
+        that it does not depend on the rest of the batch.
         """
         leaf = x.detach().requires_grad_()
         logits = evaluate(leaf)
@@ -285,7 +285,7 @@ class Oracle:
         return active if screen is None else active & ~screen(judged, rows)
 
     def active(self, rows: Tensor) -> Tensor:
-        """Tell which samples `rows` (n,) are not idle."""
+        """Return which samples `rows` (n,) are not idle."""
         return torch.ones_like(rows, dtype=torch.bool) if self.idle is None else ~self.idle[rows]
 
     def rest(self, rows: Tensor, done: Tensor) -> None:
@@ -328,6 +328,6 @@ def _largest(gradient: Tensor) -> Tensor:
 
 
 def _join(parts: list[tuple[Tensor, ...]], x: Tensor) -> tuple[Tensor, ...]:
-    """Put the parts of slices together; slices of which nobody was left have none."""
+    """Put the parts of slices together; slices without a remaining sample have none."""
     full = [part for part in parts if part]
     return tuple(torch.cat(column) for column in zip(*full, strict=True)) if full else (x[:0, 0, 0, 0], x[:0])

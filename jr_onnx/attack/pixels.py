@@ -52,7 +52,7 @@ class PixelMap:
         """
         factor = self._mean_std(values)[1].double() / self._span
         pixels = self._inverted(values)
-        for share in (1.0, 1.0, 0.5, 0.5, 0.5):  # whole steps may go to and fro
+        for share in (1.0, 1.0, 0.5, 0.5, 0.5):  # whole steps may oscillate
             found = self.normalise(pixels)
             if torch.equal(found, values):
                 break

@@ -23,7 +23,7 @@ PATIENCE = 2
 """On a device that works on its own: steps after which the samples that are done leave the batch."""
 
 _SHRINKING = 16
-"""One in so many samples fooled in a step makes it worth while to put the others in order."""
+"""One in so many samples fooled in a step makes sorting the others worth while."""
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class StepwiseAttack(GradientAttack):
         return result
 
     def _walk(self, problem: Problem, live: Live, result: Tensor) -> Tensor:
-        """Walk one round; write the end points into `result` and tell which samples (n,) were fooled."""
+        """Walk one round; write the end points into `result` and return which samples (n,) were fooled."""
         fooled = torch.zeros(len(problem), dtype=torch.bool, device=result.device)
         for _ in range(self.length if len(live.rows) else 0):
             found = self._ask(problem, live)

@@ -136,7 +136,7 @@ class ArrayTarget(Target):
         units: Units = "pixel",
         random: bool = False,
     ) -> None:
-        """Wrap a function; `random` says that two calls with one input may differ."""
+        """Wrap a function; `random` means that two calls with one input may differ."""
         super().__init__(preprocessing, units)
         self.function = function
         self._random = random

@@ -74,7 +74,7 @@ class TorchTarget(Target):
 
     Attributes:
         model: What is evaluated.
-        net: The same as an ONNX module, None if it is none.
+        net: The same as an ONNX module, None if it is another kind of module.
         settings: What the view asks of it.
     """
 
@@ -118,7 +118,7 @@ class TorchTarget(Target):
         self.settings = Settings(random=None if self.net is None else self.net.random)
         self.device = _device_of(self.model, device)
         self.channels_last = self.device.type == "cuda" if channels_last is None else channels_last
-        # A model that fixes its draw for the next evaluation alone has to be told before every slice.
+        # A model that fixes its draw for the next evaluation alone has to be reseeded before every slice.
         self.threaded = threaded and reseed is None
 
     @property
@@ -204,7 +204,7 @@ class TorchTarget(Target):
         """Return site id -> kappa of this view, unless kappa is drawn.
 
         Raises:
-            RefusalError: The model has no sites that this package knows; `wanted` says what they are needed for.
+            RefusalError: The model has no sites that this package knows; `wanted` names what they are needed for.
         """
         return self._require_sites(wanted).kappas_with(self._kappas(self.settings.draw))
 

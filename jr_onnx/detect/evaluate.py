@@ -99,7 +99,7 @@ class DetectResult(Record):
     """The detector on the models.
 
     Attributes:
-        logits: Which value was taken for the logits, in words.
+        logits: Description of the value taken for the logits.
         notes: What the reader should know.
     """
 
@@ -237,7 +237,7 @@ def area(scores: Floats, seed: int) -> tuple[float, float, float]:
     drawn = np.einsum("ri,ij,rj->r", weights, table, weights, optimize=True)
     low, high = np.quantile(drawn, [0.025, 0.975])
     found = float(table.mean())
-    # At an area of 1 every resample has it: there the score interval says what so few images can tell.
+    # At an area of 1 every resample has it: there the score interval expresses how little so few images show.
     least, most = area_interval(found, count)
     return found, min(float(low), least), max(float(high), most)
 

@@ -29,7 +29,7 @@ class Blueprint:
             with; "" where that lies inside a function.
         tail: The operators between the logits and the output, in the order of the graph.
         single: Whether the model gives one score; its logits are then (0, score), of two classes.
-        threshold: For one score: the output above which the answer is class 1, where the graph tells.
+        threshold: For one score: the output above which the answer is class 1, where the graph determines it.
         num_classes: How many classes there are.
         static_batch: The only batch size the graph can run with; other sizes are cut into such pieces. None: any.
         mappable: Whether the pieces can be run at once by `torch.vmap`.

@@ -1,4 +1,4 @@
-"""Compare a torch evaluation with ONNX Runtime, and tell rounding and jumps from errors.
+"""Compare a torch evaluation with ONNX Runtime, and distinguish rounding and jumps from errors.
 
 How large a difference is rounding? The torch side is evaluated in double precision too. The distance E between its
 two results is the rounding error of *one* order of summation; ONNX Runtime's, of the same arithmetic in another

@@ -75,7 +75,7 @@ class Compiler:
         cache: Name -> main-graph initializer, shared by compilations of one model.
         trained: (scope path, name) of the tensors that are to be parameters -> the parameter's name.
         parameters: Name -> place of a parameter, filled while compiling.
-        float_type: The element type of values that the model does not tell.
+        float_type: The element type of values whose type the model does not declare.
     """
 
     functions: Mapping[str, Scope]

@@ -40,7 +40,7 @@ class SiteBackward(Record):
     beta_kappa: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a beta that is none, or that the mode does not have."""
+        """Refuse an invalid beta, or one that the mode does not have."""
         if self.mode not in ("exact", "straight_through", "smooth"):
             raise InputError(f"the backward mode is {self.mode!r}, expected exact, straight_through or smooth")
         if self.mode != "smooth":
@@ -119,7 +119,7 @@ class _Jump(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep what the derivative needs: the output for the exact one (it tells z > kappa), else z."""
+        """Keep what the derivative needs: the output for the exact one (it shows where z > kappa), else z."""
         z, ctx.kappa, ctx.cap, ctx.mode = inputs
         ctx.save_for_backward(output if ctx.mode.mode == "exact" else z)
 

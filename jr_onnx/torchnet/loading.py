@@ -1,4 +1,4 @@
-"""Make a module of a model file: read, compile, find out what the file does not tell, assemble."""
+"""Make a module of a model file: read, compile, determine what the file does not state, assemble."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def load(
     """Make a torch module of an ONNX classifier.
 
     A retrofitted file is evaluated as its original with the kappas from its provenance, so that kappa and derivative
-    of every site can be changed. The result's `notes` say what was chosen.
+    of every site can be changed. The result's `notes` list what was chosen.
 
     Args:
         model: A path, a ModelProto, or what `torchnet.source.read` made of one.
@@ -50,7 +50,7 @@ def load(
     Raises:
         UnsupportedOpsError: The model has operators that cannot be evaluated; the error lists all of them.
         ModelError: The model is not a classifier with one image input, or is broken.
-        InputError: An argument contradicts the model, or is none.
+        InputError: An argument is invalid or contradicts the model.
     """
     if dtype is not None and dtype not in FLOATS.values():
         raise InputError(f"dtype is {dtype}, expected one of {', '.join(str(item) for item in FLOATS.values())}")
@@ -95,7 +95,7 @@ def same_logits(
     input_shape: Sequence[int | None] | None = None,
     values: Mapping[str, float] | None = None,
 ) -> dict[str, int]:
-    """Tell which outputs come from the same logits, as logits and their softmax do: name -> number of its group.
+    """Return which outputs come from the same logits, as logits and their softmax do: name -> number of its group.
 
     Raises:
         UnsupportedOpsError: The model has operators that cannot be evaluated.

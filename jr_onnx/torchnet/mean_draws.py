@@ -54,7 +54,7 @@ def _bodies(nodes: MutableSequence[NodeProto]) -> Iterator[MutableSequence[NodeP
 
 
 def _depends_on_call(nodes: MutableSequence[NodeProto]) -> bool:
-    """Tell whether a draw takes its mean, range or shape from the call of the function that it stands in."""
+    """Return whether a draw takes its mean, range or shape from the call of the function that it stands in."""
     return any(
         node.op_type in RANDOM_OPS and any(attribute.ref_attr_name for attribute in node.attribute) for node in nodes
     )

@@ -141,7 +141,7 @@ class OnnxModule(nn.Module):
 
     @property
     def threshold(self) -> float | None:
-        """For one score: the output above which the answer is class 1; None where the graph does not tell."""
+        """For one score: the output above which the answer is class 1; None where the graph does not determine it."""
         return self._blueprint.threshold
 
     @property

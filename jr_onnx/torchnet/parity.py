@@ -162,7 +162,7 @@ def original_of(source: Source) -> str | Path | onnx.ModelProto:
 
 
 def draws_inside(source: Source) -> bool:
-    """Tell whether a retrofit draws its kappa where no caller can set it."""
+    """Return whether a retrofit draws its kappa where no caller can set it."""
     record = source.provenance
     return record is not None and record.plan.random is not None and record.plan.input_name is None
 

@@ -1,4 +1,4 @@
-"""Find out by trial what a file does not tell: where the logits are, and which batch sizes the graph can run."""
+"""Determine by trial what a file does not state: where the logits are, and which batch sizes the graph can run."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
 
 
 def _apart(compiled: Compiled, drawn: list[DrawStep], inputs: tuple[Tensor, Tensor]) -> bool:
-    """Tell whether all that is drawn has a row per sample."""
+    """Return whether all that is drawn has a row per sample."""
     values, batch = compiled.trial(torch.cat(inputs)), 2 * inputs[0].shape[0]
     found = [values[step.outputs[0]] for step in drawn]
     return all(isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch for value in found)
@@ -200,7 +200,7 @@ def _batch_mode(
 
 
 def _mappable(compiled: Compiled, inputs: tuple[Tensor, Tensor], first: Tensor) -> bool:
-    """Tell whether `torch.vmap` runs the graph, forward and backward, with the same result."""
+    """Return whether `torch.vmap` runs the graph, forward and backward, with the same result."""
     pair = torch.stack(inputs).requires_grad_()
     try:
         with warnings.catch_warnings(), torch.enable_grad():
@@ -225,7 +225,7 @@ def _logits(compiled: Compiled, x: Tensor) -> Tensor | None:
 
 
 def _same(found: Tensor | None, expected: Tensor) -> bool:
-    """Tell whether two runs agree up to rounding.
+    """Return whether two runs agree up to rounding.
 
     The order of summation may depend on the batch size; over the whole network that costs less than half of the
     digits, while samples that see each other (or a wrong reshape) change the leading ones.

@@ -1,6 +1,6 @@
 """What runs at a forward pass: a flat list of steps over a list of values.
 
-A step knows the places of its inputs and outputs in the list, and which values nobody needs after it. Steps hold no
+A step knows the places of its inputs and outputs in the list, and which values are not needed after it. Steps hold no
 weights and no site states: those come with the list and the context, so that several modules share one program.
 """
 
@@ -59,7 +59,7 @@ class Step:
         op_type: The node's operator.
         inputs: Places of the inputs, -1 for an absent one.
         outputs: Places of the outputs, -1 for an unused one.
-        release: Places that nobody reads after this step.
+        release: Places that are not read after this step.
     """
 
     name: str
@@ -140,7 +140,7 @@ class SiteStep(Step):
         site: The site's number.
         cap: Its upper bound, or None.
         linear: What comes before the jump.
-        overwrite: The input is a tensor of its own that nobody else reads.
+        overwrite: The input is a tensor that no other step reads.
     """
 
     site: int = 0
@@ -154,7 +154,7 @@ class SiteStep(Step):
             z = values[self.inputs[0]]
         else:
             z = self.linear(*[values[place] if place >= 0 else None for place in self.inputs])
-        # Who looks at z shall see z.
+        # An observer must see z itself.
         overwrite = self.overwrite and context.observer is None and not context.mapped
         kappa, backward = context.kappas[self.site], context.backwards[self.site]
         result = jump(z, kappa, self.cap, backward, overwrite=overwrite)
@@ -247,7 +247,7 @@ def draws(program: Program) -> list[DrawStep]:
 
 
 def prune(program: Program) -> None:
-    """Drop steps whose outputs nobody needs, and note where each value is read last."""
+    """Drop steps whose outputs are not needed, and note where each value is read last."""
     _prune(program, None)
 
 

@@ -1,4 +1,4 @@
-"""What the compiler knows of a value, of a site, and of what it cannot compile."""
+"""What the compiler knows about a value, of a site, and of what it cannot compile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Kind = Literal["const", "host", "device"]
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Where a value of the model lies: its place in the list, its kind, its ONNX element type (0 = not told)."""
+    """Where a value of the model lies: its place in the list, its kind, its ONNX element type (0 = unknown)."""
 
     place: int
     kind: Kind

@@ -91,7 +91,7 @@ class Node:
         outputs: How many outputs are wanted; a middle one may be unused.
         precision: Element types to torch types.
         lead: The batch size baked into the export where constants that begin with it are to follow the batch.
-        element_types: For every input its ONNX element type where the model tells, else 0.
+        element_types: For every input its ONNX element type where the model declares it, else 0.
     """
 
     op_type: str
@@ -110,7 +110,7 @@ class Node:
         return self.attributes.get(name, default)
 
     def has(self, index: int) -> bool:
-        """Tell whether an optional input is given."""
+        """Return whether an optional input is given."""
         return index < len(self.present) and self.present[index]
 
     def const(self, index: int) -> torch.Tensor | None:
@@ -118,7 +118,7 @@ class Node:
         return self.constants[index] if index < len(self.constants) else None
 
     def element_type(self, index: int) -> int:
-        """Return the ONNX element type of an input, 0 where it is absent or the model does not tell."""
+        """Return the ONNX element type of an input, 0 where it is absent or the model does not declare it."""
         return self.element_types[index] if index < len(self.element_types) else 0
 
     def dtype(self, element_type: int) -> torch.dtype:

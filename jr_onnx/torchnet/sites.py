@@ -1,4 +1,4 @@
-"""The sites of a model as the evaluator sees them: the rewriter's sites, and jumps the model has by itself."""
+"""The sites of a model as the evaluator sees them: the rewriter's sites, and jumps of the original model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TorchSite:
     Attributes:
         id: The rewriter's id (`jr_onnx.find_sites`).
         number: Position in the module's lists.
-        form: As the rewriter names it (`jr_onnx.rewriter.sites.Site`); own_jump for one that the model has by itself.
+        form: As the rewriter names it (`jr_onnx.rewriter.sites.Site`); own_jump for one of the original model.
         op_type: Operator of the node.
         dtype: NumPy name of the element type in the model; kappa is rounded to it.
         scope: Scope path, "" for the main graph.
@@ -54,7 +54,7 @@ def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -
     """
     kappas = {record.id: record.kappa for record in provenance.sites} if provenance is not None else {}
     result = []
-    # A gate or a clamp is a jump only where somebody asked for it, and an operator like any other elsewhere.
+    # A gate or a clamp is a jump only where the caller asked for it, and an operator like any other elsewhere.
     activations = [item for item in located if not item.is_aside or item.site.id in kappas]
     for number, item in enumerate(activations):
         found = item.site

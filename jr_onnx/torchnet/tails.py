@@ -68,7 +68,7 @@ class Tail:
 
 
 def is_matrix(result: Tensor, batch: int) -> bool:
-    """Tell whether a value is (batch, classes), axes of length one aside, or (batch,): one score per sample."""
+    """Return whether a value is (batch, classes), axes of length one aside, or (batch,): one score per sample."""
     return (
         result.is_floating_point()
         and result.dim() > 0
@@ -184,7 +184,7 @@ class _Search:
         return (long[0] if long else len(shape) - 1) - len(shape)
 
     def _one_per_sample(self, place: int, like: int) -> bool:
-        """Tell whether a value adds the same to every class of a sample when it is broadcast to the scores."""
+        """Return whether a value adds the same to every class of a sample when it is broadcast to the scores."""
         value, axis = self._values[place], self._class_axis(like)
         if not isinstance(value, Tensor) or value.dim() > self._values[like].dim():
             return False
@@ -217,7 +217,7 @@ class _Search:
         return all(self._is_positive(at, depth - 1) for at in operands)
 
     def is_along_classes(self, step: OpStep) -> bool:
-        """Tell whether a softmax or a normalisation goes over the classes of each sample."""
+        """Return whether a softmax or a normalisation goes over the classes of each sample."""
         value = self._values[step.inputs[0]]
         axis = step.attributes.get("axis", 1 if step.op_type != "LpNormalization" and step.opset < _OLD_SOFTMAX else -1)
         axis = int(axis) % value.dim()
@@ -227,12 +227,12 @@ class _Search:
         return bool(axis == mine)
 
     def is_no_narrower(self, step: OpStep) -> bool:
-        """Tell whether a conversion keeps every value."""
+        """Return whether a conversion keeps every value."""
         before, after = self._values[step.inputs[0]].dtype, self._values[step.outputs[0]].dtype
         return bool(torch.promote_types(before, after) == after)
 
     def is_odd_power(self, step: OpStep) -> bool:
-        """Tell whether the exponent is a constant 1, 3, 5, ..., or any positive one of positive scores."""
+        """Return whether the exponent is a constant 1, 3, 5, ..., or any positive one of positive scores."""
         exponent = step.inputs[1]
         if exponent not in self._constant or self._values[exponent].numel() != 1:
             return False

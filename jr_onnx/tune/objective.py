@@ -34,7 +34,7 @@ from jr_onnx.errors import InputError
 
 ObjectiveName = Literal["adaptive", "paper", "black-box"]
 Replay = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
-"""Tells which images the served file gets wrong."""
+"""Returns which images the served file gets wrong."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,7 +73,7 @@ class Objective:
 
     @property
     def measure(self) -> str:
-        """What is measured, in words."""
+        """A description of what is measured."""
         if self.name == "paper":
             return "mean relative DeepFool perturbation, linf (paper protocol, not adaptive)"
         if self.name == "black-box":
@@ -140,7 +140,7 @@ class Objective:
         """Attack the survivors of each attack with the next one."""
         left = np.arange(len(labels), dtype=np.int64)
 
-        def press(attack: GradientAttack, source: TorchTarget | None) -> None:
+        def attack_rest(attack: GradientAttack, source: TorchTarget | None) -> None:
             nonlocal left
             if len(left):
                 attack = replace(attack, eot=EOT_DRAWS) if attacked.is_random else attack
@@ -154,15 +154,15 @@ class Objective:
 
         plain = not any(kappas.values())
         for backward in _BACKWARDS[:1] if plain else _BACKWARDS:
-            press(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed, backward=backward), None)
+            attack_rest(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed, backward=backward), None)
         if plain:
             # The same effort for the plain network: as many attacks, from other random numbers.
             for number in range(1, len(_BACKWARDS) + len(_SOURCE_FACTORS)):
-                press(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed + number), None)
+                attack_rest(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed + number), None)
         else:
             for factor in _SOURCE_FACTORS:
                 source = target.with_kappa({site: kappa * factor for site, kappa in kappas.items()})
-                press(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed), source)
+                attack_rest(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed), source)
         scores = np.zeros(len(labels), dtype=np.float64)
         scores[left] = 1.0
         return scores

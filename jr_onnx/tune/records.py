@@ -48,13 +48,13 @@ class TuneResult(Record):
         data_sha256: Its digest.
         samples: Samples for clean accuracy.
         attacked: Samples, the first of these, for the objective.
-        objective: adaptive or paper.
-        measure: What the objective measures, in words.
+        objective: adaptive, paper or black-box.
+        measure: Description of what the objective measures.
         max_drop: Largest allowed drop of clean accuracy.
         points: The trade-off, kappa 0 first; a per-site search adds a point at the end.
         recommended: Position of the recommended point.
         reason: Why this one.
-        logits: Which value was taken for the logits, in words.
+        logits: Description of the value taken for the logits.
         notes: What the reader should know.
         test_clean: Clean accuracy at kappa 0 on the test split; None where it was not looked at.
         seed: Random seed.

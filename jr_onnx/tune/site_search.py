@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jr_onnx.tune.records import TunePoint
 
 Measure = Callable[[dict[str, float], str], TunePoint | None]
-"""From a setting and its name in words to what was measured; None for a setting that costs too much accuracy."""
+"""Measures a setting, given with its description; None for a setting that costs too much accuracy."""
 
 
 @dataclass(frozen=True)

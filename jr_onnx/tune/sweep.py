@@ -67,7 +67,7 @@ class TuneRequest(ClassifierRequest):
     test: ImageData | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a grid or a limit that is none."""
+        """Refuse an invalid grid or limit."""
         for kappa in self.grid:
             validate_kappa(kappa, "a kappa of the grid")
         if not 0 <= self.max_drop <= 1:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from jr_onnx.attack import DeepFool, IteratedFGSM, TorchTarget, TrustRegion
 from jr_onnx.attack.base import Attack, Problem
-from jr_onnx.attack.judging import Decision, Judge, Told
+from jr_onnx.attack.history import JudgeHistory
+from jr_onnx.attack.judging import Decision, Judge, KnownLogits
 from jr_onnx.attack.objectives import aim_of
 from jr_onnx.attack.pixels import PixelMap, Units
-from jr_onnx.attack.seen import Seen
 from jr_onnx.data import PRESETS, Preprocessing
 from tests.attack.planted import several
 
@@ -100,26 +100,26 @@ def test_another_point_than_the_judged_one_is_judged_again() -> None:
 
 def test_what_was_said_counts_only_for_the_last_point() -> None:
     images = torch.zeros(3, 1, 2, 2)
-    seen = Seen(images)
-    assert not seen.is_last(images).any()
+    history = JudgeHistory(images)
+    assert not history.is_last(images).any()
     everyone = torch.arange(3)
-    seen.note(images, everyone, torch.eye(3))
-    assert seen.clean_logits is not None
-    assert torch.equal(seen.clean_logits, torch.eye(3))
-    seen.note(images[:1] + 1, everyone[:1], torch.ones(1, 3))
-    assert seen.is_last(images).tolist() == [False, True, True]
-    assert torch.equal(seen.clean_logits, torch.eye(3)), "the clean verdict stays"
+    history.record(images, everyone, torch.eye(3))
+    assert history.clean_logits is not None
+    assert torch.equal(history.clean_logits, torch.eye(3))
+    history.record(images[:1] + 1, everyone[:1], torch.ones(1, 3))
+    assert history.is_last(images).tolist() == [False, True, True]
+    assert torch.equal(history.clean_logits, torch.eye(3)), "the clean verdict stays"
 
 
 def test_a_first_question_about_other_points_says_nothing_about_clean_ones() -> None:
     images = torch.zeros(2, 1, 2, 2)
     for x, rows in ((images + 1, torch.arange(2)), (images[:1], torch.arange(1)), (images, torch.tensor([1, 0]))):
-        seen = Seen(images)
-        seen.note(x, rows, torch.zeros(len(rows), 2))
-        assert seen.clean_logits is None
+        history = JudgeHistory(images)
+        history.record(x, rows, torch.zeros(len(rows), 2))
+        assert history.clean_logits is None
 
 
-def test_told_logits_are_used_and_the_others_evaluated() -> None:
+def test_known_logits_are_used_and_the_others_evaluated() -> None:
     model, images, labels = several(count=4)
     judge = Judge(TorchTarget(model), 0, None)
     aim = aim_of(labels, None)
@@ -127,8 +127,8 @@ def test_told_logits_are_used_and_the_others_evaluated() -> None:
     wrong = torch.zeros(1, 5)
     wrong[0, (int(labels[1]) + 1) % 5] = 1.0  # a lie, to see that it is taken
     moved = torch.tensor([False, True, True, False])
-    told = Told(torch.tensor([1]), wrong)
-    final = judge.decide_again(images, aim, clean, moved, told)
+    known = KnownLogits(torch.tensor([1]), wrong)
+    final = judge.decide_again(images, aim, clean, moved, known)
     assert bool(final.won[1])
     assert final.won.tolist()[2] == clean.won.tolist()[2]
     assert isinstance(final, Decision)

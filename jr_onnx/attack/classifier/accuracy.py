@@ -1,4 +1,4 @@
-"""Stop before an attack on a classifier that classifies nothing, and say which usual preprocessing it may want.
+"""Refuse to attack a classifier that does not classify, and suggest the preprocessing that it may expect.
 
 Figures about a model whose images are prepared wrongly look like figures; wrong preprocessing is the commonest mistake.
 """
@@ -20,7 +20,7 @@ from jr_onnx.evaluation.statistics import binomial_tail, mcnemar_one_sided
 TRIED = 200
 """Images that are looked at, from all over the data."""
 
-_FEWEST = 8  # of fewer images nobody can say that their classification is chance
+_FEWEST = 8  # fewer images cannot show that a model guesses
 _LEVEL = 0.05
 _LEAST, _MOST = 0.1, 0.25
 """Shares of the way from chance to perfection: below the first it is near chance, however sure that it is not chance;
@@ -40,7 +40,7 @@ class Clean:
     """How a model classifies clean images.
 
     Attributes:
-        right: Who is classified as labelled (n,).
+        right: Which images are classified as labelled (n,).
         chance: The share that answers as frequent as these would get right if they did not depend on the image.
         unanswered: Images whose scores are NaN or infinite.
     """
@@ -61,7 +61,7 @@ class Clean:
 
     @property
     def is_chance(self) -> bool:
-        """Whether so many images tell that it is near chance."""
+        """Whether there are enough images to show that it is near chance."""
         count = len(self.right)
         way = (self.accuracy - self.chance) / (1 - self.chance) if self.chance < 1 else 1.0
         if count < _FEWEST or way >= _MOST:
@@ -82,7 +82,7 @@ def require_clean(served: ServedClassifier, data: ImageData, current: Preprocess
         What the reader of the results should know; "" where all is well.
 
     Raises:
-        DataError: The model gives no answer, or answers near chance, and nobody insists.
+        DataError: The model gives no answer, or answers near chance, and `force` is not set.
     """
     sample = data.take(np.unique(np.linspace(0, len(data) - 1, min(TRIED, len(data))).astype(np.int64)))
     found = classified(served, sample)
@@ -101,7 +101,7 @@ def require_clean(served: ServedClassifier, data: ImageData, current: Preprocess
     message = f"{text}; {advice or 'none of the usual preprocessings is better: check labels, data and --logits'}"
     if force:
         return f"warning: {message}"
-    raise DataError(message, hint="Mend --preprocess, --data or --logits, or continue with --allow-poor-accuracy")
+    raise DataError(message, hint="Fix --preprocess, --data or --logits, or continue with --allow-poor-accuracy")
 
 
 def classified(served: ServedClassifier, data: ImageData) -> Clean:
@@ -138,7 +138,7 @@ def _tried(served: ServedClassifier, sample: ImageData, other: Preprocessing) ->
     """Classify images prepared in another way; None where they do not fit the model."""
     try:
         return classified(served.preprocessed(other), sample)
-    except Exception:  # noqa: BLE001 - whatever ONNX Runtime says of a shape that it does not take
+    except Exception:  # noqa: BLE001 - ONNX Runtime's errors for a wrong shape have no common class
         return None
 
 

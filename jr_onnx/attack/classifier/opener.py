@@ -37,7 +37,7 @@ class ClassifierOpener:
         logits: The value that holds the scores; "" to find it by the labels.
         batch: Samples in memory at once.
         black_box: Leave torch out.
-        force: Go on where clean images are classified no better than by chance.
+        force: Continue although clean images are classified no better than by chance.
         replay_provider: Where ONNX Runtime runs images again: the provider that will serve.
         notes: What the reader of the results should know; filled while opening.
     """
@@ -53,7 +53,7 @@ class ClassifierOpener:
     replay_provider: str = "cpu"
     notes: list[str] = field(default_factory=list)
     described: str = ""
-    """Which value is taken for the logits, in words."""
+    """The value that is taken for the logits, described."""
 
     def open(self, path: Path, *, random: bool = False) -> tuple[ServedClassifier, OnnxModule | None]:
         """Open a file.
@@ -99,10 +99,10 @@ class ClassifierOpener:
         served.head = Head(output)
         if not random and (drawn := () if net is None else net.draws):
             served.random = True
-            self._say_random(path, ", ".join(drawn))
+            self._note_randomness(path, ", ".join(drawn))
         elif not random and differs(served, self.data):
             served.random = True
-            self._say_random(path, "two runs of one image differ")
+            self._note_randomness(path, "two runs of one image differ")
         served.head = head_of(served, self.data, output, None if net is None else net.threshold)
         if net is not None and served.head.threshold is not None and net.threshold is None:
             net.set_offset(served.head.threshold)
@@ -138,14 +138,14 @@ class ClassifierOpener:
         self.notes.append(f"{self.logits!r} is not an output, so a copy of {path.name} that also gives it is judged")
         return opened(self.logits)
 
-    def _say_random(self, path: Path, why: str) -> None:
+    def _note_randomness(self, path: Path, why: str) -> None:
         self.notes.append(
             f"{path.name} is random ({why}): gradients are averaged over draws, and an answer is that of the majority "
             f"of {DECISION_DRAWS} runs"
         )
 
     def _alike(self, source: Source, names: Sequence[str]) -> Mapping[str, int]:
-        """Tell which outputs come from the same logits; without torch each counts for itself."""
+        """Return which outputs come from the same logits; without torch each is its own group."""
         shape = _input_shape(source, self.preprocessing, self.data, self.values)[1]
         try:
             return same_logits(source, names, input_shape=shape, values=self.values)
@@ -163,7 +163,7 @@ def trusted_module(
 ) -> tuple[OnnxModule, tuple[str, ...]]:
     """Return a model as a torch module that is proved to compute what ONNX Runtime computes on real images.
 
-    The notes say what a reader of results should know, for instance that a quantised model agrees in decisions alone.
+    The notes are for the reader of results, for instance that a quantised model agrees in decisions alone.
 
     Args:
         model: The model.

@@ -19,7 +19,7 @@ TRIED = 200
 
 _LEVEL = 0.01
 Alike = Callable[[Sequence[str]], Mapping[str, int]]
-"""Tells of some outputs which give the same answers: output -> number of its group."""
+"""Groups outputs that give the same answers: output -> number of its group."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class _Candidate:
         return int(self.scores.shape[1])
 
     def fits(self, labels: npt.NDArray[np.int64]) -> bool:
-        """Tell whether it has a score for every label; one score is that of two classes."""
+        """Return whether it has a score for every label; one score is that of two classes."""
         return max(2, self.columns) > int(labels.max(initial=0))
 
     def right(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Tell which images (N,) it answers as labelled."""
+        """Return which images (N,) it answers as labelled."""
         result: npt.NDArray[np.bool_] = predictions(_head(self).scores(self.scores)) == labels
         return result
 
@@ -99,7 +99,7 @@ def head_of(served: ServedClassifier, data: ImageData, output: str, threshold: f
         served: The model.
         data: Labelled images; the first ones are tried.
         output: Its name.
-        threshold: The threshold where the graph tells. Else it is 1/2 where all scores are in [0, 1], and 0.
+        threshold: The threshold, where the graph determines it. Else it is 1/2 where all scores are in [0, 1], and 0.
 
     Raises:
         InputError: The output is not a matrix, or lacks a score for a label.

@@ -1,4 +1,4 @@
-"""What every evaluation of a classifier is told: the file, the images, and how they meet."""
+"""What every evaluation of a classifier needs: the file, the images, and how they become its input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ClassifierRequest:
         device: Where torch computes: auto, cpu, cuda.
         logits: The value that holds the scores; "" to find it by the labels.
         values: The numbers that fill the model's further inputs, by name.
-        force: Go on where clean images are classified no better than by chance.
+        force: Continue although clean images are classified no better than by chance.
     """
 
     model: Path

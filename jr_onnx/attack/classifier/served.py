@@ -185,7 +185,7 @@ class ServedClassifier:
         return [np.concatenate(column) if column else np.zeros((0, 1), dtype=np.float32) for column in parts]
 
     def misclassifies(self, pixels: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Tell which images (N,) the served model gets wrong; no answer is a wrong one."""
+        """Return which images (N,) the served model gets wrong; no answer is a wrong one."""
         wrong = np.zeros(len(pixels), dtype=np.float64)
         runs = DECISION_DRAWS if self.random else 1
         for _ in range(runs):
@@ -199,7 +199,7 @@ class ServedClassifier:
 
 
 def differs(served: ServedClassifier, data: ImageData) -> bool:
-    """Tell whether runs of the same images differ by more than rounding may, so that the model draws random numbers.
+    """Return whether runs of the same images differ by more than rounding may, so that the model draws random numbers.
 
     A run on several threads may sum in another order: that costs less than half of a float's digits.
     """

@@ -33,7 +33,7 @@ class Contender:
         return self.target is not None and _without_jumps(self.target)
 
     def plain_source(self, multiple: float | None, jump: float | None) -> bool:
-        """Tell whether `source` returns a network whose every jump is 0."""
+        """Return whether `source` returns a network whose every jump is 0."""
         found = self.source(multiple, jump)
         return found is not None and _without_jumps(found)
 

@@ -50,7 +50,7 @@ class Shard:
         raise InputError(f"the shard is {text!r}, expected K/N with 1 <= K <= N, for instance 1/4")
 
     def takes(self, block: int) -> bool:
-        """Tell whether a block, counted from 0, belongs to this shard."""
+        """Return whether a block, counted from 0, belongs to this shard."""
         return block % self.of == self.number - 1
 
 
@@ -205,7 +205,7 @@ class _Runner:
 
 
 def _twin(contender: Contender, entry: Entry) -> str | None:
-    """Name what an entry comes down to on a network without jumps, where all backward passes are that of ReLU.
+    """Name what an entry is equivalent to on a network without jumps, where all backward passes are that of ReLU.
 
     Entries of one name share one computation; their results are equal by construction. None where an entry has to be
     computed for itself.

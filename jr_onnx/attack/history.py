@@ -1,4 +1,4 @@
-"""What a batch's judge has said already, so that nothing is judged twice."""
+"""The last judged point of every sample of a batch and its logits, so that nothing is judged twice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from jr_onnx.attack.accelerator import overwrite_rows
 
 
-class Seen:
+class JudgeHistory:
     """The last point of every sample of a batch that was judged, and the logits that the judge gave it.
 
     Attributes:
@@ -17,14 +17,14 @@ class Seen:
     """
 
     def __init__(self, images: Tensor) -> None:
-        """Start with nothing said about clean images (n, C, H, W)."""
+        """Start without any judgement of clean images (n, C, H, W)."""
         self.logits: Tensor | None = None
         self.clean_logits: Tensor | None = None
         self._images = images
         self._last = torch.full_like(images, float("nan"))  # which is equal to nothing
 
-    def note(self, x: Tensor, rows: Tensor, logits: Tensor, final: Tensor | None = None) -> None:
-        """Remember logits (m, K) of points (m, C, H, W) of the samples `rows` (m,).
+    def record(self, x: Tensor, rows: Tensor, logits: Tensor, final: Tensor | None = None) -> None:
+        """Record logits (m, K) of points (m, C, H, W) of the samples `rows` (m,).
 
         `final` (m,) names those that may end here; the points of the others are not worth a copy.
         """
@@ -40,5 +40,5 @@ class Seen:
         self.logits[rows] = logits
 
     def is_last(self, x: Tensor) -> Tensor:
-        """Tell which of the points (n, C, H, W) are the last ones that were judged (n,)."""
+        """Return which of the points (n, C, H, W) are the last ones that were judged (n,)."""
         return (self._last == x).flatten(1).all(1)
