@@ -42,6 +42,7 @@ ALLOWED -= {errors.ContractError.exit_code}
 WEIGHTS = {
     "rewrite": 12, "inspect": 3, "restore": 4, "verify": 4, "optimize": 4, "bench": 1, "package triton": 4,
     "package kserve": 2, "package compose": 2, "verify-package": 4, "attack": 2, "detect": 1, "tune": 1, "report": 8,
+    "harden": 1,
 }  # fmt: skip
 # Given always: what keeps a run short. A later word of the same option wins.
 CHEAP = {
@@ -49,12 +50,13 @@ CHEAP = {
     "bench": ("--rounds", "1", "--batch", "1", "--threads", "1"),
     "attack": ("--suite", "paper", "--limit", "2", "--paper-steps", "1", "--trust-steps", "1"),
     "detect": ("--limit", "4", "--steps", "1", "--reference", "4"),
+    "harden": ("--limit", "8", "--epochs", "1", "--steps", "1", "--evaluate", "0"),
     "tune": ("--limit", "2", "--steps", "1", "--rounds", "1", "--grid", "0,0.1"),
 }
 COSTLY = {
     "--samples", "--reference-samples", "--rounds", "--limit", "--paper-steps", "--trust-steps", "--steps",
     "--reference", "--neighbours", "--grid", "--transfer-from", "--torch", "--weights", "--suite", "--threads",
-    "--footprint", "--profile", "--batch", "--chunk",
+    "--footprint", "--profile", "--batch", "--chunk", "--epochs", "--evaluate",
 }  # fmt: skip
 TEXTS = (
     "", "x", "\udcff", "a" * 5000, "../..", "0", "1,2", "x=1,3", "nan", "-", "[", "a{99999999999}", "éè", "x=y=z", ".*",
@@ -96,7 +98,7 @@ class Case:
             return dice.choice(
                 [*map(str, kind.choices), "odd"] if dice.randrange(9) == 0 else [*map(str, kind.choices)]
             )
-        if name in ("--output", "--out", "--plot") or (name == "--kappa-map" and command == "tune"):
+        if name in ("--output", "--out", "--plot", "--evaluation") or (name == "--kappa-map" and command == "tune"):
             return self._output()
         if isinstance(kind, click.Path):
             return self._file(dice.choice(("maps", "data", "classifiers", "packages")))
