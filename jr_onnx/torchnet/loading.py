@@ -12,7 +12,7 @@ from jr_onnx.torchnet.blueprint import Blueprint
 from jr_onnx.torchnet.building import Builder
 from jr_onnx.torchnet.dtypes import FLOATS, Precision
 from jr_onnx.torchnet.module import OnnxModule
-from jr_onnx.torchnet.probing import Findings, LogitsFrom, explore, logits_places
+from jr_onnx.torchnet.probing import LogitsFrom, ProbingResult, explore, logits_places
 from jr_onnx.torchnet.program import mark_overwritable, prune
 from jr_onnx.torchnet.source import Readable, image_input, logit_candidates, read
 from jr_onnx.weights import find_weights
@@ -109,7 +109,7 @@ def same_logits(
     return {name: order.index(place) for name, place in zip(names, places, strict=True)}
 
 
-def _assemble(builder: Builder, findings: Findings, name: str, values: dict[str, float]) -> OnnxModule:
+def _assemble(builder: Builder, findings: ProbingResult, name: str, values: dict[str, float]) -> OnnxModule:
     compiled = findings.compiled
     compiler = compiled.compiler
     prune(compiled.program)

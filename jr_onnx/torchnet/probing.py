@@ -24,7 +24,7 @@ _SQUASHING = (*_SOFTMAXES, "Sigmoid", "Tanh")
 
 
 @dataclass(frozen=True)
-class Findings:
+class ProbingResult:
     """What was found out.
 
     Attributes:
@@ -50,7 +50,7 @@ class Findings:
     notes: tuple[str, ...]
 
 
-def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
+def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> ProbingResult:
     """Compile an output, choose the logits and the batch mode.
 
     Raises:
@@ -100,7 +100,7 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> Findings:
         notes.append(f"the input is of type {kind}; it is evaluated on floating values, so that there is a gradient")
     if not differentiable:
         notes.append("no gradient leads from the logits to the input (it is rounded or used as an index)")
-    return Findings(
+    return ProbingResult(
         compiled, tail, columns == 1, max(2, columns), static_batch, mappable, apart, differentiable, tuple(notes)
     )
 

@@ -14,7 +14,7 @@ from jr_onnx.data import ImageData, InputAdapter, Preprocessing, padded
 from jr_onnx.element_types import TENSORS, numpy_dtype
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan
-from jr_onnx.modelfile import load as load_file
+from jr_onnx.modelfile import load as load_model
 from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime.running import run
 from jr_onnx.torchnet.runtime import exposing
@@ -56,7 +56,7 @@ class CleanAccuracy:
             output=path,
             force=True,
         )
-        given = {value.name for value in load_file(path).proto.graph.output}
+        given = {value.name for value in load_model(path).proto.graph.output}
         self._session = open_session(path, None if head.output in given else exposing(path, head.output))
         self._further = further_inputs(self._session, values or {}, (DEFAULT_INPUT_NAME,))
         self._adapter = InputAdapter(self._further.image, data.shape, preprocessing)

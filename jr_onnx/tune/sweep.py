@@ -21,7 +21,7 @@ from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import binomial_tail, paired_difference, wilson
 from jr_onnx.evaluation.store import host, versions
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.modelfile import load as load_file
+from jr_onnx.modelfile import load as load_model
 from jr_onnx.quantised import is_quantised
 from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.rewriter.pair import open_pair
@@ -163,7 +163,7 @@ class _Search:
         self.target: TorchTarget | None = None
         if without_torch:
             served, _ = opener.open(model)
-            self.sites = [site.id for site in find_sites(load_file(model).proto).sites]
+            self.sites = [site.id for site in find_sites(load_model(model).proto).sites]
         else:
             served, net = opener.open_in_torch(model)
             self.target, self.sites = TorchTarget(net, request.preprocessing), list(net.sites)
@@ -171,7 +171,7 @@ class _Search:
         if not self.sites:
             raise InputError(f"{request.model.name} has no site, so there is no kappa to choose")
         # Of a quantised model torch is a twin that may decide otherwise: what it finds is replayed.
-        self._replays = is_quantised(load_file(model).proto)
+        self._replays = is_quantised(load_model(model).proto)
         self._model, self._folder, self._served = model, folder, served
         self._opener = replace(opener, black_box=True, notes=[])
         self.clean = CleanAccuracy(

@@ -29,7 +29,7 @@ from jr_onnx.errors import InputError, OutputError
 from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
 from jr_onnx.evaluation.summary import MODEL, ORIGINAL, RETROFIT
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.modelfile import load as load_file
+from jr_onnx.modelfile import load as load_model
 from jr_onnx.provenance import Provenance
 from jr_onnx.records import dumps
 from jr_onnx.rewriter.pair import open_pair
@@ -191,7 +191,7 @@ def _files(request: AttackRequest) -> tuple[dict[str, Path], dict[str, str], Pro
     with tempfile.TemporaryDirectory(dir=request.out, prefix=".making-") as folder:
         original, retrofit = pair.save(Path(folder))
         files = {MODEL: original} if retrofit is None else {ORIGINAL: original, RETROFIT: retrofit}
-        digests = {label: load_file(path).sha256 for label, path in files.items() if path != request.model}
+        digests = {label: load_model(path).sha256 for label, path in files.items() if path != request.model}
         digests |= {label: pair.given.sha256 for label, path in files.items() if path == request.model}
         Store(request.out).refuse_other_models(digests)
         for path in Path(folder).iterdir():
