@@ -10,7 +10,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.attack.target import Target
 from jr_onnx.errors import InputError, RefusalError
+from jr_onnx.evaluation.outcome import JsonLeaf
 from jr_onnx.torchnet.precision import full_precision
 
 EOT_DRAWS = 20
@@ -122,19 +123,20 @@ class Attack(ABC):
         """How many draws of a random model each question averages."""
         return 1
 
-    def spec(self) -> dict[str, Any]:
-        """Return name and parameters, ready for JSON."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+    def spec(self) -> dict[str, JsonLeaf]:
+        """Return the name, and the parameters that are numbers, words or flags, ready for JSON."""
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {"name": self.name, **{name: value for name, value in values if isinstance(value, _LEAVES)}}
 
     @final
     def run(
         self,
         target: Target,
-        images: Tensor | npt.NDArray[Any],
-        labels: Tensor | npt.NDArray[Any],
+        images: Tensor | npt.NDArray[np.generic],
+        labels: Tensor | npt.NDArray[np.generic],
         *,
         source: Target | None = None,
-        goals: Tensor | npt.NDArray[Any] | None = None,
+        goals: Tensor | npt.NDArray[np.generic] | None = None,
         indices: npt.NDArray[np.int64] | None = None,
         batch_size: int = 512,
     ) -> AttackResult:
@@ -304,4 +306,5 @@ def _judged(
     )
 
 
+_LEAVES = (bool, int, float, str, type(None))
 _POSITIVE = frozenset({"steps", "restarts", "eot", "queries", "classes", "step_size", "trust_radius"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +40,9 @@ class Samples:
 
 
 def check(
-    images: Tensor | npt.NDArray[Any],
-    labels: Tensor | npt.NDArray[Any],
-    goals: Tensor | npt.NDArray[Any] | None,
+    images: Tensor | npt.NDArray[np.generic],
+    labels: Tensor | npt.NDArray[np.generic],
+    goals: Tensor | npt.NDArray[np.generic] | None,
     indices: npt.NDArray[np.int64] | None,
     target: Target,
 ) -> Samples:
@@ -105,7 +104,7 @@ def check_classes(samples: Samples, classes: int) -> None:
             raise InputError(f"the largest {what} is {int(values.max())}, the model has {classes} classes")
 
 
-def _classes(values: Tensor | npt.NDArray[Any], what: str, count: int) -> Tensor:
+def _classes(values: Tensor | npt.NDArray[np.generic], what: str, count: int) -> Tensor:
     found = torch.as_tensor(values).detach()
     if found.shape != (count,):
         raise InputError(f"the {what} have the shape {tuple(found.shape)}, expected ({count},), one per image")

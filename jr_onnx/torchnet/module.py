@@ -15,6 +15,7 @@ from jr_onnx.kappa import RandomKappa
 from jr_onnx.torchnet.blueprint import Blueprint
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward
+from jr_onnx.torchnet.parameters import add_parameter
 from jr_onnx.torchnet.program import Context, Observer, Program, Values, draws, execute
 from jr_onnx.torchnet.settings import (
     BackwardSetting,
@@ -23,40 +24,7 @@ from jr_onnx.torchnet.settings import (
     SiteSettings,
     random_range,
 )
-
-
-class _ZeroGradient(torch.autograd.Function):
-    """Return the first argument, with a gradient of zero in the second."""
-
-    @staticmethod
-    def forward(logits: Tensor, x: Tensor) -> Tensor:
-        del x
-        return logits.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the input's shape."""
-        del output
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        (x,) = ctx.saved_tensors
-        return grads[0], torch.zeros_like(x)
-
-
-def _add_parameter(module: nn.Module, name: str, tensor: Tensor) -> tuple[nn.Module, str]:
-    """Add a parameter of any name; dots in it make modules, as everywhere in torch.
-
-    Returns:
-        The module that holds it, and its name there.
-    """
-    *outer, last = (part or "_" for part in name.split("."))
-    for part in outer:
-        module = module._modules.setdefault(part, nn.Module()) or module
-    value = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor.detach().clone())
-    module._parameters[last] = value  # `register_parameter` refuses names that are attributes, such as "type"
-    return module, last
+from jr_onnx.torchnet.zero_gradient import with_zero_gradient
 
 
 class OnnxModule(nn.Module):
@@ -79,7 +47,7 @@ class OnnxModule(nn.Module):
         self._homes: dict[int, tuple[nn.Module, str]] = {}
         for place, tensor in constants.items():
             if place in trained:
-                self._homes[place] = _add_parameter(self, trained[place], tensor)
+                self._homes[place] = add_parameter(self, trained[place], tensor)
             else:
                 self.register_buffer(f"constant_{place}", tensor)
         self.sites = {site.id: site for site in blueprint.sites if site.form != "own_jump"}
@@ -354,7 +322,7 @@ class OnnxModule(nn.Module):
         logits = self._run(x, context) if whole else self._pieces(x, size or 1, context)
         if not self._blueprint.differentiable and x.requires_grad and torch.is_grad_enabled():
             # An attack must be able to ask for the gradient, and to find that it is zero.
-            logits = _ZeroGradient.apply(logits, x)  # type: ignore[no-untyped-call] # torch has no types here
+            logits = with_zero_gradient(logits, x)
         return logits
 
     def _pieces(self, x: Tensor, size: int, context: Context) -> Tensor:

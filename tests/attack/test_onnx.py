@@ -70,7 +70,10 @@ def test_kappa_and_backward_views_reach_every_site(target: TorchTarget, digits: 
     assert not torch.equal(*slopes)
     module.set_backward(SiteBackward.smooth(2.0))
     leaf = x.clone().requires_grad_()
-    assert torch.equal(torch.autograd.grad(module(leaf)[:, 0].sum(), leaf)[0], slopes[1])
+    # A target differentiates the first convolution by a sum of its own: slopes below 2, rounded some ten times.
+    expected = torch.autograd.grad(module(leaf)[:, 0].sum(), leaf)[0]
+    assert torch.allclose(slopes[1], expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(slopes[0], expected, rtol=0, atol=1e-2)
     module.set_backward(SiteBackward.exact())
 
 

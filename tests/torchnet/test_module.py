@@ -15,6 +15,7 @@ from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.semantics import round_kappa
 from jr_onnx.torchnet import OnnxModule, SiteBackward, check_parity, load
+from jr_onnx.torchnet.settings import PassSettings, SiteSettings, random_range
 from tests.torchnet.models import mlp, with_functions, with_if
 
 
@@ -159,10 +160,34 @@ def test_random_kappa_is_drawn_per_forward_within_its_range(net: OnnxModule, x: 
 
 @pytest.mark.parametrize(("per", "distinct"), [("network", 1), ("site", 2)])
 def test_random_kappa_is_shared_or_drawn_per_site(net: OnnxModule, x: Tensor, per: str, distinct: int) -> None:
-    net.set_random(0.2, 0.8, per, torch.Generator().manual_seed(2))  # type: ignore[arg-type]
-    drawn = net._draw()
+    settings = SiteSettings(tuple(net.sites.values()))
+    settings.set_random(random_range(0.2, 0.8, per), torch.Generator().manual_seed(2))  # type: ignore[arg-type]
+    drawn = settings.draw()
     assert len(set(drawn)) == distinct
     assert all(0.2 <= value <= 0.8 for value in drawn)
+    net.set_random(0.2, 0.8, per, torch.Generator().manual_seed(2))  # type: ignore[arg-type]
+    chosen = PassSettings(kappas=dict(zip(net.sites, drawn, strict=True)))
+    assert torch.equal(net(x), load(mlp())(x, chosen)), "what is drawn is what a pass uses"
+
+
+def test_a_call_s_settings_replace_the_module_s_for_that_call(net: OnnxModule, x: Tensor) -> None:
+    net.set_kappa(0.4)
+    own = net(x)
+    other = load(mlp())
+    other.set_kappa({"node1": 0.1, "node3": 0.4})
+    assert torch.equal(net(x, PassSettings(kappas={"node1": 0.1})), other(x)), "a map leaves other sites as they are"
+    assert torch.equal(net(x, PassSettings(kappas=0.0)), load(mlp())(x))
+    assert net.kappas_with({"node1": 0.1}) == other.kappas
+    assert torch.equal(net(x), own)
+    slopes = {}
+    for backward in (None, SiteBackward.exact(), SiteBackward.straight_through()):
+        leaf = x.clone().requires_grad_()
+        (slopes[backward],) = torch.autograd.grad(net(leaf, PassSettings(backward=backward)).sum(), leaf)
+    assert torch.equal(slopes[None], slopes[SiteBackward.exact()])
+    assert not torch.equal(slopes[None], slopes[SiteBackward.straight_through()])
+    assert set(net.backwards.values()) == {SiteBackward.exact()}
+    with pytest.raises(KappaError, match="there is no site 'nowhere'"):
+        net(x, PassSettings(kappas={"nowhere": 0.1}))
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.5, None), (0.5, 0.5), (-0.1, 0.5)])

@@ -28,7 +28,7 @@ _REPEATED, _REPEATS = 8, 3
 _PLACES = {CPU: "the CPU", CUDA: "CUDA"}
 
 
-def open_session(path: Path, content: str | bytes | None = None, provider: str = "cpu") -> Any:
+def open_session(path: Path, content: str | bytes | None = None, provider: str = "cpu") -> running.Session:
     """Open a file in `jr_onnx.InferenceSession`, without warnings of a kappa input that can be overridden.
 
     Args:
@@ -49,7 +49,7 @@ def open_session(path: Path, content: str | bytes | None = None, provider: str =
     )
 
 
-def further_inputs(session: Any, values: Mapping[str, float], skip: Collection[str] = ()) -> FurtherInputs:
+def further_inputs(session: running.Session, values: Mapping[str, float], skip: Collection[str] = ()) -> FurtherInputs:
     """Return what a session has to be fed beside its images.
 
     Args:

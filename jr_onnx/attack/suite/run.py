@@ -260,17 +260,13 @@ def _outcome(
 
 def spec_of(entry: Entry) -> dict[str, JsonLeaf]:
     """Return an entry's attack and how it is used, ready for JSON."""
-    found: dict[str, JsonLeaf] = {key: value for key, value in entry.attack.spec().items() if _is_leaf(value)}
+    found = entry.attack.spec()
     found["units"] = entry.units
     if entry.source_kappa is not None:
         found["source_kappa_multiple"] = entry.source_kappa
     if entry.source_jump is not None:
         found["source_kappa"] = entry.source_jump
     return found
-
-
-def _is_leaf(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _booleans(values: npt.NDArray[np.bool_]) -> tuple[bool, ...]:
