@@ -42,7 +42,7 @@ ALLOWED -= {errors.ContractError.exit_code}
 WEIGHTS = {
     "rewrite": 12, "inspect": 3, "restore": 4, "verify": 4, "optimize": 4, "bench": 1, "package triton": 4,
     "package kserve": 2, "package compose": 2, "verify-package": 4, "attack": 2, "detect": 1, "tune": 1, "report": 8,
-    "harden": 1,
+    "harden": 1, "reproduce": 1,
 }  # fmt: skip
 # Given always: what keeps a run short. A later word of the same option wins.
 CHEAP = {
@@ -51,12 +51,14 @@ CHEAP = {
     "attack": ("--suite", "paper", "--limit", "2", "--paper-steps", "1", "--trust-steps", "1"),
     "detect": ("--limit", "4", "--steps", "1", "--reference", "4"),
     "harden": ("--limit", "8", "--epochs", "1", "--steps", "1", "--evaluate", "0"),
+    "reproduce": ("--limit", "2", "--trust-limit", "1", "--adaptive-limit", "1", "--attacks", "pgd"),
     "tune": ("--limit", "2", "--steps", "1", "--rounds", "1", "--grid", "0,0.1"),
 }
 COSTLY = {
     "--samples", "--reference-samples", "--rounds", "--limit", "--paper-steps", "--trust-steps", "--steps",
     "--reference", "--neighbours", "--grid", "--transfer-from", "--torch", "--weights", "--suite", "--threads",
-    "--footprint", "--profile", "--batch", "--chunk", "--epochs", "--evaluate",
+    "--footprint", "--profile", "--batch", "--chunk", "--epochs", "--evaluate", "--trust-limit",
+    "--adaptive-limit", "--attacks",
 }  # fmt: skip
 TEXTS = (
     "", "x", "\udcff", "a" * 5000, "../..", "0", "1,2", "x=1,3", "nan", "-", "[", "a{99999999999}", "éè", "x=y=z", ".*",
@@ -102,6 +104,8 @@ class Case:
             return self._output()
         if isinstance(kind, click.Path):
             return self._file(dice.choice(("maps", "data", "classifiers", "packages")))
+        if name in ("--table", "--figure"):
+            return dice.choice(("1a", "2", "3", "4a", "7", *TEXTS))
         if name == "--data":
             return dice.choice(("npz:", "npz:", "folder:", "mnist:", "cifar10:", "")) + self._file("data")
         if isinstance(kind, click.types.IntParamType):

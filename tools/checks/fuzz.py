@@ -71,6 +71,8 @@ def commands(number: int, count: int, seed: int, corpus: Path, folder: Path) -> 
         if code == 0:
             found.counts.update(answers[-1])
             break
+        if not (scratch / "case.json").exists():
+            raise SystemExit(f"the worker failed before its first case: {complaint[-1500:]}")
         case = json.loads((scratch / "case.json").read_text(encoding="utf-8"))
         found.counts.update({"before a bad case": case["number"] - first, "bad": 1})
         found.bad.append(json.dumps(answers[-1] if answers else {**case, "exit": code, "said": complaint[-1500:]}))
