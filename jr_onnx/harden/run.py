@@ -162,8 +162,8 @@ def _is_wanted(weight: Weight, request: HardenRequest) -> bool:
     for pattern in (*request.only, *request.freeze):
         try:
             re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"{pattern!r} is no regular expression: {error}") from None
+        except (re.error, OverflowError, RecursionError) as error:  # OverflowError: a{99999999999}
+            raise InputError(f"{pattern!r} is not a valid regular expression: {error}") from None
     if any(re.search(pattern, weight.name) for pattern in request.freeze):
         return False
     return not request.only or any(re.search(pattern, weight.name) for pattern in request.only)
