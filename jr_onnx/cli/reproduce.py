@@ -56,12 +56,12 @@ class Arguments:
     "folders",
     multiple=True,
     type=PATH,
-    help="Folder with lenet_like_base.onnx, alex_like_robust.onnx and so on. The first that has a file wins. "
+    help="Folder with lenet_like_base.onnx, alex_like_robust.onnx and so on; the first folder that has a file wins. "
     "Repeatable.",
 )
 @click.option("--data", "specs", multiple=True, metavar="KIND:DIR", help="mnist:DIR or cifar10:DIR. Repeatable.")
 @click.option("--attacks", type=Words(), default="pgd,df,df2,tr", help="Columns of the tables to measure.")
-@click.option("--limit", type=COUNT, help="Test images for the paper's PGD and DeepFool.  [default: all]")
+@click.option("--limit", type=COUNT, show_default="all", help="Test images for the paper's PGD and DeepFool.")
 @click.option("--trust-limit", type=COUNT, default=1000, help="Test images for the paper's trust region.")
 @click.option(
     "--adaptive-limit",
@@ -70,7 +70,7 @@ class Arguments:
     help="Test images for adaptive attacks, random kappas, figures and the detector.",
 )
 @device_option
-@click.option("--shard", default="1/1", metavar="K/N", help="Do the K-th of N parts. All write to the same folder.")
+@click.option("--shard", default="1/1", metavar="K/N", help="Run part K of N; all write to the same folder.")
 @output_option("The folder of the results.", default=str(_DEFAULT_FOLDER))
 @json_option
 def command(given: Arguments) -> None:
