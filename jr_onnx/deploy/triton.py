@@ -26,7 +26,7 @@ from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
 from jr_onnx.deploy.options import TritonOptions
 from jr_onnx.deploy.releases import check_model
 from jr_onnx.deploy.signing import check_private_key, sign
-from jr_onnx.deploy.triton_config import CONFIG_NAME, LABELS_NAME, MODEL_NAME, Interface, config_text, interface_of
+from jr_onnx.deploy.triton_config import CONFIG_NAME, LABELS_NAME, MODEL_NAME, Interface, config_text, interface_for
 from jr_onnx.errors import InputError, ModelError, OutputError, RefusalError
 from jr_onnx.modelfile import external_file
 from jr_onnx.opened import OpenedFile
@@ -123,7 +123,7 @@ def _write_shared(staged: Path, facts: ModelFacts, options: TritonOptions) -> tu
     notes += check_accelerator(facts, options.placement)
     model = staged / str(options.version) / MODEL_NAME
     insist = "--max-batch" if options.batching.max_size is not None else ""
-    interface = interface_of(facts, options, lambda shown: joining(facts, shown, model, insist=insist))
+    interface = interface_for(facts, options, lambda shown: joining(facts, shown, model, insist=insist))
     labels_output = _write_labels(staged, interface, options)
     library = _write_library(staged, facts, options)
     text = config_text(interface, options, labels_output=labels_output, library=library)

@@ -70,7 +70,7 @@ class Interface:
     joining: Joining
 
 
-def interface_of(
+def interface_for(
     facts: ModelFacts, options: TritonOptions, may_join: Callable[[Sequence[TensorFacts]], Joining]
 ) -> Interface:
     """Decide what of the model's interface is shown to clients, and whether requests can be batched.
@@ -130,7 +130,7 @@ def config_text(
     """Return the text of `config.pbtxt`.
 
     Args:
-        interface: Inputs, outputs and batch, as `interface_of` decided.
+        interface: Inputs, outputs and batch, as `interface_for` decided.
         options: The options of the package.
         labels_output: The output that the packaged labels belong to.
         library: Absolute path of the operator library on the server.

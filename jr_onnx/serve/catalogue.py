@@ -22,7 +22,7 @@ _ONLY_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """One version of one model.
 
     Attributes:
@@ -65,7 +65,7 @@ class Catalogue:
         self._key = key
         self._not_before = not_before
         self._all_versions = all_versions
-        self._files: dict[str, Entry] = {}
+        self._files: dict[str, CatalogueEntry] = {}
         self._repositories: list[Path] = []
         for source in sources:
             self._add(source)
@@ -79,7 +79,7 @@ class Catalogue:
             )
         return sorted(names)
 
-    def find(self, name: str) -> list[Entry]:
+    def find(self, name: str) -> list[CatalogueEntry]:
         """Return the versions of a model that are to be served, oldest first; none if there is no such model.
 
         Raises:
@@ -124,7 +124,7 @@ class Catalogue:
                 hint=f"Give one: NAME={path}",
             )
         self._refuse_twice(name, path)
-        self._files[name] = Entry(name, _ONLY_VERSION, path.resolve())
+        self._files[name] = CatalogueEntry(name, _ONLY_VERSION, path.resolve())
 
     def _add_repository(self, path: Path) -> None:
         repository = path.resolve()
@@ -134,7 +134,7 @@ class Catalogue:
                 self._refuse_twice(folder.name, folder)
         self._repositories.append(repository)
 
-    def _verified(self, folder: Path, repository: Path) -> list[Entry]:
+    def _verified(self, folder: Path, repository: Path) -> list[CatalogueEntry]:
         """Verify the packages in a folder, and return them by the names of their manifests.
 
         A manifest's name is that of its folder, which `verify` holds it to; and the folder must lie in the repository
@@ -154,7 +154,7 @@ class Catalogue:
             raise InputError(f"there are two models of the name {name!r}, the second is {path}", hint="Give NAME=FILE")
 
 
-def _entry(package: VerifiedPackage) -> Entry:
+def _entry(package: VerifiedPackage) -> CatalogueEntry:
     path = package.folder / _MODEL_FILE
     if package.manifest.kind != "triton" or package.manifest.version is None or not path.is_file():
         raise InputError(
@@ -166,7 +166,7 @@ def _entry(package: VerifiedPackage) -> Entry:
         item.path.removeprefix(inside): item.sha256 for item in package.manifest.files if item.path.startswith(inside)
     }
     shared = {item.path: item.sha256 for item in package.manifest.files if "/" not in item.path}
-    return Entry(package.manifest.name, str(package.manifest.version), path, digests, shared)
+    return CatalogueEntry(package.manifest.name, str(package.manifest.version), path, digests, shared)
 
 
 def _name_of(path: Path) -> str:

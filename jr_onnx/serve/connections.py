@@ -67,7 +67,7 @@ class Connection(Protocol):
         """Close at once."""
 
 
-class Share:
+class LoopTime:
     """What a connection has used of the event loop's time recently."""
 
     __slots__ = ("_at", "_spent_s")
@@ -93,7 +93,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[float, int, Share, Callable[[], None]]] = []
+        self._waiting: list[tuple[float, int, LoopTime, Callable[[], None]]] = []
         self._count = 0
         self._is_running = False
 
@@ -102,12 +102,12 @@ class Turns:
         """Whether connections wait for their turns."""
         return self._is_running
 
-    def add(self, share: Share, turn: Callable[[], None]) -> None:
+    def add(self, loop_time: LoopTime, turn: Callable[[], None]) -> None:
         """Queue a turn."""
         self._count += 1
         now = time.monotonic()
         # A place in the queue, further back for time used: later ones cannot overtake for ever.
-        heapq.heappush(self._waiting, (now + _BACK * share.recent(now), self._count, share, turn))
+        heapq.heappush(self._waiting, (now + _BACK * loop_time.recent(now), self._count, loop_time, turn))
         if not self._is_running:
             self._is_running = True
             asyncio.get_running_loop().call_soon(self._run)
@@ -116,10 +116,10 @@ class Turns:
         now = time.monotonic()
         end = now + TURN_S
         while self._waiting and now < end:
-            _, _, share, turn = heapq.heappop(self._waiting)
+            _, _, loop_time, turn = heapq.heappop(self._waiting)
             turn()
             then, now = now, time.monotonic()
-            share.charge(now, now - then)
+            loop_time.charge(now, now - then)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._run)
         else:

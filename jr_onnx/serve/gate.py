@@ -110,7 +110,7 @@ def _is_own_name(host: bytes) -> bool:
         return name == "localhost" or name.endswith(".localhost")
 
 
-class Budget:
+class ByteBudget:
     """Bytes of requests and answers that may be in memory at a time, over both transports.
 
     What holds bytes has a `Holding`, which grows as they arrive. When the budget is full, the request that still
@@ -183,11 +183,11 @@ class Budget:
 
 
 class Holding:
-    """Bytes of one request or answer; see `Budget`."""
+    """Bytes of one request or answer; see `ByteBudget`."""
 
     __slots__ = ("_budget", "_give_up", "since", "size", "spared")
 
-    def __init__(self, budget: Budget, give_up: Callable[[], None] | None, spared: int = 0) -> None:
+    def __init__(self, budget: ByteBudget, give_up: Callable[[], None] | None, spared: int = 0) -> None:
         self._budget = budget
         self._give_up = give_up
         self.spared = spared

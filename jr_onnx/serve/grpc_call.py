@@ -38,7 +38,7 @@ class _Message:
     holding: Holding
 
 
-class Call:
+class GrpcCall:
     """A call, which its method is given beside the message.
 
     Args:

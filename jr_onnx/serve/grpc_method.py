@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from jr_onnx.serve.faults import BadRequestError
 
 if TYPE_CHECKING:
-    from jr_onnx.serve.grpc_call import Call
+    from jr_onnx.serve.grpc_call import GrpcCall
 
 SMALL_MESSAGE: Final = 64 * 1024
 """Largest request message of a method that takes no tensors."""
@@ -33,7 +33,7 @@ class Method:
     """
 
     request: Callable[[memoryview], Any]
-    answer: Callable[[Any, Call], Any]
+    answer: Callable[[Any, GrpcCall], Any]
     is_open: bool = False
     largest: int = SMALL_MESSAGE
     streams: bool = False

@@ -15,8 +15,8 @@ from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.extensions.grpc import ExtensionService
 from jr_onnx.serve.extensions.messages import message
 from jr_onnx.serve.faults import BadRequestError, UnknownError, reported
-from jr_onnx.serve.gate import Budget
-from jr_onnx.serve.grpc_call import Call
+from jr_onnx.serve.gate import ByteBudget
+from jr_onnx.serve.grpc_call import GrpcCall
 from jr_onnx.serve.grpc_method import Method, parser
 from jr_onnx.serve.grpc_tensors import SPLIT_BYTES, split, whole
 from jr_onnx.serve.grpc_wire import frame
@@ -43,7 +43,9 @@ class InferenceService:
         budget: Bytes of all requests and answers together.
     """
 
-    def __init__(self, dataplane: DataPlane, extension: RepositoryExtension, limits: Limits, budget: Budget) -> None:
+    def __init__(
+        self, dataplane: DataPlane, extension: RepositoryExtension, limits: Limits, budget: ByteBudget
+    ) -> None:
         self._dataplane = dataplane
         self._extension = extension
         self._limits = limits
@@ -67,19 +69,19 @@ class InferenceService:
         found = {f"/{SERVICE}/{name}": method for name, method in table.items()}
         return found | ExtensionService(SERVICE, self._dataplane, self._extension).methods()
 
-    async def _server_live(self, request: Any, call: Call) -> Any:
+    async def _server_live(self, request: Any, call: GrpcCall) -> Any:
         del request, call
         return messages.ServerLiveResponse(live=True)
 
-    async def _server_ready(self, request: Any, call: Call) -> Any:
+    async def _server_ready(self, request: Any, call: GrpcCall) -> Any:
         del request, call
         return messages.ServerReadyResponse(ready=await self._dataplane.ready())
 
-    async def _server_metadata(self, request: Any, call: Call) -> Any:
+    async def _server_metadata(self, request: Any, call: GrpcCall) -> Any:
         del request, call
         return messages.ServerMetadataResponse(**self._dataplane.metadata())
 
-    async def _model_ready(self, request: Any, call: Call) -> Any:
+    async def _model_ready(self, request: Any, call: GrpcCall) -> Any:
         del call
         try:
             is_ready = await self._dataplane.model_ready(request.name, request.version)
@@ -87,11 +89,11 @@ class InferenceService:
             is_ready = False  # as in Triton: a client may ask before the model is there
         return messages.ModelReadyResponse(ready=is_ready)
 
-    async def _model_metadata(self, request: Any, call: Call) -> Any:
+    async def _model_metadata(self, request: Any, call: GrpcCall) -> Any:
         del call
         return messages.ModelMetadataResponse(**await self._dataplane.model_metadata(request.name, request.version))
 
-    async def _load(self, request: Any, call: Call) -> Any:
+    async def _load(self, request: Any, call: GrpcCall) -> Any:
         del call
         if any(field.field_number == _TRITON_PARAMETERS for field in UnknownFieldSet(request)):
             raise BadRequestError("a model is loaded from where the server was told, expected no parameters")
@@ -99,13 +101,13 @@ class InferenceService:
         await self._extension.load(name)
         return messages.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
-    async def _unload(self, request: Any, call: Call) -> Any:
+    async def _unload(self, request: Any, call: GrpcCall) -> Any:
         del call
         name = _repository_model(request)
         await self._extension.unload(name)
         return messages.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
-    async def _stream(self, requests: AsyncIterator[memoryview], call: Call) -> AsyncIterator[Any]:
+    async def _stream(self, requests: AsyncIterator[memoryview], call: GrpcCall) -> AsyncIterator[Any]:
         """Answer the requests of a stream in their order; an error is sent as the answer of its request."""
         async for data in requests:
             try:
@@ -115,10 +117,10 @@ class InferenceService:
             else:
                 yield answer
 
-    async def _model_infer(self, data: memoryview, call: Call) -> bytes:
+    async def _model_infer(self, data: memoryview, call: GrpcCall) -> bytes:
         return await self._infer(data, call, frame)
 
-    async def _infer(self, data: memoryview, call: Call, framed: Callable[[Any], bytes]) -> bytes:
+    async def _infer(self, data: memoryview, call: GrpcCall, framed: Callable[[Any], bytes]) -> bytes:
         """Answer a request; `framed` serialises the response where it is made: no copy of it waits uncounted."""
         if len(data) < SPLIT_BYTES:
             request = whole(data, messages.ModelInferRequest)

@@ -9,8 +9,8 @@ from typing import Final
 from jr_onnx.errors import JrError
 from jr_onnx.serve.connections import ConnectionTable, Listener
 from jr_onnx.serve.faults import OverloadedError, UnimplementedError, quoted
-from jr_onnx.serve.gate import Budget, Gate
-from jr_onnx.serve.grpc_call import Call
+from jr_onnx.serve.gate import ByteBudget, Gate
+from jr_onnx.serve.grpc_call import GrpcCall
 from jr_onnx.serve.grpc_method import Method
 from jr_onnx.serve.http2 import Headers, Http2Connection
 from jr_onnx.serve.options import Address, Limits
@@ -43,14 +43,14 @@ class GrpcServer:
         methods: Mapping[str, Method],
         gate: Gate,
         limits: Limits,
-        budget: Budget,
+        budget: ByteBudget,
         table: ConnectionTable,
     ) -> None:
         self._address = address
         self._methods = {path.encode(): method for path, method in methods.items()}
         self._gate = gate
         self._table = table
-        self._calls: dict[Call, None] = {}  # in the order in which they came
+        self._calls: dict[GrpcCall, None] = {}  # in the order in which they came
         self.limits = limits
         self.budget = budget
         self.accepted = 0
@@ -73,7 +73,7 @@ class GrpcServer:
         """Stop accepting connections."""
         self._listener.close()
 
-    def remove(self, call: Call) -> None:
+    def remove(self, call: GrpcCall) -> None:
         """Forget a call that is over."""
         self._calls.pop(call, None)
 
@@ -85,7 +85,7 @@ class GrpcServer:
         if fields.get(b":method") != b"POST" or not fields.get(b"content-type", b"").startswith(_CONTENT_TYPE):
             connection.refuse(number, b"415")
             return
-        call = Call(self, connection, number)
+        call = GrpcCall(self, connection, number)
         connection.begin(number, call)
         self._calls[call] = None
         try:

@@ -14,9 +14,9 @@ from collections import deque
 from typing import Any, Final
 
 from jr_onnx.errors import JrError, require
-from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, ConnectionTable, Share
+from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, ConnectionTable, LoopTime
 from jr_onnx.serve.faults import BadRequestError, OverloadedError, SlowBodyError
-from jr_onnx.serve.gate import Budget
+from jr_onnx.serve.gate import ByteBudget
 from jr_onnx.serve.http1_framing import Framing
 from jr_onnx.serve.http_messages import (
     Application,
@@ -52,7 +52,7 @@ class Http1Connection(asyncio.Protocol):
         budget: Bytes of all requests together.
     """
 
-    def __init__(self, application: Application, table: ConnectionTable, budget: Budget) -> None:
+    def __init__(self, application: Application, table: ConnectionTable, budget: ByteBudget) -> None:
         self._application = application
         self._table = table
         self._budget = budget
@@ -61,7 +61,7 @@ class Http1Connection(asyncio.Protocol):
         self._parser: Any = _httptools.HttpRequestParser(self)
         self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
-        self._share = Share()
+        self._loop_time = LoopTime()
         self._rest: deque[memoryview] = deque()  # received behind the request being answered, or not yet parsed
         self._resting = budget.arriving(self._drop_rest)
         self._going_on = False
@@ -141,7 +141,7 @@ class Http1Connection(asyncio.Protocol):
     def _go_on_soon(self) -> None:
         if self._rest and not self._going_on and not self._is_whole:
             self._going_on = True
-            self._table.turns.add(self._share, self._go_on)
+            self._table.turns.add(self._loop_time, self._go_on)
 
     def _go_on(self) -> None:
         """Process data that has been waiting."""

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from jr_onnx.errors import require
-from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, IDLE_SECONDS, ConnectionTable, Share
+from jr_onnx.serve.connections import AGE_SECONDS, HEAD_SECONDS, IDLE_SECONDS, ConnectionTable, LoopTime
 from jr_onnx.serve.faults import OverloadedError
-from jr_onnx.serve.gate import Budget
+from jr_onnx.serve.gate import ByteBudget
 from jr_onnx.serve.http2_limits import FloodError, FrameLimits, bounded_connection
 
 _events: Any = require("h2.events", "serve")
@@ -79,7 +79,7 @@ class Http2Connection(asyncio.Protocol):
         self,
         open_stream: Callable[[Http2Connection, int, Headers], None],
         table: ConnectionTable,
-        budget: Budget,
+        budget: ByteBudget,
         stall_s: float,
     ) -> None:
         self._open_stream = open_stream
@@ -94,7 +94,7 @@ class Http2Connection(asyncio.Protocol):
         self._rest: deque[memoryview] = deque()  # received, but not yet taken in
         self._resting = budget.arriving(self._drop_rest)
         self._ignores_input = False  # received data is discarded from now on
-        self._share = Share()
+        self._loop_time = LoopTime()
         self._frames = FrameLimits(self._loop.time)
         self._paused_since: float | None = None
         self._closing_since: float | None = None
@@ -146,7 +146,7 @@ class Http2Connection(asyncio.Protocol):
                 if not data:
                     return
             self._transport.pause_reading()
-            self._table.turns.add(self._share, self._go_on)
+            self._table.turns.add(self._loop_time, self._go_on)
         if self._ignores_input:
             return
         self._rest.append(memoryview(data))
@@ -178,7 +178,7 @@ class Http2Connection(asyncio.Protocol):
         if left:
             self._rest.appendleft(left)
         if self._rest:
-            self._table.turns.add(self._share, self._go_on)
+            self._table.turns.add(self._loop_time, self._go_on)
             return
         self._resting.release()
         self._resting = self._budget.arriving(self._drop_rest)

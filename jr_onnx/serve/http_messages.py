@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from jr_onnx.errors import require
 from jr_onnx.serve.faults import BadRequestError, TooLargeError, quoted
-from jr_onnx.serve.gate import Budget, Holding
+from jr_onnx.serve.gate import ByteBudget, Holding
 
 _httptools: Any = require("httptools", "serve")
 
@@ -70,7 +70,7 @@ class Request:
             self.repeated = name
         self.headers[name] = value
 
-    def take_holding(self, budget: Budget) -> Holding:
+    def take_holding(self, budget: ByteBudget) -> Holding:
         """Return the request's bytes in the budget, which the caller releases when it lets go of them."""
         holding, self.holding = self.holding, budget.settled()
         return holding

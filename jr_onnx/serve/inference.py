@@ -11,7 +11,7 @@ from jr_onnx.serve.call import Call, ModelInterface
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.extensions.classification import classification_bytes
 from jr_onnx.serve.faults import InternalError, TimedOutError
-from jr_onnx.serve.gate import Budget, Holding
+from jr_onnx.serve.gate import ByteBudget, Holding
 from jr_onnx.serve.metrics import count_unknown
 from jr_onnx.serve.tensors import Array
 from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, copying, parsing
@@ -31,7 +31,7 @@ class Inference:
         transport: Name of the transport, for the metrics.
     """
 
-    def __init__(self, dataplane: DataPlane, budget: Budget, transport: str) -> None:
+    def __init__(self, dataplane: DataPlane, budget: ByteBudget, transport: str) -> None:
         self._budget = budget
         self._dataplane = dataplane
         self._transport = transport

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from jr_onnx.errors import IntegrityError, JrError
-from jr_onnx.serve.catalogue import Catalogue, Entry
+from jr_onnx.serve.catalogue import Catalogue, CatalogueEntry
 from jr_onnx.serve.faults import ForbiddenError, LoadError, UnknownError, log_failure, quoted
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
@@ -107,7 +107,7 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
             raise UnknownError(f"there is no model {quoted(name)} to load")
         return [self._open(entry) for entry in entries]
 
-    def _open(self, entry: Entry) -> ServedModel:
+    def _open(self, entry: CatalogueEntry) -> ServedModel:
         return ServedModel(
             entry.name, entry.version, entry.path, self._running, self._limits, entry.digests, entry.shared
         )

@@ -35,7 +35,7 @@ from jr_onnx.serve.faults import (
     quoted,
     reported,
 )
-from jr_onnx.serve.gate import Budget, Gate, expect_same_origin
+from jr_onnx.serve.gate import ByteBudget, Gate, expect_same_origin
 from jr_onnx.serve.http_messages import Request, Response
 from jr_onnx.serve.inference import Inference
 from jr_onnx.serve.metrics import count_unknown
@@ -78,7 +78,7 @@ class RestApp:
         extension: RepositoryExtension,
         gate: Gate,
         limits: Limits,
-        budget: Budget,
+        budget: ByteBudget,
         *,
         is_loopback: bool = False,
     ) -> None:

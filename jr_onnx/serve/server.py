@@ -14,7 +14,7 @@ from collections.abc import Callable
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.connections import ConnectionTable, Listener
 from jr_onnx.serve.dataplane import DataPlane
-from jr_onnx.serve.gate import Budget, Gate
+from jr_onnx.serve.gate import ByteBudget, Gate
 from jr_onnx.serve.grpc_methods import InferenceService
 from jr_onnx.serve.grpc_server import GrpcServer
 from jr_onnx.serve.http1 import Http1Connection
@@ -49,7 +49,7 @@ class Server:
         self._registry = Registry(catalogue, options.running, options.limits)
         self._dataplane = DataPlane(self._registry)
         extension = RepositoryExtension(self._registry, allowed=options.lets_clients_load)
-        self._budget = Budget(options.limits.total_bytes)
+        self._budget = ByteBudget(options.limits.total_bytes)
         self._app = RestApp(
             self._dataplane, extension, gate, options.limits, self._budget, is_loopback=options.address.is_loopback
         )

@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from jr_onnx.deploy.model import ModelFacts, TensorFacts
 from jr_onnx.deploy.options import Batching, OpLibrary, Placement, TritonOptions, WarmUp, default_model_name
-from jr_onnx.deploy.triton_config import config_text, interface_of
+from jr_onnx.deploy.triton_config import config_text, interface_for
 from jr_onnx.errors import InputError, ModelError, RefusalError
 from jr_onnx.rows import Joining
 from tests.deploy.builders import interpreter_with, run_script
@@ -51,7 +51,7 @@ def may_join(shown: Sequence[TensorFacts]) -> Joining:
 
 
 def text(model: ModelFacts, options: TritonOptions, **extra: Any) -> str:
-    return config_text(interface_of(model, options, may_join), options, **extra)
+    return config_text(interface_for(model, options, may_join), options, **extra)
 
 
 def cases() -> dict[str, str]:
@@ -173,20 +173,20 @@ def test_no_configuration_holds_a_queue_policy() -> None:
 
 def test_a_fixed_first_dimension_means_no_batches() -> None:
     fixed = facts((TensorFacts("x", TensorProto.FLOAT, (1, 3)),))
-    assert interface_of(fixed, TritonOptions(name="a"), may_join).max_batch == 0
+    assert interface_for(fixed, TritonOptions(name="a"), may_join).max_batch == 0
     with pytest.raises(RefusalError, match="batches of 8 were asked for, but 'x' has the shape") as caught:
-        interface_of(fixed, TritonOptions(name="a", batching=Batching(8)), may_join)
+        interface_for(fixed, TritonOptions(name="a", batching=Batching(8)), may_join)
     assert "--max-batch 0" in caught.value.hint
 
 
 def test_a_fixed_output_means_no_batches_either() -> None:
     fixed = facts(outputs=(TensorFacts("y", TensorProto.FLOAT, (1, 10)),))
-    assert interface_of(fixed, TritonOptions(name="a"), may_join).max_batch == 0
+    assert interface_for(fixed, TritonOptions(name="a"), may_join).max_batch == 0
 
 
 def test_preferred_batches_beyond_the_largest_are_refused() -> None:
     with pytest.raises(InputError, match="expected at most 8"):
-        interface_of(facts(), TritonOptions(name="a", batching=Batching(8, (16,))), may_join)
+        interface_for(facts(), TritonOptions(name="a", batching=Batching(8, (16,))), may_join)
 
 
 def test_requests_to_a_model_that_draws_its_kappa_are_not_joined() -> None:
@@ -195,19 +195,19 @@ def test_requests_to_a_model_that_draws_its_kappa_are_not_joined() -> None:
     assert "max_batch_size: 32" in written  # a client may still send several images at once
     assert "dynamic_batching" not in written
     with pytest.raises(InputError, match="not joined, because the model draws its kappa"):
-        interface_of(drawing, TritonOptions(name="a", batching=Batching(8, (4,))), may_join)
+        interface_for(drawing, TritonOptions(name="a", batching=Batching(8, (4,))), may_join)
 
 
 def test_a_largest_batch_of_one_leaves_nothing_to_join() -> None:
     assert "dynamic_batching" not in text(facts(), TritonOptions(name="a", batching=Batching(1)))
     for size in (0, 1):
         with pytest.raises(InputError, match=f"not joined, because the largest batch is {size}"):
-            interface_of(facts(), TritonOptions(name="a", batching=Batching(size, (1,))), may_join)
+            interface_for(facts(), TritonOptions(name="a", batching=Batching(size, (1,))), may_join)
 
 
 def test_hidden_initializers_are_not_shown() -> None:
     model = facts((IMAGE, TensorFacts("w", TensorProto.BFLOAT16, None, optional=True)))
-    assert [tensor.name for tensor in interface_of(model, TritonOptions(name="a"), may_join).inputs] == ["x"]
+    assert [tensor.name for tensor in interface_for(model, TritonOptions(name="a"), may_join).inputs] == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -216,12 +216,12 @@ def test_hidden_initializers_are_not_shown() -> None:
 def test_a_type_that_the_backend_cannot_carry_is_refused(element_type: int) -> None:
     name = TensorProto.DataType.Name(element_type).lower()
     with pytest.raises(ModelError, match=f"'x' is of type {name}"):
-        interface_of(facts((TensorFacts("x", element_type, (-1, 3)),)), TritonOptions(name="a"), may_join)
+        interface_for(facts((TensorFacts("x", element_type, (-1, 3)),)), TritonOptions(name="a"), may_join)
 
 
 def test_a_type_that_onnx_does_not_know_is_refused_by_number() -> None:
     with pytest.raises(ModelError, match="'x' is of type 123"):
-        interface_of(facts((TensorFacts("x", 123, (-1, 3)),)), TritonOptions(name="a"), may_join)
+        interface_for(facts((TensorFacts("x", 123, (-1, 3)),)), TritonOptions(name="a"), may_join)
 
 
 def test_every_type_that_is_written_is_one_of_tritons() -> None:
@@ -229,7 +229,7 @@ def test_every_type_that_is_written_is_one_of_tritons() -> None:
     written = set()
     for kind in kinds:
         try:
-            interface = interface_of(facts((TensorFacts("x", kind, (-1, 3)),)), TritonOptions(name="a"), may_join)
+            interface = interface_for(facts((TensorFacts("x", kind, (-1, 3)),)), TritonOptions(name="a"), may_join)
         except ModelError:
             continue
         written.add(interface.inputs[0].data_type)
@@ -245,14 +245,14 @@ def test_a_model_without_inputs_is_refused() -> None:
     hidden = TensorFacts("w", TensorProto.FLOAT, (3,), optional=True)
     for inputs in ((), (hidden,)):
         with pytest.raises(ModelError, match="the model takes no input"):
-            interface_of(facts(inputs), TritonOptions(name="a"), may_join)
+            interface_for(facts(inputs), TritonOptions(name="a"), may_join)
 
 
 def test_an_unknown_or_empty_shape_is_refused() -> None:
     with pytest.raises(ModelError, match="the shape of 'y' is unknown"):
-        interface_of(facts(outputs=(TensorFacts("y", TensorProto.FLOAT, None),)), TritonOptions(name="a"), may_join)
+        interface_for(facts(outputs=(TensorFacts("y", TensorProto.FLOAT, None),)), TritonOptions(name="a"), may_join)
     with pytest.raises(ModelError, match="expected sizes of at least 1"):
-        interface_of(facts(outputs=(TensorFacts("y", TensorProto.FLOAT, (-1, 0)),)), TritonOptions(name="a"), may_join)
+        interface_for(facts(outputs=(TensorFacts("y", TensorProto.FLOAT, (-1, 0)),)), TritonOptions(name="a"), may_join)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 8, 8), (2, 0), (2, 3), (-1, 4)])

@@ -19,7 +19,7 @@ pytest.importorskip("prometheus_client", reason="kserve is not installed")
 from jr_onnx.serve.batching import Batcher
 from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import OverloadedError, TimedOutError
-from jr_onnx.serve.gate import Budget
+from jr_onnx.serve.gate import ByteBudget
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.verifier.whole_model.tolerance import rounding_bound
 from tests.serve.support import Rest, request
@@ -190,7 +190,7 @@ def test_what_small_inputs_cost_says_nothing_of_large_ones() -> None:
 
 
 def test_a_request_that_is_given_up_leaves_the_queue_and_its_memory() -> None:
-    budget = Budget(1000)
+    budget = ByteBudget(1000)
     model = Recorder(0.2)
 
     async def work() -> None:

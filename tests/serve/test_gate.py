@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from jr_onnx.serve.connections import ConnectionTable, Share, Turns
+from jr_onnx.serve.connections import ConnectionTable, LoopTime, Turns
 from jr_onnx.serve.faults import EncodingError, ForbiddenError, OverloadedError
-from jr_onnx.serve.gate import Budget, Holding, expect_same_origin
+from jr_onnx.serve.gate import ByteBudget, Holding, expect_same_origin
 
 MEBIBYTE = 1 << 20
 LOOPBACK = {b"host": b"127.0.0.1:8000"}
@@ -24,7 +24,7 @@ class Clock:
 
 
 class Arrival:
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: ByteBudget) -> None:
         self.gave_way = False
         self.holding: Holding = budget.arriving(self.give_way)
 
@@ -33,7 +33,7 @@ class Arrival:
 
 
 def test_the_largest_that_still_arrives_gives_way_to_a_smaller_one() -> None:
-    budget = Budget(10 * MEBIBYTE, Clock())
+    budget = ByteBudget(10 * MEBIBYTE, Clock())
     large, small = Arrival(budget), Arrival(budget)
     large.holding.grow(9 * MEBIBYTE)
     small.holding.grow(2 * MEBIBYTE)
@@ -41,7 +41,7 @@ def test_the_largest_that_still_arrives_gives_way_to_a_smaller_one() -> None:
 
 
 def test_one_that_would_become_the_largest_gives_way_itself() -> None:
-    budget = Budget(10 * MEBIBYTE, Clock())
+    budget = ByteBudget(10 * MEBIBYTE, Clock())
     first, second = Arrival(budget), Arrival(budget)
     first.holding.grow(4 * MEBIBYTE)
     second.holding.grow(5 * MEBIBYTE)
@@ -52,7 +52,7 @@ def test_one_that_would_become_the_largest_gives_way_itself() -> None:
 
 def test_one_that_has_stalled_gives_way_even_to_a_larger_one() -> None:
     clock = Clock()
-    budget = Budget(10 * MEBIBYTE, clock)
+    budget = ByteBudget(10 * MEBIBYTE, clock)
     stalled, going = Arrival(budget), Arrival(budget)
     stalled.holding.grow(4 * MEBIBYTE)
     clock.now += 5
@@ -62,7 +62,7 @@ def test_one_that_has_stalled_gives_way_even_to_a_larger_one() -> None:
 
 
 def test_a_request_that_is_whole_never_gives_way() -> None:
-    budget = Budget(10 * MEBIBYTE, Clock())
+    budget = ByteBudget(10 * MEBIBYTE, Clock())
     whole, late = Arrival(budget), Arrival(budget)
     whole.holding.grow(10 * MEBIBYTE)
     whole.holding.settle()
@@ -76,7 +76,7 @@ def test_a_request_that_is_whole_never_gives_way() -> None:
 
 
 def test_what_is_as_short_as_a_health_check_gets_in_and_out_of_a_full_house() -> None:
-    budget = Budget(10 * MEBIBYTE, Clock())
+    budget = ByteBudget(10 * MEBIBYTE, Clock())
     whole, check = Arrival(budget), Arrival(budget)
     whole.holding.grow(10 * MEBIBYTE)
     whole.holding.settle()
@@ -166,11 +166,11 @@ def test_a_full_house_makes_room_with_those_who_never_asked_then_with_the_quiete
 
 
 def test_what_a_connection_has_had_is_forgotten_by_half_in_a_second() -> None:
-    share = Share()
-    share.charge(10.0, 1.0)
-    share.charge(11.0, 0.25)
-    assert share.recent(11.0) == 0.75
-    assert share.recent(13.0) == 0.1875
+    loop_time = LoopTime()
+    loop_time.charge(10.0, 1.0)
+    loop_time.charge(11.0, 0.25)
+    assert loop_time.recent(11.0) == 0.75
+    assert loop_time.recent(13.0) == 0.1875
 
 
 def test_a_busy_connection_gets_its_turn_whoever_comes_after_it() -> None:
@@ -178,16 +178,16 @@ def test_a_busy_connection_gets_its_turn_whoever_comes_after_it() -> None:
 
     async def work() -> None:
         turns = Turns()
-        busy = Share()
+        busy = LoopTime()
         busy.charge(time.monotonic(), 0.01)
         end = time.monotonic() + 5.0
 
         def newcomer() -> None:
             time.sleep(0.001)
             if "busy" not in ran and time.monotonic() < end:
-                turns.add(Share(), newcomer)
+                turns.add(LoopTime(), newcomer)
 
-        turns.add(Share(), newcomer)
+        turns.add(LoopTime(), newcomer)
         turns.add(busy, lambda: ran.append("busy"))
         while turns.are_waiting:
             await asyncio.sleep(0)

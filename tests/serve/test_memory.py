@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("httptools", reason="the server's packages are not installed")
 from jr_onnx.serve.codec_rest import parsing_bytes
 from jr_onnx.serve.connections import ConnectionTable
-from jr_onnx.serve.gate import Budget
+from jr_onnx.serve.gate import ByteBudget
 from jr_onnx.serve.http1 import Http1Connection
 from jr_onnx.serve.http2 import Http2Connection
 from jr_onnx.serve.inference import _LONG_NUMBER, _SHORT_NUMBER
@@ -105,7 +105,7 @@ def test_a_connection_that_is_closed_needs_no_garbage_collector(sent: bytes, ver
         sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5) if sent else b""
 
     async def scenario() -> bool:
-        budget, table = Budget(1 << 20), ConnectionTable(most=8)
+        budget, table = ByteBudget(1 << 20), ConnectionTable(most=8)
         made: list[weakref.ref[Any]] = []
 
         def protocol() -> asyncio.Protocol:

@@ -13,7 +13,7 @@ from jr_onnx.serve.extensions import forms
 from jr_onnx.serve.extensions.messages import message
 from jr_onnx.serve.extensions.statistics import all_forms
 from jr_onnx.serve.faults import UnknownError, quoted
-from jr_onnx.serve.grpc_call import Call
+from jr_onnx.serve.grpc_call import GrpcCall
 from jr_onnx.serve.grpc_method import Method, parser
 from jr_onnx.serve.repository import RepositoryExtension
 
@@ -55,12 +55,12 @@ class ExtensionService:
         found[f"/{HEALTH}/Watch"] = Method(check, self._watch, streams=True)
         return found
 
-    async def _config(self, request: Any, call: Call) -> Any:
+    async def _config(self, request: Any, call: GrpcCall) -> Any:
         del call
         form = forms.configuration(self._dataplane.find(request.name, request.version))
         return _filled("ModelConfigResponse", {"config": form})
 
-    async def _statistics(self, request: Any, call: Call) -> Any:
+    async def _statistics(self, request: Any, call: GrpcCall) -> Any:
         del call
         models = self._dataplane.all()
         if request.name:
@@ -70,11 +70,11 @@ class ExtensionService:
             ]
         return _filled("ModelStatisticsResponse", all_forms(models))
 
-    async def _index(self, request: Any, call: Call) -> Any:
+    async def _index(self, request: Any, call: GrpcCall) -> Any:
         del call
         return _filled("RepositoryIndexResponse", {"models": await self._extension.index(filter_ready=request.ready)})
 
-    async def _trace(self, request: Any, call: Call) -> Any:
+    async def _trace(self, request: Any, call: GrpcCall) -> Any:
         del call
         if request.model_name:
             self._dataplane.find(request.model_name)
@@ -86,7 +86,7 @@ class ExtensionService:
             answer.settings[name].value.extend(value if isinstance(value, list) else [value])
         return answer
 
-    async def _log(self, request: Any, call: Call) -> Any:
+    async def _log(self, request: Any, call: GrpcCall) -> Any:
         del call
         wanted = {}
         for name, value in request.settings.items():
@@ -98,13 +98,13 @@ class ExtensionService:
             setattr(answer.settings[name], _VALUES[type(value)], value)
         return answer
 
-    async def _check(self, request: Any, call: Call) -> Any:
+    async def _check(self, request: Any, call: GrpcCall) -> Any:
         del call
         if request.service not in ("", self._service, HEALTH):
             raise UnknownError(f"there is no service {quoted(request.service)}")
         return await self._health()
 
-    async def _watch(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+    async def _watch(self, requests: AsyncIterator[Any], call: GrpcCall) -> AsyncIterator[Any]:
         """Send the health now and whenever it changes, until the server stops."""
         async for request in requests:
             known = request.service in ("", self._service, HEALTH)
@@ -124,7 +124,7 @@ class ExtensionService:
         return message("HealthCheckResponse")(status="SERVING" if ready else "NOT_SERVING")
 
 
-def _method(request: str, answer: Callable[[Any, Call], Any]) -> Method:
+def _method(request: str, answer: Callable[[Any, GrpcCall], Any]) -> Method:
     return Method(parser(message(request)), answer)
 
 
@@ -132,8 +132,8 @@ def _filled(name: str, form: dict[str, Any]) -> Any:
     return json_format.ParseDict(form, message(name)())
 
 
-def _status(response: str) -> Callable[[Any, Call], Any]:
-    async def answer(request: Any, call: Call) -> Any:
+def _status(response: str) -> Callable[[Any, GrpcCall], Any]:
+    async def answer(request: Any, call: GrpcCall) -> Any:
         del call
         forms.expect_no_region(request.name)
         return message(response)()
@@ -141,18 +141,18 @@ def _status(response: str) -> Callable[[Any, Call], Any]:
     return answer
 
 
-def _register(response: str) -> Callable[[Any, Call], Any]:
+def _register(response: str) -> Callable[[Any, GrpcCall], Any]:
     del response
 
-    async def answer(request: Any, call: Call) -> Any:
+    async def answer(request: Any, call: GrpcCall) -> Any:
         del request, call
         forms.refuse_shared_memory()
 
     return answer
 
 
-def _unregister(response: str) -> Callable[[Any, Call], Any]:
-    async def answer(request: Any, call: Call) -> Any:
+def _unregister(response: str) -> Callable[[Any, GrpcCall], Any]:
+    async def answer(request: Any, call: GrpcCall) -> Any:
         del request, call
         return message(response)()
 

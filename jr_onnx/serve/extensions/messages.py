@@ -98,7 +98,7 @@ def _add(
 ) -> None:  # fmt: skip
     field = message.field.add(name=name, number=int(number), label=_Field.LABEL_OPTIONAL)
     if label == "map":
-        entry = message.nested_type.add(name=f"{name.capitalize()}Entry")
+        entry = message.nested_type.add(name=f"{name.capitalize()}CatalogueEntry")
         entry.options.map_entry = True
         entry.field.add(name="key", number=1, type=_Field.TYPE_STRING, label=_Field.LABEL_OPTIONAL)
         _set_type(entry.field.add(name="value", number=2, label=_Field.LABEL_OPTIONAL), package, type)
