@@ -35,7 +35,7 @@ def main() -> None:
     show("jr-onnx verify out/demo/digits.jr.onnx out/demo/digits.onnx --data digits")
     show_accuracy()
     show("jr-onnx attack out/demo/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 -o out/demo/attack")
-    show("jr-onnx harden out/demo/digits.onnx --eps 0.1 --evaluate 100 -o out/demo/digits.hardened.onnx")
+    show("jr-onnx harden out/demo/digits.onnx --eps 0.1 --rate 0.05 --evaluate 100 -o out/demo/digits.hardened.onnx")
     show("jr-onnx package triton out/demo/digits.jr.onnx -o out/demo/repository --name digits")
     show("jr-onnx verify-package out/demo/repository")
     serve_and_ask()

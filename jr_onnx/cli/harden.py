@@ -47,6 +47,7 @@ class Arguments(DataArguments):
     epochs: int
     batch: int
     rate: float
+    clip: float
     average: float
     augment: Literal["auto", "none", "crop_flip"]
     train: tuple[str, ...]
@@ -72,7 +73,7 @@ class Arguments(DataArguments):
     "harden",
     Arguments,
     examples=(
-        "jr-onnx harden model.onnx --eps 0.1 --epochs 3 --evaluate 0 -o hardened.onnx",
+        "jr-onnx harden model.onnx --eps 0.1 --epochs 3 --rate 0.05 --evaluate 0 -o hardened.onnx",
         "jr-onnx harden model.onnx --eps 0.1 --epochs 2 --evaluate 0 --method trades --beta 3 -o traded.onnx",
     ),
 )
@@ -91,7 +92,8 @@ class Arguments(DataArguments):
 @click.option("--steps", type=COUNT, default=7, help="Steps of the attack in training, for pgd and trades.")
 @click.option("--epochs", type=COUNT, default=10, help="Passes over the training images.")
 @click.option("--batch", type=COUNT, default=128, help="Images in a training step.")
-@click.option("--rate", type=float, default=0.05, help="Highest learning rate of the one-cycle schedule.")
+@click.option("--rate", type=float, default=0.02, help="Highest learning rate of the one-cycle schedule.")
+@click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient of a training step.")
 @click.option("--average", type=float, default=0.995, help="Decay of the running average of the weights; 0 for none.")
 @click.option(
     "--augment",
@@ -186,6 +188,7 @@ def _recipe(given: Arguments) -> Recipe:
         epochs=given.epochs,
         batch=given.batch,
         rate=given.rate,
+        clip=given.clip,
         average=given.average,
         augmentation=given.augment,
         kappa=given.kappa,

@@ -37,6 +37,7 @@ class Recipe(Record):
         rate: Highest learning rate of the one-cycle schedule.
         momentum: Of stochastic gradient descent (Nesterov).
         weight_decay: Of stochastic gradient descent, on weights alone.
+        clip: Largest norm of a step's gradient, of matrices and kernels, of biases and scales, and of kappas.
         average: Decay of the running average of the weights, of which the result is made; 0 for the last weights.
         augmentation: none, crop_flip (shifts by up to an eighth, and mirrors), or auto: crop_flip for colour images.
         kappa: The jump of all sites that the model is trained with; None to train it as it is.
@@ -57,9 +58,10 @@ class Recipe(Record):
     mixed: float = 0.5
     epochs: int = 10
     batch: int = 128
-    rate: float = 0.05
+    rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    clip: float = 1.0
     average: float = 0.995
     augmentation: Augmentation = "auto"
     kappa: float | None = None
@@ -82,7 +84,8 @@ class Recipe(Record):
         require_choice("learn_kappa", self.learn_kappa, get_args(LearnKappa))
         positive = {
             "eps": self.eps, "the number of steps": self.steps, "the number of epochs": self.epochs,
-            "the batch": self.batch, "the learning rate": self.rate, "the patience": self.patience,
+            "the batch": self.batch, "the learning rate": self.rate, "the clip": self.clip,
+            "the patience": self.patience,
             "the number of validation images": self.validation, "the steps of validation": self.validation_steps,
         }  # fmt: skip
         for what, value in positive.items():

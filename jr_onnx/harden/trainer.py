@@ -34,6 +34,10 @@ from jr_onnx.records import dumps, loads
 _SAVE_SECONDS = 60.0
 _KAPPA_RATE = 0.1
 """Learning rate of kappas, as a share of that of weights times the first kappa."""
+_LEAST_CLEAN = 0.5
+"""An epoch that keeps less than this share of the clean accuracy has not hardened the model but destroyed it."""
+_RUINS = 3
+"""A training whose first epochs are all like that is not going to recover."""
 _LOOK_AT_LOSSES = 20
 """On a GPU losses are looked at once in so many steps, for each look waits for the device."""
 
@@ -110,7 +114,8 @@ class Trainer:
             notify: Called after every step and every epoch.
 
         Raises:
-            RefusalError: The loss was no number before any epoch had ended, so that there is nothing to keep.
+            RefusalError: The loss was no number before any epoch had ended, or no epoch left a classifier that still
+                classifies, so that there is nothing to keep.
         """
         self._resume()
         steps = self._batches.steps
@@ -122,6 +127,7 @@ class Trainer:
             while not stopped and self._done < self._recipe.epochs * steps:
                 stopped = self._epoch(pool, notify) or self._verdict()
         copy_into(self._everything, self._best)
+        self._refuse_ruins()
         return Outcome(tuple(self._rows), self._best_epoch, stopped)
 
     @property
@@ -152,7 +158,7 @@ class Trainer:
             estimate_statistics(self._network, self._batches, epoch)
         row = self._row(epoch + 1, began)
         self._rows.append(row)
-        if row.epoch == 1 or (row.robust, row.clean) > self._key_of_best():
+        if row.epoch == 1 or self._key(row) > self._key(self._rows[self._best_epoch]):
             self._best, self._best_epoch = values_of(self._everything), row.epoch
         copy_into(self._weights, trained)
         self._loss, self._counted = 0.0, 0
@@ -160,9 +166,8 @@ class Trainer:
         notify(Moment(self._done, total, row))
         return ""
 
-    def _key_of_best(self) -> tuple[float, float]:
-        best = self._rows[self._best_epoch]
-        return best.robust, best.clean
+    def _key(self, row: EpochRow) -> tuple[bool, float, float]:
+        return not self._is_ruin(row), row.robust, row.clean
 
     def _row(self, epoch: int, began: float) -> EpochRow:
         clean, robust, single = self._validation.measure(self._network)
@@ -180,9 +185,24 @@ class Trainer:
                 f"{best.robust:.1%} to {last.robust:.1%} while that under one step is {last.one_step:.1%}; "
                 "--method pgd does not suffer from it"
             )
+        if last.epoch >= _RUINS and all(map(self._is_ruin, self._rows[1:])):
+            return f"most of the clean accuracy was lost in each of {last.epoch} epochs"
         if last.epoch - self._best_epoch >= self._recipe.patience:
             return f"no better robust accuracy on validation images for {self._recipe.patience} epochs"
         return ""
+
+    def _is_ruin(self, row: EpochRow) -> bool:
+        """Tell whether an epoch has lost most of the clean accuracy: who answers always the same is robust, too."""
+        return row.clean < self._rows[0].clean * _LEAST_CLEAN
+
+    def _refuse_ruins(self) -> None:
+        before, best = self._rows[0], self._rows[self._best_epoch]
+        if self._is_ruin(best):
+            raise RefusalError(
+                f"training destroyed the model: it classifies {best.clean:.1%} of clean validation images after epoch "
+                f"{best.epoch}, {before.clean:.1%} before, so nothing was written",
+                hint=f"Lower the learning rate: --rate {self._recipe.rate / 5:g}, or train longer",
+            )
 
     def _set_rate(self, share: float) -> None:
         rate = self._recipe.rate_at(share)
@@ -210,6 +230,9 @@ class Trainer:
         self._pending.append(loss.detach())
         if self._is_cpu and not math.isfinite(float(loss)):
             return  # the weights stay those of the last good step
+        # An export has its BatchNormalization folded into the convolutions, and nothing else bounds its steps.
+        for group in self._optimizer.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], self._recipe.clip)
         self._optimizer.step()
         self._network.keep_kappas_valid()
         self._follow()

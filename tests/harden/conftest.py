@@ -75,7 +75,15 @@ def request_of(trained: Path, tmp_path: Path):
     """Return a request to harden the classifier; arguments change it, those of a recipe in `recipe`."""
 
     def make(recipe: dict | None = None, **changes: object) -> HardenRequest:
-        settings = {"eps": 0.1, "epochs": 3, "steps": 3, "validation": 100, "validation_steps": 10, "batch": 50}
+        settings = {
+            "eps": 0.1,
+            "epochs": 3,
+            "steps": 3,
+            "rate": 0.05,
+            "validation": 100,
+            "validation_steps": 10,
+            "batch": 50,
+        }
         request = HardenRequest(
             model=trained,
             recipe=Recipe(**{**settings, **(recipe or {})}),

@@ -165,7 +165,7 @@ def test_narrow_weights_are_trained_wide_and_rounded_back(tmp_path: Path, reques
 
 def test_a_loss_that_is_no_number_ends_the_training(request_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RefusalError, match=r"the loss is \S+ in batch \d+ of epoch 1"):
-        harden(request_of({"rate": 1e30}))
+        harden(request_of({"rate": 1e30, "clip": 1e30}))
     from jr_onnx.harden import trainer
 
     loss_of, calls = trainer.loss_of, []
@@ -180,6 +180,12 @@ def test_a_loss_that_is_no_number_ends_the_training(request_of: Make, monkeypatc
     assert "of epoch" in result.hardening.stopped
     assert "are kept" in result.hardening.stopped
     assert any("ended early" in note for note in result.notes)
+
+
+def test_a_training_that_destroys_the_model_is_no_result(request_of: Make, tmp_path: Path) -> None:
+    with pytest.raises(RefusalError, match=r"training destroyed the model: .* Lower the learning rate: --rate 6"):
+        harden(request_of({"rate": 30.0, "epochs": 4, "clip": 10.0}))
+    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_training_ends_where_nothing_gets_better(request_of: Make) -> None:
