@@ -16,40 +16,129 @@ from typing import TYPE_CHECKING, Any
 from jr_onnx._version import __version__
 
 if TYPE_CHECKING:
+    from jr_onnx.attack.suite.evaluate import evaluate_robustness
+    from jr_onnx.attack.suite.setup import AttackRequest
+    from jr_onnx.bench import BenchReport, BenchRequest, benchmark
+    from jr_onnx.errors import (
+        ContractError,
+        DataError,
+        InputError,
+        IntegrityError,
+        JrError,
+        KappaError,
+        MissingExtraError,
+        ModelError,
+        ModelNotRunError,
+        NoSiteError,
+        OpLibraryError,
+        OpsetError,
+        OutputError,
+        RefusalError,
+        UnsupportedOpsError,
+        VerificationError,
+    )
+    from jr_onnx.evaluation.summary import Evaluation
     from jr_onnx.kappa import KappaPlan, RandomKappa
-    from jr_onnx.rewriter import find_sites, restore, rewrite
+    from jr_onnx.report import write_report
+    from jr_onnx.rewriter import Options, RewriteResult, SiteTable, find_sites, restore, rewrite
+    from jr_onnx.runtime.saved import optimize
     from jr_onnx.runtime.session import InferenceSession
     from jr_onnx.semantics import jump_relu
-    from jr_onnx.verifier import verify
+    from jr_onnx.tune import TuneRequest, TuneResult, tune_kappa
+    from jr_onnx.verifier import VerifyReport, prove_conversion, verify
     from jr_onnx.weights import find_weights, save_weights
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _PUBLIC = {
+    "AttackRequest": "jr_onnx.attack.suite.setup",
+    "BenchReport": "jr_onnx.bench",
+    "BenchRequest": "jr_onnx.bench",
+    "ContractError": "jr_onnx.errors",
+    "DataError": "jr_onnx.errors",
+    "Evaluation": "jr_onnx.evaluation.summary",
     "InferenceSession": "jr_onnx.runtime.session",
+    "InputError": "jr_onnx.errors",
+    "IntegrityError": "jr_onnx.errors",
+    "JrError": "jr_onnx.errors",
+    "KappaError": "jr_onnx.errors",
     "KappaPlan": "jr_onnx.kappa",
+    "MissingExtraError": "jr_onnx.errors",
+    "ModelError": "jr_onnx.errors",
+    "ModelNotRunError": "jr_onnx.errors",
+    "NoSiteError": "jr_onnx.errors",
+    "OpLibraryError": "jr_onnx.errors",
+    "OpsetError": "jr_onnx.errors",
+    "Options": "jr_onnx.rewriter",
+    "OutputError": "jr_onnx.errors",
     "RandomKappa": "jr_onnx.kappa",
+    "RefusalError": "jr_onnx.errors",
+    "RewriteResult": "jr_onnx.rewriter",
+    "SiteTable": "jr_onnx.rewriter",
+    "TuneRequest": "jr_onnx.tune",
+    "TuneResult": "jr_onnx.tune",
+    "UnsupportedOpsError": "jr_onnx.errors",
+    "VerificationError": "jr_onnx.errors",
+    "VerifyReport": "jr_onnx.verifier",
+    "benchmark": "jr_onnx.bench",
+    "evaluate_robustness": "jr_onnx.attack.suite.evaluate",
     "find_sites": "jr_onnx.rewriter",
     "find_weights": "jr_onnx.weights",
     "jump_relu": "jr_onnx.semantics",
+    "optimize": "jr_onnx.runtime.saved",
+    "prove_conversion": "jr_onnx.verifier",
     "restore": "jr_onnx.rewriter",
     "rewrite": "jr_onnx.rewriter",
     "save_weights": "jr_onnx.weights",
+    "tune_kappa": "jr_onnx.tune",
     "verify": "jr_onnx.verifier",
+    "write_report": "jr_onnx.report",
 }
 
 __all__ = [
+    "AttackRequest",
+    "BenchReport",
+    "BenchRequest",
+    "ContractError",
+    "DataError",
+    "Evaluation",
     "InferenceSession",
+    "InputError",
+    "IntegrityError",
+    "JrError",
+    "KappaError",
     "KappaPlan",
+    "MissingExtraError",
+    "ModelError",
+    "ModelNotRunError",
+    "NoSiteError",
+    "OpLibraryError",
+    "OpsetError",
+    "Options",
+    "OutputError",
     "RandomKappa",
+    "RefusalError",
+    "RewriteResult",
+    "SiteTable",
+    "TuneRequest",
+    "TuneResult",
+    "UnsupportedOpsError",
+    "VerificationError",
+    "VerifyReport",
     "__version__",
+    "benchmark",
+    "evaluate_robustness",
     "find_sites",
     "find_weights",
     "jump_relu",
+    "optimize",
+    "prove_conversion",
     "restore",
     "rewrite",
     "save_weights",
+    "tune_kappa",
     "verify",
+    "write_report",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import jr_onnx
+from jr_onnx import errors
 
 ORDERS = [
     "from jr_onnx import rewrite, verify",
@@ -20,6 +22,22 @@ ORDERS = [
 @pytest.mark.parametrize("name", jr_onnx.__all__)
 def test_every_public_name_is_there(name: str) -> None:
     assert getattr(jr_onnx, name) is not None
+
+
+def test_a_type_checker_imports_what_runs() -> None:
+    """The names stand twice, for type checkers and for `__getattr__`: from the same modules."""
+    tree = ast.parse(Path(jr_onnx.__file__).read_text(encoding="utf-8"))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.name: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert imported == jr_onnx._PUBLIC
+    assert sorted([*imported, "__version__"]) == sorted(jr_onnx.__all__)
+
+
+def test_every_error_is_a_public_name() -> None:
+    tree = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, errors.JrError)]
+    assert {item.__name__ for item in tree} <= set(jr_onnx.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -102,7 +102,7 @@ class BenchRequest:
             raise InputError(f"a benchmark of {self.rounds} rounds was asked for, expected at least 1")
 
 
-def bench(request: BenchRequest, progress: Progress | None = None) -> BenchReport:
+def benchmark(request: BenchRequest, progress: Progress | None = None) -> BenchReport:
     """Measure a model and its retrofits.
 
     Raises:

@@ -128,26 +128,18 @@ def command(given: Arguments) -> None:
     from jr_onnx.errors import require
 
     require("torch", "attack")
-    from jr_onnx.attack.suite.run import run
-    from jr_onnx.attack.suite.setup import prepare
+    from jr_onnx.attack.suite.evaluate import evaluate_robustness
     from jr_onnx.cli.evaluation import show
     from jr_onnx.cli.progress import progress, resumable
-    from jr_onnx.evaluation.store import Store, merged
-    from jr_onnx.evaluation.summary import evaluate
-    from jr_onnx.modelfile import atomic_write
-    from jr_onnx.records import dumps
 
     _refuse_ignored(given)
     request = _request(given)
-    prepared = prepare(request)
-    for note in prepared.notes:
-        print_message(f"note: {note}")
-    store = Store(request.out)
-    store.open(prepared.record)
     with resumable(), progress("attacking") as notify:
-        run(prepared.work, store, lambda state: notify(state.done, state.total, state.unit, state.left_s))
-    evaluation = evaluate(*merged([request.out]))
-    atomic_write(request.out / "evaluation.json", [dumps(evaluation).encode()])
+        evaluation = evaluate_robustness(
+            request,
+            notify=lambda state: notify(state.done, state.total, state.unit, state.left_s),
+            warn=lambda note: print_message(f"note: {note}"),
+        )
     if given.as_json:
         print_json(evaluation)
     else:

@@ -105,7 +105,7 @@ def command(given: Arguments) -> None:
     time divided by the original's in the same round, with its 95 % confidence interval. On CUDA the original is the
     fastest of those with the given options. A retrofit keeps its own kappa unless --kappa is given.
     """
-    from jr_onnx.bench import BenchRequest, bench
+    from jr_onnx.bench import BenchRequest, benchmark
     from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 
     check_outputs(given.output, plot=given.plot)
@@ -116,7 +116,7 @@ def command(given: Arguments) -> None:
         given.cuda_options, given.allow_fallback,
     )  # fmt: skip
     with _progress() as progress:
-        report = bench(request, progress)
+        report = benchmark(request, progress)
     for words in report.warnings:
         print_message(f"warning: {words}")
     _write(report, given)

@@ -32,14 +32,10 @@ def command(given: Arguments) -> None:
     The page is self-contained: it loads nothing and runs no script.
     """
     from jr_onnx.cli.evaluation import show
-    from jr_onnx.evaluation.store import merged
-    from jr_onnx.evaluation.summary import evaluate, finished
-    from jr_onnx.report import write
+    from jr_onnx.report import write_report
 
-    record, outcomes = merged(given.folders)
-    evaluation = evaluate(record, outcomes)
     path = given.output if given.output is not None else given.folders[0] / "report.html"
-    write(evaluation, finished(record, outcomes), path)
+    evaluation = write_report(given.folders, path)
     if given.as_json:
         print_json(evaluation)
     else:

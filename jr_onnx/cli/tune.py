@@ -106,7 +106,7 @@ def command(given: Arguments) -> None:
     from jr_onnx.modelfile import atomic_write
 
     require("torch", "attack")
-    from jr_onnx.tune import Objective, TuneRequest, tune
+    from jr_onnx.tune import Objective, TuneRequest, tune_kappa
 
     check_budget(given.norm, given.eps)
     check_outputs(given.output, plot=given.plot)
@@ -136,7 +136,7 @@ def command(given: Arguments) -> None:
         force=given.allow_poor_accuracy,
     )
     with progress("tuning") as notify:
-        result = tune(request, notify)
+        result = tune_kappa(request, notify)
     for note in result.notes:
         print_message(f"note: {note}")
     if given.as_json:

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jr_onnx.errors import require
 from jr_onnx.evaluation.advice import advice
 from jr_onnx.evaluation.outcome import Outcome
-from jr_onnx.evaluation.summary import Comparison, Evaluation, Share
+from jr_onnx.evaluation.store import merged
+from jr_onnx.evaluation.summary import Comparison, Evaluation, Share, evaluate, finished
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.plots import minimal_perturbation, robust_accuracy
 
 _SIGNIFICANT = 0.05
 
 
-def write(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]], path: Path) -> None:
-    """Write the page.
+def write_report(folders: Sequence[Path], path: Path) -> Evaluation:
+    """Merge the results of an evaluation and write them as one page.
+
+    Args:
+        folders: Result folders of `jr-onnx attack`: shards of one run, or a single one.
+        path: The page.
+
+    Returns:
+        The merged evaluation.
 
     Raises:
+        InputError: A folder holds no results, or those of another run.
         MissingExtraError: matplotlib or jinja2 is not installed.
         OutputError: The file cannot be written.
     """
-    text = page(evaluation, outcomes)
+    record, outcomes = merged(folders)
+    evaluation = evaluate(record, outcomes)
+    text = page(evaluation, finished(record, outcomes))
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, [text.encode()])
+    return evaluation
 
 
 def page(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:

@@ -2,6 +2,6 @@
 
 from jr_onnx.tune.objective import Objective
 from jr_onnx.tune.records import TunePoint, TuneResult
-from jr_onnx.tune.sweep import TuneRequest, tune
+from jr_onnx.tune.sweep import TuneRequest, tune_kappa
 
-__all__ = ["Objective", "TunePoint", "TuneRequest", "TuneResult", "tune"]
+__all__ = ["Objective", "TunePoint", "TuneRequest", "TuneResult", "tune_kappa"]

@@ -76,7 +76,7 @@ class TuneRequest(ClassifierRequest):
             raise InputError(f"the number of rounds is {self.rounds}, expected 1 or more")
 
 
-def tune(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
+def tune_kappa(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
     """Measure the trade-off, and recommend a kappa, which may be 0.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import onnx
 import pytest
 
-from jr_onnx.bench import BenchReport, BenchRequest, bench
+from jr_onnx.bench import BenchReport, BenchRequest, benchmark
 from jr_onnx.bench.plot import plot
 from jr_onnx.bench.profile import summarise
 from jr_onnx.bench.variants import SessionKind, Variant
@@ -27,7 +27,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(original: Path) -> BenchReport:
-    return bench(
+    return benchmark(
         BenchRequest(
             original,
             3.0,
@@ -91,7 +91,7 @@ def test_the_report_survives_json(report: BenchReport) -> None:
 
 def test_a_retrofit_keeps_its_plan(original: Path, tmp_path: Path) -> None:
     written, _ = rewrite(str(original), {"^Relu_1$": 2.0}, output=str(tmp_path / "one.onnx"))
-    found = bench(BenchRequest(written, rounds=2, lowerings=("where",), with_footprint=False))
+    found = benchmark(BenchRequest(written, rounds=2, lowerings=("where",), with_footprint=False))
     assert found.sites == 1
     assert found.kappa is None
     assert [row.variant for row in found.cases[0].rows] == ["original", "where", "optimised"]
@@ -100,7 +100,7 @@ def test_a_retrofit_keeps_its_plan(original: Path, tmp_path: Path) -> None:
 
 def test_external_data_is_found(original: Path, tmp_path: Path) -> None:
     onnx.save(onnx.load(str(original)), str(tmp_path / "net.onnx"), save_as_external_data=True, size_threshold=64)
-    found = bench(BenchRequest(tmp_path / "net.onnx", 3.0, rounds=2, lowerings=("thresholded",)))
+    found = benchmark(BenchRequest(tmp_path / "net.onnx", 3.0, rounds=2, lowerings=("thresholded",)))
     assert [row.variant for row in found.cases[0].rows] == ["original", "thresholded", "optimised"]
 
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     net = ExactNet(13)
     folded = net.relu(net.weight((3, 1, 1), 1.0))
     onnx.save(net.model([net.add("Add", [net.relu("x"), folded])], ["N", 3, 8, 8]), str(tmp_path / "net.onnx"))
-    found = bench(BenchRequest(tmp_path / "net.onnx", 0.5, rounds=2, with_footprint=False))
+    found = benchmark(BenchRequest(tmp_path / "net.onnx", 0.5, rounds=2, with_footprint=False))
     assert "stands in the graph 0 times" in found.cases[0].missing["optimised"]
     assert len(found.cases[0].rows) == 4
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
 def test_wrong_requests_are_refused(original: Path, changes: dict[str, Any], words: str) -> None:
     base: dict[str, Any] = {"kappa": 3.0, "rounds": 1, "lowerings": ("where",), "with_footprint": False}
     with pytest.raises(InputError, match=words):
-        bench(BenchRequest(original, **{**base, **changes}))
+        benchmark(BenchRequest(original, **{**base, **changes}))
 
 
 def test_a_provider_that_is_not_there_is_an_error(original: Path) -> None:
@@ -144,7 +144,7 @@ def test_a_provider_that_is_not_there_is_an_error(original: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime lists CUDA")
     with pytest.raises(InputError, match="ONNX Runtime has no provider 'CUDAExecution"):
-        bench(BenchRequest(original, 3.0, providers=("cuda",), rounds=1))
+        benchmark(BenchRequest(original, 3.0, providers=("cuda",), rounds=1))
 
 
 def test_a_provider_that_is_not_there_may_be_done_without(original: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_provider_that_is_not_there_may_be_done_without(original: Path) -> Non
     request = BenchRequest(
         original, 3.0, lowerings=("where",), providers=("cuda",), rounds=1, with_footprint=False, allow_fallback=True
     )
-    report = bench(request)
+    report = benchmark(request)
     assert [case.provider for case in report.cases] == ["cpu"]
     assert "has no provider 'CUDAExecutionProvider' here" in report.warnings[0]
     assert loads(BenchReport, dumps(report)) == report
@@ -169,13 +169,13 @@ def test_a_batch_that_a_fixed_model_does_not_take_is_refused(tmp_path: Path) -> 
     path = save(model, tmp_path)
     request = BenchRequest(path, 0.5, (4,), rounds=1, lowerings=("where",), with_footprint=False)
     with pytest.raises(InputError, match="take no batch of 4: their first axes are fixed at 1"):
-        bench(request)
-    assert bench(dataclasses.replace(request, batches=(1,))).cases[0].batch == 1
+        benchmark(request)
+    assert benchmark(dataclasses.replace(request, batches=(1,))).cases[0].batch == 1
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
-        bench(BenchRequest(tmp_path / "none.onnx", 0.5))
+        benchmark(BenchRequest(tmp_path / "none.onnx", 0.5))
 
 
 def test_profiles_are_summed_by_run() -> None:

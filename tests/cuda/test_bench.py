@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from jr_onnx.bench import BenchReport, BenchRequest, bench
+from jr_onnx.bench import BenchReport, BenchRequest, benchmark
 from jr_onnx.bench.variants import CUDA_OPTIONS
 from jr_onnx.records import dumps, loads
 from tests.runtime.exact_nets import KAPPA, convnet
@@ -20,7 +20,7 @@ def _bench(folder: Path, *, options: tuple[str, ...], footprint: bool = False) -
         path, KAPPA, batches=(1, 4), providers=("cuda",), rounds=2, with_footprint=footprint, with_profile=True,
         cuda_options=options,
     )  # fmt: skip
-    return bench(request)
+    return benchmark(request)
 
 
 def test_every_form_with_every_option(fake: ctypes.CDLL, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from jr_onnx.evaluation.outcome import Outcome
-from jr_onnx.evaluation.store import RunRecord
+from jr_onnx.evaluation.store import RunRecord, Store
 from jr_onnx.evaluation.summary import Evaluation, evaluate
-from jr_onnx.report import html, page, write
+from jr_onnx.report import html, page, write_report
 from tests.evaluation.builders import first, outcome
 
 Outcomes = dict[str, dict[str, Outcome]]
@@ -91,7 +91,12 @@ def words(html: str) -> str:
 
 def test_the_page_is_whole_and_self_contained(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
-    write(*made(), path)
+    evaluation, outcomes = made()
+    store = Store(tmp_path / "run")
+    store.open(evaluation.run)
+    for number, item in enumerate(item for entries in outcomes.values() for item in entries.values()):
+        store.put(f"{number:03}", item, None)
+    assert write_report([tmp_path / "run"], path) == evaluation
     html = path.read_text(encoding="utf-8")
     words(html)
     assert html.count("<svg") == 2

@@ -18,7 +18,7 @@ from jr_onnx.errors import InputError, KappaError
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.semantics import jump_relu
-from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune
+from jr_onnx.tune import Objective, TunePoint, TuneRequest, TuneResult, tune_kappa
 from jr_onnx.tune.sweep import _Search, recommend
 from tests.attack.planted import JumpNet
 from tests.attack.suite import small
@@ -58,7 +58,7 @@ def test_clean_accuracies_are_numpys_through_one_session(model: Path) -> None:
     from jr_onnx.runtime.session import InferenceSession
 
     with mock.patch("jr_onnx.runtime.session.InferenceSession", wraps=InferenceSession) as opened:
-        result = tune(request(model))
+        result = tune_kappa(request(model))
     assert opened.call_count == 2, "the model, and the file with the kappa input"
     assert [point.kappa for point in result.points] == [0.0, 0.2, 0.6]
     assert [point.clean for point in result.points] == pytest.approx([accuracy(kappa) for kappa in (0.0, 0.2, 0.6)])
@@ -70,7 +70,7 @@ def test_clean_accuracies_are_numpys_through_one_session(model: Path) -> None:
 def test_a_retrofit_is_tuned_from_its_original(model: Path, tmp_path: Path) -> None:
     retrofit = tmp_path / "small.jr.onnx"
     rewrite(model, 0.4, output=retrofit)
-    assert tune(request(retrofit)).points == tune(request(model)).points
+    assert tune_kappa(request(retrofit)).points == tune_kappa(request(model)).points
 
 
 def test_a_site_search_finds_what_no_common_kappa_has(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_site_search_finds_what_no_common_kappa_has(tmp_path: Path) -> None:
         return np.full(len(labels), 1 - sum(abs(kappas[site] - best[site]) for site in best))
 
     with mock.patch.object(Objective, "scores", scores):
-        result = tune(request(path, grid=(0.2, 0.6), per_site=True, max_drop=1.0))
+        result = tune_kappa(request(path, grid=(0.2, 0.6), per_site=True, max_drop=1.0))
     *uniform, found = result.points
     assert [point.kappa for point in uniform] == [0.0, 0.2, 0.6]
     assert found.kappa is None
@@ -169,12 +169,12 @@ def test_the_papers_objective_warns() -> None:
 def test_without_torch_a_kappa_is_chosen_by_square_against_the_served_file(model: Path) -> None:
     objective = Objective("black-box", eps=0.3, queries=20)
     with mock.patch("jr_onnx.attack.classifier.opener.load_torch", side_effect=AssertionError("torch is left out")):
-        result = tune(request(model, objective=objective, per_site=True, rounds=1))
+        result = tune_kappa(request(model, objective=objective, per_site=True, rounds=1))
     assert [point.clean for point in result.points[:3]] == pytest.approx([accuracy(kappa) for kappa in (0.0, 0.2, 0.6)])
     assert "black box" in result.measure
     assert all(point.objective <= float(np.mean(_right(model, point.kappas))) for point in result.points)
     with pytest.raises(InputError, match="no grid of kappas can be derived"):
-        tune(request(model, objective=objective, grid=()))
+        tune_kappa(request(model, objective=objective, grid=()))
 
 
 def _right(model: Path, kappas: Any) -> Any:
@@ -200,7 +200,7 @@ def test_the_attacks_on_a_quantised_model_count_as_replayed(tmp_path: Path) -> N
         return np.ones(20)
 
     with mock.patch.object(Objective, "scores", side_effect=scores):
-        tune(request(tmp_path / "q.onnx"))
+        tune_kappa(request(tmp_path / "q.onnx"))
     assert seen == [True, True, True], "every setting has a served file that can be asked"
 
 
@@ -234,7 +234,7 @@ def test_validation_images_that_were_trained_on_are_noticed(model: Path) -> None
     first, bias, second = small.weights()
     answers = (np.maximum(good.images.reshape(60, -1) @ first + bias, 0) @ second).argmax(1)
     known = ImageData.from_arrays(good.images, answers, class_names=("a", "b", "c"))
-    found = tune(request(model, data=known, test=small.images(80, seed=3)))
+    found = tune_kappa(request(model, data=known, test=small.images(80, seed=3)))
     assert found.test_clean == 0.75
     assert any("warning: 100.0% of the validation images" in note for note in found.notes)
-    assert not any("warning" in note for note in tune(request(model, data=known, test=known)).notes)
+    assert not any("warning" in note for note in tune_kappa(request(model, data=known, test=known)).notes)

@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 import onnx
 
-from jr_onnx.bench import BenchReport, BenchRequest, CaseResult, Row, bench
+from jr_onnx.bench import BenchReport, BenchRequest, CaseResult, Row, benchmark
 from jr_onnx.bench.models import build
 from jr_onnx.records import Record, dumps
 
@@ -105,7 +105,7 @@ def measure(bar: Bar, rounds: int, *, with_footprint: bool = True) -> BenchRepor
             sessions=("plain", "optimised", "standard"), with_profile=True, clock="cpu",
             with_footprint=with_footprint,
         )  # fmt: skip
-        return bench(request)
+        return benchmark(request)
 
 
 def copy_bandwidth(megabytes: int = 256, repeats: int = 7) -> float:

@@ -18,7 +18,7 @@ from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.detect import DetectRequest, detect
 from jr_onnx.errors import DataError
 from jr_onnx.report import html
-from jr_onnx.tune import Objective, TuneRequest, tune
+from jr_onnx.tune import Objective, TuneRequest, tune_kappa
 from tests.attack.suite import small
 
 
@@ -126,7 +126,7 @@ def test_every_command_stops_unless_it_is_forced(tmp_path: Path, command: str, f
             return found.run.notes
         if command == "tune":
             objective = Objective(eps=0.1, steps=2)
-            return tune(
+            return tune_kappa(
                 TuneRequest(
                     model=path, data=data, objective=objective, attacked=4, grid=(0.2,), device="cpu", force=force
                 )

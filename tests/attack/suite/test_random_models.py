@@ -18,7 +18,7 @@ from jr_onnx.attack.suite.plan import EOT_DRAWS, SuiteOptions
 from jr_onnx.cli.evaluation import replay
 from jr_onnx.detect import DetectRequest, detect
 from jr_onnx.evaluation.store import Store
-from jr_onnx.tune import Objective, TuneRequest, tune
+from jr_onnx.tune import Objective, TuneRequest, tune_kappa
 from tests.attack.suite import small
 
 NOISE = (
@@ -104,7 +104,7 @@ def test_tune_and_detect_take_it(tmp_path: Path, model: Path) -> None:
         device="cpu",
         force=True,
     )
-    result = tune(request)
+    result = tune_kappa(request)
     assert any("is random" in note for note in result.notes)
     assert len(result.points) == 2
     wanted: dict[str, Any] = {"eps": 0.4, "steps": 3, "reference": 30, "neighbours": 5, "device": "cpu", "force": True}

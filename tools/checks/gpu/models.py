@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from jr_onnx.bench import BenchReport, BenchRequest, bench
+from jr_onnx.bench import BenchReport, BenchRequest, benchmark
 from jr_onnx.bench.models import build
 from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
@@ -53,7 +53,7 @@ def measure(
             path, KAPPA, batches=batches, sessions=("plain", "optimised"), providers=(provider,), rounds=rounds,
             with_footprint=False, cuda_options=_OPTIONS.get(max(batches), _OPTIONS_OF_LARGE), lowerings=lowerings,
         )  # fmt: skip
-        return bench(request, progress)
+        return benchmark(request, progress)
 
 
 def network(name: str, dtype: Dtype = "float32") -> onnx.ModelProto:
