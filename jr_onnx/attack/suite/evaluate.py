@@ -15,8 +15,8 @@ from jr_onnx.records import dumps
 def evaluate_robustness(
     request: AttackRequest,
     *,
-    notify: Callable[[Progress], None] = lambda _: None,
-    warn: Callable[[str], None] = lambda _: None,
+    notify: Callable[[Progress], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Attack a model and its retrofit with the same suite, and sum up the results with a masking verdict.
 
@@ -33,11 +33,12 @@ def evaluate_robustness(
         VerificationError: A torch module does not compute what ONNX Runtime computes.
     """
     prepared = prepare(request)
-    for note in prepared.notes:
-        warn(note)
+    if warn is not None:
+        for note in prepared.notes:
+            warn(note)
     store = Store(request.out)
     store.open(prepared.record)
-    run(prepared.work, store, notify)
+    run(prepared.work, store, notify or (lambda _: None))
     evaluation = evaluate(*merged([request.out]))
     atomic_write(request.out / "evaluation.json", [dumps(evaluation).encode()])
     return evaluation
