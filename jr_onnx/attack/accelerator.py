@@ -30,6 +30,18 @@ def slices(count: int, values: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)] or [slice(0, 0)]
 
 
+def padded_count(count: int, values: int) -> int:
+    """Return the size to which a batch of `count` samples of `values` entries each is padded.
+
+    A convolution library prepares every layer anew for every batch size that it has not seen, which takes longer than
+    the computation. There are some fifteen padded sizes: eighths of a slice, and powers of two below.
+    """
+    step = max(1, _SLICE_VALUES // values // 8)
+    if count >= step:
+        return -(-count // step) * step
+    return min(step, 1 << max(0, count - 1).bit_length())
+
+
 def overwrite(target: Tensor, chosen: Tensor, values: Tensor) -> None:
     """Set `target[chosen] = values[chosen]` in place for a mask (n,), without waiting for the device."""
     if runs_apart(target.device):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from jr_onnx.attack import accelerator
 from jr_onnx.attack.cpu import FastFirstConvolution
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.pixels import Units
@@ -137,13 +138,15 @@ class TorchTarget(Target):
 
     def logits(self, x: Tensor) -> Tensor:
         """Evaluate inputs (N, C, H, W) to logits (N, K), with gradients where `x` asks for them."""
-        # A network of a fixed batch is mapped over pieces, which a derivative of one's own does not take part in.
+        # A network of a fixed batch is mapped over pieces by vmap, which lacks the derivative of that convolution.
         fast = self.device.type == "cpu" and (self.net is None or self.net.static_batch is None)
         convolving = FastFirstConvolution(frozen=True) if fast else contextlib.nullcontext()
         # Weights may ask for gradients, which no attack wants: only an input that does needs a graph.
         wanted = torch.is_grad_enabled() and x.requires_grad
         with self._evaluating, convolving, torch.set_grad_enabled(wanted):
-            result: object = self._evaluated(self._shaped(x))
+            result: object = self._evaluated(self._padded(self._shaped(x)))
+            if self.runs_apart and isinstance(result, Tensor):
+                result = result[: len(x)]
         if not isinstance(result, Tensor) or result.dim() != 2 or result.shape[0] != x.shape[0]:
             found = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise InputError(f"the model gives {found} for {x.shape[0]} images, expected logits ({x.shape[0]}, K)")
@@ -166,6 +169,11 @@ class TorchTarget(Target):
         if self.channels_last and arranged.dim() == 4:
             arranged = arranged.contiguous(memory_format=torch.channels_last)
         return arranged
+
+    def _padded(self, x: Tensor) -> Tensor:
+        """Pad a batch with copies of its last sample on a device where new batch sizes are dear."""
+        missing = accelerator.padded_count(len(x), x[0].numel()) - len(x) if self.runs_apart and len(x) else 0
+        return torch.cat([x, x[-1:].detach().expand(missing, *x.shape[1:])]) if missing else x
 
     def with_backward(self, backward: str | SiteBackward) -> TorchTarget:
         """Return a view with another backward pass at every JumpReLU site."""

@@ -166,6 +166,31 @@ def test_slices_are_even_and_cover_the_batch() -> None:
     assert len(accelerator.slices(2, 10**9)) == 2  # at least one at a time
 
 
+def test_few_batch_sizes_reach_the_network(apart: None) -> None:
+    """However many samples there are, and leave: eighths of a slice, and powers of two below."""
+    sizes = set()
+
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = several()[0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.add(len(x))
+            logits: Tensor = self.inner(x)
+            return logits
+
+    for count in range(1, 60):
+        _, images, labels = several(count)
+        IteratedFGSM(eps=0.002, steps=9).run(TorchTarget(Counting()), images, labels)
+    assert sizes <= {1, 2, 4, 8, 16, 32, 64}
+    values = 3 * 32 * 32
+    padded = {accelerator.padded_count(count, values) for count in range(1, 2049)}
+    assert padded == {1, 2, 4, 8, 16, 32, 64, 128, *range(256, 2049, 256)}
+    assert all(accelerator.padded_count(count, values) >= count for count in range(1, 2049))
+    assert accelerator.padded_count(3, 10**9) == 3
+
+
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 def test_tf32_is_off_on_cuda_and_back_afterwards(device: str) -> None:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

@@ -198,17 +198,17 @@ def _input_shape(
     return adapter, (batch if isinstance(batch, int) and batch > 0 else None, *adapter.sample_shape)
 
 
-def device_of(wish: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """Return the device for "auto", "cpu" or "cuda".
 
     Raises:
         InputError: There is no such device.
     """
-    if wish == "auto":
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wish == "cuda" and not torch.cuda.is_available():
+    if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda was asked for, and torch sees no GPU", hint="Use --device cpu")
-    return torch.device(wish)
+    return torch.device(name)
 
 
 def _described(served: ServedClassifier, net: OnnxModule | None) -> str:
