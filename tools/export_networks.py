@@ -25,7 +25,7 @@ from jr_onnx.errors import InputError, JrError, require
 from jr_onnx.modelfile import atomic_write
 from models.checkpoints import load_weights
 from models.registry import NAMES, ModelEntry, build, entry
-from tools.export import export
+from tools.training.export import export
 
 VARIANTS = ("base", "robust", "pgd")
 _AUTHORS = {"lenet_like": "LeNetLike", "resnet20": "ResNet", "alex_like": "AlexLike", "wide_resnet": "WideResNet",
