@@ -18,7 +18,7 @@ import platform
 import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,13 +32,14 @@ from jr_onnx.modelfile import atomic_path, atomic_write
 from jr_onnx.records import Record, dumps, load_file
 
 _RUN = "run.json"
+_MAY_DIFFER = ("versions", "host", "device", "notes", "files", "command", "date")
 _UNITS = "units"
 _ADVERSARIAL = "adversarial"
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord(Record):
-    """What is being run; two folders belong to one run when all but `host`, `versions`, `device` and `notes` agree.
+    """What is being run; two folders belong to one run when all but those of `_MAY_DIFFER` agree.
 
     Attributes:
         suite: Name of the suite.
@@ -59,6 +60,9 @@ class RunRecord(Record):
         device: Where torch computed.
         logits: Which value was used as the logits, for people.
         notes: What the reader of the results should know.
+        files: Label -> name of the model file.
+        command: The command line.
+        date: When the run began, ISO.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.attack_run/1"
@@ -80,6 +84,9 @@ class RunRecord(Record):
     device: str
     logits: str = ""
     notes: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    date: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a run of nothing.
@@ -95,11 +102,11 @@ class RunRecord(Record):
 
     def same_run(self, other: RunRecord) -> str | None:
         """Return the name of the first field that makes this another run, None where it is the same."""
-        for field in dataclasses.fields(self):
-            if field.name in ("versions", "host", "device", "notes"):
+        for item in dataclasses.fields(self):
+            if item.name in _MAY_DIFFER:
                 continue
-            if getattr(self, field.name) != getattr(other, field.name):
-                return field.name
+            if getattr(self, item.name) != getattr(other, item.name):
+                return item.name
         return None
 
 
@@ -257,6 +264,23 @@ def merged(folders: Sequence[Path]) -> tuple[RunRecord, dict[str, dict[str, Outc
         model: {entry: merge(entries[entry]) for entry in records[0].entries if entry in entries}
         for model, entries in parts.items()
     }
+
+
+def by_run(folders: Sequence[Path]) -> list[list[Path]]:
+    """Sort folders into runs: shards of one run together, in the order in which the runs appear.
+
+    Raises:
+        InputError: A folder holds no run.
+    """
+    found: list[tuple[RunRecord, list[Path]]] = []
+    for folder in folders:
+        record = Store(folder).record()
+        shards = next((shards for known, shards in found if known.same_run(record) is None), None)
+        if shards is None:
+            found.append((record, [folder]))
+        else:
+            shards.append(folder)
+    return [shards for _, shards in found]
 
 
 def unit_name(model: str, entry: str, start: int) -> str:

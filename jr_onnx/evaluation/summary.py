@@ -182,13 +182,15 @@ def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> E
         clean[label] = np.asarray(found[0].served_correct, dtype=bool)
         groups[label] = {key: _survivors(members) for key, members in _groups(found).items()}
         worst = tuple(
-            WorstCase(*key, _share(_survivors(members)), tuple(item.entry for item in members))
+            WorstCase(*key, share_of(_survivors(members)), tuple(item.entry for item in members))
             for key, members in _groups(found).items()
         )
         figures = tuple(_figures(item) for item in found)
         decided_by = max(item.decided_by for item in found)
         models.append(
-            ModelFigures(label, _share(clean[label]), figures, worst, minimal_figures(found), judge(found), decided_by)
+            ModelFigures(
+                label, share_of(clean[label]), figures, worst, minimal_figures(found), judge(found), decided_by
+            )
         )
     samples = len(next(iter(clean.values())))
     pair = [list(outcomes[label].values()) for label in (RETROFIT, ORIGINAL) if label in outcomes]
@@ -278,8 +280,8 @@ def _figures(item: Outcome) -> EntryFigures:
         protocol=item.protocol,
         norm=item.norm,
         eps=item.eps,
-        robust=_share(item.served_robust),
-        torch_robust=_share(correct & ~success),
+        robust=share_of(item.served_robust),
+        torch_robust=share_of(correct & ~success),
         success_rate=float(np.sum(served & ~item.served_robust)) / max(1, int(np.sum(served))),
         median_relative=median(np.where(success, relative, math.inf)) if len(relative) else 0.0,
         mean_relative=float(np.mean(usable)) if len(usable) else 0.0,
@@ -291,7 +293,8 @@ def _figures(item: Outcome) -> EntryFigures:
     )
 
 
-def _share(members: npt.NDArray[np.bool_]) -> Share:
+def share_of(members: npt.NDArray[np.bool_]) -> Share:
+    """Return a share of samples (N,) with its interval."""
     count, total = int(np.sum(members)), len(members)
     low, high = wilson(count, total)
     return Share(count / total if total else 0.0, low, high, count, total)

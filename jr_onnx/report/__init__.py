@@ -1,5 +1,6 @@
-"""Render an evaluation as a page: the verdict first, then the figures. Everything comes from records."""
+"""Render an evaluation: what to decide first, then the figures behind it. Everything comes from records."""
 
-from jr_onnx.report.html import page, write_report
+from jr_onnx.report.content import Report, read
+from jr_onnx.report.html import page, write, write_report
 
-__all__ = ["page", "write_report"]
+__all__ = ["Report", "page", "read", "write", "write_report"]

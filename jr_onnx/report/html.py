@@ -4,51 +4,67 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jr_onnx.errors import require
+from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.advice import advice
-from jr_onnx.evaluation.outcome import Outcome
-from jr_onnx.evaluation.store import merged
-from jr_onnx.evaluation.summary import Comparison, Evaluation, Share, evaluate, finished
+from jr_onnx.evaluation.summary import Comparison, Evaluation, Share
 from jr_onnx.modelfile import atomic_write
-from jr_onnx.report.plots import minimal_perturbation, robust_accuracy
+from jr_onnx.report.content import Report, read
+from jr_onnx.report.plots import minimal_perturbation, robust_accuracy, security_curve
+from jr_onnx.report.texts import as_csv, as_json, as_markdown
 
 _SIGNIFICANT = 0.05
 
 
-def write_report(folders: Sequence[Path], path: Path) -> Evaluation:
-    """Merge the results of an evaluation and write them as one page.
+def write_report(folders: Sequence[Path], path: Path, form: str = "html") -> Evaluation:
+    """Merge the results of an evaluation and write them as one report.
 
     Args:
-        folders: Result folders of `jr-onnx attack`: shards of one run, or a single one.
-        path: The page.
+        folders: Result folders of `jr-onnx attack`: shards of one run, and runs of the same models at other budgets,
+            which become points of the security curve.
+        path: The file.
+        form: html, md, csv or json.
 
     Returns:
         The merged evaluation.
 
     Raises:
-        InputError: A folder holds no results, or those of another run.
-        MissingExtraError: matplotlib or jinja2 is not installed.
+        InputError: A folder holds no results, or those of other models; there is no such form.
+        MissingExtraError: matplotlib or jinja2 is not installed, and the form is html.
         OutputError: The file cannot be written.
     """
-    record, outcomes = merged(folders)
-    evaluation = evaluate(record, outcomes)
-    text = page(evaluation, finished(record, outcomes))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, [text.encode()])
-    return evaluation
+    report = read(folders)
+    write(report, path, form)
+    return report.evaluation
 
 
-def page(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
-    """Return the page.
+def write(report: Report, path: Path, form: str = "html") -> None:
+    """Write a report.
 
     Args:
-        evaluation: What `summary.evaluate` found.
-        outcomes: What it was found from, for the curves.
+        report: From `read`.
+        path: The file.
+        form: html, md, csv or json.
+
+    Raises:
+        InputError: There is no such form.
+        MissingExtraError: matplotlib or jinja2 is not installed, and the form is html.
+        OutputError: The file cannot be written.
     """
+    makers = {"html": page, "md": as_markdown, "csv": as_csv, "json": as_json}
+    if form not in makers:
+        raise InputError(f"found the form {form!r}, expected one of {', '.join(makers)}")
+    text = makers[form](report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, [text.encode()])
+
+
+def page(report: Report) -> str:
+    """Return the report as one self-contained HTML page."""
+    evaluation, outcomes = report.evaluation, report.outcomes
     jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jr_onnx.report"),
@@ -71,6 +87,11 @@ def page(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) 
             alone=evaluation.models[0].model if len(evaluation.models) == 1 else None,
             preprocessing=_flat(run.preprocessing),
             summary=summary(evaluation),
+            recommendation=report.recommendation,
+            attackers=report.attackers,
+            security=markup(security_curve(report.curves)),
+            security_narrow=markup(security_curve(report.curves, narrow=True)),
+            bars_narrow=markup(robust_accuracy(evaluation, narrow=True)),
             advice=advice(evaluation),
             worst=worst_rows(evaluation),
             clean=next((item for item in evaluation.comparisons if item.what == "clean accuracy"), None),

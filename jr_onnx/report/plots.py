@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jr_onnx.errors import require
+from jr_onnx.evaluation.curve import SecurityCurve
 from jr_onnx.evaluation.minimal import least, minimal_outcomes
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.summary import EntryFigures, Evaluation
@@ -19,19 +20,24 @@ _OTHER = "#8f5fb0"
 _BAR = 0.38
 
 
-def robust_accuracy(evaluation: Evaluation) -> str:
-    """Draw the robust accuracy under every attack with a budget, the worst case on top, a panel per budget."""
+def robust_accuracy(evaluation: Evaluation, *, narrow: bool = False) -> str:
+    """Draw the robust accuracy under every attack with a budget, the worst case on top, a panel per budget.
+
+    Args:
+        evaluation: What was found.
+        narrow: For a telephone.
+    """
     panels = budgets(evaluation)
     if not panels:
         return ""
     rows = [len(_entries(evaluation, norm, eps)) + 1 for norm, eps in panels]
-    figure = _figure(9.0, 0.42 * sum(rows) + 0.85 * len(rows))
+    figure = _figure(4.6 if narrow else 9.0, 0.42 * sum(rows) + 0.85 * len(rows))
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=rows, sharex=True)[:, 0]
     for panel, (norm, eps) in zip(axes, panels, strict=True):
         _panel(panel, evaluation, norm, eps)
     axes[-1].set_xlabel("robust accuracy, with 95 % interval")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
-    return _svg(figure)
+    return _svg(figure, "Bars of robust accuracy under every attack; the table of every attack has the figures")
 
 
 def budgets(evaluation: Evaluation) -> list[tuple[str, float]]:
@@ -65,7 +71,34 @@ def minimal_perturbation(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
     first.set_ylabel("share of samples fooled")
     if first.get_legend_handles_labels()[0]:
         first.legend(frameon=False, loc="lower right")
-    return _svg(figure)
+    return _svg(figure, "Curves of the share of samples fooled against the relative perturbation")
+
+
+def security_curve(curves: Sequence[SecurityCurve], *, narrow: bool = False) -> str:
+    """Draw robust accuracy against eps with bands, a panel a norm; runs at fixed budgets are points on it."""
+    norms = sorted({curve.norm for curve in curves})
+    if not norms:
+        return ""
+    shape = (len(norms), 1) if narrow else (1, len(norms))
+    figure = _figure(4.4 * shape[1] if len(norms) > 1 or narrow else 5.6, 3.2 * shape[0])
+    for panel, norm in zip(figure.subplots(*shape, squeeze=False).ravel(), norms, strict=True):
+        for curve in curves:
+            if curve.norm != norm:
+                continue
+            colour, style = COLOURS.get(curve.model, _OTHER), "--" if curve.model == "original" else "-"
+            panel.plot(curve.eps, curve.robust, style, color=colour, linewidth=1.8, label=curve.model)
+            panel.fill_between(curve.eps, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+            for eps, share in curve.points:
+                if eps <= curve.eps[-1]:
+                    span = [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]
+                    mark = "s" if curve.model == "original" else "o"
+                    panel.errorbar([eps], [share.value], yerr=span, marker=mark, color=colour, capsize=3)
+        panel.set(title=norm, xlabel="eps in pixel scale", ylim=(0, 1.02), xlim=(0, None))
+        panel.locator_params(axis="x", nbins=5)
+        panel.grid(alpha=0.25)
+    figure.axes[0].set_ylabel("robust accuracy")
+    figure.axes[0].legend(frameon=False, loc="upper right")
+    return _svg(figure, "Curves of robust accuracy against the budget, original and retrofit, with 95 % bands")
 
 
 def trade_off(
@@ -151,8 +184,13 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, max(1.6, height)), layout="constrained")
 
 
-def _svg(figure: Any) -> str:
-    """Return a figure as an SVG element that scales with the page; no date, so that equal figures are equal text."""
+def _svg(figure: Any, description: str) -> str:
+    """Return a figure as an SVG element that scales with the page; no date, so that equal figures are equal text.
+
+    Args:
+        figure: The figure.
+        description: What a screen reader says in its place.
+    """
     import matplotlib as mpl
 
     for axes in figure.axes:
@@ -165,4 +203,4 @@ def _svg(figure: Any) -> str:
     text = text[text.index("<svg") :]
     for attribute in ("width", "height"):
         text = re.sub(rf'(<svg[^>]*?) {attribute}="[^"]*"', r"\1", text, count=1)
-    return text
+    return text.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)

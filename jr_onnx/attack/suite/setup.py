@@ -7,7 +7,10 @@ A model that torch cannot evaluate leaves the black-box attacks, which need ONNX
 
 from __future__ import annotations
 
+import datetime
 import json
+import shlex
+import sys
 import tempfile
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
@@ -268,4 +271,7 @@ def _run_record(
         versions=versions(),
         host=host(),
         device=str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        files={item.label: item.served.path.name for item in contenders},
+        command=shlex.join(["jr-onnx", *sys.argv[1:]]),
+        date=datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
     )

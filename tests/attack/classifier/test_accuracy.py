@@ -17,7 +17,7 @@ from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.data import ImageData, Preprocessing
 from jr_onnx.detect import DetectRequest, detect
 from jr_onnx.errors import DataError
-from jr_onnx.report import html
+from jr_onnx.report import Report, html
 from jr_onnx.tune import Objective, TuneRequest, tune_kappa
 from tests.attack.suite import small
 
@@ -148,7 +148,7 @@ def test_a_forced_run_is_marked_on_the_page(tmp_path: Path) -> None:
     from jr_onnx.evaluation.store import merged
 
     _, found = small.evaluated(small.request(tmp_path, data=shifted(1), force=True))
-    page = html.page(found, merged([tmp_path / "out"])[1])
+    page = html.page(Report(found, merged([tmp_path / "out"])[1]))
     assert "Warning: small.onnx classifies 0% of 60 clean images correctly" in page
 
 

@@ -1,6 +1,6 @@
 """Export all weights in a folder as `jr-onnx reproduce --checkpoints` looks for them: NETWORK_VARIANT.onnx and a card.
 
-    python -m tools.export_networks WEIGHTS models/exported --data mnist:DIR --data cifar10:DIR
+    python -m tools.training.export_networks WEIGHTS models/exported --data mnist:DIR --data cifar10:DIR
 
 WEIGHTS holds what `tools.train` wrote (alex_like.pt or alex_like_base.pt, alex_like_robust.pt, ...) or the state dicts
 that the authors of JumpReLU published (LeNetLike_baseline.pkl, ResNet_robust.pkl, ...). With `--half` the weights are
@@ -123,6 +123,7 @@ def _write(name: str, variant: str, path: Path, out: Path, data: ImageData, *, h
         "test_images": len(data),
         "correct": kept,
         "correct_float32": right,
+        "test_accuracy_when_trained": trained.get("test_accuracy"),
         "trained_on": trained.get("device", ""),
         "training_seconds": trained.get("seconds"),
         "recipe": trained.get("recipe", {}),

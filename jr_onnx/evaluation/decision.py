@@ -1,0 +1,120 @@
+"""What to decide: original against retrofit by what the attacker knows, and a recommendation in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.statistics import mcnemar, paired_difference
+from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT, Comparison, Evaluation, Share, share_of
+from jr_onnx.records import Record
+
+Hits = npt.NDArray[np.bool_]
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class AttackerRow(Record):
+    """What one kind of attacker achieves within the budget that was asked for.
+
+    Attributes:
+        attacker: What it knows, in words.
+        shares: Model label -> robust accuracy against all its attacks together.
+        difference: Retrofit minus original; None where there is no pair.
+        entries: Its attacks.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.attacker_row/1"
+    attacker: str
+    shares: dict[str, Share]
+    difference: Comparison | None
+    entries: tuple[str, ...]
+
+
+_ATTACKERS: tuple[tuple[str, Callable[[Outcome], bool]], ...] = (
+    (
+        "does not know the jump: has the original's weights",
+        lambda item: item.spec.get("source_kappa_multiple") == 0.0 or item.spec.get("source_kappa") == 0.0,
+    ),
+    ("can only query the model", lambda item: item.view == "black_box"),
+    ("knows everything", lambda item: True),  # noqa: ARG005 - every attack is one that it can run
+)
+
+
+def by_attacker(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) -> tuple[AttackerRow, ...]:
+    """Return a row for each kind of attacker of which the suite has attacks with the budget that was asked for.
+
+    Args:
+        evaluation: What was found.
+        outcomes: Model label -> entry -> outcome, on the same samples.
+    """
+    rows = []
+    for attacker, belongs in _ATTACKERS:
+        found = {figures.model: _within_budget(evaluation, outcomes[figures.model], belongs)
+                 for figures in evaluation.models if figures.model in outcomes}  # fmt: skip
+        if not found or any(not members for members in found.values()):
+            continue
+        survivors: dict[str, Hits] = {
+            label: np.all([hits for _, hits in members], axis=0) for label, members in found.items()
+        }
+        pair = None
+        if {ORIGINAL, RETROFIT} <= set(survivors):
+            new, old = survivors[RETROFIT], survivors[ORIGINAL]
+            pair = Comparison(f"robust accuracy, {attacker}", *paired_difference(new, old), mcnemar(new, old))
+        names = tuple(dict.fromkeys(name for members in found.values() for name, _ in members))
+        shares = {label: share_of(hits) for label, hits in survivors.items()}
+        rows.append(AttackerRow(attacker, shares, pair, names))
+    return tuple(rows)
+
+
+def _within_budget(
+    evaluation: Evaluation, entries: Mapping[str, Outcome], belongs: Callable[[Outcome], bool]
+) -> list[tuple[str, Hits]]:
+    """Return the survivors (N,) of each adaptive attack with the budget, and of minimal ones that fit into it."""
+    run, found = evaluation.run, []
+    for name, item in entries.items():
+        if item.protocol != "adaptive" or item.norm != run.norm or not belongs(item):
+            continue
+        if item.eps is None:
+            fooled = np.asarray(item.served_success, dtype=bool) & (np.asarray(item.distance) <= run.eps)
+            found.append((name, np.asarray(item.served_correct, dtype=bool) & ~fooled))
+        elif item.eps == run.eps:
+            found.append((name, item.served_robust))
+    return found
+
+
+def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str:
+    """Say in one sentence whether to deploy the retrofit."""
+    kappas = sorted(set(evaluation.run.kappas.values()))
+    name = "this model" if not kappas else f"kappa {kappas[0]:g}" + ("" if len(kappas) == 1 else f" to {kappas[-1]:g}")
+    strongest = next((row for row in rows if row.attacker == "knows everything"), None)
+    if strongest is None:
+        return "No recommendation: no attack of this suite adapts to the model within a budget."
+    if strongest.difference is None:
+        share = next(iter(strongest.shares.values()))
+        return (
+            f"{100 * share.value:.0f} of 100 images survive all attacks within {evaluation.run.norm} "
+            f"{evaluation.run.eps:.4g}; there is no retrofit to compare with."
+        )
+    item = strongest.difference
+    points = f"{abs(100 * item.difference):.0f} point{'' if round(abs(100 * item.difference)) == 1 else 's'}"
+    span = f"95 % interval {100 * item.low:+.0f} to {100 * item.high:+.0f}"
+    if not evaluation.complete:
+        return f"No recommendation yet: {evaluation.samples} of {evaluation.run.samples} samples are evaluated."
+    if item.p_value >= SIGNIFICANT:
+        return (
+            f"Do not expect protection from {name}: against an attacker who knows it, retrofit and original do not "
+            f"differ significantly ({span})."
+        )
+    if item.difference < 0:
+        return (
+            f"Do not deploy {name}: {points} less robust than the original against an attacker who knows it ({span})."
+        )
+    clean = next((entry for entry in evaluation.comparisons if entry.what == "clean accuracy"), None)
+    cost = "" if clean is None else f", at {100 * clean.difference:+.1f} points of clean accuracy"
+    return f"{name[0].upper()}{name[1:]} helps: {points} more robust than the original against an attacker who knows it ({span}){cost}."  # noqa: E501

@@ -1,0 +1,68 @@
+"""What a report is about: an evaluation, what to decide from it, and its curves; read from the folders of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jr_onnx.errors import InputError
+from jr_onnx.evaluation.curve import SecurityCurve, security_curves
+from jr_onnx.evaluation.decision import AttackerRow, by_attacker, recommendation
+from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.store import by_run, merged
+from jr_onnx.evaluation.summary import Evaluation, evaluate, finished
+
+Outcomes = Mapping[str, Mapping[str, Outcome]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report says.
+
+    Attributes:
+        evaluation: The main one.
+        outcomes: What it was found from, on the samples that are finished.
+        others: Evaluations of the same models at other budgets.
+    """
+
+    evaluation: Evaluation
+    outcomes: Outcomes
+    others: tuple[Evaluation, ...] = ()
+
+    @property
+    def attackers(self) -> tuple[AttackerRow, ...]:
+        """Robust accuracy by what the attacker knows."""
+        return by_attacker(self.evaluation, self.outcomes)
+
+    @property
+    def recommendation(self) -> str:
+        """What to do, in one sentence."""
+        return recommendation(self.evaluation, self.attackers)
+
+    @property
+    def curves(self) -> tuple[SecurityCurve, ...]:
+        """Robust accuracy against eps."""
+        labels = {figures.model for figures in self.evaluation.models}
+        known = {label: entries for label, entries in self.outcomes.items() if label in labels}
+        return security_curves([self.evaluation, *self.others], known)
+
+
+def read(folders: Sequence[Path]) -> Report:
+    """Read the folders of one run's shards, and of further runs of the same models.
+
+    Raises:
+        InputError: A folder holds no run, a run of other models, or nothing finished.
+    """
+    first, *more = by_run(folders)
+    record, outcomes = merged(first)
+    others = []
+    for shards in more:
+        other, found = merged(shards)
+        if other.models != record.models or other.data_sha256 != record.data_sha256:
+            raise InputError(
+                f"{shards[0]} is about other {'models' if other.models != record.models else 'images'} than {first[0]}",
+                hint="A report takes runs of the same models on the same images, at several budgets",
+            )
+        others.append(evaluate(other, found))
+    return Report(evaluate(record, outcomes), finished(record, outcomes), tuple(others))

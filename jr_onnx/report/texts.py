@@ -1,0 +1,97 @@
+"""A report as Markdown, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from jr_onnx.evaluation.advice import advice
+from jr_onnx.evaluation.summary import Comparison, Share
+from jr_onnx.report.content import Report
+
+
+def as_json(report: Report) -> str:
+    """Return the report as one JSON object: recommendation, attackers, evaluation, curves."""
+    content = {
+        "schema": "jr_onnx.report/1",
+        "recommendation": report.recommendation,
+        "attackers": [row.to_json() for row in report.attackers],
+        "evaluation": report.evaluation.to_json(),
+        "others": [item.to_json() for item in report.others],
+        "curves": [curve.to_json() for curve in report.curves],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_csv(report: Report) -> str:
+    """Return a line for every share: group, model, norm, eps, share, interval, images, difference."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("what", "model", "norm", "eps", "robust", "low", "high", "count", "samples", "difference", "p"))
+    run = report.evaluation.run
+
+    def line(what: str, model: str, norm: str, eps: float | None, share: Share, pair: Comparison | None) -> None:
+        both = ("", "") if pair is None else (f"{pair.difference:.6g}", f"{pair.p_value:.6g}")
+        budget = "" if eps is None else f"{eps:.6g}"
+        numbers = (f"{share.value:.6g}", f"{share.low:.6g}", f"{share.high:.6g}", share.count, share.total)
+        writer.writerow((what, model, norm, budget, *numbers, *both))
+
+    for row in report.attackers:
+        for label, share in row.shares.items():
+            line(f"attacker: {row.attacker}", label, run.norm, run.eps, share, row.difference)
+    for figures in report.evaluation.models:
+        line("clean accuracy", figures.model, "", None, figures.clean, None)
+        for case in figures.worst:
+            line(f"worst case: {case.group}", figures.model, case.norm, case.eps, case.robust, None)
+        for item in figures.entries:
+            line(f"attack: {item.entry}", figures.model, item.norm, item.eps, item.robust, None)
+    return stream.getvalue()
+
+
+def as_markdown(report: Report) -> str:
+    """Return what decides as Markdown: recommendation, attackers, worst cases, verdicts, what to know."""
+    evaluation, run = report.evaluation, report.evaluation.run
+    models = [figures.model for figures in evaluation.models]
+    lines = ["# Robustness report", "", f"**{report.recommendation}**", ""]
+    lines += [f"- {label}: {run.files.get(label, 'unnamed')}, SHA-256 {digest}" for label, digest in run.models.items()]
+    lines += [f"- data: {run.data}, {evaluation.samples} images", f"- budget: {run.norm} {run.eps:.4g} in pixel scale"]
+    lines += [f"- {name}: {value}" for name, value in (("date", run.date), ("command", f"`{run.command}`")) if value.strip("`")]  # fmt: skip # noqa: E501
+    lines += ["", "## By attacker", "", _head(["attacker", *models, "difference (95 %)", "p"])]
+    for row in report.attackers:
+        lines.append(_row([row.attacker, *(_share(row.shares[label]) for label in models), *_pair(row.difference)]))
+    lines += ["", "## Worst cases", "", _head(["attacks", *models])]
+    clean = [_share(figures.clean) for figures in evaluation.models]
+    lines.append(_row(["clean accuracy", *clean]))
+    cases: dict[str, list[str]] = {}
+    for figures in evaluation.models:
+        for case in figures.worst:
+            budget = "" if case.eps is None else f", {case.norm} {case.eps:.4g}"
+            cases.setdefault(case.group + budget, []).append(_share(case.robust))
+    lines += [_row([name, *cells]) for name, cells in cases.items()]
+    lines += ["", "## Masking", ""]
+    for figures in evaluation.models:
+        lines.append(f"- {figures.model}: {figures.verdict.headline}")
+        lines += [f"  - {flag.name}: {flag.evidence}" for flag in figures.verdict.flags if flag.raised]
+    notes = [*run.notes, *advice(evaluation)]
+    lines += ["", "## Know before you quote", "", *(f"- {note}" for note in notes)] if notes else []
+    return "\n".join(lines) + "\n"
+
+
+def _head(cells: Sequence[str]) -> str:
+    return f"{_row(cells)}\n{_row(['---'] * len(cells))}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+
+
+def _share(share: Share) -> str:
+    return f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def _pair(pair: Comparison | None) -> tuple[str, str]:
+    if pair is None:
+        return "", ""
+    return f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})", f"{pair.p_value:.2g}"

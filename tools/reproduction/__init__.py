@@ -1,1 +1,0 @@
-"""The paper's MNIST tables, measured again: the figures to meet, the runs, the page."""
