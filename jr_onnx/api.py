@@ -9,6 +9,7 @@ They make the requests of `evaluate_robustness`, `tune_kappa` and `benchmark` fr
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,9 +56,7 @@ class Shown:
         Raises:
             ModuleNotFoundError: pandas is not installed.
         """
-        import pandas as pd
-
-        return pd.DataFrame(self.rows())
+        return importlib.import_module("pandas").DataFrame(self.rows())
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,9 +181,8 @@ def attack(
         JrError: Model, data and options do not fit together, or the output cannot be written.
     """
     require("torch", "attack")
-    from jr_onnx.attack.suite.run import run
-    from jr_onnx.attack.suite.setup import AttackRequest, prepare
-    from jr_onnx.evaluation.store import Store
+    from jr_onnx.attack.suite.evaluate import evaluate_robustness
+    from jr_onnx.attack.suite.setup import AttackRequest
     from jr_onnx.kappa import KappaPlan
     from jr_onnx.report import read
 
@@ -195,10 +193,7 @@ def attack(
         plan=None if kappa is None else KappaPlan.of(kappa), suite=suite, norm=norm, eps=eps, out=folder, seed=seed,
         black_box=black_box,
     )  # fmt: skip
-    prepared = prepare(request)
-    store = Store(folder)
-    store.open(prepared.record)
-    run(prepared.work, store)
+    evaluate_robustness(request)
     return AttackRun(read([folder]), folder)
 
 
@@ -233,15 +228,14 @@ def tune(
         JrError: Model, data and options do not fit together.
     """
     require("torch", "attack")
-    from jr_onnx.tune import Objective, TuneRequest
-    from jr_onnx.tune import tune as search
+    from jr_onnx.tune import Objective, TuneRequest, tune_kappa
 
     images, preprocessing = _data(data, preprocess, "validation", limit)
     request = TuneRequest(
         model=Path(model), data=images, preprocessing=preprocessing, device=device, grid=tuple(grid),
         objective=Objective(name=objective), attacked=attacked, max_drop=max_drop, per_site=per_site,
     )  # fmt: skip
-    return Tuning(search(request))
+    return Tuning(tune_kappa(request))
 
 
 def bench(
@@ -264,11 +258,10 @@ def bench(
     Raises:
         JrError: The model cannot be measured.
     """
-    from jr_onnx.bench import BenchRequest
-    from jr_onnx.bench import bench as measure
+    from jr_onnx.bench import BenchRequest, benchmark
 
     request = BenchRequest(Path(model), kappa, batches=tuple(batch), rounds=rounds, with_footprint=footprint)
-    return Benchmark(measure(request))
+    return Benchmark(benchmark(request))
 
 
 def report(

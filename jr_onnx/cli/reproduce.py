@@ -42,6 +42,7 @@ class Arguments:
     device: str
     shard: str
     output: Path | None
+    page: Path | None
     as_json: bool
 
 
@@ -72,6 +73,7 @@ class Arguments:
 @device_option
 @click.option("--shard", default="1/1", metavar="K/N", help="Run part K of N; all write to the same folder.")
 @output_option("The folder of the results.", default=str(_DEFAULT_FOLDER))
+@click.option("--page", type=PATH, help="Also write everything in the folder as one page in Markdown.")
 @json_option
 def command(given: Arguments) -> None:
     """Reproduce the tables and figures of the JumpReLU paper: all of them, or those of --table and --figure.
@@ -95,6 +97,8 @@ def command(given: Arguments) -> None:
     require("torch", "attack")
     require("matplotlib", "report")
     results = _make(wanted, specs, given)
+    if given.page is not None:
+        _write_page(given.output or _DEFAULT_FOLDER, given.page)
     if given.as_json:
         print_json_of({result.item: result for result in results})
     for state in wanted:
@@ -132,6 +136,14 @@ def _make(wanted: Sequence[State], specs: Mapping[str, str], given: Arguments) -
                 _show(result)
             print_message(f"{result.item}: {', '.join(str(path) for path in paths)}")
     return results
+
+
+def _write_page(folder: Path, path: Path) -> None:
+    from jr_onnx.modelfile import atomic_write
+    from jr_onnx.reproduce.page import page
+
+    atomic_write(path, [page(folder, path).encode()])
+    print_message(f"page: {path}")
 
 
 class _StudyProgress:

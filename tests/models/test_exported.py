@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import onnx
 import pytest
 
 from jr_onnx.data import PRESETS, ImageData, InputAdapter, ModelInput, load
+from jr_onnx.evaluation.statistics import wilson
+from tests.data.builders import unpack_cifar10
+from tests.development import DataFolder
 
 ort = pytest.importorskip("onnxruntime")
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -20,10 +24,10 @@ def _path(name: str) -> Path:
     return MODELS / "exported" / f"{name}.onnx"
 
 
-def _hits(name: str, data: ImageData) -> int:
+def _hits(name: str, data: ImageData, preset: str = "none") -> int:
     session = ort.InferenceSession(_path(name), providers=["CPUExecutionProvider"])
     (node,) = session.get_inputs()
-    adapter = InputAdapter(ModelInput.of_session(node), data.shape, PRESETS["none"])
+    adapter = InputAdapter(ModelInput.of_session(node), data.shape, PRESETS[preset])
     hits = 0
     for pixels, labels in data.batches(100):
         (logits,) = session.run(None, {node.name: adapter.to_model(pixels)})
@@ -75,3 +79,25 @@ def test_the_batch_is_free(name: str) -> None:
     alone = np.concatenate([session.run(None, {"input": image[None]})[0] for image in images])
     # Logits of order 30, sums of at most 300 terms in float32: 300 * 2^-24 * 30 is 5e-4.
     assert np.allclose(together, alone, rtol=0, atol=1e-3)
+
+
+CARDS = sorted(path.stem for path in (MODELS / "exported").glob("*_*.json") if ".training" not in path.name)
+
+
+def test_every_network_of_the_paper_has_its_card() -> None:
+    networks = ("alex_like", "lenet_like", "mobilenet_v2", "wide_resnet")
+    assert sorted(f"{name}_{variant}" for name in networks for variant in ("base", "robust")) == CARDS
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_network_reaches_what_its_card_says(name: str, data_dir: DataFolder, tmp_path: Path) -> None:
+    card = json.loads((MODELS / "exported" / f"{name}.json").read_text(encoding="utf-8"))
+    kind = card["preprocess"]
+    if not (data_dir / kind).is_dir():
+        pytest.skip(f"{data_dir / kind} is missing")
+    spec = f"mnist:{data_dir / 'mnist'}" if kind == "mnist" else unpack_cifar10(data_dir, tmp_path)
+    images = load(spec, limit=50 if "wide" in name else 200)
+    hits = _hits(name, images, kind)
+    low, high = wilson(hits, len(images), z=3.29)  # one in a thousand: every network is a chance to fail
+    assert low <= card["correct"] / card["test_images"] <= high
+    assert abs(card["correct"] - card["correct_float32"]) <= 0.005 * card["test_images"]

@@ -202,3 +202,15 @@ def test_a_variant_without_weights_is_said_to_be_open(lab: dict[str, Any], tmp_p
     assert result is not None
     assert "open: no weights of the robust network" in result.notes
     assert result.at("JumpReLU (robust)", "PGD") is None
+
+
+def test_the_page_has_what_lies_in_the_folder(lab: dict[str, Any]) -> None:
+    from jr_onnx.reproduce.page import page
+
+    made(lab, tables=("2a",), figures=("3",))
+    out: Path = lab["bench"].out
+    text = page(out, out.parent / "page.md")
+    assert "| JumpReLU (base) | 99.53 / " in text
+    assert "![Figure 3: activations, and the derivatives that attacks use](out/figure-3.png)" in text
+    assert "Beyond the sampling error:" in text
+    assert "Table 2(d)" not in text
