@@ -140,7 +140,7 @@ def test_every_command_stops_unless_it_is_forced(tmp_path: Path, command: str, f
     with pytest.raises(DataError if not force else Exception) as caught:
         run()
     if not force:
-        assert "--force" in str(caught.value)
+        assert "--allow-poor-accuracy" in str(caught.value)
         assert not (tmp_path / "out" / "units").exists()
 
 
