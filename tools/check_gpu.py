@@ -1,6 +1,8 @@
-"""The name under which scripts prepared for machines with a GPU call `tools.checks.gpu`."""
+"""The name and the options under which scripts prepared for machines with a GPU call `tools.checks.gpu`."""
+
+import sys
 
 from tools.checks.gpu.run import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main([{"--json": "--output"}.get(word, word) for word in sys.argv[1:]]))
