@@ -75,7 +75,9 @@ def hold(request: ContestRequest, notify: Callable[[Progress], None] = lambda _:
         digests[label] = file.sha256
         found = provenance.read(file.proto)
         kappas[label] = {} if found is None else {site.id: site.kappa for site in found.sites}
-    prepared = prepare_files(replace(request.attack, data=request.data, force=True), request.files, digests, kappas)
+    prepared = prepare_files(
+        replace(request.attack, data=request.data, force=True), request.files, digests, kappas, same_weights=False
+    )
     store = Store(request.attack.out)
     store.open(prepared.record)
     run(prepared.work, store, notify)

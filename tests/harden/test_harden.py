@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from jr_onnx import find_weights, provenance, torchnet
+from jr_onnx.attack.suite.setup import AttackRequest
 from jr_onnx.errors import DataError, InputError, RefusalError
-from jr_onnx.harden import Hardening, HardenRequest, harden
+from jr_onnx.harden import ContestRequest, Hardening, HardenRequest, harden, hold, worst_case
 from jr_onnx.modelfile import load
 from jr_onnx.records import loads
 from jr_onnx.weights.find import tensors_by_place
@@ -225,3 +226,26 @@ def test_a_retrofit_and_a_quantised_file_are_refused_with_the_way_out(request_of
     quantised.write_bytes(model.SerializeToString())
     with pytest.raises(RefusalError, match="is quantised"):
         harden(request_of(model=quantised, output=tmp_path / "more.onnx"))
+
+
+def test_each_file_of_a_contest_is_attacked_itself(request_of: Make, tmp_path: Path) -> None:
+    request = request_of()
+    output = Path(harden(request).output)
+    attack = AttackRequest(
+        model=request.model,
+        data=images(60, 3),
+        preprocessing=request.preprocessing,
+        device="cpu",
+        plan=None,
+        suite="adaptive",
+        norm="linf",
+        eps=0.1,
+        out=tmp_path / "attacks",
+    )
+    contest = hold(ContestRequest({"original": request.model, "hardened": output}, images(60, 3), attack))
+    original, hardened = contest.evaluations["hardened"].models
+    assert worst_case(hardened).value > worst_case(original).value
+    # What fools one file in torch fools that file in ONNX Runtime, but for images at the very border.
+    for entry in (*original.entries, *hardened.entries):
+        assert entry.disagreements <= 1, entry
+    assert [item.torch_robust for item in original.entries] != [item.torch_robust for item in hardened.entries]

@@ -19,6 +19,7 @@ class Contender:
         target: For gradients; None where the file cannot be evaluated in torch.
         sources: Kappas of the retrofit, by site: what multiples of kappa refer to.
         sha256: Digest of the file.
+        weights: Contenders with the same word here differ in their jumps alone, and share what does not depend on these.
     """
 
     label: str
@@ -26,6 +27,7 @@ class Contender:
     target: TorchTarget | None
     sources: Mapping[str, float]
     sha256: str
+    weights: str = ""
 
     @property
     def is_plain(self) -> bool:

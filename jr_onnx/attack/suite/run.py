@@ -218,7 +218,7 @@ def _twin(contender: Contender, entry: Entry) -> str | None:
         return None
     attack = entry.attack
     plain = replace(attack, backward="exact") if isinstance(attack, GradientAttack) else attack
-    return f"{plain!r} in {entry.units} units"
+    return f"{plain!r} in {entry.units} units on {contender.weights}"
 
 
 def _outcome(

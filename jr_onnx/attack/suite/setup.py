@@ -118,6 +118,7 @@ def prepare_files(
     kappas: Mapping[str, Mapping[str, float]],
     *,
     random: Set[str] = frozenset(),
+    same_weights: bool = True,
 ) -> PreparedRun:
     """Open any number of files, the first of which says where the scores are, prove parity, make the suite.
 
@@ -127,6 +128,7 @@ def prepare_files(
         digests: Label -> SHA-256 of the file.
         kappas: Label -> site id -> the kappa that multiples of kappa refer to.
         random: Labels of the files whose kappa is drawn at run time.
+        same_weights: Whether the files differ in their jumps alone, so that what they have in common is computed once.
 
     Raises:
         InputError: Models, data and options do not fit together.
@@ -146,7 +148,7 @@ def prepare_files(
         own = dict(kappas[label])
         if label == MODEL and net is not None:
             own = {name: site.kappa for name, site in net.jumps.items()}
-        contenders.append(Contender(label, served, target, own, digests[label]))
+        contenders.append(Contender(label, served, target, own, digests[label], "" if same_weights else label))
     is_random = any(item.served.random for item in contenders)
     if is_random and any(item.target is None for item in contenders):
         notes.append("no averaged gradient could be computed, so robust accuracies are upper bounds: do not quote them")
