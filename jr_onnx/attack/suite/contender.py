@@ -19,7 +19,7 @@ class Contender:
         target: For gradients; None where the file cannot be evaluated in torch.
         sources: Kappas of the retrofit, by site: what multiples of kappa refer to.
         sha256: Digest of the file.
-        weights: Contenders with the same word here differ in their jumps alone, and share what does not depend on these.
+        weights: Contenders with the same word here differ in their jumps alone, and share what these do not change.
     """
 
     label: str
