@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jr_onnx.errors import KappaError
+from jr_onnx.errors import InputError, KappaError
 from jr_onnx.kappa import DEFAULT_INPUT_NAME, KappaPlan, RandomKappa, read_kappa_map
 from jr_onnx.records import dumps, loads
 
@@ -73,7 +75,7 @@ def test_a_random_plan_stands_in_with_its_middle() -> None:
         (lambda: KappaPlan(input_name="k"), "needs a default"),
         (lambda: KappaPlan(random=RandomKappa(0, 1, source="op"), input_name="k"), "excludes a kappa input"),
         (lambda: RandomKappa(0.2, 0.1), "expected low < high"),
-        (lambda: RandomKappa(0.1, 0.1), "expected low < high"),
+        (lambda: RandomKappa(0.1, 0.1), "the random range is 0.1 to 0.1, expected low < high"),
         (lambda: RandomKappa(-0.1, 0.1), "the lower end of the random kappa"),
         (lambda: RandomKappa(0.1, float("inf")), "the upper end of the random kappa"),
     ],
@@ -139,6 +141,10 @@ def test_a_map_is_read_from_json_and_yaml(tmp_path: Path, text: str, expected: d
         ("a: 0.1\n b: : 2\n", "neither JSON nor YAML"),
         ("a: !!python/object/apply:os.system ['false']\n", "neither JSON nor YAML"),
         ("? [a, b]\n: 0.1\n", "neither JSON nor YAML"),
+        ("? [a, b]\n: 0.1\n? [c]\n: 0.2\n", "neither JSON nor YAML"),  # two lists, not one twice
+        ("a: 0.1\nb: [\n", "neither JSON nor YAML: .*line 3"),
+        ("b: 1\na: {x: 1, x: 2}\n", "names 'x' twice"),
+        ("5", "holds int, expected a mapping"),
         (b"\xff\xfe\x00", "cannot read the kappa map"),
         ("&a [*a]", "expected a mapping"),
         ("[" * 5000, "neither JSON nor YAML"),
@@ -179,3 +185,79 @@ def test_what_is_no_text_is_refused(text: str) -> None:
 def test_a_range_of_whole_numbers_is_one_of_floats() -> None:
     found = RandomKappa(1, 5)
     assert (type(found.low), type(found.high)) == (float, float)
+
+
+def test_a_range_begins_at_zero_if_wished() -> None:
+    found = RandomKappa(-0.0, 0.5)
+    assert (found.low, found.middle, found.per, found.source) == (0.0, 0.25, "network", "input")
+    assert math.copysign(1.0, found.low) == 1.0
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, max_size=4, unique=True))
+@example(["a\nb", "\\A", "\\Z", "a.b", "\\Ax\\Z", "[(", " "])
+def test_a_settled_id_is_recognised_whatever_its_characters(ids: list[str]) -> None:
+    plan = KappaPlan(by_site=tuple((name, float(place)) for place, name in enumerate(ids))).settled(ids)
+    assert not plan.has_expressions
+    assert plan.for_sites(ids) == {name: float(place) for place, name in enumerate(ids)}
+    assert plan.unmatched(ids) == []
+    assert plan.unmatched([f"{name}!" for name in ids if f"{name}!" not in ids]) == [pair[0] for pair in plan.by_site]
+
+
+@pytest.mark.parametrize("pattern", [r"\Arelu.\Z", r"\Arelu", r"elu1\Z", r"\Arelu1$", r"\Ar\elu1\Z"])
+def test_an_anchored_expression_that_stands_for_no_id_stays_one(pattern: str) -> None:
+    plan = KappaPlan(by_site=((pattern, 0.1),))
+    assert plan.has_expressions
+    if pattern == r"\Ar\elu1\Z":  # \e is no escape of an expression, so that the text is taken literally
+        assert plan.unmatched(["relu1"]) == [pattern]
+    else:
+        assert plan.for_sites(["relu1", "block"]) == {"relu1": 0.1, "block": None}
+        assert plan.unmatched(["relu1"]) == []
+        assert plan.unmatched(["block"]) == [pattern]
+
+
+def test_among_expressions_and_settled_ids_the_order_of_the_map_decides() -> None:
+    settled = r"\Arelu1\Z"
+    plan = KappaPlan(0.5, by_site=(("relu", 0.1), (settled, 0.2), ("re", 0.3)))
+    assert plan.for_sites(["relu1", "relu2", "rest", "act"]) == {"relu1": 0.1, "relu2": 0.1, "rest": 0.3, "act": 0.5}
+    plan = KappaPlan(0.5, by_site=((settled, 0.2), (settled, 0.4), ("relu", 0.1)))
+    assert plan.for_sites(["relu1", "relu2"]) == {"relu1": 0.2, "relu2": 0.1}
+    assert plan.for_site(settled) == 0.2  # the entry itself, should a site be called so
+
+
+def test_a_label_says_where_the_kappa_comes_from() -> None:
+    assert KappaPlan(0.06).label(0.0599976) == "0.0599976"
+    assert KappaPlan(0.06, input_name="k").label(0.06) == "input 'k', default 0.06"
+    assert KappaPlan.of(RandomKappa(0.02, 0.1)).label(0.06) == "U[0.02, 0.1]"
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]"])
+def test_a_map_of_the_wrong_shape_is_answered_with_an_example_that_is_one(tmp_path: Path, text: str) -> None:
+    with pytest.raises(KappaError) as caught:
+        read_kappa_map(write(tmp_path, text))
+    assert caught.value.hint is not None
+    example_line = caught.value.hint.partition("for instance: ")[2]
+    assert read_kappa_map(write(tmp_path, example_line)) == {"conv1/Relu": 0.06}
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (lambda: KappaPlan(kappa=0.1, input_name="\udcff"), ["UTF-8"]),
+        (lambda: KappaPlan(input_name="k"), ["--kappa", "--random"]),
+        (KappaPlan, ["--kappa", "--kappa-map", "--random"]),
+        (lambda: KappaPlan(by_site=(("a", 0.1),), input_name="k"), ["one of the two"]),
+        (lambda: KappaPlan(random=RandomKappa(0, 1, source="op"), input_name="k"), ["one of the two"]),
+        (lambda: KappaPlan(kappa=0.1, random=RandomKappa(0.1, 0.2)), ["range", "value"]),
+    ],
+)
+def test_a_refused_wish_says_what_to_do(make: Callable[[], object], options: list[str]) -> None:
+    with pytest.raises(KappaError) as caught:
+        make()
+    assert all(option in (caught.value.hint or "") for option in options)
+
+
+def test_unknown_words_of_a_random_kappa_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"^per of a random kappa is 'layer', expected one of network, site"):
+        RandomKappa(0.1, 0.2, per="layer")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^source of a random kappa is 'dice', expected one of input, op, graph"):
+        RandomKappa(0.1, 0.2, source="dice")  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jr_onnx.errors import KappaError
-from jr_onnx.semantics import FLOAT_DTYPES, jump_relu, round_kappa, validate_kappa
+from jr_onnx.semantics import FLOAT_DTYPES, jump_relu, largest, round_kappa, round_to, validate_kappa
 
 NUMPY = {
     "float16": np.dtype(np.float16),
@@ -135,3 +135,47 @@ def test_minus_zero_is_the_kappa_zero() -> None:
 def test_an_unknown_dtype_is_refused_with_the_known_ones() -> None:
     with pytest.raises(KappaError, match="cannot be rounded to 'int8', expected one of float16, bfloat16"):
         round_kappa(0.1, "int8")
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
+def test_a_cap_keeps_the_type_of_the_operand(dtype: str) -> None:
+    z = np.array([-1.0, 0.25, 0.5, 5.0, 7.0], dtype=NUMPY[dtype])
+    assert same_bits(jump_relu(z, 0.25, cap=6.0), np.array([0.0, 0.0, 0.5, 5.0, 6.0], dtype=NUMPY[dtype]))
+
+
+def test_bfloat16_ties_go_to_the_even_neighbour() -> None:
+    """A random float32 is next to never half-way between two bfloat16, so the ties are built from their bits."""
+    upper = np.concatenate([np.arange(0x80), np.arange(0x0080, 0x7F80, 97), np.arange(0x7F00, 0x7F80)])
+    for sign in (0, 0x8000):
+        for lower in (0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
+            singles = (((upper | sign) << 16) | lower).astype(np.uint32).view(np.float32)
+            expected = singles.astype(ml_dtypes.bfloat16).astype(np.float64)
+            found = np.array([round_to(float(single), "bfloat16") for single in singles])
+            assert same_bits(found, expected), (sign, lower)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
+def test_rounding_leaves_infinities_and_nan_and_overflows_to_infinity(dtype: str) -> None:
+    assert round_to(math.inf, dtype) == math.inf
+    assert round_to(-math.inf, dtype) == -math.inf
+    assert math.isnan(round_to(math.nan, dtype))
+    assert round_to(largest(dtype), dtype) == largest(dtype)
+    assert round_to(-3.5e38, dtype) == (-3.5e38 if dtype == "float64" else -math.inf)
+
+
+def test_the_largest_numbers_are_those_of_the_types() -> None:
+    assert [largest(dtype) for dtype in FLOAT_DTYPES] == [
+        float(ml_dtypes.finfo(NUMPY[name]).max) for name in FLOAT_DTYPES
+    ]
+
+
+@pytest.mark.parametrize("kappa", [True, False, np.True_])
+def test_a_truth_value_is_no_kappa(kappa: object) -> None:
+    with pytest.raises(KappaError, match=f"the jump is .*{kappa}.*, expected a number"):
+        validate_kappa(kappa, "the jump")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kappa", ["high", None, 10**400, -1.0, math.nan])
+def test_a_refusal_says_which_kappa(kappa: object) -> None:
+    with pytest.raises(KappaError, match=r"^kappa of conv1 is "):
+        validate_kappa(kappa, "kappa of conv1")  # type: ignore[arg-type]

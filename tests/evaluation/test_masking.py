@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from jr_onnx.evaluation.masking import Flag, judge
+from jr_onnx.evaluation.masking import HUGE_LINF, Flag, judge
 from jr_onnx.evaluation.outcome import Outcome
 from tests.evaluation.builders import first, outcome
 
@@ -149,3 +149,24 @@ def test_a_model_that_classifies_nothing_is_not_judged() -> None:
     found = flags(outcome("pgd", [True] * 50, **nothing), outcome("bpda", [True] * 50, view="surrogate", **nothing))
     assert not any(flag.checked or flag.raised for flag in found.values())
     assert "no image was classified correctly" in found["surrogate-beats-exact"].evidence
+
+
+def test_at_a_huge_budget_in_linf_every_survivor_counts_and_in_another_norm_it_does_not() -> None:
+    """Nothing was fooled at all: at linf 0.4 that is a sign by itself, at l2 0.4 it may be the truth."""
+
+    def ladder(norm: str, eps: float) -> Outcome:
+        return outcome(f"pgd {eps}", [False] * 100, eps=eps, norm=norm, spec={"name": "pgd"})
+
+    name = "budget-does-not-help"
+    assert flags(ladder("linf", 0.1), ladder("linf", HUGE_LINF))[name].raised
+    assert not flags(ladder("linf", 0.1), ladder("linf", HUGE_LINF - 0.01))[name].checked
+    assert not flags(ladder("l2", 0.1), ladder("l2", 5.0))[name].checked
+
+
+def test_a_perturbation_of_exactly_the_budget_is_within_it() -> None:
+    def ladder(eps: float) -> Outcome:
+        return outcome(f"pgd {eps}", [False] * 100, eps=eps, norm="l2", spec={"name": "pgd"})
+
+    name = "budget-does-not-help"
+    assert flags(ladder(0.125), ladder(0.25), minimal("ddn", [0.25] * 100))[name].raised
+    assert not flags(ladder(0.125), ladder(0.25), minimal("ddn", [math.nextafter(0.25, 1)] * 100))[name].checked

@@ -112,3 +112,35 @@ def test_sign_test_takes_failures_for_infinite() -> None:
 def test_sign_test_without_a_success_says_nothing() -> None:
     nothing = np.array([math.inf, math.inf])
     assert sign_test(nothing, nothing) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("area", "count"), [(0.5, 1), (0.5, 2), (0.9, 50), (0.62, 200), (1.0, 10), (0.0, 7)])
+def test_the_ends_of_an_areas_interval_are_where_the_score_test_rejects(area: float, count: int) -> None:
+    def distance(true: float) -> float:
+        # Hanley and McNeil 1982, equation 2, for `count` positives and as many negatives.
+        first, second = true / (2 - true), 2 * true**2 / (1 + true)
+        pairs = (count - 1) * (first - true**2) + (count - 1) * (second - true**2)
+        return 1.959963984540054 * math.sqrt(max(0.0, true * (1 - true) + pairs) / count**2)
+
+    low, high = area_interval(area, count)
+    assert low <= area <= high
+    assert high - low > 0.05
+    for end in (low, high):
+        # Halving leaves 2**-60; the distance itself is good to some ulps of 1.
+        assert abs(end - area) == pytest.approx(distance(end), abs=1e-12)
+
+
+def test_an_area_without_images_is_unknown() -> None:
+    assert area_interval(0.5, 0) == (0.0, 1.0)
+    assert area_interval(0.5, 1) != (0.0, 1.0)
+
+
+@pytest.mark.parametrize("z", [1.0, 2.5758293035489004])
+def test_the_level_of_an_interval_can_be_chosen(z: float) -> None:
+    level = 2 * float(stats.norm.cdf(z)) - 1
+    expected = stats.binomtest(13, 40).proportion_ci(confidence_level=level, method="wilson")
+    assert wilson(13, 40, z) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    one, other = np.arange(40) < 13, np.zeros(40, dtype=bool)
+    _, low, high = paired_difference(one, other, z)
+    _, usual_low, usual_high = paired_difference(one, other)
+    assert (low > usual_low, high < usual_high) == (z < 1.96, z < 1.96)
