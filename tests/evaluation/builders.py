@@ -1,4 +1,4 @@
-"""Outcomes made by hand."""
+"""Outcomes and runs made by hand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.store import RunRecord
 
 
 def outcome(entry: str, success: Sequence[bool], **changes: Any) -> Outcome:
@@ -43,3 +44,27 @@ def outcome(entry: str, success: Sequence[bool], **changes: Any) -> Outcome:
 def first(count: int, total: int) -> list[bool]:
     """Success on the first `count` of `total` samples."""
     return [index < count for index in range(total)]
+
+
+def run_record(**changes: Any) -> RunRecord:
+    """A run of one entry on one model and 100 samples, unless told otherwise."""
+    fields: dict[str, Any] = {
+        "suite": "full",
+        "entries": ("pgd",),
+        "models": {"retrofit": "b" * 64},
+        "kappas": {"conv1/Relu": 0.5},
+        "data": "digits (test)",
+        "data_sha256": "c" * 64,
+        "samples": 100,
+        "block": 100,
+        "norm": "linf",
+        "eps": 0.1,
+        "seed": 0,
+        "preprocessing": '{"schema": "x", "layout": "NCHW"}',
+        "options": "{}",
+        "versions": {"torch": "2"},
+        "host": "a machine",
+        "device": "cpu",
+        **changes,
+    }
+    return RunRecord(**fields)

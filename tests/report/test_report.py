@@ -12,7 +12,7 @@ from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.store import RunRecord, Store
 from jr_onnx.evaluation.summary import Evaluation, evaluate
 from jr_onnx.report import Report, html, page, write_report
-from tests.evaluation.builders import first, outcome
+from tests.evaluation.builders import first, outcome, run_record
 
 Outcomes = dict[str, dict[str, Outcome]]
 
@@ -33,26 +33,7 @@ def made(*, masked: bool = True, **changes: object) -> tuple[Evaluation, Outcome
         model: {name: outcome(name, first(count, 100), model=model, **kinds[name]) for name, count in entries.items()}
         for model, entries in won.items()
     }
-    fields: dict[str, object] = {
-        "suite": "full",
-        "entries": tuple(kinds),
-        "models": {"original": "a" * 64, "retrofit": "b" * 64},
-        "kappas": {"conv1/Relu": 0.5},
-        "data": "digits (test)",
-        "data_sha256": "c" * 64,
-        "samples": 100,
-        "block": 100,
-        "norm": "linf",
-        "eps": 0.1,
-        "seed": 0,
-        "preprocessing": '{"schema": "x", "layout": "NCHW"}',
-        "options": "{}",
-        "versions": {"torch": "2"},
-        "host": "a machine",
-        "device": "cpu",
-        **changes,
-    }
-    record = RunRecord(**fields)  # type: ignore[arg-type]
+    record = run_record(entries=tuple(kinds), models={"original": "a" * 64, "retrofit": "b" * 64}, **changes)
     return evaluate(record, outcomes), outcomes
 
 
