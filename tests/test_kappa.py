@@ -261,3 +261,24 @@ def test_unknown_words_of_a_random_kappa_are_refused_with_the_known_ones() -> No
         RandomKappa(0.1, 0.2, per="layer")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^source of a random kappa is 'dice', expected one of input, op, graph"):
         RandomKappa(0.1, 0.2, source="dice")  # type: ignore[arg-type]
+
+
+def test_a_refused_entry_is_named() -> None:
+    with pytest.raises(KappaError, match="kappa of 'conv' is -1"):
+        KappaPlan(by_site=(("conv", -1.0),))
+    with pytest.raises(KappaError, match="an entry of the kappa map is"):
+        KappaPlan(by_site=(("\udcff", 0.1),))
+    with pytest.raises(KappaError, match="the name of the kappa input is"):
+        KappaPlan(kappa=0.1, input_name="\udcff")
+
+
+def test_what_stands_behind_an_id_in_the_map_is_searched_too() -> None:
+    assert KappaPlan.of({"relu1": 0.1, "zzz": 0.2}).unmatched(["relu1"]) == ["zzz"]
+
+
+def test_settled_ids_are_looked_up_and_never_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searching every id for every other would take the square of the sites: minutes for some thousands."""
+    plan = KappaPlan(by_site=(("a", 0.1), ("b", 0.2))).settled(["a", "b", "c"])
+    monkeypatch.delattr("jr_onnx.kappa._compile")
+    assert plan.for_sites(["a", "b", "c"]) == {"a": 0.1, "b": 0.2, "c": None}
+    assert plan.unmatched(["a", "c"]) == [r"\Ab\Z"]

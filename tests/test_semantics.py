@@ -179,3 +179,10 @@ def test_a_truth_value_is_no_kappa(kappa: object) -> None:
 def test_a_refusal_says_which_kappa(kappa: object) -> None:
     with pytest.raises(KappaError, match=r"^kappa of conv1 is "):
         validate_kappa(kappa, "kappa of conv1")  # type: ignore[arg-type]
+
+
+def test_rounding_does_not_depend_on_how_the_caller_treats_underflow() -> None:
+    with np.errstate(all="raise"):
+        assert round_kappa(1e-50, "float32") == round_kappa(1e-9, "float16") == 0.0
+        assert round_to(1e6, "float16") == math.inf
+        assert jump_relu(np.array([np.nan, 1.0], dtype=np.float32), 0.5).tolist() == [0.0, 1.0]
