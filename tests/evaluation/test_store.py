@@ -30,7 +30,15 @@ OTHER = {
     "options": '{"loss": "dlr"}',
     "logits": "another output",
 }
-FREE = {"versions": {"torch": "3"}, "host": "another machine", "device": "cuda", "notes": ("a note",)}
+FREE = {
+    "versions": {"torch": "3"},
+    "host": "another machine",
+    "device": "cuda",
+    "notes": ("a note",),
+    "files": {"retrofit": "model.jr.onnx"},
+    "command": "jr-onnx attack",
+    "date": "2026-01-01",
+}
 
 
 def test_every_field_that_changes_results_makes_another_run() -> None:
@@ -80,6 +88,8 @@ def test_the_option_that_differs_is_named(tmp_path: Path) -> None:
         store.open(run_record(options=json.dumps({"a": 1, "steps": {"pgd": 50, "apgd": 100}})))
     with pytest.raises(OutputError, match="its option b is None, now 2"):
         store.open(run_record(options=json.dumps({"a": 1, "b": 2, "steps": {"pgd": 40, "apgd": 100}})))
+    with pytest.raises(OutputError, match=r"its option steps is .*, now 3"):
+        store.open(run_record(options=json.dumps({"a": 1, "steps": 3})))
     with pytest.raises(OutputError, match=r"its options is .*, now not JSON"):
         store.open(run_record(options="not JSON"))
 
@@ -151,6 +161,8 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
     assert list(outcomes["retrofit"]) == ["pgd"]
     assert outcomes["retrofit"]["pgd"].indices == (0, 1, 2, 3)
     assert outcomes["retrofit"]["pgd"].success == (True, False, True, False)
+    _, alone = merged(folders[:1])
+    assert alone["retrofit"]["pgd"].indices == (0, 1)
 
 
 def test_shards_of_different_runs_or_twice_the_same_are_refused(tmp_path: Path) -> None:
