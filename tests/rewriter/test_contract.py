@@ -231,3 +231,44 @@ def test_gates_and_clamps_are_part_of_the_contract() -> None:
     assert ensure(model, output, found, {"act"}).problem is None
     with pytest.raises(ContractError, match="site mismatch after the rewrite: main graph: p"):
         ensure(model, output, found, {"act", "pixels"})
+
+
+def with_a_function_of_an_unknown_operator(ir_version: int, body: str = "NoSuchOperator") -> onnx.ModelProto:
+    """Nothing calls the function; the checker looks into functions from IR version 8 on."""
+    text = """<ir_version: 7, opset_import: ["" : 17, "own" : 1]>
+    g (float[N] x) => (float[N] y) { [act] y = Relu(x) }
+    <domain: "own", opset_import: ["" : 17]> odd (a) => (b) { b = OPERATOR(a) }"""
+    model = parser.parse_model(text.replace("OPERATOR", body))
+    model.ir_version = ir_version
+    return model
+
+
+def test_a_problem_that_the_newer_ir_version_alone_brings_up_is_the_sources() -> None:
+    """The custom operator raises IR version 7 to 8, where the checker refuses what it did not look at before."""
+    model = with_a_function_of_an_unknown_operator(7)
+    assert check(model).problem is None
+    _, result = rewrite(model, 0.1, lowering="custom", target="cpu")
+    assert "IR version 7 raised to 8" in result.changes
+    assert "NoSuchOperator" in (result.checker_problem or "")
+    _, result = rewrite(with_a_function_of_an_unknown_operator(7, "Neg"), 0.1, lowering="custom", target="cpu")
+    assert result.checker_problem is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"raw_data": bytes(16)},
+        {"float_data": [0.0] * 4},
+        {"double_data": [0.0] * 2, "data_type": onnx.TensorProto.DOUBLE},
+    ],
+    ids=["raw", "float", "double"],
+)
+def test_a_token_in_the_place_of_a_large_weight_is_none_of_the_checkers_business(data: dict[str, object]) -> None:
+    model = parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 17]> g (float[64] x) => (float[64] y) { y = Neg(x) }'
+    )
+    fields = {"name": "w", "dims": [64], "data_type": onnx.TensorProto.FLOAT, **data}
+    model.graph.initializer.append(onnx.TensorProto(**fields))
+    assert check(model).problem is None
+    model.graph.initializer[0].dims[:] = [63]  # too small for a token: its data is really missing
+    assert check(model).problem is not None

@@ -339,3 +339,19 @@ def test_a_kappa_that_the_library_draws_needs_the_library(per: Any) -> None:
         kappa_source(model(17, marker()), record(plan), has_library=False)
     found = kappa_source(model(17, marker()), record(plan), has_library=True)
     assert (found.own is not None) == (per == "site")
+
+
+def test_one_draw_for_the_whole_network_stands_in_front_of_all_that_reads_it() -> None:
+    draw = [
+        helper.make_node("RandomUniform", [], ["vector"], name="draw", low=0.5, high=0.75, shape=[1]),
+        helper.make_node("Squeeze", ["vector"], ["kappa"], name="scalar"),
+    ]
+    nodes = [
+        helper.make_node("Neg", ["x"], ["n"], name="neg"),
+        helper.make_node("HardSigmoid", ["n"], ["y"], name="act"),
+    ]
+    graph = model(12, *nodes)
+    result = written(graph, 1, site(), source(nodes=tuple(draw)), fused=False)
+    assert [node.name for node in result[:3]] == ["draw", "scalar", "neg"]
+    z = np.where((-Z > 0.5) & (-Z < 0.75), np.float32(1), Z)  # whatever is drawn decides alike
+    np.testing.assert_array_equal(run(graph, source(), x=z), jump_relu(-z, KAPPA))
