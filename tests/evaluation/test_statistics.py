@@ -144,3 +144,14 @@ def test_the_level_of_an_interval_can_be_chosen(z: float) -> None:
     _, low, high = paired_difference(one, other, z)
     _, usual_low, usual_high = paired_difference(one, other)
     assert (low > usual_low, high < usual_high) == (z < 1.96, z < 1.96)
+
+
+def test_a_sign_test_compares_failures_and_images_that_needed_no_perturbation() -> None:
+    """Ratios: 0/0 counts as 1, success against failure as 0, failure against success as infinity."""
+    one = np.array([0.0, 0.0, 0.0, 1.0, math.inf])
+    other = np.array([0.0, 0.0, 0.0, math.inf, math.inf])
+    assert sign_test(one, other) == (0.5, 1.0)  # the median of 1, 1, 1, 0; one sample differs
+    failed, won = np.array([math.inf, math.inf, 3.0]), np.array([1.0, 0.0, math.inf])
+    assert sign_test(failed, won) == (pytest.approx(7 / 8), math.inf)
+    assert sign_test(won, failed) == (pytest.approx(4 / 8), 0.0)
+    assert sign_test(np.array([1.0]), np.array([0.0])) == (1.0, math.inf)

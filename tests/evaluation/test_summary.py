@@ -131,7 +131,7 @@ def test_the_figures_of_one_entry() -> None:
         relative=(0.0, 0.2, 7.0, 0.4),
         forward=(1, 2, 3, 6),
         backward=(0, 1, 2, 3),
-        nonfinite=(0, 5, 0, 0),
+        nonfinite=(0, 1, 0, 0),
         zero_gradient=(0, 1, 0, 2),
         decided_by=7,
     )
@@ -207,6 +207,7 @@ def test_minimal_perturbations_of_two_models_are_compared() -> None:
     assert (found.norm, found.samples) == ("l2", 8)
     assert found.ratio == pytest.approx(3.0)
     assert found.p_value == pytest.approx(2 / 2**8)
+    assert [item.minimal[0].median_relative for item in evaluation(old, new).models] == [0.1, 0.3]
 
 
 def test_of_an_unfinished_run_those_samples_count_on_which_everything_is_finished() -> None:
