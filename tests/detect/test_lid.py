@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jr_onnx.detect import DetectRequest, DetectResult, LidFeatures, detect, lid
-from jr_onnx.detect.evaluate import _fitted_scores, area, noise_like
+from jr_onnx.detect.evaluate import fitted_scores, area, noise_like
 from jr_onnx.errors import InputError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.records import dumps, loads
@@ -53,7 +53,7 @@ def test_no_signal_gives_no_auc() -> None:
     """Fitting on noise must not look good on the other side: what leaks would show here."""
     generator = np.random.default_rng(5)
     rows = generator.standard_normal((400, 3, 30))
-    auc, low, high = area(_fitted_scores(rows, np.arange(400) < 200), 0)
+    auc, low, high = area(fitted_scores(rows, np.arange(400) < 200), 0)
     assert low <= 0.5 <= high
     assert abs(auc - 0.5) < 0.08
 
