@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jr_onnx.detect import DetectRequest, DetectResult, LidFeatures, detect, lid
-from jr_onnx.detect.evaluate import fitted_scores, area, noise_like
+from jr_onnx.detect.evaluate import area, fitted_scores, noise_like
 from jr_onnx.errors import InputError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.records import dumps, loads
