@@ -170,3 +170,80 @@ def test_a_perturbation_of_exactly_the_budget_is_within_it() -> None:
     name = "budget-does-not-help"
     assert flags(ladder(0.125), ladder(0.25), minimal("ddn", [0.25] * 100))[name].raised
     assert not flags(ladder(0.125), ladder(0.25), minimal("ddn", [math.nextafter(0.25, 1)] * 100))[name].checked
+
+
+def test_only_an_adaptive_attack_with_gradients_can_give_the_all_clear() -> None:
+    exact, square = outcome("apgd", first(60, 100)), outcome("square", first(40, 100), view="black_box")
+    paper = outcome("paper/pgd", first(60, 100), protocol="paper")
+    assert judge([exact, square]).not_judged == ""
+    assert judge([exact, square]).headline == "no sign of masking"
+    assert judge([paper]).not_judged == "this suite is not adaptive"
+    assert judge([paper, square]).not_judged == "no attack had gradients, so none could be hidden from it"
+    assert judge([paper, square]).headline.startswith("not judged: no attack had gradients")
+    assert "no image was classified correctly" in judge([outcome("apgd", [True], correct=(False,))]).not_judged
+    masked = judge([exact, outcome("square", first(90, 100), view="black_box"), paper])
+    assert (masked.masked, masked.headline, masked.model) == (True, "GRADIENTS ARE MASKED", "retrofit")
+
+
+def test_a_flag_says_how_much_was_found_and_how_much_it_takes() -> None:
+    def ladder(eps: float, count: int) -> Outcome:
+        return outcome(f"pgd {eps}", first(count, 100), eps=eps, spec={"name": "pgd"})
+
+    dead = outcome("a", first(0, 100), zero_gradient=(1,) * 10 + (0,) * 90)
+    raised = {
+        "dead-gradients": (flags(dead), 0.10, 0.01),
+        "budget-does-not-help": (flags(ladder(0.1, 30), ladder(0.5, 31)), 0.69, 0.10),
+        "single-draw": (flags(outcome("eot", first(50, 100), draws=20)), 1.0, 0.05),
+        "black-box-beats-white-box": (flags(dead, outcome("square", first(40, 100), view="black_box")), 0.4, 0.05),
+        "surrogate-beats-exact": (
+            flags(minimal("ddn", [1.0] * 30), minimal("smooth", [0.75] * 30, view="surrogate")), 0.75, 0.9,
+        ),
+    }  # fmt: skip
+    for name, (found, effect, least_effect) in raised.items():
+        flag = found[name]
+        assert (flag.raised, flag.checked, flag.least_effect) == (True, True, least_effect), name
+        assert flag.effect == pytest.approx(effect), name
+        assert flag.p_value < 0.01, name
+        assert flag.evidence, name
+        assert flag.remedy, name
+    unchecked = flags(outcome("a", [True], protocol="paper", view="transfer"))["dead-gradients"]
+    assert (unchecked.p_value, unchecked.effect, unchecked.least_effect) == (1.0, 0.0, 0.01)
+
+
+def test_a_gradient_that_lives_in_the_first_attack_is_alive() -> None:
+    dead = (1,) * 10 + (0,) * 90
+    found = flags(outcome("a", first(0, 100)), outcome("b", first(0, 100), zero_gradient=dead))["dead-gradients"]
+    assert (found.checked, found.raised, found.effect) == (True, False, 0.0)
+
+
+def test_samples_that_were_not_attacked_say_nothing_of_perturbations() -> None:
+    correct = (True,) * 30 + (False,) * 70
+    exact = minimal("ddn", [1.0] * 30 + [0.0] * 70, correct=correct)
+    smooth = minimal("smooth", [0.8] * 30 + [0.0] * 70, correct=correct, view="surrogate")
+    assert flags(exact, smooth)["surrogate-beats-exact"].raised
+
+
+def test_smaller_perturbations_count_although_no_more_were_fooled_within_the_budget() -> None:
+    even = [outcome("apgd", first(50, 100)), outcome("bpda", first(50, 100), view="surrogate")]
+    exact = minimal("ddn", [1.0] * 100)
+    found = flags(*even, exact, minimal("smooth", [0.8] * 100, view="surrogate"))["surrogate-beats-exact"]
+    assert (found.raised, found.effect) == (True, pytest.approx(0.8))
+    assert "smooth" in found.evidence
+    found = flags(*even, exact, minimal("smooth", [1.0] * 100, view="surrogate"))["surrogate-beats-exact"]
+    assert (found.raised, found.effect) == (False, 0.0)
+    assert "bpda" in found.evidence
+
+
+def test_a_ladder_is_of_one_attack_with_one_loss_and_begins_above_zero() -> None:
+    def rung(eps: float, spec: dict[str, str], entry: str = "a") -> Outcome:
+        return outcome(f"{entry} {eps}", [False] * 100, eps=eps, spec=spec)
+
+    name = "budget-does-not-help"
+    same = {"name": "apgd", "loss": "ce"}
+    assert flags(rung(0.1, same), rung(0.5, same))[name].raised
+    assert "apgd ce (linf)" in flags(rung(0.1, same), rung(0.5, same))[name].evidence
+    assert not flags(rung(0.1, same), rung(0.5, {"name": "apgd", "loss": "dlr"}))[name].checked
+    assert not flags(rung(0.1, {}), rung(0.5, {}))[name].checked, "entries without a name are attacks of their own"
+    assert not flags(rung(0.0, same), rung(0.5, same))[name].checked
+    assert flags(rung(1.0, same), rung(2.0, same))[name].checked, "twice the budget is enough, whatever it is"
+    assert "pgd (linf)" in flags(rung(0.1, {"name": "pgd"}), rung(0.5, {"name": "pgd"}))[name].evidence
