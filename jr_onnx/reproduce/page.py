@@ -22,7 +22,7 @@ def page(folder: Path, path: Path) -> str:
         InputError: A record cannot be read.
     """
     lines = [
-        "# The paper's tables and figures, measured anew",
+        "# The paper's tables and figures, measured again",
         "",
         "Made by `jr-onnx reproduce`. Cells are per cent, paper / here; adaptive columns have no counterpart in the",
         "paper. `jr-onnx reproduce --list` says what else can be made.",
