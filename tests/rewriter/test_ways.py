@@ -137,4 +137,4 @@ def test_a_stored_zero_is_read_wherever_it_lies(
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], jump(x, KAPPA))
     if external:  # in memory, without the file's folder, it is named
         (refusal,) = find_sites(onnx.load(path, load_external_data=False)).refusals
-        assert "lies in external data, which is not at hand" in refusal.reason
+        assert "lies in external data, which is not available" in refusal.reason
