@@ -1,19 +1,23 @@
-"""A small model and small data, so that a training takes a second."""
+"""A small model and small data, so that a training takes a second.
+
+torch is imported by the fixtures alone: without it, the tests beside are not collected, and this file is.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 
 from jr_onnx.data import ImageData, Preprocessing
-from jr_onnx.harden import HardenRequest, Recipe
-from jr_onnx.torchnet import load
 from jr_onnx.weights import save_weights
 from tests.weights.models import numbers, with_initializers
+
+if TYPE_CHECKING:
+    from jr_onnx.harden import HardenRequest
 
 MEAN, DEVIATION = 0.4, 0.5
 
@@ -56,6 +60,10 @@ def untrained() -> bytes:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of the shapes, trained on clean images with a loop of one's own."""
+    import torch
+
+    from jr_onnx.torchnet import load
+
     folder = tmp_path_factory.mktemp("trained")
     (folder / "untrained.onnx").write_bytes(untrained())
     net = load(folder / "untrained.onnx", trainable=True)
@@ -73,6 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def request_of(trained: Path, tmp_path: Path):
     """Return a request to harden the classifier; arguments change it, those of a recipe in `recipe`."""
+    from jr_onnx.harden import HardenRequest, Recipe
 
     def make(recipe: dict | None = None, **changes: object) -> HardenRequest:
         settings = {
