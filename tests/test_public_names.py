@@ -24,6 +24,10 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(jr_onnx, name) is not None
 
 
+def test_dir_lists_the_public_names() -> None:
+    assert set(jr_onnx.__all__) <= set(dir(jr_onnx))
+
+
 def test_a_type_checker_imports_what_runs() -> None:
     """The names stand twice, for type checkers and for `__getattr__`: from the same modules."""
     tree = ast.parse(Path(jr_onnx.__file__).read_text(encoding="utf-8"))
@@ -63,7 +67,7 @@ def test_rewrite_and_verify_are_callable_in_any_order_of_imports(order: str) -> 
 
 _TYPED = """
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 import onnx
 import jr_onnx
 from jr_onnx.rewriter import RewriteResult, SiteTable
@@ -74,6 +78,7 @@ def user(proto: onnx.ModelProto, path: Path) -> None:
     assert_type(jr_onnx.restore(path), Path)
     assert_type(jr_onnx.restore(proto), onnx.ModelProto)
     assert_type(jr_onnx.find_sites(proto), SiteTable)
+    assert_type(jr_onnx.InferenceSession("model.onnx", retrofit="plain").run(None, {}), list[Any])
 """
 
 
@@ -87,4 +92,4 @@ def test_a_type_checker_sees_what_runs(tmp_path: Path) -> None:
     assert complaint == ""
     found = [line for line in said.splitlines() if "user.py" in line and ": error:" in line]
     assert len(found) == 1, said
-    assert "user.py:14: error: No overload variant" in found[0], said
+    assert "user.py:15: error: No overload variant" in found[0], said

@@ -23,7 +23,7 @@ from jr_onnx.attack.accelerator import overwrite
 from jr_onnx.attack.base import Problem
 from jr_onnx.attack.fgsm import PaperAttack
 from jr_onnx.attack.norms import Norm, dual_lengths, expand
-from jr_onnx.attack.oracle import Evaluation, Work
+from jr_onnx.attack.oracle import QueryResult, Work
 from jr_onnx.attack.stepwise import Live
 from jr_onnx.errors import InputError
 
@@ -60,7 +60,7 @@ class DeepFool(PaperAttack):
         """Steps of one round."""
         return self.steps
 
-    def _ask(self, problem: Problem, live: Live) -> Evaluation:
+    def _ask(self, problem: Problem, live: Live) -> QueryResult:
         width = 1 if problem.targeted else min(self.classes, problem.classes - 1)
         work = nearest_boundary(self.norm, width, problem.targeted)
         return problem.oracle.differentiate(live.x, live.rows, live.aim, work, backwards=width, screen=problem.won)

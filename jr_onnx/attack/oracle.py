@@ -52,7 +52,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Evaluation:
+class QueryResult:
     """The answer to one question about n samples.
 
     Attributes:
@@ -112,7 +112,7 @@ class Oracle:
 
     def gradient(
         self, x: Tensor, rows: Tensor, objective: Objective, aim: Tensor, screen: Screen | None = None
-    ) -> Evaluation:
+    ) -> QueryResult:
         """Judge inputs and differentiate an objective.
 
         Args:
@@ -151,7 +151,7 @@ class Oracle:
 
     def differentiate(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, *, backwards: int = 1, screen: Screen | None = None
-    ) -> Evaluation:
+    ) -> QueryResult:
         """Judge inputs and run a differentiation of the source's logits, `backwards` backward passes long."""
         if self._shared and not self.judge.is_random:
             found = self._in_one(x, rows, aim, work, backwards, screen)
@@ -170,19 +170,19 @@ class Oracle:
 
     def _in_one(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
-    ) -> Evaluation:
+    ) -> QueryResult:
         """Let every forward pass serve the verdict and the gradient."""
 
-        def one(piece: slice, evaluate: Evaluate) -> Evaluation:
+        def one(piece: slice, evaluate: Evaluate) -> QueryResult:
             return self._one_forward(evaluate, x[piece], rows[piece], aim[piece], work, backwards, screen)
 
         answers = self._map(one, x, self.source)
         kept = torch.cat([answer.kept for answer in answers])
-        return Evaluation(torch.cat([a.logits for a in answers]), kept, _join([a.parts for a in answers], x))
+        return QueryResult(torch.cat([a.logits for a in answers]), kept, _join([a.parts for a in answers], x))
 
     def _apart(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
-    ) -> Evaluation:
+    ) -> QueryResult:
         """Judge first and differentiate what is left then: another model, or one that has to be drawn."""
         judged = self._judge(x, rows)
         kept = self._kept(judged, rows, screen)
@@ -191,7 +191,7 @@ class Oracle:
         self.tally.backward[rows] += draws * backwards * kept
         if self.idle is None:
             if not bool(kept.any()):
-                return Evaluation(judged, kept, _join([], x))
+                return QueryResult(judged, kept, _join([], x))
             x, aim = x[kept], aim[kept]
 
         total: tuple[Tensor, ...] = ()
@@ -204,7 +204,7 @@ class Oracle:
 
             parts = tuple(_summed(part, copies) for part in _join(self._map(one, many, self.source.draw(key)), x))
             total = parts if not total else tuple(a + b for a, b in zip(total, parts, strict=True))
-        return Evaluation(judged, kept, total if draws == 1 else tuple(part / draws for part in total))
+        return QueryResult(judged, kept, total if draws == 1 else tuple(part / draws for part in total))
 
     def _map(self, one: Callable[[slice, Evaluate], T], x: Tensor, view: Target) -> list[T]:
         """Ask a view about every slice: on the threads, if there are any and the model allows it."""
@@ -222,7 +222,7 @@ class Oracle:
         work: Work,
         backwards: int,
         screen: Screen | None,
-    ) -> Evaluation:
+    ) -> QueryResult:
         """Serve the verdict and the gradient from one forward pass.
 
         Samples that are already done would cost `backwards` useless passes each; where that exceeds the price of
@@ -237,15 +237,15 @@ class Oracle:
         kept = self._kept(judged, rows, screen)
         self.tally.backward[rows] += backwards * kept
         if self.idle is not None:
-            return Evaluation(judged, kept, work(logits, leaf, aim))
+            return QueryResult(judged, kept, work(logits, leaf, aim))
         left = int(kept.sum())
         if left == 0:
-            return Evaluation(judged, kept, ())
+            return QueryResult(judged, kept, ())
         if (len(x) - left) * backwards > left:
             leaf = x[kept].detach().requires_grad_()
-            return Evaluation(judged, kept, work(evaluate(leaf), leaf, aim[kept]))
+            return QueryResult(judged, kept, work(evaluate(leaf), leaf, aim[kept]))
         parts = work(logits, leaf, aim)
-        return Evaluation(judged, kept, parts if left == len(x) else tuple(part[kept] for part in parts))
+        return QueryResult(judged, kept, parts if left == len(x) else tuple(part[kept] for part in parts))
 
     def _judge(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return logits, or for a random model the logarithm of the mean probability over the draws."""

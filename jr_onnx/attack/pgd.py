@@ -18,7 +18,7 @@ from jr_onnx.attack.base import Problem
 from jr_onnx.attack.noise import as_tensor
 from jr_onnx.attack.norms import Ball, expand, lengths, steepest
 from jr_onnx.attack.objectives import objective_named
-from jr_onnx.attack.oracle import Evaluation
+from jr_onnx.attack.oracle import QueryResult
 from jr_onnx.attack.stepwise import Live, StepwiseAttack
 from jr_onnx.errors import ContractError
 
@@ -76,7 +76,7 @@ class PGD(StepwiseAttack):
         if self.momentum:
             live.state["velocity"] = torch.zeros_like(live.x)
 
-    def _ask(self, problem: Problem, live: Live) -> Evaluation:
+    def _ask(self, problem: Problem, live: Live) -> QueryResult:
         return problem.oracle.gradient(live.x, live.rows, objective_named(self.loss), live.aim, problem.won)
 
     def _move(self, problem: Problem, live: Live, parts: tuple[Tensor, ...]) -> Tensor:

@@ -17,7 +17,7 @@ from jr_onnx.attack.accelerator import overwrite_rows
 from jr_onnx.attack.base import GradientAttack, Problem
 from jr_onnx.attack.norms import Ball
 from jr_onnx.attack.objectives import cross_entropy, finite, margin
-from jr_onnx.attack.oracle import Evaluation
+from jr_onnx.attack.oracle import QueryResult
 
 PATIENCE = 2
 """On a device that works on its own: steps after which the samples that are done leave the batch."""
@@ -78,7 +78,7 @@ class StepwiseAttack(GradientAttack):
     def _begin(self, problem: Problem, live: Live, number: int) -> None:
         """Prepare round `number`: starting points, ball, momentum."""
 
-    def _ask(self, problem: Problem, live: Live) -> Evaluation:
+    def _ask(self, problem: Problem, live: Live) -> QueryResult:
         """Judge the live samples and differentiate; by default the cross entropy."""
         return problem.oracle.gradient(live.x, live.rows, cross_entropy, live.aim, problem.won)
 

@@ -21,7 +21,7 @@ from jr_onnx.attack.deepfool import nearest_boundary, overshoot
 from jr_onnx.attack.fgsm import PaperAttack
 from jr_onnx.attack.norms import Norm, dual_lengths
 from jr_onnx.attack.objectives import margin, towards
-from jr_onnx.attack.oracle import Evaluation
+from jr_onnx.attack.oracle import QueryResult
 from jr_onnx.attack.stepwise import Live
 
 
@@ -59,7 +59,7 @@ class TrustRegion(PaperAttack):
         if len(live.rows):
             live.aim = torch.stack([live.aim[:, 0], found.parts[2]], dim=1)
 
-    def _ask(self, problem: Problem, live: Live) -> Evaluation:
+    def _ask(self, problem: Problem, live: Live) -> QueryResult:
         objective = margin if problem.targeted else towards  # a goal must beat every class, not the label alone
         return problem.oracle.gradient(live.x, live.rows, objective, live.aim, problem.won)
 

@@ -61,6 +61,7 @@ class Arguments:
         "jr-onnx bench model.onnx --kappa 0.06 --rounds 5",
         "jr-onnx bench model.jr.onnx --rounds 5 --batch 1,8 --no-footprint -o bench.json",
     ),
+    new_flags={"--json": "--output"},
 )
 @model_argument
 @kappa_option

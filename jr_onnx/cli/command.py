@@ -17,7 +17,8 @@ def command(given: Arguments) -> None:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -34,12 +35,33 @@ class Command(click.Command):
     Attributes:
         examples: Command lines that run as they stand in a folder with a model.onnx.
         arguments: The type that holds the command's arguments and options.
+        new_flags: Flags that took a value in an earlier release -> the option that takes it now.
     """
 
-    def __init__(self, *args: Any, examples: Sequence[str], arguments: type[object], **settings: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[str],
+        arguments: type[object],
+        new_flags: Mapping[str, str],
+        **settings: Any,
+    ) -> None:
         super().__init__(*args, **settings)
         self.examples = tuple(examples)
         self.arguments = arguments
+        self.new_flags = dict(new_flags)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words; say what to write where a flag is given the value that it took in an earlier release."""
+        words = list(args)  # click empties its list
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            for flag, option in self.new_flags.items():
+                value = _refused_value(flag, words, error)
+                if value is not None:
+                    raise click.UsageError(f"{flag} takes no value any more, write {option} {value}", ctx) from error
+            raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, one a line and never wrapped, so that they can be copied."""
@@ -87,7 +109,11 @@ def renamed_option(
 
 
 def cli_command(
-    name: str, arguments: Callable[..., _Arguments], *, examples: Sequence[str]
+    name: str,
+    arguments: Callable[..., _Arguments],
+    *,
+    examples: Sequence[str],
+    new_flags: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[_Arguments], int | None]], Command]:
     """Make a command of a function that takes one typed object.
 
@@ -95,6 +121,7 @@ def cli_command(
         name: The command's name.
         arguments: A dataclass with a field for every argument and option of the command.
         examples: Command lines for the end of the help. `tests/cli/test_examples.py` runs them.
+        new_flags: Flags that took a value in an earlier release -> the option that takes it now.
     """
 
     def decorate(function: Callable[[_Arguments], int | None]) -> Command:
@@ -102,10 +129,20 @@ def cli_command(
         def call(**given: Any) -> int | None:
             return function(arguments(**_renamed(click.get_current_context(), given)))
 
-        made: Command = click.command(name, cls=Command, examples=examples, arguments=arguments)(call)
+        made: Command = click.command(
+            name, cls=Command, examples=examples, arguments=arguments, new_flags=new_flags or {}
+        )(call)
         return made
 
     return decorate
+
+
+def _refused_value(flag: str, words: Sequence[str], error: click.UsageError) -> str | None:
+    """Return the value of a flag in `--json FILE` or `--json=FILE` if it is what click refused, else None."""
+    if isinstance(error, click.BadOptionUsage) and error.option_name == flag:
+        return next((word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")), None)
+    following = (after for word, after in itertools.pairwise(words) if word == flag)
+    return next((value for value in following if error.message.endswith(f"({value})")), None)
 
 
 def was_given(name: str) -> bool:

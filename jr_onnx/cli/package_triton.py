@@ -49,7 +49,12 @@ class Arguments:
     sign_key: Path | None
 
 
-@cli_command("triton", Arguments, examples=("jr-onnx package triton model.jr.onnx -o repository --name digits",))
+@cli_command(
+    "triton",
+    Arguments,
+    examples=("jr-onnx package triton model.jr.onnx -o repository --name digits",),
+    new_flags={"--op-library": "--op-library-file"},
+)
 @model_argument
 @output_option("The model repository to write, or to add to.", required=True)
 @click.option("--name", show_default="the name of the file", help="Name of the model.")

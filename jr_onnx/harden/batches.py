@@ -59,10 +59,10 @@ def _key(seed: int, epoch: int, step: int) -> int:
     return (seed * 1_000_003 + epoch) * 10_000_019 + step + 1 & (1 << 63) - 1
 
 
-def augmentation_of(wish: Augmentation, channels: int) -> Augmentation:
+def augmentation_of(augmentation: Augmentation, channels: int) -> Augmentation:
     """Return the augmentation for images of so many channels."""
-    if wish != "auto":
-        return wish
+    if augmentation != "auto":
+        return augmentation
     return "crop_flip" if channels == _COLOURS else "none"
 
 

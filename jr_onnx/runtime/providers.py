@@ -11,7 +11,7 @@ import functools
 import io
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -166,8 +166,8 @@ def why_unusable(name: str) -> str:
 
 
 def without_unusable_cuda(
-    providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None
-) -> tuple[Sequence[Any] | None, Sequence[dict[Any, Any]] | None, str]:
+    providers: Sequence[Any] | None, provider_options: Sequence[Mapping[str, object]] | None
+) -> tuple[Sequence[Any] | None, Sequence[Mapping[str, object]] | None, str]:
     """Leave CUDA out of what a session is asked for where it does not work.
 
     Args:
@@ -191,7 +191,7 @@ def without_unusable_cuda(
     return rest, options or None, reason
 
 
-def prefers_nhwc(providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None) -> bool:
+def prefers_nhwc(providers: Sequence[Any] | None, provider_options: Sequence[Mapping[str, object]] | None) -> bool:
     """Tell whether a session asks CUDA to keep convolutions in the layout (N, H, W, C).
 
     Args:
@@ -201,7 +201,9 @@ def prefers_nhwc(providers: Sequence[Any] | None, provider_options: Sequence[dic
     return str(cuda_options(providers, provider_options).get("prefer_nhwc", "0")) in ("1", "True")
 
 
-def cuda_options(providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None) -> dict[str, Any]:
+def cuda_options(
+    providers: Sequence[Any] | None, provider_options: Sequence[Mapping[str, object]] | None
+) -> dict[str, Any]:
     """Return the options that a session gives to CUDA; none where it does not ask for it.
 
     Args:

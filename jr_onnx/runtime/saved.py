@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import onnx
 
@@ -29,6 +29,9 @@ from jr_onnx.runtime.optimizer import Optimised, optimise
 from jr_onnx.runtime.options import copy_options
 from jr_onnx.runtime.skeleton import read_skeleton
 from jr_onnx.semantics import OP_DOMAIN
+
+if TYPE_CHECKING:
+    from onnxruntime import SessionOptions
 
 METADATA_KEY = provenance.OPTIMISED_KEY
 _ONE_FILE_LIMIT = 2_000_000_000  # protobuf holds 2 GiB
@@ -99,7 +102,7 @@ def optimize(
     model: str | Path,
     output: str | Path,
     *,
-    options: Any = None,
+    options: SessionOptions | None = None,
     use_library: bool | None = None,
     force: bool = False,
     target: Target = "cpu",
@@ -175,7 +178,7 @@ def _calls_library(model: onnx.ModelProto) -> bool:
     return any(node.domain == OP_DOMAIN for node in all_nodes(model))
 
 
-def _complain(path: Path) -> Any:
+def _complain(path: Path) -> NoReturn:
     """Say what is wrong with a file that cannot be read."""
     load(path)
     raise ModelError(f"{path} is not an ONNX model")

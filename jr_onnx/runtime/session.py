@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jr_onnx import provenance
 from jr_onnx.errors import InputError, one_line, require
@@ -30,7 +30,13 @@ from jr_onnx.runtime.providers import CUDA, cuda_options, without_unusable_cuda
 from jr_onnx.runtime.skeleton import add_external_files, read_skeleton
 from jr_onnx.semantics import OP_DOMAIN
 
+if TYPE_CHECKING:
+    from onnxruntime import IOBinding, OrtValue, RunOptions, SessionOptions
+
 onnxruntime: Any = require("onnxruntime", "cpu")
+
+Providers = Sequence[str | tuple[str, Mapping[str, object]]]
+"""Execution providers by name, each alone or with its options."""
 
 _WAYS = ("auto", "plain", "optimised")
 _log = logging.getLogger("jr_onnx.runtime")
@@ -44,10 +50,11 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         sess_options: Session options; copied, so that they can be used for other sessions.
         providers: Execution providers, as ONNX Runtime takes them.
         provider_options: Their options, as ONNX Runtime takes them.
-        **kwargs: Further arguments of ONNX Runtime's session, and `retrofit`: "auto"; "plain" to leave the file to
-            ONNX Runtime; "optimised" to fail rather than fall back to it. `op_library=False` does without the op
-            library. `external_data` holds the contents of external data by location, for a serialised model whose
-            data is not to be read from a disk, where it may change.
+        retrofit: "auto"; "plain" to leave the file to ONNX Runtime; "optimised" to fail rather than fall back to it.
+        op_library: False does without the op library.
+        external_data: Contents of external data by location, for a serialised model whose data is not to be read from
+            a disk, where it may change.
+        **kwargs: Further arguments of ONNX Runtime's session.
 
     Attributes:
         retrofit: Which way the session went, and why.
@@ -63,51 +70,66 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
     def __init__(
         self,
         path_or_bytes: str | bytes | os.PathLike[str],
-        sess_options: Any = None,
-        providers: Sequence[Any] | None = None,
-        provider_options: Sequence[dict[Any, Any]] | None = None,
-        **kwargs: Any,
+        sess_options: SessionOptions | None = None,
+        providers: Providers | None = None,
+        provider_options: Sequence[Mapping[str, object]] | None = None,
+        *,
+        retrofit: Way = "auto",
+        op_library: bool = True,
+        external_data: Mapping[str, bytes | bytearray | memoryview] | None = None,
+        **kwargs: object,
     ) -> None:
-        way = kwargs.pop("retrofit", "auto")
-        if way not in _WAYS:
-            raise InputError(f"retrofit is {way!r}, expected one of {', '.join(_WAYS)}")
-        self._way: Way = way
-        self._wants_library = bool(kwargs.pop("op_library", True))
-        external = kwargs.pop("external_data", None) or {}
-        self._external = {name: memoryview(content).cast("B") for name, content in external.items()}
-        self._given = (path_or_bytes, sess_options, dict(kwargs))
+        if retrofit not in _WAYS:
+            raise InputError(f"retrofit is {retrofit!r}, expected one of {', '.join(_WAYS)}")
+        self._way: Way = retrofit
+        self._wants_library = op_library
+        self._external = {name: memoryview(content).cast("B") for name, content in (external_data or {}).items()}
+        self._given = (path_or_bytes, sess_options, kwargs)
         self._random: RandomKappa | None = None
         self._open(providers, provider_options)
 
     def set_providers(
-        self, providers: Sequence[Any] | None = None, provider_options: Sequence[dict[Any, Any]] | None = None
+        self, providers: Providers | None = None, provider_options: Sequence[Mapping[str, object]] | None = None
     ) -> None:
         """Open the model again on other providers; see ONNX Runtime's method of this name."""
         self._release_captured_graphs_if_any()
         self._open(providers, provider_options)
 
-    def run(self, output_names: Any, input_feed: Mapping[str, Any], run_options: Any = None) -> Any:
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, object],
+        run_options: RunOptions | None = None,
+    ) -> list[Any]:
         """Compute the outputs; see ONNX Runtime's method of this name.
+
+        Returns:
+            An output each: an array, or for the ONNX types sequence, map and sparse tensor what ONNX Runtime makes of
+            them.
 
         Raises:
             KappaError: The kappa that was fed is invalid.
         """
-        return super().run(output_names, self._with_kappa(input_feed), run_options)
+        outputs: list[Any] = super().run(output_names, self._with_kappa(input_feed), run_options)
+        return outputs
 
     def run_async(
         self,
-        output_names: Any,
-        input_feed: Mapping[str, Any],
+        output_names: Sequence[str] | None,
+        input_feed: Mapping[str, object],
         callback: Callable[..., None],
-        user_data: Any,
-        run_options: Any = None,
-    ) -> Any:
+        user_data: object,
+        run_options: RunOptions | None = None,
+    ) -> None:
         """Compute the outputs in another thread; see ONNX Runtime's method of this name."""
-        return super().run_async(output_names, self._with_kappa(input_feed), callback, user_data, run_options)
+        super().run_async(output_names, self._with_kappa(input_feed), callback, user_data, run_options)
 
     def run_with_ort_values(
-        self, output_names: Any, input_dict_ort_values: Mapping[str, Any], run_options: Any = None
-    ) -> Any:
+        self,
+        output_names: Sequence[str] | None,
+        input_dict_ort_values: Mapping[str, OrtValue],
+        run_options: RunOptions | None = None,
+    ) -> list[OrtValue]:
         """Compute the outputs from OrtValues; see ONNX Runtime's method of this name."""
         name = self.retrofit.kappa_input
         feed = dict(input_dict_ort_values)
@@ -115,13 +137,14 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             entropy.checked(feed[name].numpy(), name)
         elif name is not None and self._random is not None:
             feed[name] = onnxruntime.OrtValue.ortvalue_from_numpy(entropy.draw(self._random))
-        return super().run_with_ort_values(output_names, feed, run_options)
+        outputs: list[OrtValue] = super().run_with_ort_values(output_names, feed, run_options)
+        return outputs
 
-    def io_binding(self) -> Any:
+    def io_binding(self) -> IOBinding:
         """Return an object to bind inputs and outputs to; it notes whether kappa is bound."""
         return KappaBinding(self, self.retrofit.kappa_input)
 
-    def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
+    def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
         """Compute with bound inputs and outputs; a random kappa that is not bound is drawn and bound for this run."""
         name = self.retrofit.kappa_input
         if name is not None and self._random is not None and not getattr(iobinding, "has_kappa", False):
@@ -139,7 +162,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             return {**feed, name: entropy.checked(feed[name], name)}
         return feed if self._random is None else {**feed, name: entropy.draw(self._random)}
 
-    def _open(self, providers: Sequence[Any] | None, provider_options: Sequence[dict[Any, Any]] | None) -> None:
+    def _open(self, providers: Sequence[Any] | None, provider_options: Sequence[Mapping[str, object]] | None) -> None:
         source, options, arguments = self._given
         asked_for_cuda = bool(providers)
         providers, provider_options, reason = without_unusable_cuda(providers, provider_options)

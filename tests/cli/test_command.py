@@ -74,11 +74,13 @@ def test_one_word_means_one_thing(name: str) -> None:
 class Arguments:
     output: Path | None
     provider: str
+    loud: bool
 
 
-@cli_command("example", Arguments, examples=("jr-onnx example",))
+@cli_command("example", Arguments, examples=("jr-onnx example",), new_flags={"--loud": "--output"})
 @click.option("-o", "--output", type=PATH, help="What is written.")
 @click.option("--provider", default="cpu", help="Where.")
+@click.option("--loud", is_flag=True, help="Loudly.")
 @renamed_option("--out", "--output", type=PATH)
 @renamed_option("--device", "--provider", convert={"gpu": "cuda"}.__getitem__)
 def example(given: Arguments) -> None:
@@ -117,6 +119,30 @@ def test_an_old_spelling_is_not_in_the_help(run_example: Jr) -> None:
     assert "--output" in shown
     assert "--out " not in shown
     assert "--device" not in shown
+
+
+@pytest.mark.parametrize("words", [["--loud", "there"], ["--loud=there"]])
+def test_the_value_of_what_is_a_flag_now_is_refused_with_what_to_write(run_example: Jr, words: list[str]) -> None:
+    done = run_example(*words)
+    assert (done.exit_code, done.out) == (2, "")
+    assert "--loud takes no value any more, write --output there" in done.err
+
+
+@pytest.mark.parametrize("words", [["--loud", "--unknown"], ["there", "--loud"], ["--unknown", "--loud", "there"]])
+def test_another_mistake_beside_a_new_flag_keeps_its_message(run_example: Jr, words: list[str]) -> None:
+    done = run_example(*words)
+    assert (done.exit_code, done.out) == (2, "")
+    assert "takes no value any more" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "option"), [("bench", "--json", "--output"), ("triton", "--op-library", "--op-library-file")]
+)
+def test_flags_that_took_a_file_name_the_option_that_takes_it(command: str, flag: str, option: str) -> None:
+    made = next(made for name, made in LEAVES.items() if name.split()[-1] == command)
+    named = {spelling for parameter in made.params for spelling in parameter.opts}
+    assert made.new_flags == {flag: option}
+    assert {flag, option} <= named
 
 
 def test_every_command_is_made_this_way() -> None:

@@ -29,9 +29,9 @@ EMULATED_SOURCES = ("cuda_kernel.cu", "cuda_draw.cu", "bias_kernel.cu", "kappa.c
 
 @pytest.fixture(scope="session")
 def cxx() -> list[str]:
-    wish = os.environ.get("CXX", "").strip()
-    if wish:
-        return shlex.split(wish)
+    wanted = os.environ.get("CXX", "").strip()
+    if wanted:
+        return shlex.split(wanted)
     for name in ("c++", "g++", "clang++"):
         if path := shutil.which(name):
             return [path]

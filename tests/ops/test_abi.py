@@ -19,8 +19,8 @@ def check(cxx: list[str], folder: Path, source: str, *flags: str) -> subprocess.
 
 
 def headers() -> Path:
-    wish = os.environ.get("JR_ORT_INCLUDE", "")
-    for place in (wish, *PLACES):
+    wanted = os.environ.get("JR_ORT_INCLUDE", "")
+    for place in (wanted, *PLACES):
         if place and (Path(place) / "onnxruntime_c_api.h").is_file():
             return Path(place)
     pytest.skip("no ONNX Runtime headers here (Debian's libonnxruntime-dev, or JR_ORT_INCLUDE)")

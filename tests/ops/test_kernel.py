@@ -74,10 +74,10 @@ def test_unaligned_slices_in_place(probe: ctypes.CDLL, name: str, isa: int) -> N
 @pytest.mark.parametrize("cap", [None, 0.0, 1.0, 6.0, np.inf], ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_corners(probe: ctypes.CDLL, name: str, cap: float | None, isa: int) -> None:
-    for wish in (*KAPPAS, 1e-40, 6e-8, 2.0**-25, 60000.0):
-        kappa = round_kappa(wish, name)
+    for wanted in (*KAPPAS, 1e-40, 6e-8, 2.0**-25, 60000.0):
+        kappa = round_kappa(wanted, name)
         z = np.tile(corner_values(name, kappa), 9)
-        assert apply(probe, name, isa, z, kappa, cap).tobytes() == jump_relu(z, kappa, cap).tobytes(), wish
+        assert apply(probe, name, isa, z, kappa, cap).tobytes() == jump_relu(z, kappa, cap).tobytes(), wanted
 
 
 @pytest.mark.parametrize("isa", range(3), ids=ISAS)
@@ -85,8 +85,8 @@ def test_corners(probe: ctypes.CDLL, name: str, cap: float | None, isa: int) -> 
 def test_every_value_of_a_half_type(probe: ctypes.CDLL, name: str, isa: int) -> None:
     _, dtype, _ = next(item for item in DTYPES if item[0] == name)
     z = np.arange(1 << 16, dtype=np.uint16).view(dtype)
-    for wish in (*KAPPAS, 60000.0):
-        kappa = round_kappa(wish, name)
+    for wanted in (*KAPPAS, 60000.0):
+        kappa = round_kappa(wanted, name)
         for cap in (None, 6.0):
             assert apply(probe, name, isa, z, kappa, cap).tobytes() == jump_relu(z, kappa, cap).tobytes()
 
@@ -114,12 +114,12 @@ def test_the_denormal_mode_changes_nothing(probe: ctypes.CDLL, name: str) -> Non
     assert [result.tobytes() for result in results] == [expected] * len(results)
 
 
-@pytest.mark.parametrize("wish", ["baseline", "avx2", "avx512", "nonsense"])
-def test_a_dispatch_level_can_be_forced(probe: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
+@pytest.mark.parametrize("wanted", ["baseline", "avx2", "avx512", "nonsense"])
+def test_a_dispatch_level_can_be_forced(probe: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     monkeypatch.delenv("JR_ONNX_ISA", raising=False)
     best = probe.jr_onnx_test_chosen_isa()
-    monkeypatch.setenv("JR_ONNX_ISA", wish)
-    expected = ISAS.index(wish) if wish in ISAS and probe.jr_onnx_test_supports(ISAS.index(wish)) else best
+    monkeypatch.setenv("JR_ONNX_ISA", wanted)
+    expected = ISAS.index(wanted) if wanted in ISAS and probe.jr_onnx_test_supports(ISAS.index(wanted)) else best
     assert probe.jr_onnx_test_chosen_isa() == expected
 
 

@@ -58,11 +58,11 @@ class Observed:
             )
             result.proto.graph.output.append(helper.make_empty_tensor_value_info(name))
             self.names[site] = name
-        wish = options("ORT_DISABLE_ALL")
-        register(wish, "cpu")
+        wanted = options("ORT_DISABLE_ALL")
+        register(wanted, "cpu")
         feed = result.feed()
-        feed.prepare(wish)
-        self.session = onnxruntime.InferenceSession(feed.data, wish, providers=CPU)
+        feed.prepare(wanted)
+        self.session = onnxruntime.InferenceSession(feed.data, wanted, providers=CPU)
 
 
 class Comparison:
@@ -88,8 +88,8 @@ class Comparison:
             node.output[0]: node.input[0] for node in retrofit.graph.node if node.op_type == "ThresholdedRelu"
         }  # fmt: skip
         retrofit.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in self._before.values())
-        wish = options("ORT_DISABLE_ALL")
-        self._shown = onnxruntime.InferenceSession(retrofit.SerializeToString(), wish, providers=CPU)
+        wanted = options("ORT_DISABLE_ALL")
+        self._shown = onnxruntime.InferenceSession(retrofit.SerializeToString(), wanted, providers=CPU)
         del retrofit.graph.output[1:]
         shapes = {name: value.shape for name, value in self.plain_operands(images[0]).items()}
         self._observed = Observed(retrofit, shapes)

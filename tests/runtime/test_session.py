@@ -76,9 +76,9 @@ def test_every_opset(opset: int, library: bool) -> None:
 
 @pytest.mark.parametrize("level", ["ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED"])
 def test_the_callers_level_of_optimisation_is_kept(level: str) -> None:
-    wish = getattr(onnxruntime.GraphOptimizationLevel, level)
+    wanted = getattr(onnxruntime.GraphOptimizationLevel, level)
     data = rewrite(convnet(), KAPPA)[0].SerializeToString()
-    session = InferenceSession(data, options(graph_optimization_level=wish), CPU)
+    session = InferenceSession(data, options(graph_optimization_level=wanted), CPU)
     assert session.retrofit.mode == "optimised"
     plain = InferenceSession(data, options(), CPU, retrofit="plain")
     assert_same_bits(session, plain, images())
@@ -241,8 +241,8 @@ def test_other_types_than_float32_run_the_plain_way() -> None:
 
 
 def test_disabled_optimisation_is_respected() -> None:
-    wish = options(graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    session = InferenceSession(rewrite(convnet(), KAPPA)[0].SerializeToString(), wish, CPU)
+    wanted = options(graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    session = InferenceSession(rewrite(convnet(), KAPPA)[0].SerializeToString(), wanted, CPU)
     assert session.retrofit.mode == "plain"
     assert session.retrofit.reason == "the session options disable optimisation"
 
@@ -250,17 +250,17 @@ def test_disabled_optimisation_is_respected() -> None:
 def test_the_callers_options_stay_as_they_are(tmp_path: Path) -> None:
     """Options serve several sessions, and custom operators must not be registered twice."""
     data = rewrite(convnet(), KAPPA, lowering="custom")[0].SerializeToString()
-    wish = options(optimized_model_filepath=str(tmp_path / "mine.onnx"), log_severity_level=3, enable_profiling=True)
-    wish.profile_file_prefix = str(tmp_path / "profile")
-    wish.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = options(optimized_model_filepath=str(tmp_path / "mine.onnx"), log_severity_level=3, enable_profiling=True)
+    wanted.profile_file_prefix = str(tmp_path / "profile")
+    wanted.add_session_config_entry("session.intra_op.allow_spinning", "0")
     for _ in range(2):
-        session = InferenceSession(data, wish, CPU)
+        session = InferenceSession(data, wanted, CPU)
         assert session.retrofit.mode == "optimised"
         assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
         session.end_profiling()
-    assert wish.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    assert wish.optimized_model_filepath == str(tmp_path / "mine.onnx")
-    assert wish.enable_profiling
+    assert wanted.graph_optimization_level == onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    assert wanted.optimized_model_filepath == str(tmp_path / "mine.onnx")
+    assert wanted.enable_profiling
     written = onnx.load(str(tmp_path / "mine.onnx"))
     assert any(node.op_type == "JumpRelu" for node in written.graph.node)
     assert {path.name.split("_")[0] for path in tmp_path.iterdir()} == {"mine.onnx", "profile"}
@@ -269,10 +269,10 @@ def test_the_callers_options_stay_as_they_are(tmp_path: Path) -> None:
 def test_options_with_the_library_registered_work_too() -> None:
     from jr_onnx.runtime import register
 
-    wish = options()
-    register(wish, "cpu")
+    wanted = options()
+    register(wanted, "cpu")
     data = rewrite(convnet(), KAPPA, lowering="custom")[0].SerializeToString()
-    assert InferenceSession(data, wish, CPU).retrofit.mode == "optimised"
+    assert InferenceSession(data, wanted, CPU).retrofit.mode == "optimised"
 
 
 def test_metadata_and_signature_are_the_retrofits() -> None:
@@ -438,9 +438,9 @@ def test_more_than_two_gigabytes(tmp_path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, str(tmp_path / "large.onnx"))
     written, _ = rewrite(str(tmp_path / "large.onnx"), KAPPA)
-    wish = options(enable_cpu_mem_arena=False)
-    wish.add_session_config_entry("session.disable_prepacking", "1")
-    session = InferenceSession(written, wish, CPU, retrofit="optimised")
+    wanted = options(enable_cpu_mem_arena=False)
+    wanted.add_session_config_entry("session.disable_prepacking", "1")
+    session = InferenceSession(written, wanted, CPU, retrofit="optimised")
     x = np.zeros((1, rows), dtype=np.float32)
     x[0, 0] = 1
     for result in session.run(None, {"x": x}):
