@@ -17,6 +17,8 @@ import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from jr_onnx.semantics import OP_DOMAIN, OP_TYPE
+
 if TYPE_CHECKING:
     from jr_onnx.provenance import Provenance, SiteRecord, Undo
 
@@ -28,9 +30,8 @@ QUANTISERS = frozenset(
 )  # fmt: skip
 """Operators that mark a network as quantised, of the standard domain and of com.microsoft."""
 
-_OWN_DOMAIN = "jr_onnx"
 _CUSTOM_IR = 8
-_JUMPS = {"thresholded": "ThresholdedRelu", "custom": "JumpRelu"}
+_JUMPS = {"thresholded": "ThresholdedRelu", "custom": OP_TYPE}
 
 
 def is_quantised(model: Any) -> bool:
@@ -89,7 +90,7 @@ def _undo(model: Any, record: Provenance) -> Undo:
     recorded = record.undo
     known = set(recorded.opset_import)
     custom = any(site.lowering == "custom" for site in record.sites)
-    added = {_OWN_DOMAIN} if custom else set()
+    added = {OP_DOMAIN} if custom else set()
     imports = tuple(_packed(entry) for entry in model.opset_import if entry.domain not in added)
     wanted_ir = max(recorded.ir_version, _CUSTOM_IR) if custom else recorded.ir_version
     if set(imports) != known:
@@ -100,4 +101,5 @@ def _undo(model: Any, record: Provenance) -> Undo:
 
 
 def _packed(message: Any) -> str:
+    """Do what `modelfile.messages.pack` does, which needs protobuf."""
     return base64.b64encode(message.SerializeToString(deterministic=True)).decode("ascii")

@@ -35,6 +35,7 @@ WITHOUT_TORCH = (
 )
 BASE = (
     "element_types",
+    "opsets",
     "errors",
     "opened",
     "foreign",

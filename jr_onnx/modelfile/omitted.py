@@ -13,6 +13,7 @@ import onnx
 from onnx import defs
 
 from jr_onnx.errors import ModelError
+from jr_onnx.opsets import normal_domain
 
 _VARIADIC = defs.OpSchema.FormalParameterOption.Variadic
 
@@ -25,11 +26,11 @@ def require_inputs(model: onnx.ModelProto) -> None:
     """
     owners = ((model.graph.node, model.opset_import), *((item.node, item.opset_import) for item in model.functions))
     for nodes, imports in owners:
-        versions = {_normal(item.domain): item.version for item in imports}
+        versions = {normal_domain(item.domain): item.version for item in imports}
         for node in _all(nodes):
             if "" not in node.input:
                 continue
-            domain = _normal(node.domain)
+            domain = normal_domain(node.domain)
             first = _first_variadic(domain, node.op_type, versions.get(domain, 0))
             for index, name in enumerate(node.input):
                 if not name and first is not None and index >= first:
@@ -49,10 +50,6 @@ def _all(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
                 if attribute.HasField("g"):
                     waiting.append(iter(attribute.g.node))
                 waiting.extend(iter(graph.node) for graph in attribute.graphs)
-
-
-def _normal(domain: str) -> str:
-    return "" if domain == "ai.onnx" else domain
 
 
 @cache

@@ -12,6 +12,7 @@ import onnx
 from jr_onnx.errors import RefusalError
 from jr_onnx.modelfile import copied
 from jr_onnx.modelfile.messages import pack
+from jr_onnx.opsets import main_opset
 from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewriter.edit import Edit
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Names, constant
@@ -19,7 +20,7 @@ from jr_onnx.rewriter.lowering import custom as custom_lowering
 from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.planning import Planned, draws_in_graph_per_site, function_opset, plan_sites
 from jr_onnx.rewriter.runtime_kappa import bring_runtime_kappa, demote, uniform_nodes
-from jr_onnx.rewriter.scopes import Scope, add_children, function_key, main_opset, substitute, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, add_children, function_key, substitute, top_scopes, walk
 from jr_onnx.rewriter.selection import select, select_recorded
 from jr_onnx.rewriter.sites import LocatedSite, locate
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION

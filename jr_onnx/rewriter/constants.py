@@ -22,8 +22,9 @@ from onnx import TensorProto
 
 from jr_onnx.element_types import FLOAT_NUMBERS
 from jr_onnx.modelfile import copied
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.folding import FOLDED, fold
-from jr_onnx.rewriter.scopes import Scope, function_key, normal_domain, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, walk
 from jr_onnx.rewriter.stored import NotStored, is_zero, read_small
 
 _MAX_DEPTH = 40

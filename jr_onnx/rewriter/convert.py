@@ -17,19 +17,11 @@ from onnx import inliner, version_converter
 
 from jr_onnx.errors import ModelError, RefusalError, blaming
 from jr_onnx.modelfile import ModelFile, content_digest, copied
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter import legacy
 from jr_onnx.rewriter.differences import conversion_summary
 from jr_onnx.rewriter.expansion import expanded_size
-from jr_onnx.rewriter.scopes import (
-    Scope,
-    all_nodes,
-    function_key,
-    function_scopes,
-    main_scope,
-    normal_domain,
-    top_scopes,
-    walk,
-)
+from jr_onnx.rewriter.scopes import Scope, all_nodes, function_key, function_scopes, main_scope, top_scopes, walk
 
 Prover = Callable[[ModelFile, ModelFile], str]
 """Takes a model and its conversion; says how it proved that both compute the same, or raises RefusalError."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 from google.protobuf.message import Message
 
+from jr_onnx.opsets import main_opset, normal_domain
 from jr_onnx.rewriter.scopes import all_nodes, all_scopes
 
 _VALUE_SHOWN = 60
@@ -34,7 +35,7 @@ def differences(one: Message, other: Message, where: str = "model") -> list[str]
 
 def conversion_summary(source: onnx.ModelProto, converted: onnx.ModelProto) -> list[str]:
     """List what a conversion to another opset changed, in lines a person can read."""
-    lines = [f"opset {_opset(source)} -> {_opset(converted)}"]
+    lines = [f"opset {main_opset(source)} -> {main_opset(converted)}"]
     if source.ir_version != converted.ir_version:
         lines.append(f"IR version {source.ir_version} -> {converted.ir_version}")
     before, after = _operators(source), _operators(converted)
@@ -88,7 +89,7 @@ def _render(model: onnx.ModelProto) -> Iterator[str]:
 def render_node(node: onnx.NodeProto) -> str:
     """Return a node as one line of text: outputs, operator, inputs, attributes."""
     attributes = ", ".join(f"{item.name}={_attribute(item)}" for item in node.attribute)
-    domain = f"{node.domain}::" if node.domain not in ("", "ai.onnx") else ""
+    domain = f"{node.domain}::" if normal_domain(node.domain) else ""
     inputs = ", ".join(node.input)
     return f"{', '.join(node.output)} = {domain}{node.op_type}({inputs}){' {' + attributes + '}' if attributes else ''}"
 
@@ -134,10 +135,6 @@ def _has(message: Message, name: str) -> bool:
         return bool(message.HasField(name))
     except ValueError:  # a field without presence
         return True
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((int(item.version) for item in model.opset_import if item.domain in ("", "ai.onnx")), 1)
 
 
 def _operators(model: onnx.ModelProto) -> Counter[str]:

@@ -14,8 +14,9 @@ import onnx
 from onnx import AttributeProto, TensorProto
 
 from jr_onnx.element_types import TENSORS
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.expansion import MOST_ADDED, expanded_size
-from jr_onnx.rewriter.scopes import Scope, function_key, normal_domain
+from jr_onnx.rewriter.scopes import Scope, function_key
 
 # Operators without a schema in onnx whose first output has the type of their first input.
 _FLOAT_CONTRIB = {

@@ -11,12 +11,13 @@ import onnx
 
 from jr_onnx.errors import RefusalError
 from jr_onnx.kappa import KappaPlan
+from jr_onnx.opsets import normal_domain
 from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewriter.functions import Clones
 from jr_onnx.rewriter.lowering import Choice, Jump, Names
 from jr_onnx.rewriter.lowering.log_step import WITHOUT_KERNEL
 from jr_onnx.rewriter.options import Options
-from jr_onnx.rewriter.scopes import all_nodes, normal_domain
+from jr_onnx.rewriter.scopes import all_nodes
 from jr_onnx.rewriter.sites import Site, SiteTable
 
 DEFAULTS_SINCE_IR = 4

@@ -21,9 +21,10 @@ from onnx import helper, numpy_helper
 
 from jr_onnx.errors import RefusalError
 from jr_onnx.modelfile import copied
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.detect.shapes import Shapes
 from jr_onnx.rewriter.lowering.base import Names
-from jr_onnx.rewriter.scopes import Scope, all_scopes, normal_domain, substitute, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, all_scopes, substitute, top_scopes, walk
 
 DOMAIN = "jr_onnx.legacy"
 BROADCASTING = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})

@@ -8,12 +8,12 @@ from typing import cast
 
 from jr_onnx.errors import KappaError, RefusalError
 from jr_onnx.kappa import KappaPlan
+from jr_onnx.opsets import main_opset, normal_domain
 from jr_onnx.provenance import SiteRecord
 from jr_onnx.rewriter.convert import LOWEST
 from jr_onnx.rewriter.edit import Edit
 from jr_onnx.rewriter.lowering import Choice, Lowering, RequestedLowering, Setting, choose
 from jr_onnx.rewriter.lowering.custom import Needs, body_problem
-from jr_onnx.rewriter.scopes import main_opset, normal_domain
 from jr_onnx.rewriter.sites import LocatedSite, Site
 from jr_onnx.semantics import round_kappa, round_to
 

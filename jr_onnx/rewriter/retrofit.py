@@ -12,6 +12,7 @@ from jr_onnx import provenance
 from jr_onnx._version import __version__
 from jr_onnx.errors import JrError, OpsetError, RefusalError
 from jr_onnx.modelfile import ModelFile, check, copied, readable
+from jr_onnx.opsets import main_opset
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter import contract
 from jr_onnx.rewriter.agreement import restore_in_place
@@ -20,7 +21,6 @@ from jr_onnx.rewriter.convert import convert
 from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.remarks import warnings_of
 from jr_onnx.rewriter.result import RewriteResult, RewrittenSite
-from jr_onnx.rewriter.scopes import main_opset
 
 _OPSETS_TO_TRY = (13, 17, 21)
 

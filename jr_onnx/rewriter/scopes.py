@@ -12,10 +12,9 @@ from typing import TypeVar
 
 import onnx
 
-T = TypeVar("T")
+from jr_onnx.opsets import main_opsets, normal_domain, opset_table
 
-STANDARD_DOMAINS = ("", "ai.onnx")
-_LARGEST_VERSION = 2**31 - 1  # onnx looks schemas up by a C int
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -87,29 +86,6 @@ def function_key(function: onnx.FunctionProto | onnx.NodeProto) -> str:
     name = function.op_type if isinstance(function, onnx.NodeProto) else function.name
     parts = [normal_domain(function.domain), name, *([function.overload] if function.overload else ())]
     return "::".join(part.replace("\\", r"\\").replace(":", r"\:") if ":" in part else part for part in parts)
-
-
-def normal_domain(domain: str) -> str:
-    """Return "" for both spellings of the standard domain."""
-    return "" if domain in STANDARD_DOMAINS else domain
-
-
-def opset_table(imports: MutableSequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
-    """Return domain -> version of a list of opset imports."""
-    return {normal_domain(entry.domain): min(int(entry.version), _LARGEST_VERSION) for entry in imports}
-
-
-def main_opsets(model: onnx.ModelProto) -> dict[str, int]:
-    """Return domain -> version of the main graph."""
-    opsets = opset_table(model.opset_import)
-    if "" not in opsets and model.ir_version < 3:
-        opsets[""] = 1  # before IR 3 there were no imports, and operator set 1 was meant
-    return opsets
-
-
-def main_opset(model: onnx.ModelProto) -> int:
-    """Return the version of the standard domain in the main graph; 0 where it is not imported."""
-    return main_opsets(model).get("", 0)
 
 
 def main_scope(model: onnx.ModelProto, taken: dict[str, int] | None = None) -> Scope:

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from jr_onnx.element_types import FLOAT_DTYPES, NAMES
 from jr_onnx.modelfile import load, readable, require_text
+from jr_onnx.opsets import normal_domain
 from jr_onnx.records import Record
 from jr_onnx.rewriter.constants import ConstantFinder
 from jr_onnx.rewriter.detect import DETECTORS, PATTERNS, refuse
@@ -180,7 +181,7 @@ def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Fin
                 continue
             label = scope.node_label(node)
             name = unique(f"{scope.path}/{label}" if scope.path else label, taken)
-            shown = f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else str(node.op_type)
+            shown = f"{node.domain}::{node.op_type}" if normal_domain(node.domain) else str(node.op_type)
             if isinstance(verdict, Match):
                 verdict = _check_type(types, scope, verdict)
             if isinstance(verdict, Refused):
@@ -202,7 +203,7 @@ def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Fin
 
 
 def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:
-    key = scope_domain(node), node.op_type
+    key = normal_domain(node.domain), node.op_type
     detector: Callable[..., Match | Refused | NotASite | None] | None = DETECTORS.get(key)
     pattern = PATTERNS.get(key) if detector is None else None
     if (detector or pattern) is not None:
@@ -219,12 +220,6 @@ def _is_own_function(scope: Scope) -> bool:
     """Tell whether a scope is the body of JumpRelu or DrawKappa, which a rewrite adds."""
     function = scope.function
     return function is not None and function.domain == OP_DOMAIN and function.name in (OP_TYPE, DRAW_OP_TYPE)
-
-
-def scope_domain(node: onnx.NodeProto) -> str:
-    """Return the node's domain, "" for both spellings of the standard one."""
-    domain = node.domain
-    return "" if domain in ("", "ai.onnx") else str(domain)
 
 
 def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refused | NotASite:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, numpy_helper
 
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rows.contents import CONTENTS
 from jr_onnx.rows.node import Node
 from jr_onnx.rows.registry import BLOCKED, CLASSICAL, MICROSOFT, RULES, STANDARD, Known
@@ -43,11 +44,6 @@ class TooMuchError(NotProvedError):
     """The model has more nodes, or deeper ones, than are followed."""
 
 
-def plain_domain(domain: str) -> str:
-    """Return a domain by its one name: `ai.onnx` is the standard one."""
-    return STANDARD if domain == "ai.onnx" else domain
-
-
 @dataclass(slots=True)
 class _Scope:
     """The values of one graph or function body, and what its nodes need to know of the world around it."""
@@ -76,7 +72,7 @@ class Walk:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model
-        self._functions = {(plain_domain(item.domain), item.name, item.overload): item for item in model.functions}
+        self._functions = {(normal_domain(item.domain), item.name, item.overload): item for item in model.functions}
         held = len(model.graph.node) + sum(len(item.node) for item in model.functions)
         self._budget = self._left = max(_LEAST_BUDGET, _TIMES * held)
         self._numbers = count()
@@ -140,7 +136,7 @@ class Walk:
         return [_checked(proto, state) for state in answer]
 
     def _apply(self, proto: onnx.NodeProto, inputs: tuple[Value | None, ...], scope: _Scope) -> Sequence[_State]:
-        domain = plain_domain(proto.domain)
+        domain = normal_domain(proto.domain)
         attributes = _attributes(proto, scope)
         if (domain, proto.op_type) in _RANDOM or (domain == OP_DOMAIN and _DRAWING_ATTRIBUTES & set(attributes)):
             raise NotProvedError("it draws random numbers, so that a row's answer is never the same twice")
@@ -275,7 +271,7 @@ def _of_name(scope: _Scope, name: str) -> _State:
 def _versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     versions: dict[str, int] = {}
     for item in imports:
-        domain = plain_domain(item.domain)
+        domain = normal_domain(item.domain)
         if versions.setdefault(domain, item.version) != item.version:
             raise NotProvedError(f"it imports the operators of {domain or 'ai.onnx'!r} in two versions")
     return versions

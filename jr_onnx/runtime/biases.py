@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import onnx
 
 from jr_onnx.modelfile import copied
-from jr_onnx.rewriter.scopes import STANDARD_DOMAINS, Scope, walk
+from jr_onnx.opsets import STANDARD_DOMAINS
+from jr_onnx.rewriter.scopes import Scope, walk
 from jr_onnx.runtime.markers import Found
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")

@@ -16,7 +16,8 @@ from onnx import AttributeProto, TensorProto
 from torch import Tensor
 
 from jr_onnx.errors import JrError, ModelError, one_line
-from jr_onnx.rewriter.scopes import Scope, function_key, normal_domain
+from jr_onnx.opsets import normal_domain
+from jr_onnx.rewriter.scopes import Scope, function_key
 from jr_onnx.torchnet import ops as _ops
 from jr_onnx.torchnet.attributes import output_type, read_attributes
 from jr_onnx.torchnet.draw import Drawing

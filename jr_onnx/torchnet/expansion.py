@@ -11,7 +11,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto, defs
 
-from jr_onnx.rewriter.scopes import Scope, function_scopes, normal_domain, walk
+from jr_onnx.opsets import normal_domain
+from jr_onnx.rewriter.scopes import Scope, function_scopes, walk
 from jr_onnx.torchnet.registry import TABLE
 
 _CONTROL_FLOW = "If"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import onnx
 
+from jr_onnx.opsets import normal_domain
 from jr_onnx.provenance import Provenance
-from jr_onnx.rewriter.scopes import Scope, normal_domain, unique, walk
+from jr_onnx.rewriter.scopes import Scope, unique, walk
 from jr_onnx.rewriter.sites import LocatedSite
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, round_kappa
 from jr_onnx.torchnet.references import SitePlan

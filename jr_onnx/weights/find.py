@@ -24,8 +24,9 @@ from onnx import TensorProto
 from jr_onnx.element_types import FLOAT_NUMBERS, NAMES
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import external_place, readable
+from jr_onnx.opsets import normal_domain
 from jr_onnx.records import Record
-from jr_onnx.rewriter.scopes import Scope, function_key, normal_domain, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, walk
 
 FLOATING: dict[int, str] = {number: NAMES[number] for number in FLOAT_NUMBERS}
 """ONNX element types that can be trained, and what NumPy and ml_dtypes call them."""

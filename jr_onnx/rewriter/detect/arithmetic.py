@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import onnx
 
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.detect.base import Context, Match, Refused
 from jr_onnx.rewriter.detect.bounds import clip_bounds
 from jr_onnx.rewriter.detect.zeros import enlarges, is_number, number_of
-from jr_onnx.rewriter.scopes import Scope, normal_domain
+from jr_onnx.rewriter.scopes import Scope
 
 Value = tuple[Scope, str]
 

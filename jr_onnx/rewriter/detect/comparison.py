@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import onnx
 
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.detect.base import Context, Match, NotASite, Refused
 from jr_onnx.rewriter.detect.zeros import enlarges, is_number, number_of
-from jr_onnx.rewriter.scopes import Scope, normal_domain
+from jr_onnx.rewriter.scopes import Scope
 
 _ORDERS = {"Greater": 1, "GreaterOrEqual": 1, "Less": -1, "LessOrEqual": -1}
 _CASTS = ("Cast", "CastLike")

@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 from onnx import AttributeProto
 
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.constants import NotConstant
 from jr_onnx.rewriter.detect.base import Context, NotASite, Refused
 from jr_onnx.rewriter.detect.quantised import refuse_quantised
-from jr_onnx.rewriter.scopes import Scope, function_key, normal_domain
+from jr_onnx.rewriter.scopes import Scope, function_key
 from jr_onnx.semantics import OP_DOMAIN
 
 _SELECTS = {"relu", "relu6"}

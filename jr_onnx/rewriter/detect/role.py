@@ -19,10 +19,11 @@ from typing import Literal
 
 import onnx
 
+from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.detect.base import Context, Match
 from jr_onnx.rewriter.detect.bounds import clip_bounds
 from jr_onnx.rewriter.detect.zeros import number_of
-from jr_onnx.rewriter.scopes import Scope, normal_domain
+from jr_onnx.rewriter.scopes import Scope
 
 _RELU6 = 6.0
 _FAR = 8

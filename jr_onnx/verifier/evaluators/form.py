@@ -15,7 +15,8 @@ import onnx
 import onnx.inliner
 
 from jr_onnx.errors import one_line
-from jr_onnx.rewriter.scopes import Scope, all_scopes, normal_domain, substitute, walk
+from jr_onnx.opsets import normal_domain
+from jr_onnx.rewriter.scopes import Scope, all_scopes, substitute, walk
 from jr_onnx.verifier.evaluators.errors import CannotLoadError
 
 

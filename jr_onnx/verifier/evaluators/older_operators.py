@@ -17,6 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from jr_onnx.opsets import main_opset
+
 if TYPE_CHECKING:
     from onnx.reference.op_run import OpRun
 
@@ -28,7 +30,7 @@ _NORMALIZATION_SINCE, _NORMALIZATION_WITH_A_MODE = 7, 14
 
 def older_operators(proto: onnx.ModelProto) -> list[type[OpRun]]:
     """Return the operators that the evaluator has to be given for a model."""
-    opset = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    opset = main_opset(proto)
     found: list[type[OpRun]] = []
     if _DEQUANTIZE_SINCE <= opset < _DEQUANTIZE_IN_EVALUATOR:
         found.append(_dequantize())

@@ -30,6 +30,7 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
+from jr_onnx.opsets import main_opset
 from jr_onnx.semantics import OP_TYPE
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 
@@ -79,8 +80,7 @@ def optimised_arithmetic(model: Runnable) -> Arithmetic:
 
 def arithmetic(model: onnx.ModelProto) -> Arithmetic:
     """Return how a model computes its outputs."""
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    state = _GraphState(opset, {})
+    state = _GraphState(main_opset(model) or 1, {})
     outputs = _describe(model.graph, state)
     return Arithmetic(tuple(outputs), state.operators)
 
