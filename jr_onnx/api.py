@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -30,14 +31,17 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 
 
-class Shown:
+class Shown(ABC):
     """Base of the results: a short `repr`, a table in a notebook, a data frame where pandas is installed."""
 
-    title: str
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The result in one line."""
 
+    @abstractmethod
     def rows(self) -> Rows:
         """Return the figures, one dictionary a row."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return self.title
@@ -77,7 +81,7 @@ class AttackRun(Shown):
         return self.report.evaluation
 
     @property
-    def title(self) -> str:  # type: ignore[override] # a property in the place of an attribute that is only read
+    def title(self) -> str:
         """The recommendation."""
         return self.report.recommendation
 
@@ -108,7 +112,7 @@ class Tuning(Shown):
         return self.result.points[self.result.recommended].kappa
 
     @property
-    def title(self) -> str:  # type: ignore[override] # a property in the place of an attribute that is only read
+    def title(self) -> str:
         """The recommendation and its reason."""
         chosen = "a kappa per site" if self.kappa is None else f"kappa {self.kappa:g}"
         return f"{chosen}: {self.result.reason}"
@@ -133,7 +137,7 @@ class Benchmark(Shown):
     result: BenchReport
 
     @property
-    def title(self) -> str:  # type: ignore[override] # a property in the place of an attribute that is only read
+    def title(self) -> str:
         """Model and sites."""
         return f"{self.result.model}: {self.result.sites} sites, {len(self.result.cases)} cases"
 
