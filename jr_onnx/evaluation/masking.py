@@ -183,19 +183,19 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
     """
     name = "budget-does-not-help"
     remedy = "An attack with a large budget must win: check the gradient, the loss and the number of steps"
-    ladders: dict[tuple[str, str], list[Outcome]] = {}
+    ladders: dict[tuple[str, str], list[tuple[float, Outcome]]] = {}
     for item in outcomes:
         if item.view == "exact" and item.eps is not None:
-            ladders.setdefault((item.norm, _family(item)), []).append(item)
+            ladders.setdefault((item.norm, _family(item)), []).append((item.eps, item))
     found: list[tuple[float, float, str]] = []
     for (norm, family), ladder in sorted(ladders.items()):
-        ladder.sort(key=lambda item: item.eps or 0.0)
-        least, most = ladder[0], ladder[-1]
-        if least.eps is None or most.eps is None or most.eps < _WIDE * least.eps or least.eps == 0:
+        ladder.sort(key=lambda rung: rung[0])
+        (least_eps, least), (most_eps, most) = ladder[0], ladder[-1]
+        if most_eps < _WIDE * least_eps or least_eps == 0:
             continue
         attacked = most.attacked
         total = int(np.sum(attacked))
-        reach = attacked & _within_reach(outcomes, most)
+        reach = attacked & _within_reach(outcomes, most, most_eps)
         if not reach.any():
             continue
         left = int(np.sum(reach & ~most.fooled))
@@ -204,8 +204,8 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
         share = left / max(1, total)
         helps = gain >= LEAST_GAIN
         text = (
-            f"{family} ({norm}): {left} of {total} samples survive eps {most.eps:g}, within which they can be fooled, "
-            f"after a gain of {gain:+.1%} over eps {least.eps:g}"
+            f"{family} ({norm}): {left} of {total} samples survive eps {most_eps:g}, within which they can be fooled, "
+            f"after a gain of {gain:+.1%} over eps {least_eps:g}"
         )
         found.append((1.0 if helps else p_value, share, text))
     if not found:
@@ -216,9 +216,8 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
     return Flag(name, raised, True, evidence, p_value, share, TOLERATED_SURVIVORS, remedy)
 
 
-def _within_reach(outcomes: list[Outcome], most: Outcome) -> npt.NDArray[np.bool_]:
+def _within_reach(outcomes: list[Outcome], most: Outcome, budget: float) -> npt.NDArray[np.bool_]:
     """Return which samples (N,) can be fooled within a budget: all if it is huge, else those that an attack fooled."""
-    budget = most.eps if most.eps is not None else 0.0
     if most.norm == "linf" and budget >= HUGE_LINF:
         return np.ones(len(most), dtype=bool)
     same = [item.minimal for item in outcomes if item.norm == most.norm and item.model == most.model]
