@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 
 from jr_onnx.evaluation.statistics import binomial_tail
-from jr_onnx.evaluation.summary import Evaluation, WorstCase
+from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Evaluation, WorstCase
 
 _FEW = 0.05
 """A share below which nothing is left to compare."""
 
-_SIGNIFICANT = 0.05
 _WISHED = 0.1
 """A difference that an evaluation should be able to see."""
 
@@ -35,7 +34,7 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
     if len(evaluation.models) > 1 and least > _WISHED:
         found.append(
             f"{evaluation.samples} samples are few: only differences of {least:.0%} and more can be significant "
-            f"(p below {_SIGNIFICANT}); {_samples_for(_WISHED)} samples show one of {_WISHED:.0%}"
+            f"(p below {SIGNIFICANT}); {_samples_for(_WISHED)} samples show one of {_WISHED:.0%}"
         )
     wide = sorted(
         {case.eps for figures in evaluation.models for case in figures.worst if case.eps and case.eps > run.eps}
@@ -50,7 +49,7 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
 
 def least_difference(samples: int) -> float:
     """Return the least difference of two paired shares that McNemar's test can call significant: all one way."""
-    changed = next(count for count in range(1, 64) if 2 * binomial_tail(count, count, 0.5) < _SIGNIFICANT)
+    changed = next(count for count in range(1, 64) if 2 * binomial_tail(count, count, 0.5) < SIGNIFICANT)
     return min(1.0, changed / samples) if samples else 1.0
 
 
@@ -65,7 +64,7 @@ def _asked(evaluation: Evaluation, model: int) -> WorstCase | None:
         (
             case
             for case in evaluation.models[model].worst
-            if case.group == "all attacks" and case.norm == run.norm and case.eps == run.eps
+            if case.group == ALL_ATTACKS and case.norm == run.norm and case.eps == run.eps
         ),
         None,
     )

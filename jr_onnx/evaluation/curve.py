@@ -10,7 +10,7 @@ import numpy as np
 
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.statistics import wilson
-from jr_onnx.evaluation.summary import Evaluation, Share
+from jr_onnx.evaluation.summary import ALL_ATTACKS, Evaluation, Share
 from jr_onnx.records import Record
 
 _POINTS = 60
@@ -76,7 +76,7 @@ def _curve(label: str, norm: str, members: Sequence[Outcome], evaluations: Seque
         for figures in evaluation.models
         if figures.model == label
         for case in figures.worst
-        if case.group == "all attacks" and case.norm == norm and case.eps is not None
+        if case.group == ALL_ATTACKS and case.norm == norm and case.eps is not None
     ]
     return SecurityCurve(
         label,

@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from jr_onnx.evaluation.outcome import Outcome
-from jr_onnx.evaluation.statistics import mcnemar, paired_difference
-from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT, Comparison, Evaluation, Share, share_of
+from jr_onnx.evaluation.summary import (
+    ORIGINAL,
+    RETROFIT,
+    SIGNIFICANT,
+    Comparison,
+    Evaluation,
+    Hits,
+    Share,
+    compare,
+    share_of,
+)
 from jr_onnx.records import Record
 
-Hits = npt.NDArray[np.bool_]
-SIGNIFICANT = 0.05
+_STRONGEST = "knows everything"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ _ATTACKERS: tuple[tuple[str, Callable[[Outcome], bool]], ...] = (
         lambda item: item.spec.get("source_kappa_multiple") == 0.0 or item.spec.get("source_kappa") == 0.0,
     ),
     ("can only query the model", lambda item: item.view == "black_box"),
-    ("knows everything", lambda item: True),  # noqa: ARG005 - every attack is one that it can run
+    (_STRONGEST, lambda item: True),  # noqa: ARG005 - every attack is one that it can run
 )
 
 
@@ -64,8 +71,7 @@ def by_attacker(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outc
         }
         pair = None
         if {ORIGINAL, RETROFIT} <= set(survivors):
-            new, old = survivors[RETROFIT], survivors[ORIGINAL]
-            pair = Comparison(f"robust accuracy, {attacker}", *paired_difference(new, old), mcnemar(new, old))
+            pair = compare(f"robust accuracy, {attacker}", survivors[RETROFIT], survivors[ORIGINAL])
         names = tuple(dict.fromkeys(name for members in found.values() for name, _ in members))
         shares = {label: share_of(hits) for label, hits in survivors.items()}
         rows.append(AttackerRow(attacker, shares, pair, names))
@@ -76,23 +82,19 @@ def _within_budget(
     evaluation: Evaluation, entries: Mapping[str, Outcome], belongs: Callable[[Outcome], bool]
 ) -> list[tuple[str, Hits]]:
     """Return the survivors (N,) of each adaptive attack with the budget, and of minimal ones that fit into it."""
-    run, found = evaluation.run, []
-    for name, item in entries.items():
-        if item.protocol != "adaptive" or item.norm != run.norm or not belongs(item):
-            continue
-        if item.eps is None:
-            fooled = np.asarray(item.served_success, dtype=bool) & (np.asarray(item.distance) <= run.eps)
-            found.append((name, np.asarray(item.served_correct, dtype=bool) & ~fooled))
-        elif item.eps == run.eps:
-            found.append((name, item.served_robust))
-    return found
+    run = evaluation.run
+    return [
+        (name, item.robust_within(run.eps))
+        for name, item in entries.items()
+        if item.protocol == "adaptive" and item.norm == run.norm and item.eps in (None, run.eps) and belongs(item)
+    ]
 
 
 def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str:
     """Say in one sentence whether to deploy the retrofit."""
     kappas = sorted(set(evaluation.run.kappas.values()))
     name = "this model" if not kappas else f"kappa {kappas[0]:g}" + ("" if len(kappas) == 1 else f" to {kappas[-1]:g}")
-    strongest = next((row for row in rows if row.attacker == "knows everything"), None)
+    strongest = next((row for row in rows if row.attacker == _STRONGEST), None)
     if strongest is None:
         return "No recommendation: no attack of this suite adapts to the model within a budget."
     if strongest.difference is None:

@@ -109,6 +109,14 @@ class Outcome(Record):
         result: npt.NDArray[np.bool_] = before & ~np.asarray(self.served_success, dtype=bool)
         return result
 
+    def robust_within(self, eps: float | None) -> npt.NDArray[np.bool_]:
+        """Return `served_robust` at a budget: a minimal attack counts only where its perturbation fits into it."""
+        if self.eps is not None or eps is None:
+            return self.served_robust
+        fooled = np.asarray(self.served_success, dtype=bool) & (np.asarray(self.distance, dtype=np.float64) <= eps)
+        result: npt.NDArray[np.bool_] = np.asarray(self.served_correct, dtype=bool) & ~fooled
+        return result
+
     @property
     def disagreements(self) -> int:
         """Samples that the attacked torch model and the served file judge differently, before or after the attack."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +29,13 @@ ORIGINAL, RETROFIT, MODEL = "original", "retrofit", "model"
 
 ALL_ATTACKS = "all attacks"
 """The group of all adaptive attacks with one budget."""
+
+SIGNIFICANT = 0.05
+"""A p-value below which a difference is called significant."""
+
+Hits = npt.NDArray[np.bool_]
+Group = tuple[str, str, float | None]
+"""What a worst case is over: name, norm, budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +181,17 @@ def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> E
     """
     outcomes = finished(run, outcomes)
     models = []
-    groups: dict[str, dict[tuple[str, str, float | None], npt.NDArray[np.bool_]]] = {}
-    clean: dict[str, npt.NDArray[np.bool_]] = {}
+    groups: dict[str, dict[Group, Hits]] = {}
+    clean: dict[str, Hits] = {}
     for label in sorted(outcomes, key=lambda name: name != ORIGINAL):
         found = list(outcomes[label].values())
         common(found)
         clean[label] = np.asarray(found[0].served_correct, dtype=bool)
-        groups[label] = {key: _survivors(members) for key, members in _groups(found).items()}
+        members = _groups(found)
+        groups[label] = {key: _survivors(items, key[2]) for key, items in members.items()}
         worst = tuple(
-            WorstCase(*key, share_of(_survivors(members)), tuple(item.entry for item in members))
-            for key, members in _groups(found).items()
+            WorstCase(*key, share_of(hits), tuple(item.entry for item in members[key]))
+            for key, hits in groups[label].items()
         )
         figures = tuple(_figures(item) for item in found)
         decided_by = max(item.decided_by for item in found)
@@ -218,13 +226,13 @@ def finished(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> d
     }
 
 
-def _groups(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, float | None], list[Outcome]]:
+def _groups(outcomes: Sequence[Outcome]) -> dict[Group, list[Outcome]]:
     """Sort outcomes into the groups whose worst case is reported.
 
     The paper's attacks have no budget in common, so they form a group of their own; minimal perturbations count for
     a budget where they stay within it.
     """
-    found: dict[tuple[str, str, float | None], list[Outcome]] = {}
+    found: dict[Group, list[Outcome]] = {}
     white_paper = [item for item in outcomes if item.protocol == "paper" and item.entry == "paper/pgd"]
     if white_paper:
         found["paper protocol (non-adaptive): PGD", "linf", None] = white_paper
@@ -234,8 +242,7 @@ def _groups(outcomes: Sequence[Outcome]) -> dict[tuple[str, str, float | None], 
         exact = [item for item in members if item.view == "exact"]
         if exact:
             found["exact gradient", norm, eps] = exact
-        within = [_within(item, eps) for item in outcomes if _is_minimal(item, norm)]
-        found[ALL_ATTACKS, norm, eps] = [*members, *within]
+        found[ALL_ATTACKS, norm, eps] = [*members, *(item for item in outcomes if _is_minimal(item, norm))]
     return found
 
 
@@ -243,27 +250,15 @@ def _is_minimal(item: Outcome, norm: str) -> bool:
     return item.protocol == "adaptive" and item.eps is None and item.norm == norm
 
 
-def _within(item: Outcome, eps: float | None) -> Outcome:
-    """Return a minimal attack's outcome as one at a budget: success only where the perturbation fits into it."""
-    budget = eps if eps is not None else math.inf
-    fits = np.asarray(item.distance, dtype=np.float64) <= budget
-    return replace(
-        item,
-        eps=eps,
-        success=tuple(bool(won and fit) for won, fit in zip(item.success, fits, strict=True)),
-        served_success=tuple(bool(won and fit) for won, fit in zip(item.served_success, fits, strict=True)),
-    )
-
-
-def _survivors(members: Sequence[Outcome]) -> npt.NDArray[np.bool_]:
-    result: npt.NDArray[np.bool_] = np.all([item.served_robust for item in members], axis=0)
+def _survivors(members: Sequence[Outcome], eps: float | None) -> Hits:
+    result: Hits = np.all([item.robust_within(eps) for item in members], axis=0)
     return result
 
 
-def survivors(outcomes: Sequence[Outcome]) -> npt.NDArray[np.bool_]:
-    """Tell which samples (N,) a model classifies correctly whichever of the adaptive attacks with a budget it faces."""
+def survivors(outcomes: Sequence[Outcome]) -> Hits:
+    """Return which samples (N,) a model classifies correctly under every adaptive attack with the least budget."""
     groups = _groups(outcomes)
-    return _survivors(next(members for (group, _, _), members in groups.items() if group == ALL_ATTACKS))
+    return next(_survivors(members, eps) for (group, _, eps), members in groups.items() if group == ALL_ATTACKS)
 
 
 def _figures(item: Outcome) -> EntryFigures:
@@ -293,7 +288,18 @@ def _figures(item: Outcome) -> EntryFigures:
     )
 
 
-def share_of(members: npt.NDArray[np.bool_]) -> Share:
+def case_name(group: str, norm: str, eps: float | None) -> str:
+    """Return what the comparison of a worst case is called."""
+    budget = f", {norm} {eps:.4g}" if eps is not None else ""
+    return f"robust accuracy, {group}{budget}"
+
+
+def compare(what: str, new: Hits, old: Hits) -> Comparison:
+    """Return the paired comparison of two models on the same samples (N,)."""
+    return Comparison(what, *paired_difference(new, old), mcnemar(new, old))
+
+
+def share_of(members: Hits) -> Share:
     """Return a share of samples (N,) with its interval."""
     count, total = int(np.sum(members)), len(members)
     low, high = wilson(count, total)
@@ -301,19 +307,14 @@ def share_of(members: npt.NDArray[np.bool_]) -> Share:
 
 
 def _comparisons(
-    clean: Mapping[str, npt.NDArray[np.bool_]],
-    groups: Mapping[str, Mapping[tuple[str, str, float | None], npt.NDArray[np.bool_]]],
+    clean: Mapping[str, Hits],
+    groups: Mapping[str, Mapping[Group, Hits]],
 ) -> tuple[Comparison, ...]:
     if not {ORIGINAL, RETROFIT} <= set(clean):
         return ()
     pairs = [("clean accuracy", clean[RETROFIT], clean[ORIGINAL])]
-    for (group, norm, eps), survivors in groups[RETROFIT].items():
-        other = groups[ORIGINAL].get((group, norm, eps))
+    for key, survived in groups[RETROFIT].items():
+        other = groups[ORIGINAL].get(key)
         if other is not None:
-            budget = f", {norm} {eps:.4g}" if eps is not None else ""
-            pairs.append((f"robust accuracy, {group}{budget}", survivors, other))
-    return tuple(
-        Comparison(what, *paired_difference(new, old), mcnemar(new, old))
-        for what, new, old in pairs
-        if len(new) == len(old)
-    )
+            pairs.append((case_name(*key), survived, other))
+    return tuple(compare(what, new, old) for what, new, old in pairs)

@@ -10,13 +10,11 @@ from typing import Any
 
 from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.advice import advice
-from jr_onnx.evaluation.summary import Comparison, Evaluation, Share
+from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Comparison, Evaluation, Share, case_name
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.content import Report, read
 from jr_onnx.report.plots import minimal_perturbation, robust_accuracy, security_curve
 from jr_onnx.report.texts import as_csv, as_json, as_markdown
-
-_SIGNIFICANT = 0.05
 
 
 def write_report(folders: Sequence[Path], path: Path, form: str = "html") -> Evaluation:
@@ -110,15 +108,12 @@ def summary(evaluation: Evaluation) -> list[str]:
         for figures in evaluation.models
         if figures.verdict.masked
     ]
-    asked = [
-        item
-        for item in evaluation.comparisons
-        if item.what == f"robust accuracy, all attacks, {evaluation.run.norm} {evaluation.run.eps:.4g}"
-    ]
+    worst = case_name(ALL_ATTACKS, evaluation.run.norm, evaluation.run.eps)
+    asked = [item for item in evaluation.comparisons if item.what == worst]
     if asked:
         lines.append(_gain(asked[0], evaluation))
     for item in evaluation.minimal:
-        if item.p_value < _SIGNIFICANT and item.ratio != 1:
+        if item.p_value < SIGNIFICANT and item.ratio != 1:
             word = "larger" if item.ratio > 1 else "smaller"
             lines.append(
                 f"The least {item.norm} perturbation that fools the retrofit is {abs(item.ratio - 1):.1%} {word} than "
@@ -133,11 +128,15 @@ def worst_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for figures in evaluation.models:
         for case in figures.worst:
-            budget = "" if case.eps is None else f", {case.norm} {case.eps:.4g}"
-            name = f"robust accuracy, {case.group}{budget}"
+            name = case_name(case.group, case.norm, case.eps)
             row = rows.setdefault(
                 name,
-                {"name": case.group + budget, "cells": [], "compared": compared.get(name), "all": "all" in case.group},
+                {
+                    "name": name.removeprefix("robust accuracy, "),
+                    "cells": [],
+                    "compared": compared.get(name),
+                    "all": case.group == ALL_ATTACKS,
+                },
             )
             row["cells"].append(case.robust)
     return list(rows.values())
@@ -147,7 +146,7 @@ def _gain(item: Comparison, evaluation: Evaluation) -> str:
     budget = f"{evaluation.run.norm} {evaluation.run.eps:.4g}"
     span = f"95 % interval {item.low:+.1%} to {item.high:+.1%}, p {p_value(item.p_value)}"
     text = f"{item.difference:+.1%} ({span}) at {budget}"
-    if item.p_value >= _SIGNIFICANT:
+    if item.p_value >= SIGNIFICANT:
         return f"Against all attacks together the retrofit and the original do not differ significantly: {text}."
     word = "more" if item.difference > 0 else "less"
     return f"Against all attacks together the retrofit is {word} robust than the original: {text}."

@@ -13,7 +13,7 @@ from jr_onnx.errors import require
 from jr_onnx.evaluation.curve import SecurityCurve
 from jr_onnx.evaluation.minimal import least, minimal_outcomes
 from jr_onnx.evaluation.outcome import Outcome
-from jr_onnx.evaluation.summary import EntryFigures, Evaluation
+from jr_onnx.evaluation.summary import ALL_ATTACKS, EntryFigures, Evaluation
 
 COLOURS = {"original": "#6b7785", "retrofit": "#0b6fb8"}
 _OTHER = "#8f5fb0"
@@ -137,7 +137,7 @@ def _panel(axes: Any, evaluation: Evaluation, norm: str, eps: float) -> None:
     names = _entries(evaluation, norm, eps)
     labels = ["worst case of all attacks", *names]
     for number, figures in enumerate(evaluation.models):
-        worst = next(item for item in figures.worst if (item.group, item.norm, item.eps) == ("all attacks", norm, eps))
+        worst = next(item for item in figures.worst if (item.group, item.norm, item.eps) == (ALL_ATTACKS, norm, eps))
         by_name = {item.entry: item.robust for item in figures.entries}
         shares = [worst.robust, *(by_name[name] for name in names)]
         places = [row + (number - (len(evaluation.models) - 1) / 2) * _BAR for row in range(len(labels))]

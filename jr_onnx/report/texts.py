@@ -57,7 +57,8 @@ def as_markdown(report: Report) -> str:
     lines = ["# Robustness report", "", f"**{report.recommendation}**", ""]
     lines += [f"- {label}: {run.files.get(label, 'unnamed')}, SHA-256 {digest}" for label, digest in run.models.items()]
     lines += [f"- data: {run.data}, {evaluation.samples} images", f"- budget: {run.norm} {run.eps:.4g} in pixel scale"]
-    lines += [f"- {name}: {value}" for name, value in (("date", run.date), ("command", f"`{run.command}`")) if value.strip("`")]  # fmt: skip # noqa: E501
+    lines += [f"- date: {run.date}"] if run.date else []
+    lines += [f"- command: `{run.command}`"] if run.command else []
     lines += ["", "## By attacker", "", _head(["attacker", *models, "difference (95 %)", "p"])]
     for row in report.attackers:
         lines.append(_row([row.attacker, *(_share(row.shares[label]) for label in models), *_pair(row.difference)]))
