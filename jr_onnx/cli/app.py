@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -73,6 +72,17 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"{COMMANDS[cmd_name]}.command is not a click command")
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; a broken pipe, which click takes for that of the output and exits silently, is an error.
+
+        Raises:
+            OSError: A pipe to another process broke. The output never raises (`jr_onnx.cli.streams`).
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OSError("a pipe to another process broke") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the groups of commands from the table above, importing none of them."""
@@ -144,10 +154,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         _print_error("jr-onnx: interrupted")
         return 130
-    except BrokenPipeError:
-        # The reader is gone (`jr-onnx inspect ... | head`): keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except JrError as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except MemoryError:

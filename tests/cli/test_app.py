@@ -105,6 +105,7 @@ def failing(error: Exception) -> click.Command:
         (JrError("two\nlines"), 1, "jr-onnx: two lines\n"),
         (MemoryError(), 71, "jr-onnx: out of memory\n"),
         (OSError(28, "No space left on device", "x.onnx"), 74, "jr-onnx: x.onnx: No space left on device\n"),
+        (BrokenPipeError(32, "Broken pipe"), 74, "jr-onnx: input or output: a pipe to another process broke\n"),
         (KeyboardInterrupt(), 130, "\njr-onnx: interrupted\n"),
     ],
 )
