@@ -74,17 +74,17 @@ def _page(name: str, command: Command, context: click.Context) -> str:
     for part in inspect.cleandoc(command.help or "").split("\n\n"):
         lines += [*textwrap.wrap(_marked(part), WIDTH, break_long_words=False, break_on_hyphens=False), ""]
     options = [item for item in command.params if isinstance(item, click.Option)]
-    rows = [record for item in options if (record := item.get_help_record(context)) is not None]
+    rows = [(item, record) for item in options if (record := item.get_help_record(context)) is not None]
     if rows:
         lines += ["| option | meaning | default |", "|---|---|---|"]
-        lines += [_row(option, text) for option, text in rows]
+        lines += [_row(option, *record) for option, record in rows]
         lines.append("")
     lines += ["```sh", *command.examples, "```", ""]
     lines.append("All commands, and what their exit codes mean: [Commands](README.md).")
     return "\n".join(lines) + "\n"
 
 
-def _row(option: str, text: str) -> str:
+def _row(option: click.Option, names: str, text: str) -> str:
     """Return an option as a row: click appends `[default: X; x>=1]` or `[required]` to its help."""
     meaning, _, extra = text.partition("  [")
     default, notes = "", []
@@ -93,9 +93,10 @@ def _row(option: str, text: str) -> str:
             default = part.removeprefix("default: ")
         elif part:
             notes.append(part)
-    default = default[1:-1] if default.startswith("(") else _code(default) if default else ""
+    if default and not isinstance(option.show_default, str):  # a value, not words
+        default = _code(default)
     meaning += f" ({', '.join(notes)})" if notes else ""
-    return f"| {_code(option)} | {_cell(_marked(meaning))} | {default} |"
+    return f"| {_code(names)} | {_cell(_marked(meaning))} | {default} |"
 
 
 def _code(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command, renamed_option, was_given
+from jr_onnx.cli.command import cli_command, option, renamed_option, was_given
 from jr_onnx.cli.options import (
     DataArguments,
     KappaArguments,
@@ -69,7 +69,7 @@ class Arguments(DataArguments, KappaArguments):
 @model_argument
 @data_options
 @kappa_options
-@click.option(
+@option(
     "--suite",
     type=click.Choice(["paper", "adaptive", "full"]),
     default="adaptive",
@@ -77,22 +77,22 @@ class Arguments(DataArguments, KappaArguments):
 )
 @norm_option("linf", "l2", "l1")
 @eps_option()
-@click.option(
+@option(
     "--units",
     type=click.Choice(["pixel", "paper"]),
     default="pixel",
     help="Scale of --eps: pixels in [0, 1], or the paper's normalised values (pixel difference over std).",
 )
-@click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", help="Split to attack.")
-@click.option("--limit", type=COUNT, help="Attack at most this many images.")
-@click.option(
+@option("--split", type=click.Choice(["test", "validation", "train"]), default="test", help="Split to attack.")
+@option("--limit", type=COUNT, help="Attack at most this many images.")
+@option(
     "--paper-steps",
     type=COUNT,
     default=40,
     help="Steps of the paper's PGD and DeepFool (40 for MNIST, 7 for CIFAR-10).",
 )
-@click.option("--trust-steps", type=COUNT, default=1000, help="Steps of the paper's trust region attack.")
-@click.option(
+@option("--trust-steps", type=COUNT, default=1000, help="Steps of the paper's trust region attack.")
+@option(
     "--transfer-from",
     multiple=True,
     type=float,
@@ -102,17 +102,17 @@ class Arguments(DataArguments, KappaArguments):
 @seed_option
 @device_option
 @provider_option("cpu", "cuda", what="Where ONNX Runtime judges every example: the provider that will serve.")
-@click.option(
+@option(
     "--chunk",
     type=COUNT,
     show_default="256, and 10,000 on CUDA",
     help="Images in memory at once; results do not depend on it.",
 )
-@click.option("--shard", default="1/1", metavar="K/N", help="Run part K of N; jr-onnx report merges the parts.")
-@click.option(
+@option("--shard", default="1/1", metavar="K/N", help="Run part K of N; jr-onnx report merges the parts.")
+@option(
     "--black-box", is_flag=True, help="Run only attacks that need no gradients: the model runs in ONNX Runtime alone."
 )
-@click.option("--save-adversarial", is_flag=True, help="Save the adversarial examples as .npz.")
+@option("--save-adversarial", is_flag=True, help="Save the adversarial examples as .npz.")
 @output_option("Folder for the results; an interrupted run resumes.", default="MODEL.attack")
 @renamed_option("--out", "--output", type=PATH)
 @renamed_option("--batch", "--chunk", type=COUNT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import (
     check_outputs,
     fallback_option,
@@ -65,19 +65,19 @@ class Arguments:
 )
 @model_argument
 @kappa_option
-@click.option("--batch", type=Numbers(), default="1", help="Size used for dynamic batch axes; several are compared.")
-@click.option("--threads", type=Numbers(), default="1", help="Threads of a run; several are compared.")
-@click.option("--lowering", type=Words(), default="all", help="where, thresholded, custom, or all.")
-@click.option(
+@option("--batch", type=Numbers(), default="1", help="Size used for dynamic batch axes; several are compared.")
+@option("--threads", type=Numbers(), default="1", help="Threads of a run; several are compared.")
+@option("--lowering", type=Words(), default="all", help="where, thresholded, custom, or all.")
+@option(
     "--session",
     type=Words(),
     default="plain,optimised",
     help="plain: the lowerings as ONNX Runtime runs them; optimised: jr_onnx.InferenceSession; standard: the same "
     "without the op library.",
 )
-@click.option("--provider", type=Words(), default="cpu", help="Where ONNX Runtime computes: cpu, cuda, or both.")
+@option("--provider", type=Words(), default="cpu", help="Where ONNX Runtime computes: cpu, cuda, or both.")
 @renamed_option("--providers", "--provider", type=Words())
-@click.option(
+@option(
     "--cuda-options",
     type=Words(),
     default="default,fuse_conv_bias,prefer_nhwc,both",
@@ -85,19 +85,19 @@ class Arguments:
     "heuristic, graph, graph_fused, graph_both (captured graphs: alone, with fuse_conv_bias, with both).",
 )
 @fallback_option
-@click.option("--rounds", type=INTEGER, default=50, help="Runs of every variant.")
+@option("--rounds", type=INTEGER, default=50, help="Runs of every variant.")
 @shape_option
 @seed_option
-@click.option(
+@option(
     "--clock",
     type=click.Choice(["wall", "cpu"]),
     default="wall",
     help="wall: the time a user waits; cpu: the processor time of one thread, on a machine that is not idle.",
 )
-@click.option("--footprint/--no-footprint", default=True, help="Measure opening time and memory in fresh processes.")
-@click.option("--profile", is_flag=True, help="Show where the time goes, by operator type.")
+@option("--footprint/--no-footprint", default=True, help="Measure opening time and memory in fresh processes.")
+@option("--profile", is_flag=True, help="Show where the time goes, by operator type.")
 @output_option("Also write the result as JSON.")
-@click.option("--plot", type=PATH, help="Draw the ratios (.png, .svg, .pdf).")
+@option("--plot", type=PATH, help="Draw the ratios (.png, .svg, .pdf).")
 @json_option
 def command(given: Arguments) -> None:
     """Measure what MODEL, an original or a retrofit, costs in all its variants, in one interleaved run.

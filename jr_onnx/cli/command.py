@@ -8,7 +8,7 @@ class Arguments(DataArguments):  # the fields of `data_options`, and the command
 @cli_command("attack", Arguments, examples=("jr-onnx attack model.onnx --kappa 0.5",))
 @model_argument
 @data_options
-@click.option("--kappa", type=float, help="...")
+@option("--kappa", type=float, help="...")
 @renamed_option("--jump", "--kappa", type=float)
 def command(given: Arguments) -> None:
     '''Attack MODEL and its retrofit.'''
@@ -19,11 +19,14 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from jr_onnx.cli.output import print_message
+
+if TYPE_CHECKING:
+    from click.types import OptionHelpExtra
 
 _Arguments = TypeVar("_Arguments")
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
@@ -69,6 +72,22 @@ class Command(click.Command):
         with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
             for example in self.examples:
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+class Option(click.Option):
+    """An option whose default in words stands in the help like a value, without click's parentheses."""
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        """Return what follows the text of the help."""
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        return extra
+
+
+def option(*names: str, **settings: Any) -> Callable[[_Decorated], _Decorated]:
+    """Add an option to a command, as `click.option` does."""
+    return click.option(*names, cls=Option, **settings)
 
 
 class RenamedOption(click.Option):

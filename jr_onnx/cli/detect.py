@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import click
-
-from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import (
     DataArguments,
     check_budget,
@@ -47,10 +45,10 @@ class Arguments(DataArguments):
 @kappa_option
 @norm_option("linf", "l2")
 @eps_option("0.1")  # large enough to fool: what fools nothing teaches a detector nothing
-@click.option("--steps", type=COUNT, default=40, help="Steps of the attack.")
-@click.option("--limit", type=COUNT, default=1000, help="Use at most this many images.")
-@click.option("--neighbours", type=Count(min=2), default=20, help="Neighbours that estimate an LID.")
-@click.option("--reference", type=Count(min=2), default=100, help="Images among which the neighbours are sought.")
+@option("--steps", type=COUNT, default=40, help="Steps of the attack.")
+@option("--limit", type=COUNT, default=1000, help="Use at most this many images.")
+@option("--neighbours", type=Count(min=2), default=20, help="Neighbours that estimate an LID.")
+@option("--reference", type=Count(min=2), default=100, help="Images among which the neighbours are sought.")
 @seed_option
 @device_option
 @json_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import (
     DataArguments,
     check_budget,
@@ -81,65 +81,61 @@ class Arguments(DataArguments):
 @labelled_data_options
 @norm_option("linf", "l2")
 @eps_option()
-@click.option(
+@option(
     "--method",
     type=click.Choice(["pgd", "trades", "fgsm"]),
     default="pgd",
     help="pgd trains on adversarial images (Madry), trades weighs clean against robust accuracy, fgsm mixes one-step "
     "adversarial images into each batch.",
 )
-@click.option("--beta", type=float, default=6.0, help="Weight of robustness against clean accuracy, for trades.")
-@click.option("--steps", type=COUNT, default=7, help="Steps of the attack in training, for pgd and trades.")
-@click.option("--epochs", type=COUNT, default=10, help="Passes over the training images.")
-@click.option("--batch", type=COUNT, default=128, help="Images in a training step.")
-@click.option("--rate", type=float, default=0.02, help="Highest learning rate of the one-cycle schedule.")
-@click.option("--clip", type=float, default=1.0, help="Largest norm of the gradient of a training step.")
-@click.option("--average", type=float, default=0.995, help="Decay of the running average of the weights; 0 for none.")
-@click.option(
+@option("--beta", type=float, default=6.0, help="Weight of robustness against clean accuracy, for trades.")
+@option("--steps", type=COUNT, default=7, help="Steps of the attack in training, for pgd and trades.")
+@option("--epochs", type=COUNT, default=10, help="Passes over the training images.")
+@option("--batch", type=COUNT, default=128, help="Images in a training step.")
+@option("--rate", type=float, default=0.02, help="Highest learning rate of the one-cycle schedule.")
+@option("--clip", type=float, default=1.0, help="Largest norm of the gradient of a training step.")
+@option("--average", type=float, default=0.995, help="Decay of the running average of the weights; 0 for none.")
+@option(
     "--augment",
     type=click.Choice(["auto", "none", "crop_flip"]),
     default="auto",
     help="Shift and mirror training images; auto does so for colour images.",
 )
-@click.option("--train", multiple=True, metavar="REGEX", help="Train only weights whose name matches. Repeatable.")
-@click.option("--freeze", multiple=True, metavar="REGEX", help="Do not train weights whose name matches. Repeatable.")
-@click.option(
-    "--batch-statistics", is_flag=True, help="Estimate the means and variances of BatchNormalization again, too."
-)
-@click.option("--kappa", type=float, help="Train with this threshold at every site, and write a retrofit.")
-@click.option(
+@option("--train", multiple=True, metavar="REGEX", help="Train only weights whose name matches. Repeatable.")
+@option("--freeze", multiple=True, metavar="REGEX", help="Do not train weights whose name matches. Repeatable.")
+@option("--batch-statistics", is_flag=True, help="Estimate the means and variances of BatchNormalization again, too.")
+@option("--kappa", type=float, help="Train with this threshold at every site, and write a retrofit.")
+@option(
     "--learn-kappa",
     type=click.Choice(["no", "per-site"]),
     default="no",
     help="Train the threshold of every site too, starting from --kappa.",
 )
-@click.option(
+@option(
     "--labels",
     type=click.Choice(["given", "from-model"]),
     default="given",
     help="Train on the labels of the data, or on the predictions of MODEL where there are none.",
 )
-@click.option(
-    "--patience", type=COUNT, default=5, help="Epochs without a better robust validation accuracy before it ends."
-)
-@click.option("--limit", type=COUNT, help="Train on at most this many images.")
+@option("--patience", type=COUNT, default=5, help="Epochs without a better robust validation accuracy before it ends.")
+@option("--limit", type=COUNT, help="Train on at most this many images.")
 @seed_option
 @device_option
-@click.option("--full-precision", is_flag=True, help="Compute in float32 on a GPU, where bfloat16 is the default.")
-@click.option(
+@option("--full-precision", is_flag=True, help="Compute in float32 on a GPU, where bfloat16 is the default.")
+@option(
     "--evaluate",
     type=Count(min=0),
     default=200,
     help="Attack MODEL and the result with the adaptive suite on this many test images; 0 for none.",
 )
-@click.option(
+@option(
     "--evaluation",
     type=PATH,
     metavar="FOLDER",
     show_default="OUTPUT.attack beside it",
     help="Where the results of those attacks go.",
 )
-@click.option("--restart", is_flag=True, help="Start again, though an interrupted run could be continued.")
+@option("--restart", is_flag=True, help="Start again, though an interrupted run could be continued.")
 @force_option
 @output_option("The hardened model to write.", default="MODEL.hardened.onnx beside it")
 @json_option

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import force_option, model_argument, output_option, provider_option
 from jr_onnx.cli.output import json_option, print_json, print_lines, print_message
 
@@ -27,7 +27,7 @@ class Arguments:
 
 @cli_command("optimize", Arguments, examples=("jr-onnx optimize model.jr.onnx -o fast.onnx",))
 @model_argument
-@click.option(
+@option(
     "--op-library/--no-op-library",
     default=None,
     show_default="as the library is built",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jr_onnx.cli.command import renamed_option
+from jr_onnx.cli.command import option, renamed_option
 from jr_onnx.cli.output import print_message
 from jr_onnx.cli.types import INTEGER, PATH, Budget, Count, Moment, NamedNumber, NamedShape, by_name
 
@@ -90,14 +90,14 @@ def check_outputs(*paths: Path | None, plot: Path | None = None) -> None:
 
 model_argument = click.argument("model", type=PATH)
 repository_argument = click.argument("repository", type=PATH)
-seed_option = click.option("--seed", type=Count(min=0), default=0, help="Random seed.")
-device_option = click.option(
+seed_option = option("--seed", type=Count(min=0), default=0, help="Random seed.")
+device_option = option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where torch computes."
 )
-fallback_option = click.option(
+fallback_option = option(
     "--allow-fallback", is_flag=True, help="Continue without a provider that does not work here, with a warning."
 )
-value_option = click.option(
+value_option = option(
     "--value",
     "values",
     type=NamedNumber(),
@@ -105,14 +105,14 @@ value_option = click.option(
     callback=by_name,
     help="Value of an input besides the images (keep_prob, is_training): a number, true or false. Repeatable.",
 )
-logits_option = click.option(
+logits_option = option(
     "--logits",
     default="",
     metavar="NAME",
     show_default="the one that fits the labels",
     help="The output, or value inside the graph, that holds the scores.",
 )
-preprocess_option = click.option(
+preprocess_option = option(
     "--preprocess",
     "--preprocessing",
     "preprocess",
@@ -120,13 +120,13 @@ preprocess_option = click.option(
     help="What the model expects: none, mnist, cifar10, imagenet, and parts such as "
     "mean=...;std=...;range=0,255;layout=NHWC;order=BGR;size=224;resize=256.",
 )
-shape_option = click.option(
+shape_option = option(
     "--shape", type=NamedShape(), multiple=True, callback=by_name, help="Whole shape of an input. Repeatable."
 )
-kappa_option = click.option("--kappa", type=float, help="The threshold of every site; MODEL is then an original.")
-force_option = click.option("--force", is_flag=True, help="Replace an existing output.")
-sign_option = click.option("--sign", "sign_key", type=PATH, help="Private key (PEM) to sign the package with.")
-release_option = click.option("--triton-release", default=TRITON_RELEASE, help="Triton release that will serve it.")
+kappa_option = option("--kappa", type=float, help="The threshold of every site; MODEL is then an original.")
+force_option = option("--force", is_flag=True, help="Replace an existing output.")
+sign_option = option("--sign", "sign_key", type=PATH, help="Private key (PEM) to sign the package with.")
+release_option = option("--triton-release", default=TRITON_RELEASE, help="Triton release that will serve it.")
 
 
 def output_option(what: str, *, default: str = "", required: bool = False) -> Callable[[_Command], _Command]:
@@ -137,24 +137,22 @@ def output_option(what: str, *, default: str = "", required: bool = False) -> Ca
         default: Where it goes without the option, in words; "" where nothing is written then.
         required: Whether the option must be given.
     """
-    return click.option("-o", "--output", type=PATH, required=required, show_default=default or None, help=what)
+    return option("-o", "--output", type=PATH, required=required, show_default=default or None, help=what)
 
 
 def eps_option(default: str = "8/255") -> Callable[[_Command], _Command]:
     """Return `--eps` with a default."""
-    return click.option(
-        "--eps", type=Budget(), default=default, help="Budget in pixel scale [0, 1], a number or a fraction."
-    )
+    return option("--eps", type=Budget(), default=default, help="Budget in pixel scale [0, 1], a number or a fraction.")
 
 
 def norm_option(*norms: str) -> Callable[[_Command], _Command]:
     """Return `--norm` for an attack that has the given norms; the first is the default."""
-    return click.option("--norm", type=click.Choice(norms), default=norms[0], help="Norm of the budget.")
+    return option("--norm", type=click.Choice(norms), default=norms[0], help="Norm of the budget.")
 
 
 def provider_option(*providers: str, what: str = "Where ONNX Runtime computes.") -> Callable[[_Command], _Command]:
     """Return `--provider` for a command that computes on one of the given providers; the first is the default."""
-    return click.option("--provider", type=click.Choice(providers), default=providers[0], help=what)
+    return option("--provider", type=click.Choice(providers), default=providers[0], help=what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +192,7 @@ class DataArguments:
 
 
 labelled_data_options = together(
-    click.option(
+    option(
         "--data",
         default="digits",
         metavar="SOURCE",
@@ -204,7 +202,7 @@ labelled_data_options = together(
     preprocess_option,
     value_option,
     logits_option,
-    click.option(
+    option(
         "--allow-poor-accuracy", is_flag=True, help="Continue with a model that classifies no better than by chance."
     ),
 )
@@ -255,15 +253,15 @@ class KappaArguments:
 
 
 kappa_options = together(
-    click.option("--kappa", type=float, help="The threshold: z passes a site where z > kappa. 0 is ReLU."),
-    click.option(
+    option("--kappa", type=float, help="The threshold: z passes a site where z > kappa. 0 is ReLU."),
+    option(
         "--kappa-map",
         type=PATH,
         metavar="FILE",
         help="JSON or YAML file with a kappa for each site id or regular expression. Other sites get --kappa, or stay "
         "ReLUs.",
     ),
-    click.option(
+    option(
         "--random",
         nargs=2,
         type=float,
@@ -287,8 +285,8 @@ class TrustArguments:
 
 
 trust_options = together(
-    click.option("--key", type=PATH, help="Public key (PEM) that every package must be signed with."),
-    click.option("--not-before", type=Moment(), help="Refuse packages made earlier, such as 2026-11-01; needs --key."),
+    option("--key", type=PATH, help="Public key (PEM) that every package must be signed with."),
+    option("--not-before", type=Moment(), help="Refuse packages made earlier, such as 2026-11-01; needs --key."),
 )
 
 
@@ -317,10 +315,10 @@ deployment_options = together(
     repository_argument,
     output_option("The folder to write.", required=True),
     release_option,
-    click.option("--cpus", default="2", help="CPU cores of a replica."),
-    click.option("--memory", default="4Gi", help="Memory of a replica."),
-    click.option("--load-seconds", type=INTEGER, default=120, help="Time the models may take to load."),
-    click.option("--force", is_flag=True, help="Replace an existing package of this kind."),
+    option("--cpus", default="2", help="CPU cores of a replica."),
+    option("--memory", default="4Gi", help="Memory of a replica."),
+    option("--load-seconds", type=INTEGER, default=120, help="Time the models may take to load."),
+    option("--force", is_flag=True, help="Replace an existing package of this kind."),
     trust_options,
     sign_option,
 )

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-import click
-
-from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import DeploymentArguments, deployment_options
 from jr_onnx.cli.output import print_lines, print_message
 from jr_onnx.cli.types import INTEGER, Numbers
@@ -29,14 +27,14 @@ class Arguments(DeploymentArguments):
 
 @cli_command("compose", Arguments, examples=("jr-onnx package compose repository --replicas 3 -o compose",))
 @deployment_options
-@click.option("--name", default="jr-onnx", help="Name of the project.")
-@click.option("--replicas", type=INTEGER, default=2, help="Replicas on the CPU.")
-@click.option("--gpus", type=Numbers(), default=(), help="Run one replica on each of these GPUs, such as 0,1.")
-@click.option("--address", default="127.0.0.1", help="Address of the load balancer; 0.0.0.0 for all interfaces.")
-@click.option("--http-port", type=INTEGER, default=8000, help="REST port of the load balancer.")
-@click.option("--grpc-port", type=INTEGER, default=8001, help="gRPC port of the load balancer.")
-@click.option("--status-port", type=INTEGER, default=8404, help="Port of the load balancer's health and metrics.")
-@click.option("--request-seconds", type=INTEGER, default=60, help="Longest wait for an answer.")
+@option("--name", default="jr-onnx", help="Name of the project.")
+@option("--replicas", type=INTEGER, default=2, help="Replicas on the CPU.")
+@option("--gpus", type=Numbers(), default=(), help="Run one replica on each of these GPUs, such as 0,1.")
+@option("--address", default="127.0.0.1", help="Address of the load balancer; 0.0.0.0 for all interfaces.")
+@option("--http-port", type=INTEGER, default=8000, help="REST port of the load balancer.")
+@option("--grpc-port", type=INTEGER, default=8001, help="gRPC port of the load balancer.")
+@option("--status-port", type=INTEGER, default=8404, help="Port of the load balancer's health and metrics.")
+@option("--request-seconds", type=INTEGER, default=60, help="Longest wait for an answer.")
 def command(given: Arguments) -> None:
     """Write a Docker Compose file for a model repository.
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import DeploymentArguments, deployment_options
 from jr_onnx.cli.output import print_lines, print_message
 from jr_onnx.cli.types import INTEGER
@@ -32,16 +32,16 @@ class Arguments(DeploymentArguments):
     "kserve", Arguments, examples=("jr-onnx package kserve repository --storage-uri s3://bucket/models -o kserve",)
 )
 @deployment_options
-@click.option("--storage-uri", required=True, help="Where REPOSITORY is uploaded to, such as s3://bucket/models.")
-@click.option("--name", show_default="that of the only model", help="Name of the InferenceService.")
-@click.option("--namespace", show_default="that of kubectl", help="Kubernetes namespace.")
-@click.option("--transport", type=click.Choice(["rest", "grpc"]), default="rest", help="What clients use.")
-@click.option("--gpus-per-replica", type=INTEGER, show_default="1 if a model needs one", help="GPUs of a replica.")
+@option("--storage-uri", required=True, help="Where REPOSITORY is uploaded to, such as s3://bucket/models.")
+@option("--name", show_default="that of the only model", help="Name of the InferenceService.")
+@option("--namespace", show_default="that of kubectl", help="Kubernetes namespace.")
+@option("--transport", type=click.Choice(["rest", "grpc"]), default="rest", help="What clients use.")
+@option("--gpus-per-replica", type=INTEGER, show_default="1 if a model needs one", help="GPUs of a replica.")
 @renamed_option("--gpus", "--gpus-per-replica", type=INTEGER)
-@click.option("--min-replicas", type=INTEGER, default=1, help="Fewest replicas; 0 scales to zero.")
-@click.option("--max-replicas", type=INTEGER, default=3, help="Most replicas.")
-@click.option("--target-concurrency", type=INTEGER, default=8, help="Requests in flight per replica.")
-@click.option("--service-account", help="Service account with the credentials of the storage.")
+@option("--min-replicas", type=INTEGER, default=1, help="Fewest replicas; 0 scales to zero.")
+@option("--max-replicas", type=INTEGER, default=3, help="Most replicas.")
+@option("--target-concurrency", type=INTEGER, default=8, help="Requests in flight per replica.")
+@option("--service-account", help="Service account with the credentials of the storage.")
 def command(given: Arguments) -> None:
     """Write KServe manifests for a model repository.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import model_argument, output_option, provider_option, release_option, sign_option
 from jr_onnx.cli.output import next_step, print_lines, print_message
 from jr_onnx.cli.types import INTEGER, PATH, NamedShape, Numbers, by_name
@@ -57,20 +57,18 @@ class Arguments:
 )
 @model_argument
 @output_option("The model repository to write, or to add to.", required=True)
-@click.option("--name", show_default="the name of the file", help="Name of the model.")
-@click.option("--version", type=INTEGER, default=1, help="Version of the model.")
+@option("--name", show_default="the name of the file", help="Name of the model.")
+@option("--version", type=INTEGER, default=1, help="Version of the model.")
 @release_option
-@click.option(
+@option(
     "--max-batch",
     type=INTEGER,
     show_default="32",
     help="Largest batch; 0 for none. Requests are joined if the rows of a batch are proved independent, or if this "
     "option is given.",
 )
-@click.option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to run at once, such as 8,16.")
-@click.option(
-    "--batch-delay-us", type=INTEGER, default=500, help="Longest wait to be joined into a batch, in microseconds."
-)
+@option("--preferred-batch", type=Numbers(), default=(), help="Batch sizes to run at once, such as 8,16.")
+@option("--batch-delay-us", type=INTEGER, default=500, help="Longest wait to be joined into a batch, in microseconds.")
 @renamed_option("--delay-us", "--batch-delay-us", type=INTEGER)
 @provider_option("cpu", "cuda", "tensorrt", what="Where ONNX Runtime computes on the server.")
 @renamed_option(
@@ -80,30 +78,30 @@ class Arguments:
     convert={"cpu": "cpu", "gpu": "cuda"}.__getitem__,
 )
 @renamed_option("--accelerator", "--provider", type=click.Choice(["cuda", "tensorrt"]))
-@click.option("--instances", type=INTEGER, default=1, help="Sessions that run at a time (on each GPU).")
-@click.option("--gpus", type=Numbers(), default=(), show_default="all", help="The GPUs to use, such as 0,1.")
-@click.option("--precision", type=click.Choice(["FP32", "FP16"]), default="FP32", help="Precision of TensorRT.")
-@click.option("--threads", type=INTEGER, show_default="all cores", help="Threads of a session on the CPU.")
-@click.option(
+@option("--instances", type=INTEGER, default=1, help="Sessions that run at a time (on each GPU).")
+@option("--gpus", type=Numbers(), default=(), show_default="all", help="The GPUs to use, such as 0,1.")
+@option("--precision", type=click.Choice(["FP32", "FP16"]), default="FP32", help="Precision of TensorRT.")
+@option("--threads", type=INTEGER, show_default="all cores", help="Threads of a session on the CPU.")
+@option(
     "--warmup-shape",
     type=NamedShape(),
     multiple=True,
     callback=by_name,
     help="Shape, without batch, of an input with dynamic axes. Repeatable.",
 )
-@click.option("--warmup/--no-warmup", default=True, help="Run the model before the server is ready.")
-@click.option("--labels", type=PATH, help="Text file with one class name a line.")
-@click.option(
+@option("--warmup/--no-warmup", default=True, help="Run the model before the server is ready.")
+@option("--labels", type=PATH, help="Text file with one class name a line.")
+@option(
     "--labels-output", metavar="NAME", show_default="the only one that fits", help="The output that the labels name."
 )
-@click.option("--op-library", is_flag=True, help="Use the op library: package it with the model.")
+@option("--op-library", is_flag=True, help="Use the op library: package it with the model.")
 @renamed_option("--with-op-library", "--op-library", is_flag=True)
-@click.option("--op-library-file", type=PATH, show_default="the one built here", help="The op library to package.")
-@click.option("--repository-path-on-server", metavar="PATH", help="Absolute path of the repository on the server.")
-@click.option("--all-versions", is_flag=True, help="Serve every version, not only the latest.")
-@click.option("--allow-fixed-kappa", is_flag=True, help="Accept a random kappa that nothing will draw on the server.")
-@click.option("--expose-kappa", is_flag=True, help="Let clients set the kappa input.")
-@click.option("--force", is_flag=True, help="Replace the same version of the same model.")
+@option("--op-library-file", type=PATH, show_default="the one built here", help="The op library to package.")
+@option("--repository-path-on-server", metavar="PATH", help="Absolute path of the repository on the server.")
+@option("--all-versions", is_flag=True, help="Serve every version, not only the latest.")
+@option("--allow-fixed-kappa", is_flag=True, help="Accept a random kappa that nothing will draw on the server.")
+@option("--expose-kappa", is_flag=True, help="Let clients set the kappa input.")
+@option("--force", is_flag=True, help="Replace the same version of the same model.")
 @sign_option
 def command(given: Arguments) -> None:
     """Add a model to a Triton model repository.

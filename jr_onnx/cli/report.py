@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import output_option
 from jr_onnx.cli.output import json_option, print_json, print_message
 from jr_onnx.cli.types import PATH
@@ -32,7 +32,7 @@ class Arguments:
     examples=("jr-onnx report attacks -o report.html", "jr-onnx report attacks --format md -o report.md"),
 )
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=PATH)
-@click.option(
+@option(
     "--format",
     "form",
     type=click.Choice(tuple(_ENDINGS)),

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import device_option, output_folder, output_option
 from jr_onnx.cli.output import json_option, print_json_of, print_message, print_table
 from jr_onnx.cli.types import COUNT, PATH, Words
@@ -49,10 +47,10 @@ class Arguments:
 @cli_command(
     "reproduce", Arguments, examples=("jr-onnx reproduce --list", "jr-onnx reproduce --figure 3 -o reproduction")
 )
-@click.option("--list", "only_list", is_flag=True, help="Show every table and figure, and whether it can be made.")
-@click.option("--table", "tables", multiple=True, metavar="N", help="A table, such as 1a or 2. Repeatable.")
-@click.option("--figure", "figures", multiple=True, metavar="N", help="A figure, such as 4a or 7. Repeatable.")
-@click.option(
+@option("--list", "only_list", is_flag=True, help="Show every table and figure, and whether it can be made.")
+@option("--table", "tables", multiple=True, metavar="N", help="A table, such as 1a or 2. Repeatable.")
+@option("--figure", "figures", multiple=True, metavar="N", help="A figure, such as 4a or 7. Repeatable.")
+@option(
     "--checkpoints",
     "folders",
     multiple=True,
@@ -60,20 +58,20 @@ class Arguments:
     help="Folder with lenet_like_base.onnx, alex_like_robust.onnx and so on; the first folder that has a file wins. "
     "Repeatable.",
 )
-@click.option("--data", "specs", multiple=True, metavar="KIND:DIR", help="mnist:DIR or cifar10:DIR. Repeatable.")
-@click.option("--attacks", type=Words(), default="pgd,df,df2,tr", help="Columns of the tables to measure.")
-@click.option("--limit", type=COUNT, show_default="all", help="Test images for the paper's PGD and DeepFool.")
-@click.option("--trust-limit", type=COUNT, default=1000, help="Test images for the paper's trust region.")
-@click.option(
+@option("--data", "specs", multiple=True, metavar="KIND:DIR", help="mnist:DIR or cifar10:DIR. Repeatable.")
+@option("--attacks", type=Words(), default="pgd,df,df2,tr", help="Columns of the tables to measure.")
+@option("--limit", type=COUNT, show_default="all", help="Test images for the paper's PGD and DeepFool.")
+@option("--trust-limit", type=COUNT, default=1000, help="Test images for the paper's trust region.")
+@option(
     "--adaptive-limit",
     type=COUNT,
     default=500,
     help="Test images for adaptive attacks, random kappas, figures and the detector.",
 )
 @device_option
-@click.option("--shard", default="1/1", metavar="K/N", help="Run part K of N; all write to the same folder.")
+@option("--shard", default="1/1", metavar="K/N", help="Run part K of N; all write to the same folder.")
 @output_option("The folder of the results.", default=str(_DEFAULT_FOLDER))
-@click.option("--page", type=PATH, help="Also write everything in the folder as one page in Markdown.")
+@option("--page", type=PATH, help="Also write everything in the folder as one page in Markdown.")
 @json_option
 def command(given: Arguments) -> None:
     """Reproduce the tables and figures of the JumpReLU paper: all of them, or those of --table and --figure.

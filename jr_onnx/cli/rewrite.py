@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import KappaArguments, force_option, kappa_options, model_argument, output_option
 from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_lines, print_message, print_table
 from jr_onnx.cli.types import INTEGER
@@ -78,31 +78,29 @@ class Arguments(KappaArguments):
 )
 @model_argument
 @kappa_options
-@click.option(
+@option(
     "--random-per",
     type=click.Choice(["network", "site"]),
     default="network",
     help="One draw for the whole network, or one for every site.",
 )
-@click.option(
+@option(
     "--random-source",
     type=click.Choice(["input", "op", "graph"]),
     show_default="input for --random-per network, op for site",
     help="What draws kappa: jr_onnx.InferenceSession, into a graph input; the custom op; or RandomUniform in the "
     "graph, which is predictable.",
 )
-@click.option(
-    "--kappa-input", metavar="NAME", help="Make kappa an optional scalar graph input whose default is --kappa."
-)
-@click.option("--include", multiple=True, metavar="REGEX", help="Rewrite only these sites: an id, or a pattern of ids.")
-@click.option("--exclude", multiple=True, metavar="REGEX", help="Do not rewrite these sites: an id, or a pattern.")
-@click.option(
+@option("--kappa-input", metavar="NAME", help="Make kappa an optional scalar graph input whose default is --kappa.")
+@option("--include", multiple=True, metavar="REGEX", help="Rewrite only these sites: an id, or a pattern of ids.")
+@option("--exclude", multiple=True, metavar="REGEX", help="Do not rewrite these sites: an id, or a pattern.")
+@option(
     "--lowering",
     type=click.Choice(["auto", "where", "thresholded", "custom"]),
     default="auto",
     help="The operators that compute J: Sub/Greater/Where, ThresholdedRelu, or the custom op with a function body.",
 )
-@click.option(
+@option(
     "--provider",
     type=click.Choice(["cpu", "cuda"]),
     show_default="any",
@@ -114,27 +112,27 @@ class Arguments(KappaArguments):
     type=click.Choice(["portable", "cpu", "cuda"]),
     convert=lambda target: None if target == "portable" else target,
 )
-@click.option(
+@option(
     "--opset",
     type=INTEGER,
     help="Convert the model to this opset first, list what that changed, and prove that it computes the same.",
 )
-@click.option(
+@option(
     "--demote-initializer-inputs",
     is_flag=True,
     help="Remove initializers from the graph inputs (IR 3 lists them there) if the IR version must be raised.",
 )
-@click.option("--replace", is_flag=True, help="Give the sites of MODEL, a retrofit, another kappa.")
-@click.option(
+@option("--replace", is_flag=True, help="Give the sites of MODEL, a retrofit, another kappa.")
+@option(
     "--external-data",
     type=click.Choice(["auto", "copy", "hardlink", "reference"]),
     default="auto",
     help="How external data reach another folder; auto shares blocks where the file system can, and otherwise copies.",
 )
-@click.option("--hash-data", is_flag=True, help="Also record the SHA-256 of external data in the provenance.")
-@click.option("--timestamp", is_flag=True, help="Record the time in the provenance; no two files are then the same.")
-@click.option("--dry-run", is_flag=True, help="Write nothing.")
-@click.option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
+@option("--hash-data", is_flag=True, help="Also record the SHA-256 of external data in the provenance.")
+@option("--timestamp", is_flag=True, help="Record the time in the provenance; no two files are then the same.")
+@option("--dry-run", is_flag=True, help="Write nothing.")
+@option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
 @output_option("The retrofit to write.", default="MODEL.jr.onnx")
 @force_option
 @json_option

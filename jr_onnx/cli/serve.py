@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import TrustArguments, fallback_option, trust_options
 from jr_onnx.cli.output import print_message
 from jr_onnx.cli.types import INTEGER, PATH
@@ -54,31 +54,29 @@ class Arguments(TrustArguments):
 
 @cli_command("serve", Arguments, examples=("jr-onnx serve digits=model.jr.onnx",))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL_OR_REPOSITORY...")
-@click.option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all interfaces.")
-@click.option("--http-port", type=INTEGER, default=8000, help="REST port; 0 takes a free one.")
-@click.option("--grpc-port", type=INTEGER, default=8001, help="gRPC port; 0 takes a free one.")
-@click.option("--no-grpc", is_flag=True, help="Serve REST only.")
-@click.option("--tls-cert", type=PATH, help="Certificate chain (PEM) for REST and gRPC; needs --tls-key.")
-@click.option("--tls-key", type=PATH, help="Private key (PEM) of the certificate.")
-@click.option("--token-file", type=PATH, help="File with the bearer token that clients must send.")
+@option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all interfaces.")
+@option("--http-port", type=INTEGER, default=8000, help="REST port; 0 takes a free one.")
+@option("--grpc-port", type=INTEGER, default=8001, help="gRPC port; 0 takes a free one.")
+@option("--no-grpc", is_flag=True, help="Serve REST only.")
+@option("--tls-cert", type=PATH, help="Certificate chain (PEM) for REST and gRPC; needs --tls-key.")
+@option("--tls-key", type=PATH, help="Private key (PEM) of the certificate.")
+@option("--token-file", type=PATH, help="File with the bearer token that clients must send.")
 @trust_options
-@click.option("--all-versions", is_flag=True, help="Serve every version of a packaged model, not only the latest.")
-@click.option(
+@option("--all-versions", is_flag=True, help="Serve every version of a packaged model, not only the latest.")
+@option(
     "--model-control/--no-model-control",
     default=None,
     show_default="only if --host is this machine alone",
     help="Let clients load and unload models.",
 )
-@click.option("--expose-kappa", is_flag=True, help="Let clients set the kappa input.")
-@click.option("--reject-non-finite", is_flag=True, help="Refuse NaN and infinities in inputs.")
-@click.option("--max-batch", type=INTEGER, default=32, help="Largest batch to join requests into; 0 for none.")
-@click.option("--join-rows", is_flag=True, help="Join requests even if rows are not proved independent.")
-@click.option(
-    "--batch-delay-us", type=INTEGER, default=0, help="Longest wait to be joined into a batch, in microseconds."
-)
-@click.option("--instances", type=INTEGER, default=1, help="Runs of one model at a time.")
-@click.option("--threads", type=INTEGER, show_default="one less than the number of cores", help="Threads of one run.")
-@click.option(
+@option("--expose-kappa", is_flag=True, help="Let clients set the kappa input.")
+@option("--reject-non-finite", is_flag=True, help="Refuse NaN and infinities in inputs.")
+@option("--max-batch", type=INTEGER, default=32, help="Largest batch to join requests into; 0 for none.")
+@option("--join-rows", is_flag=True, help="Join requests even if rows are not proved independent.")
+@option("--batch-delay-us", type=INTEGER, default=0, help="Longest wait to be joined into a batch, in microseconds.")
+@option("--instances", type=INTEGER, default=1, help="Runs of one model at a time.")
+@option("--threads", type=INTEGER, show_default="one less than the number of cores", help="Threads of one run.")
+@option(
     "--provider",
     multiple=True,
     metavar="[cpu|cuda|tensorrt|NAME]",
@@ -86,14 +84,14 @@ class Arguments(TrustArguments):
     help="Where ONNX Runtime computes; NAME is ONNX Runtime's name of a provider. Repeatable, the preferred one first.",
 )
 @fallback_option
-@click.option("--max-body-mib", type=INTEGER, default=64, help="Largest request body.")
-@click.option("--max-json-mib", type=INTEGER, default=8, help="Largest JSON in a request body.")
-@click.option("--max-total-mib", type=INTEGER, default=1024, help="All request bodies in flight together.")
-@click.option("--max-rows", type=INTEGER, default=256, help="Largest batch of one request.")
-@click.option("--max-queue", type=INTEGER, default=512, help="Waiting requests per model.")
-@click.option("--timeout", type=float, default=30.0, help="Seconds a request may take.")
-@click.option("--drain", type=float, default=30.0, help="Seconds to finish requests after SIGTERM.")
-@click.option("--drain-delay", type=float, default=0.5, help="Seconds to continue, not ready, before that.")
+@option("--max-body-mib", type=INTEGER, default=64, help="Largest request body.")
+@option("--max-json-mib", type=INTEGER, default=8, help="Largest JSON in a request body.")
+@option("--max-total-mib", type=INTEGER, default=1024, help="All request bodies in flight together.")
+@option("--max-rows", type=INTEGER, default=256, help="Largest batch of one request.")
+@option("--max-queue", type=INTEGER, default=512, help="Waiting requests per model.")
+@option("--timeout", type=float, default=30.0, help="Seconds a request may take.")
+@option("--drain", type=float, default=30.0, help="Seconds to finish requests after SIGTERM.")
+@option("--drain-delay", type=float, default=0.5, help="Seconds to continue, not ready, before that.")
 def command(given: Arguments) -> None:
     """Serve models over REST and gRPC with the Open Inference Protocol v2, as Triton and KServe do.
 

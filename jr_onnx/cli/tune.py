@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command, renamed_option
+from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import (
     DataArguments,
     check_budget,
@@ -66,16 +66,16 @@ class Arguments(DataArguments):
 )
 @model_argument
 @data_options
-@click.option("--max-accuracy-drop", default="1%", help="Largest loss of clean accuracy, such as 1% or 0.01.")
-@click.option(
+@option("--max-accuracy-drop", default="1%", help="Largest loss of clean accuracy, such as 1% or 0.01.")
+@option(
     "--objective",
     type=click.Choice(["adaptive", "paper"]),
     default="adaptive",
     help="Robust accuracy against adaptive attacks, or the paper's DeepFool perturbation (figure 4; not adaptive).",
 )
-@click.option("--grid", show_default="quantiles of the pre-activations", help="Kappas to try, such as 0.1,0.2,0.5.")
-@click.option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best common one.")
-@click.option(
+@option("--grid", show_default="quantiles of the pre-activations", help="Kappas to try, such as 0.1,0.2,0.5.")
+@option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best common one.")
+@option(
     "--rounds",
     type=COUNT,
     default=3,
@@ -83,17 +83,15 @@ class Arguments(DataArguments):
 )
 @norm_option("linf", "l2")
 @eps_option()
-@click.option("--steps", type=COUNT, default=30, help="Steps of each adaptive attack.")
-@click.option(
-    "--black-box", is_flag=True, help="Attack ONNX Runtime with Square instead, without gradients; needs --grid."
-)
-@click.option("--queries", type=COUNT, default=1000, help="Queries per image with --black-box.")
-@click.option("--limit", type=COUNT, default=200, help="Attack at most this many images.")
+@option("--steps", type=COUNT, default=30, help="Steps of each adaptive attack.")
+@option("--black-box", is_flag=True, help="Attack ONNX Runtime with Square instead, without gradients; needs --grid.")
+@option("--queries", type=COUNT, default=1000, help="Queries per image with --black-box.")
+@option("--limit", type=COUNT, default=200, help="Attack at most this many images.")
 @seed_option
 @device_option
 @output_option("Write the recommended kappas as a map for jr-onnx rewrite --kappa-map.")
 @renamed_option("--kappa-map", "--output", type=PATH)
-@click.option("--plot", type=PATH, help="Draw the trade-off (.png, .svg, .pdf), as in the paper's figure 4.")
+@option("--plot", type=PATH, help="Draw the trade-off (.png, .svg, .pdf), as in the paper's figure 4.")
 @json_option
 def command(given: Arguments) -> None:
     """Choose a kappa for MODEL on the validation split, which jr-onnx attack does not use.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import (
     fallback_option,
     logits_option,
@@ -72,33 +72,33 @@ class Arguments:
 )
 @model_argument
 @click.argument("original", type=PATH, required=False)
-@click.option(
+@option(
     "--kappa", type=float, help="MODEL is not a retrofit: rewrite it in memory with every lowering, and verify those."
 )
-@click.option("--samples", type=INTEGER, default=8, help="Inputs that the whole model is run on.")
-@click.option(
+@option("--samples", type=INTEGER, default=8, help="Inputs that the whole model is run on.")
+@option(
     "--reference-samples",
     type=INTEGER,
     default=1,
     help="How many of them ONNX's reference evaluator, which is slow, computes too.",
 )
 @seed_option
-@click.option("--batch", type=INTEGER, default=1, help="Size used for dynamic batch axes.")
+@option("--batch", type=INTEGER, default=1, help="Size used for dynamic batch axes.")
 @shape_option
 @value_option
-@click.option(
+@option(
     "--data",
     metavar="SOURCE",
     show_default="random inputs",
     help="Real inputs: digits, mnist:DIR, cifar10:DIR, npz:FILE or folder:DIR (test split).",
 )
 @preprocess_option
-@click.option(
+@option(
     "--torch",
     metavar="MODULE:FACTORY",
     help="Also compare with this torch network, which MODEL was exported from; its ReLUs become JumpReLUs.",
 )
-@click.option("--weights", type=PATH, help="State dict for --torch, read with weights_only.")
+@option("--weights", type=PATH, help="State dict for --torch, read with weights_only.")
 @logits_option
 @provider_option(
     "cpu",
@@ -119,9 +119,9 @@ def command(given: Arguments) -> None:
     from jr_onnx.errors import InputError, ModelNotRunError, VerificationError
     from jr_onnx.verifier import InputOptions, verify
 
-    for option, value in (("--weights", given.weights), ("--logits", given.logits)):
+    for word, value in (("--weights", given.weights), ("--logits", given.logits)):
         if value and given.torch is None:
-            raise InputError(f"{option} goes with --torch MODULE:FACTORY, which is missing")
+            raise InputError(f"{word} goes with --torch MODULE:FACTORY, which is missing")
     inputs = InputOptions(given.shape, given.values, given.batch, given.data, given.preprocess, given.seed)
     report = verify(
         given.model, given.original, given.kappa, samples=given.samples,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from jr_onnx.cli.command import cli_command
+from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import TrustArguments, trust_options
 from jr_onnx.cli.output import print_row
 from jr_onnx.cli.types import PATH
@@ -24,7 +24,7 @@ class Arguments(TrustArguments):
 @cli_command("verify-package", Arguments, examples=("jr-onnx verify-package repository --expect digits/1",))
 @click.argument("folder", type=PATH)
 @trust_options
-@click.option("--expect", multiple=True, metavar="NAME/VERSION", help="A package that must be there. Repeatable.")
+@option("--expect", multiple=True, metavar="NAME/VERSION", help="A package that must be there. Repeatable.")
 def command(given: Arguments) -> None:
     """Check every package in FOLDER against its manifest, and with --key against its signature.
 

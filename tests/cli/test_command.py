@@ -43,6 +43,7 @@ def test_a_default_is_written_in_one_way(name: str) -> None:
             assert item.help, item.opts
             assert "default:" not in text, f"{item.opts[0]}: give show_default"
             assert "without it" not in text, f"{item.opts[0]}: give show_default"
+    assert "[default: (" not in " ".join(help_of(name).split())
 
 
 @pytest.mark.parametrize("name", LEAVES)
