@@ -18,6 +18,7 @@ import jr_onnx
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 _SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Yields")
+_ENTRY = re.compile(r" {4}(\*{0,2}[\w., *]+?)(?: \(.*\))?: (.*)")
 _INTRODUCTION = """# Python API
 
 <!-- Written by `python -m tools.api_page --write` from the docstrings; do not edit. -->
@@ -120,15 +121,7 @@ def render(docstring: str) -> str:
         elif section and line and not line.startswith(" "):
             section = ""
             lines.append(line)
-        elif (
-            section
-            and (entry := re.match(r" {4}(\*{0,2}[\w., *]+?)(?: \(.*\))?: (.*)", line))
-            and section
-            not in (
-                "Returns",
-                "Yields",
-            )
-        ):
+        elif section in ("Args", "Attributes", "Raises") and (entry := _ENTRY.match(line)):
             lines.append(f"- `{entry[1]}`: {entry[2]}")
         elif section and line:
             lines.append("  " + line.strip() if lines and lines[-1].startswith(("- ", "  ")) else line.strip())

@@ -12,7 +12,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -42,23 +42,26 @@ def _leaves(command: click.Command, context: click.Context) -> Iterator[tuple[st
     if isinstance(command, click.Group):
         for name, child in command.commands.items():
             yield from _leaves(child, click.Context(child, info_name=name, parent=context))
-    elif isinstance(command, Command):
+    elif not isinstance(command, Command):
+        raise TypeError(f"{context.command_path} is not made with cli_command")
+    else:
         yield context.command_path.removeprefix("jr-onnx "), (command, context)
 
 
 def pages() -> dict[str, str]:
     """Return the text of every page by its file name."""
-    texts = {"README.md": _index()}
-    for name, (command, context) in commands().items():
+    found = commands()
+    texts = {"README.md": _index({name: command for name, (command, _) in found.items()})}
+    for name, (command, context) in found.items():
         texts[f"{name.replace(' ', '-')}.md"] = _page(name, command, context)
     return texts
 
 
-def _index() -> str:
+def _index(found: Mapping[str, Command]) -> str:
     lines = ["# Commands", "", "`jr-onnx COMMAND --help` prints the same as these pages.", ""]
     for group, listed in GROUPS.items():
         lines += [f"## {group}", "", "| command | what it does |", "|---|---|"]
-        for name, (command, _) in commands().items():
+        for name, command in found.items():
             if name.split()[0] in listed:
                 text = listed.get(name) or (command.help or "").partition("\n\n")[0]
                 lines.append(f"| [`{name}`]({name.replace(' ', '-')}.md) | {_marked(' '.join(text.split()))} |")
@@ -120,9 +123,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the pages, and delete those of no command")
     write = parser.parse_args().write
     texts = pages()
-    FOLDER.mkdir(exist_ok=True)
-    stale = [name for name, text in texts.items() if not _is(FOLDER / name, text)]
-    gone = [path.name for path in FOLDER.glob("*.md") if path.name not in texts]
+    there = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+    stale = [name for name, text in texts.items() if there.get(name) != text]
+    gone = sorted(there.keys() - texts.keys())
     if not write:
         sys.stdout.writelines(f"docs/commands/{name} is out of date\n" for name in (*stale, *gone))
         return 1 if stale or gone else 0
@@ -131,10 +134,6 @@ def main() -> int:
     for name in gone:
         (FOLDER / name).unlink()
     return 0
-
-
-def _is(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text(encoding="utf-8") == text
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from jr_onnx.cli import app as app_module
-from jr_onnx.cli.command import Command, RenamedOption, cli_command, renamed_option
+from jr_onnx.cli.command import RenamedOption, cli_command, renamed_option
 from jr_onnx.cli.types import PATH
 from tests.cli.commands import LEAVES, help_of
 from tests.cli.conftest import Outcome
@@ -144,7 +144,3 @@ def test_flags_that_took_a_file_name_the_option_that_takes_it(command: str, flag
     named = {spelling for parameter in made.params for spelling in parameter.opts}
     assert made.new_flags == {flag: option}
     assert {flag, option} <= named
-
-
-def test_every_command_is_made_this_way() -> None:
-    assert all(isinstance(command, Command) for command in LEAVES.values())
