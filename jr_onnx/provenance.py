@@ -26,6 +26,11 @@ HARDENED_KEY = "jr_onnx.hardened"
 """The metadata entry of a model whose weights `jr-onnx harden` has trained; see `harden.record`."""
 
 
+def form_label(form: str, cap: float | None) -> str:
+    """Return the form of a site with its cap, for people: `relu`, or `clip <= 6`."""
+    return form if cap is None else f"{form} <= {cap:g}"
+
+
 @dataclass(frozen=True, slots=True)
 class SiteRecord(Record):
     """One rewritten site.

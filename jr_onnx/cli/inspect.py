@@ -32,7 +32,7 @@ def command(given: Arguments) -> int:
     """List every ReLU of MODEL: what can be rewritten, what cannot and why.
 
     Sites are found in the main graph, in If, Loop and Scan bodies and in model-local functions. For a retrofit, its
-    sites are listed with their kappas and lowerings. Exits with code 3 if there is no site, and with code 1 if the
+    sites are listed with their kappas and lowerings. Exits with code 3 if the model has no site, and with code 1 if the
     graph of a retrofit contradicts its provenance.
     """
     from jr_onnx.modelfile import load
@@ -80,11 +80,12 @@ def _show(table: SiteTable, retrofit: InspectedRetrofit | None) -> None:
 
 
 def _show_retrofit(retrofit: InspectedRetrofit) -> None:
+    from jr_onnx.provenance import form_label
+
     rows = [
-        (site.id, site.form if site.cap is None else f"{site.form} <= {site.cap:g}", site.dtype, site.kappa_label,
-         site.lowering)
+        (site.id, form_label(site.form, site.cap), site.dtype, site.kappa_label, site.lowering)
         for site in retrofit.sites
-    ]  # fmt: skip
+    ]
     print_table(("retrofitted site", "form", "dtype", "kappa", "lowering"), rows)
     what = f"{counted(len(rows), 'site')} retrofitted from {retrofit.source or 'a model in memory'}"
     if retrofit.draws:

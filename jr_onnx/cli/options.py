@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jr_onnx.cli.command import option, renamed_option
-from jr_onnx.cli.output import print_message
+from jr_onnx.cli.output import print_lines, print_message
 from jr_onnx.cli.types import INTEGER, PATH, Budget, Count, Moment, NamedNumber, NamedShape, by_name
 
 if TYPE_CHECKING:
     from jr_onnx.data import ImageData, Preprocessing
+    from jr_onnx.deploy.deployment import Deployed
     from jr_onnx.kappa import KappaPlan
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -303,8 +304,10 @@ class DeploymentArguments(TrustArguments):
     force: bool
     sign_key: Path | None
 
-    def warn_unless_checked(self) -> None:
-        """Warn about a signed deployment of models whose own signatures were not checked."""
+    def show(self, deployed: Deployed) -> None:
+        """Print what was written; warn if it is signed, and the signatures of its models were not checked."""
+        for path in deployed.files:
+            print_lines(str(path))
         if self.sign_key is not None and self.key is None:
             print_message(
                 "note: this deployment is signed, but the signatures of its models were not checked; --key does that"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import DeploymentArguments, deployment_options
-from jr_onnx.cli.output import print_lines, print_message
+from jr_onnx.cli.output import print_message
 from jr_onnx.cli.types import INTEGER, Numbers
 
 
@@ -56,8 +56,5 @@ def command(given: Arguments) -> None:
         sign_key=given.sign_key,
         trust=Trust(given.key, given.not_before),
     )
-    deployed = package_compose(given.repository, given.output, options)
-    given.warn_unless_checked()
-    for path in deployed.files:
-        print_lines(str(path))
+    given.show(package_compose(given.repository, given.output, options))
     print_message(f"next: {shlex.join(('docker', 'compose', '-f', str(given.output / 'compose.yaml'), 'up', '-d'))}")

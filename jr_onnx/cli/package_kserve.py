@@ -9,7 +9,7 @@ import click
 
 from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import DeploymentArguments, deployment_options
-from jr_onnx.cli.output import print_lines, print_message
+from jr_onnx.cli.output import print_message
 from jr_onnx.cli.types import INTEGER
 
 
@@ -65,8 +65,5 @@ def command(given: Arguments) -> None:
         sign_key=given.sign_key,
         trust=Trust(given.key, given.not_before),
     )
-    deployed = package_kserve(given.repository, given.output, options)
-    given.warn_unless_checked()
-    for path in deployed.files:
-        print_lines(str(path))
+    given.show(package_kserve(given.repository, given.output, options))
     print_message(f"next: upload {given.repository} to {options.storage_uri}, then kubectl apply -f {given.output}")

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from jr_onnx.modelfile import from_proto
+from jr_onnx.provenance import form_label
 from jr_onnx.rewriter.lowering import KEEPS_NAN
 from jr_onnx.semantics import jump_relu, round_kappa
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
@@ -41,11 +42,10 @@ class DistinctSite:
     def label(self) -> str:
         """Form, type, kappa, cap, lowering and kind of scope, for people."""
         record = self.group.record
-        cap = "" if record.cap is None else f" <= {record.cap:g}"
         more = f" and {self.others} alike" if self.others else ""
         kind = kind_of(self.group)
         where = "" if kind == "main" else f" in a {kind}"
-        return f"{record.form}{cap} {record.dtype}{where} ({record.id}{more})"
+        return f"{form_label(record.form, record.cap)} {record.dtype}{where} ({record.id}{more})"
 
 
 def distinct_sites(model: onnx.ModelProto, groups: Sequence[SiteGroup]) -> list[DistinctSite]:
