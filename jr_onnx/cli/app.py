@@ -22,7 +22,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Rewrite and prove": {
         "inspect": "List every ReLU of a model: what can be rewritten, what cannot and why.",
         "rewrite": "Replace the ReLUs of a model with JumpReLU, and change nothing else.",
-        "restore": "Undo a rewrite: give the original model back.",
+        "restore": "Undo a rewrite: restore the original model.",
         "verify": "Prove that a retrofit computes what it should.",
     },
     "Measure robustness": {
@@ -42,7 +42,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Deploy": {
         "package": "Write a package for an inference server: Triton, KServe or Docker Compose.",
         "verify-package": "Check that a package is what was packaged, and by whom.",
-        "serve": "Answer requests over REST and gRPC, as Triton and KServe do.",
+        "serve": "Serve models over REST and gRPC, as Triton and KServe do.",
     },
     "This installation": {
         "doctor": "Show versions, providers, what is built and what is missing.",

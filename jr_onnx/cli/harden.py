@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -103,7 +104,7 @@ class Arguments(DataArguments):
 )
 @option("--train", multiple=True, metavar="REGEX", help="Train only weights whose name matches. Repeatable.")
 @option("--freeze", multiple=True, metavar="REGEX", help="Do not train weights whose name matches. Repeatable.")
-@option("--batch-statistics", is_flag=True, help="Estimate the means and variances of BatchNormalization again, too.")
+@option("--batch-statistics", is_flag=True, help="Also re-estimate the means and variances of BatchNormalization.")
 @option("--kappa", type=float, help="Train with this threshold at every site, and write a retrofit.")
 @option(
     "--learn-kappa",
@@ -117,7 +118,9 @@ class Arguments(DataArguments):
     default="given",
     help="Train on the labels of the data, or on the predictions of MODEL where there are none.",
 )
-@option("--patience", type=COUNT, default=5, help="Epochs without a better robust validation accuracy before it ends.")
+@option(
+    "--patience", type=COUNT, default=5, help="Stop after this many epochs without better robust validation accuracy."
+)
 @option("--limit", type=COUNT, help="Train on at most this many images.")
 @seed_option
 @device_option
@@ -132,19 +135,19 @@ class Arguments(DataArguments):
     "--evaluation",
     type=PATH,
     metavar="FOLDER",
-    show_default="OUTPUT.attack beside it",
-    help="Where the results of those attacks go.",
+    show_default="OUTPUT.attack",
+    help="Folder for the results of --evaluate.",
 )
-@option("--restart", is_flag=True, help="Start again, though an interrupted run could be continued.")
+@option("--restart", is_flag=True, help="Start over, even if an interrupted run could be resumed.")
 @force_option
-@output_option("The hardened model to write.", default="MODEL.hardened.onnx beside it")
+@output_option("The hardened model to write.", default="MODEL.hardened.onnx")
 @json_option
 def command(given: Arguments) -> None:
     """Train the weights of MODEL on adversarial images, and write the same file with the trained weights.
 
     No source code is needed, only images with labels (--data) and what the model expects of them (--preprocess).
-    Nothing but the weights changes, which is proved before the file appears. The epoch with the best robust accuracy
-    on validation images is kept; an interrupted run continues with the same command. At the end, original and result
+    Only the weights change, which is proved before the file appears. The epoch with the best robust accuracy
+    on validation images is kept; an interrupted run resumes with the same command. At the end, original and result
     are attacked alike on test images that were not used in training.
     """
     from jr_onnx.errors import require
@@ -240,9 +243,6 @@ def _shown() -> Iterator[Callable[[Moment], None]]:
 
 def _contest(given: Arguments, request: HardenRequest, result: HardenResult, test: ImageData) -> HardenResult:
     """Attack original and result with one suite; the same weights without the jump too, where there is one."""
-    import dataclasses
-    import tempfile
-
     from jr_onnx.attack.suite.setup import AttackRequest
     from jr_onnx.cli.progress import progress
     from jr_onnx.harden import HARDENED, WITH_JUMP, ContestRequest, hold
@@ -274,7 +274,7 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
                 ContestRequest(files, test, attack),
                 lambda state: notify(state.done, state.total, state.unit, state.left_s),
             )
-    return dataclasses.replace(result, contest=contest)
+    return replace(result, contest=contest)
 
 
 def _show(result: HardenResult) -> None:

@@ -110,7 +110,7 @@ class _Lines:
         elif step > self.shown:
             self.shown = step
             rest = "" if left is None else f", {_words(left)} left"
-            print_message(f"{self.title}: {done} of {total}, {_words(self.clock.passed_s)} passed{rest}")
+            print_message(f"{self.title}: {done} of {total}, {_words(self.clock.passed_s)} elapsed{rest}")
 
 
 def _words(seconds: float) -> str:

@@ -24,9 +24,9 @@ class Arguments:
 @output_option("The model to write.", default="MODEL.restored.onnx")
 @force_option
 def command(given: Arguments) -> None:
-    """Give the original of the retrofit MODEL back, bit for bit.
+    """Restore the original of MODEL, a retrofit, bit for bit.
 
-    Of a model that was rewritten with --opset, this is the converted original.
+    For a model that was rewritten with --opset, this is the converted original.
     """
     from jr_onnx import provenance
     from jr_onnx.modelfile import load

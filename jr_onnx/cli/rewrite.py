@@ -1,4 +1,4 @@
-"""`jr-onnx rewrite`: replace the ReLUs of a model by JumpReLU, and change nothing else."""
+"""`jr-onnx rewrite`: replace the ReLUs of a model with JumpReLU, and change nothing else."""
 
 from __future__ import annotations
 
@@ -177,15 +177,11 @@ def command(given: Arguments) -> None:
 
 
 def _show(result: RewriteResult, plan: KappaPlan) -> None:
+    from jr_onnx.provenance import form_label
+
     hidden = len(result.sites) - _ROWS_SHOWN + 1
     rows = [
-        (
-            site.id,
-            site.form if site.cap is None else f"{site.form} <= {site.cap:g}",
-            site.dtype,
-            plan.label(site.kappa),
-            site.lowering,
-        )
+        (site.id, form_label(site.form, site.cap), site.dtype, plan.label(site.kappa), site.lowering)
         for site in (result.sites if hidden < 2 else result.sites[: _ROWS_SHOWN - 1])
     ]
     if hidden > 1:

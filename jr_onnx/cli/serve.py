@@ -1,4 +1,4 @@
-"""`jr-onnx serve`: answer requests over REST and gRPC."""
+"""`jr-onnx serve`: serve models over REST and gRPC."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Arguments(TrustArguments):
 @option("--max-queue", type=INTEGER, default=512, help="Waiting requests per model.")
 @option("--timeout", type=float, default=30.0, help="Seconds a request may take.")
 @option("--drain", type=float, default=30.0, help="Seconds to finish requests after SIGTERM.")
-@option("--drain-delay", type=float, default=0.5, help="Seconds to continue, not ready, before that.")
+@option("--drain-delay", type=float, default=0.5, help="Seconds to keep answering before that, reported as not ready.")
 def command(given: Arguments) -> None:
     """Serve models over REST and gRPC with the Open Inference Protocol v2, as Triton and KServe do.
 

@@ -83,7 +83,7 @@ def rewrite(
     hash_data: bool = False,
     timestamp: bool = False,
 ) -> tuple[Path | onnx.ModelProto | gs.Graph, RewriteResult]:
-    """Replace the ReLUs of a model by JumpReLU, and change nothing else.
+    """Replace the ReLUs of a model with JumpReLU, and change nothing else.
 
     Args:
         model: A path, a ModelProto or an onnx-graphsurgeon Graph; the input itself is not changed.
@@ -113,7 +113,7 @@ def rewrite(
         ModelError: The input is not a usable model.
         KappaError: kappa is invalid, or names no site.
         InputError: An option has an unknown value.
-        NoSiteError: There is no site, or none is left.
+        NoSiteError: The model has no site, or the options exclude all of them.
         RefusalError: A lowering is impossible, or the model is a retrofit and `replace` is not set.
         OutputError: The result cannot be written.
     """
@@ -176,7 +176,7 @@ def restore(
     force: bool = False,
     folder: Path | None = None,
 ) -> Path | onnx.ModelProto:
-    """Give the original of a retrofit back, bit for bit in everything but the provenance.
+    """Restore the original of a retrofit, bit for bit in everything but the provenance.
 
     Args:
         model: A path or a ModelProto; the input itself is not changed. An onnx-graphsurgeon Graph keeps no metadata, so

@@ -41,7 +41,7 @@ def apply(
         recorded: The sites of an earlier rewrite, to be done again in their place; or None.
 
     Raises:
-        NoSiteError: There is no site, or none is left.
+        NoSiteError: The model has no site, or the options exclude all of them.
         RefusalError: A lowering is impossible, the result would be slow or surprising, or a recorded site is missing.
         KappaError: kappa overflows the dtype of a site, or names none.
     """

@@ -53,7 +53,7 @@ def retrofit(source: ModelFile, options: Options) -> Retrofit:
     Raises:
         ModelError: The model is damaged, nested too deeply or recursive, or lacks its external data.
         KappaError: kappa is invalid, or names no site.
-        NoSiteError: There is no site, or none is left.
+        NoSiteError: The model has no site, or the options exclude all of them.
         RefusalError: A lowering is impossible, or the model is a retrofit and `replace` is not set.
     """
     with readable(str(source.path or "the model")):
