@@ -21,6 +21,7 @@ from jr_onnx.modelfile.save import (
     content_digest,
     refuse_target,
     save,
+    serialised,
     write_chunks,
 )
 from jr_onnx.modelfile.text import require_text
@@ -49,6 +50,7 @@ __all__ = [
     "require_text",
     "resolve",
     "save",
+    "serialised",
     "tensors",
     "whole",
     "write_chunks",

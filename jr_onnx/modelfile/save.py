@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-from jr_onnx.errors import OutputError
+from jr_onnx.errors import ModelError, OutputError
 from jr_onnx.modelfile.wire import Payload, Payloads, WireError, join
 from jr_onnx.opened import FileView, pieces
 
@@ -51,20 +51,30 @@ def content_digest(proto: onnx.ModelProto, payloads: Payloads) -> tuple[str, int
 
 
 def assemble(proto: onnx.ModelProto, payloads: Payloads) -> onnx.ModelProto:
-    """Return the model with its payloads in it, for use in memory.
+    """Return the model with its payloads in it, for use in memory; the argument itself where it has none.
 
     Raises:
-        OutputError: The model exceeds protobuf's 2 GB.
+        ModelError: The model exceeds protobuf's 2 GB, or the file that holds the payloads was changed.
     """
-    if not payloads:
-        return proto
-    chunks = list(join(proto.SerializeToString(deterministic=True), payloads))
+    return onnx.ModelProto.FromString(serialised(proto, payloads)) if payloads else proto
+
+
+def serialised(proto: onnx.ModelProto, payloads: Payloads) -> bytes:
+    """Return the bytes that `save` would write.
+
+    Raises:
+        ModelError: They exceed protobuf's 2 GB, or the file that holds the payloads was changed.
+    """
+    chunks = join(proto.SerializeToString(deterministic=True), payloads)
     total = sum(len(chunk) for chunk in chunks)
     if total > _PROTOBUF_LIMIT:
-        raise OutputError(f"the model has {total} bytes, more than the 2 GB a ModelProto in memory can hold")
-    full = onnx.ModelProto()
-    full.ParseFromString(b"".join(part for chunk in chunks for part in pieces(chunk)))
-    return full
+        raise ModelError(
+            f"the model has {total} bytes without external data, more than the 2 GB that protobuf can hold in memory",
+            hint="Save its weights as external data (onnx.save with save_as_external_data)",
+        )
+    content = b"".join(part for chunk in chunks for part in pieces(chunk))
+    payloads.require_unchanged()
+    return content
 
 
 def atomic_write(path: Path, chunks: Iterable[Payload]) -> None:

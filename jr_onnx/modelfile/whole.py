@@ -17,8 +17,8 @@ def whole(source: ModelFile) -> onnx.ModelProto:
     """Return a copy of a model with its payloads and its external data in it.
 
     Raises:
-        ModelError: External data is missing, damaged or outside the model's folder, or a file changed in the meantime.
-        OutputError: The model without its external data exceeds protobuf's 2 GB.
+        ModelError: External data is missing, damaged or outside the model's folder, a file changed in the meantime, or
+            the model without its external data exceeds protobuf's 2 GB.
     """
     files = () if source.folder is None else check(source.proto, source.folder)
     full = assemble(source.proto, source.payloads) if source.payloads else copied(source.proto)

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from jr_onnx.errors import one_line
-from jr_onnx.modelfile import ModelFile
-from jr_onnx.modelfile.wire import join
-from jr_onnx.opened import pieces
+from jr_onnx.errors import ModelError, one_line
+from jr_onnx.modelfile import ModelFile, serialised
 from jr_onnx.runtime.running import SessionOptions, open_model, quiet_options
+from jr_onnx.runtime.skeleton import FOLDER_KEY
 from jr_onnx.verifier.evaluators import device
 from jr_onnx.verifier.evaluators.errors import (
     CannotLoadError,
@@ -29,10 +28,6 @@ Level = Literal["plain", "optimised", "tf32", "session"]
 LEVELS: tuple[Level, ...] = ("plain", "optimised")
 """The settings that both providers have; on CUDA `served` looks at what is served, too."""
 Feeds = Mapping[str, NDArray[Any]]
-
-_PROTOBUF_LIMIT = 2**31 - 1
-_FOLDER_OPTION = "session.model_external_initializers_file_folder_path"
-
 
 # Words of ONNX Runtime's complaints, whose status codes do not tell these causes apart.
 _LACKING: tuple[tuple[str, type[LackingError]], ...] = (
@@ -64,15 +59,12 @@ class Runnable:
         """Return the serialised model with its payloads.
 
         Raises:
-            CannotLoadError: It exceeds the 2 GB of a protobuf message.
+            CannotLoadError: It exceeds protobuf's 2 GB, or its file was changed.
         """
-        chunks = list(join(self.file.proto.SerializeToString(), self.file.payloads))
-        total = sum(len(chunk) for chunk in chunks)
-        if total > _PROTOBUF_LIMIT:
-            raise CannotLoadError(f"{self.name} has {total} bytes without external data, more than protobuf's 2 GB")
-        content = b"".join(part for chunk in chunks for part in pieces(chunk))
-        self.file.payloads.require_unchanged()
-        return content
+        try:
+            return serialised(self.file.proto, self.file.payloads)
+        except ModelError as error:
+            raise CannotLoadError(f"{self.name} cannot be loaded: {error.message}") from error
 
 
 class OrtSession:
@@ -143,7 +135,7 @@ def _source(model: Runnable, options: SessionOptions) -> str | bytes:
     if model.as_file and model.file.path is not None and _is_text(model.file.path):
         return str(model.file.path)
     if model.file.folder is not None:
-        options.add_session_config_entry(_FOLDER_OPTION, os.fspath(model.file.folder.resolve()))
+        options.add_session_config_entry(FOLDER_KEY, os.fspath(model.file.folder.resolve()))
     return model.content()
 
 
