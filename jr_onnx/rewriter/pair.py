@@ -19,7 +19,7 @@ import onnx
 
 from jr_onnx.errors import InputError, RefusalError
 from jr_onnx.kappa import Kappa, KappaPlan
-from jr_onnx.modelfile import ModelFile, check, from_proto, load, place_external_data, save
+from jr_onnx.modelfile import ModelFile, check, copied, from_proto, load, place_external_data, save
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.agreement import Mismatch, disagreement, examine
 from jr_onnx.rewriter.api import DEFAULT_SUFFIX
@@ -117,8 +117,7 @@ def open_pair(
         raise kappa_not_wanted(given.name)
     original = found.original
     if original is None:
-        original = onnx.ModelProto()
-        original.CopyFrom(given.proto)
+        original = copied(given.proto)
         undo(original, found.record)
         if not found and not report_mismatches:
             raise disagreement(given.name or "the model", found.reason)

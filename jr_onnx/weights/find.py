@@ -13,7 +13,7 @@ Constants in front of the first linear operator are preprocessing, and stay: mea
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +26,7 @@ from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import external_place, readable
 from jr_onnx.opsets import normal_domain
 from jr_onnx.records import Record
-from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, walk
+from jr_onnx.rewriter.scopes import Scope, all_nodes, all_scopes, function_key, top_scopes
 
 FLOATING: dict[int, str] = {number: NAMES[number] for number in FLOAT_NUMBERS}
 """ONNX element types that can be trained, and what NumPy and ml_dtypes call them."""
@@ -56,7 +56,9 @@ _TRANSPARENT = {
     "Add", "Cast", "Concat", "Div", "Expand", "Flatten", "Identity", "Mul", "Reshape", "Slice", "Split", "Squeeze",
     "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
-_DEQUANTISING = {"DequantizeLinear", "DequantizeBFP"}
+_QUANTISED = {
+    "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "DequantizeLinear", "DequantizeBFP",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +115,13 @@ def find_weights(model: str | Path | onnx.ModelProto) -> tuple[Weight, ...]:
 
 def has_quantised_weights(model: onnx.ModelProto) -> bool:
     """Tell whether the weights of a model are integers, which training cannot move."""
-    integer = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", *_DEQUANTISING}
-    return any(node.op_type in integer for scope in _scopes(model) for node in scope.nodes)
+    return any(node.op_type in _QUANTISED for node in all_nodes(model))
 
 
 def tensors_by_place(model: onnx.ModelProto) -> dict[tuple[str, str], TensorProto]:
     """Return (scope path, name) -> tensor of every initializer and Constant node."""
     found: dict[tuple[str, str], TensorProto] = {}
-    for scope in _scopes(model):
+    for scope in all_scopes(model):
         if scope.graph is not None:
             found.update({(scope.path, str(tensor.name)): tensor for tensor in scope.graph.initializer})
         for node in scope.nodes:
@@ -135,11 +136,6 @@ def constant_tensor(node: onnx.NodeProto) -> TensorProto | None:
     if node.op_type != "Constant" or normal_domain(node.domain) or not node.output:
         return None
     return next((item.t for item in node.attribute if item.name == "value" and item.HasField("t")), None)
-
-
-def _scopes(model: onnx.ModelProto) -> Iterator[Scope]:
-    for top in top_scopes(model):
-        yield from walk(top)
 
 
 def _find(model: onnx.ModelProto) -> tuple[Weight, ...]:

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from jr_onnx.errors import ContractError
-from jr_onnx.modelfile import ModelFile, external_place, resolve, tensors
+from jr_onnx.modelfile import ModelFile, copied, external_place, resolve, tensors
 from jr_onnx.modelfile.wire import TOKEN_BYTES, Payload
 from jr_onnx.opened import OpenedFile, pieces
 from jr_onnx.rewriter.differences import differences
@@ -85,8 +85,7 @@ def bytes_of(tensor: TensorProto) -> int:
 
 def _opened(file: ModelFile, allowed: Allowed) -> tuple[onnx.ModelProto, dict[int, Payload]]:
     """Return a copy of a model without tokens, and number of the tensor -> what its token stood for."""
-    model = onnx.ModelProto()
-    model.CopyFrom(file.proto)
+    model = copied(file.proto)
     for at in reversed(range(len(model.metadata_props))):
         if model.metadata_props[at].key in allowed.metadata:
             del model.metadata_props[at]

@@ -29,6 +29,7 @@ from jr_onnx.modelfile import (
     ModelFile,
     atomic_path,
     check,
+    copied,
     external_place,
     load,
     place_external_data,
@@ -156,8 +157,7 @@ def _bfloat16(values: npt.NDArray[np.float32]) -> tuple[Array, bool]:
 
 def _write(file: ModelFile, edit: _Edit, path: Path, metadata: dict[str, str], *, force: bool) -> None:
     folder = file.path.parent if file.path is not None else path.parent
-    model = onnx.ModelProto()
-    model.CopyFrom(file.proto)
+    model = copied(file.proto)
     payloads = Payloads(file.payloads.nonce, list(file.payloads.views))
     places = tensors_by_place(model)
     outside: dict[str, list[tuple[int, bytes]]] = {}

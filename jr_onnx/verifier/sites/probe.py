@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from jr_onnx.element_types import NUMBERS
+from jr_onnx.modelfile import copied
 from jr_onnx.semantics import OP_DOMAIN
 from jr_onnx.verifier.sites.groups import SiteGroup
 
@@ -71,8 +72,7 @@ def takes_branch(probe: onnx.ModelProto) -> str | None:
 
 def signature(probe: onnx.ModelProto) -> bytes:
     """Return bytes that are equal for sites whose nodes differ in names alone."""
-    canonical = onnx.ModelProto()
-    canonical.CopyFrom(probe)
+    canonical = copied(probe)
     names: dict[str, str] = {"": ""}
     _canonical_names(canonical.graph.node, names)
     for function in canonical.functions:
@@ -97,8 +97,7 @@ def _canonical_names(nodes: Iterable[onnx.NodeProto], names: dict[str, str]) -> 
 
 
 def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
+    copy = copied(node)
     for field in (copy.input, copy.output):
         for index, name in enumerate(field):
             field[index] = names.get(name, name)

@@ -29,6 +29,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from jr_onnx.modelfile import copied
 from jr_onnx.verifier.compare import Value, largest_difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
@@ -174,8 +175,7 @@ def _moves(value: NDArray[Any], scale: NDArray[Any] | None, count: int) -> list[
 
 def _instrumented(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[_Quantiser]]:
     """Return a copy whose quantisers quantise x + d, with every x as an output and every d as an input."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     constants: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in copy.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     found: list[_Quantiser] = []
@@ -194,7 +194,7 @@ def _instrumented(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[_Quanti
                 copy.graph.output.append(onnx.ValueInfoProto(name=value))
             found.append(_Quantiser(value, moved, scale if scale.size else None))
         nodes.append(node)
-    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    kept = [copied(node) for node in nodes]
     del copy.graph.node[:]
     copy.graph.node.extend(kept)
     return copy, found
