@@ -82,8 +82,8 @@ class Opening:
         self._way = way
         # The op library's kernels would run in place of the bodies of functions that the file brings.
         self._wants_library = wants_library and not agreement.has_foreign_body
-        self._cuda = cuda or {}
-        self._nhwc = prefers_nhwc([(CUDA, self._cuda)], None)
+        self._target: Target = "cuda" if CUDA in self._providers else "cpu"
+        self._nhwc = cuda if cuda and prefers_nhwc(cuda) else None
 
     def prepare(self) -> Prepared:
         """Choose the way and prepare it.
@@ -141,7 +141,6 @@ class Opening:
         other = next((name for name in self._providers if name not in (*_ON_CPU, CUDA)), None)
         if other is not None:
             return self._plain(f"it is for the CPU and CUDA only, and the session asks for {other}")
-        target: Target = "cuda" if CUDA in self._providers else "cpu"
         level = self._options.graph_optimization_level if self._options is not None else None
         if level == _levels().ORT_DISABLE_ALL:
             return self._plain("the session options disable optimisation")
@@ -149,30 +148,25 @@ class Opening:
         if reason is not None:
             raise NotFollowedError(reason)
         options = copy_options(self._options)
-        info = self._registered(options, target)
-        if target == "cuda" and info.library is None:
+        info = self._registered(options)
+        if self._target == "cuda" and info.library is None:
             return self._plain(f"on CUDA it needs the op library, which is not there: {info.library_problem}")
         result = optimise(
             self._skeleton, self._agreement, copy_options(self._options), has_library=info.library is not None,
-            arguments=self._arguments, target=target, nhwc=self._cuda if self._nhwc else None,
+            arguments=self._arguments, target=self._target, nhwc=self._nhwc,
         )  # fmt: skip
-        if target == "cpu" or self._nhwc:
+        if self._target == "cpu" or self._nhwc:
             options.graph_optimization_level = _levels().ORT_DISABLE_ALL
         feed = result.feed()
         feed.prepare(options)
         return Prepared(feed, options, replace(info, mode="optimised", jumps=result.jumps, fused=result.fused))
-
-    def _draws(self) -> bool:
-        """Tell whether the op library draws kappa."""
-        random = self._record.plan.random if self._record is not None else None
-        return random is not None and random.source == "op"
 
     def _saved(self, mark: saved.Mark) -> Prepared:
         mark.check(self._providers)
         if self._nhwc:
             _log.warning("the optimised file runs slower than it could: %s", _NHWC)
         options = copy_options(self._options)
-        info = self._registered(options, "cuda" if CUDA in self._providers else "cpu")
+        info = self._registered(options)
         if mark.needs_library and info.library is None:
             raise OpLibraryError(
                 f"the optimised model needs the op library, which is not there: {info.library_problem}",
@@ -183,20 +177,24 @@ class Opening:
         return Prepared(None, options, replace(info, mode="saved", jumps=mark.jumps, fused=mark.fused))
 
     def _plain_options(self) -> tuple[Any, RetrofitInfo]:
-        """Return options for the plain way, the library registered with them.
+        """Return options for the plain way, the library registered with them where it serves.
 
-        Not where CUDA is asked for the layout (N, H, W, C), which passes by standard operators only: there the op
-        library is for a kappa that it draws.
+        It does not where CUDA is asked for the layout (N, H, W, C), which passes by standard operators only, unless it
+        draws kappa.
         """
-        self._wants_library = self._wants_library and (not self._nhwc or self._draws())
-        target: Target = "cuda" if CUDA in self._providers else "cpu"
+        serves = not self._nhwc or self._draws()
         if self._why_not_copied() is None:
             options = copy_options(self._options)
-            return options, self._registered(options, target)
+            return options, self._registered(options, serves=serves)
         # Custom operators and devices of the caller's only exist in the very object that the caller gave.
         if knows_jump(self._options):
             return self._options, replace(self._info(), library="registered by the caller")
-        return self._options, self._registered(self._options, target)
+        return self._options, self._registered(self._options, serves=serves)
+
+    def _draws(self) -> bool:
+        """Tell whether the op library draws kappa."""
+        random = self._record.plan.random if self._record is not None else None
+        return random is not None and random.source == "op"
 
     def _why_not_copied(self) -> str | None:
         """Return why the caller's options must be used themselves, None if a copy does."""
@@ -209,12 +207,12 @@ class Opening:
             return "the session options choose devices themselves"
         return None
 
-    def _registered(self, options: Any, target: Target) -> RetrofitInfo:
-        """Register the op library if it is there, and note it."""
-        if not self._wants_library:
+    def _registered(self, options: Any, *, serves: bool = True) -> RetrofitInfo:
+        """Register the op library if it is there, wanted and of use, and note it."""
+        if not (self._wants_library and serves):
             return replace(self._info(), library_problem="not wanted")
         try:
-            return replace(self._info(), library=str(register(options, target)))
+            return replace(self._info(), library=str(register(options, self._target)))
         except OpLibraryError as error:
             return replace(self._info(), library_problem=str(error))
 

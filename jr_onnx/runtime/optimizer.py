@@ -21,7 +21,7 @@ import contextlib
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Optimised:
 
     proto: onnx.ModelProto
     files: dict[str, Buffer]
-    jumps: int
+    jumps: int = 0
     fused: int = 0
     folder: Path | None = None
 
@@ -103,38 +103,29 @@ def optimise(
     source = kappa_source(proto, record, has_library=has_library)
     proto.CopyFrom(agreement.original)
     markers = insert_markers(proto, record.sites, skeleton.folder)
-    if nhwc is not None:
-        (optimised, files), folder = _run_optimiser(feed_of(skeleton), options, arguments, _in_nhwc(nhwc)), None
-    elif target == "cuda":
-        optimised, files, folder = _for_any_provider(skeleton, options, arguments)
-    else:
-        (optimised, files), folder = _run_optimiser(feed_of(skeleton), options, arguments), None
-    found = find_markers(optimised, markers)
-    tails = find_tails(optimised, found) if target == "cuda" else {}
-    write_jumps(optimised, found, source, tails)
-    _describe(optimised, about)
-    return Optimised(optimised, files, len(found), len(tails), folder)
+    result = _without_jumps(skeleton, options, arguments, target, nhwc)
+    found = find_markers(result.proto, markers)
+    tails = find_tails(result.proto, found) if target == "cuda" else {}
+    write_jumps(result.proto, found, source, tails)
+    _describe(result.proto, about)
+    return replace(result, jumps=len(found), fused=len(tails))
 
 
-def _for_any_provider(
-    skeleton: Skeleton, options: Any, arguments: Mapping[str, Any]
-) -> tuple[onnx.ModelProto, dict[str, Buffer], Path | None]:
-    """Make the optimisations that hold for every provider; none where the CPU's session would add conversions."""
+def _without_jumps(
+    skeleton: Skeleton, options: Any, arguments: Mapping[str, Any], target: Target, nhwc: Mapping[str, Any] | None
+) -> Optimised:
+    """Optimise the model with the markers, for CUDA only so far as the docstring of this module says."""
     import onnxruntime
 
-    if _has_half_types(skeleton.proto):
-        feed = feed_of(skeleton)
-        proto = onnx.ModelProto()
-        proto.ParseFromString(feed.data)
-        return proto, feed.files, feed.folder
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    return *_run_optimiser(feed_of(skeleton), options, arguments), None
-
-
-def _in_nhwc(options: Mapping[str, Any]) -> list[Any]:
-    """Return the providers of a session that lays out a model for CUDA and never runs it."""
-    kept = {name: options[name] for name in ("device_id", "prefer_nhwc") if name in options}
-    return [(CUDA, kept), CPU]
+    providers: list[Any] = [CPU]
+    if nhwc is not None:  # a session that lays out the model and never runs it
+        providers.insert(0, (CUDA, {name: nhwc[name] for name in ("device_id", "prefer_nhwc") if name in nhwc}))
+    elif target == "cuda":
+        if _has_half_types(skeleton.proto):  # the CPU's session would add conversions
+            feed = feed_of(skeleton)
+            return Optimised(onnx.ModelProto.FromString(feed.data), feed.files, folder=feed.folder)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    return _run_optimiser(feed_of(skeleton), options, arguments, providers)
 
 
 def _has_half_types(model: onnx.ModelProto) -> bool:
@@ -168,9 +159,7 @@ def _describe(model: onnx.ModelProto, about: onnx.ModelProto) -> None:
     model.ir_version = ir_version
 
 
-def _run_optimiser(
-    feed: Feed, options: Any, arguments: Mapping[str, Any], providers: Sequence[Any] = (CPU,)
-) -> tuple[onnx.ModelProto, dict[str, Buffer]]:
+def _run_optimiser(feed: Feed, options: Any, arguments: Mapping[str, Any], providers: Sequence[Any]) -> Optimised:
     """Let ONNX Runtime optimise a model and return what it serialises."""
     import onnxruntime
 
@@ -187,17 +176,13 @@ def _run_optimiser(
             options.add_session_config_entry(_EXTERNAL_FROM, str(_SMALLEST_EXTERNAL_BYTES))
         feed.prepare(options)
         try:
-            onnxruntime.InferenceSession(
-                feed.data, options, providers=list(providers), **{**arguments, "enable_fallback": 0}
-            )
+            onnxruntime.InferenceSession(feed.data, options, providers=providers, **{**arguments, "enable_fallback": 0})
         except Exception as error:
             raise NotFollowedError(f"ONNX Runtime cannot optimise the restored model: {one_line(error)}") from error
         proto = onnx.ModelProto()
         proto.ParseFromString(_contents(model_file))
-        files: dict[str, Buffer] = (
-            {str(weights_file): _contents(weights_file)} if os.fstat(weights_file).st_size else {}
-        )
-    return proto, files
+        has_weights = os.fstat(weights_file).st_size > 0
+        return Optimised(proto, {str(weights_file): _contents(weights_file)} if has_weights else {})
 
 
 @contextlib.contextmanager

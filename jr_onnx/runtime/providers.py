@@ -191,14 +191,9 @@ def without_unusable_cuda(
     return rest, options or None, reason
 
 
-def prefers_nhwc(providers: Sequence[Any] | None, provider_options: Sequence[Mapping[str, object]] | None) -> bool:
-    """Tell whether a session asks CUDA to keep convolutions in the layout (N, H, W, C).
-
-    Args:
-        providers: As ONNX Runtime's session takes them.
-        provider_options: Their options.
-    """
-    return str(cuda_options(providers, provider_options).get("prefer_nhwc", "0")) in ("1", "True")
+def prefers_nhwc(options: Mapping[str, object]) -> bool:
+    """Tell whether the options of CUDA ask it to keep convolutions in the layout (N, H, W, C)."""
+    return str(options.get("prefer_nhwc", "0")) in ("1", "True")
 
 
 def cuda_options(

@@ -14,6 +14,7 @@ from jr_onnx.runtime.providers import (
     CPU,
     CUDA,
     TENSORRT,
+    cuda_options,
     full_name,
     prefers_nhwc,
     require_providers,
@@ -109,4 +110,4 @@ def test_short_names() -> None:
     ],
 )
 def test_who_asks_for_the_other_layout(asked: Any, options: Any, nhwc: bool) -> None:
-    assert prefers_nhwc(asked, options) == nhwc
+    assert prefers_nhwc(cuda_options(asked, options)) == nhwc
