@@ -30,6 +30,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_a_result_is_short_and_a_table_in_a_notebook(attacked: Any) -> None:
     assert repr(attacked) == attacked.report.recommendation
+    assert attacked.evaluation.run.command == "", "no command line made it"
     shown = attacked._repr_html_()
     assert shown.count("<tr>") == 1 + len(attacked.rows())
     assert "square/linf" in shown

@@ -103,14 +103,12 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="jr-onnx")
-@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-@click.pass_context
-def app(ctx: click.Context, debug: bool) -> None:
+@click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback when something fails.")
+def app() -> None:
     """Retrofit JumpReLU into exported ONNX classifiers, and measure what it buys.
 
     Every command has its own --help, with an example.
     """
-    ctx.obj = {"debug": debug}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -142,7 +140,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        result: Any = app.main(args=words, prog_name="jr-onnx", standalone_mode=False)
+        result: Any = app.main(args=words, prog_name="jr-onnx", standalone_mode=False, obj=words)
         return result if isinstance(result, int) else 0
     except getattr(click.exceptions, "NoArgsIsHelpError", ()) as error:
         _print_error(error.format_message())

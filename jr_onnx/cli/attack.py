@@ -24,7 +24,7 @@ from jr_onnx.cli.options import (
     provider_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, next_step, print_json, print_message
+from jr_onnx.cli.output import command_line, json_option, next_step, print_json, print_message
 from jr_onnx.cli.types import COUNT, PATH
 
 if TYPE_CHECKING:
@@ -206,6 +206,7 @@ def _request(given: Arguments) -> AttackRequest:
         logits=given.logits,
         force=given.allow_poor_accuracy,
         replay_provider=given.provider,
+        command=command_line(),
     )
 
 

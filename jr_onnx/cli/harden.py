@@ -26,7 +26,7 @@ from jr_onnx.cli.options import (
     output_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, next_step, print_json, print_lines, print_message, print_table
+from jr_onnx.cli.output import command_line, json_option, next_step, print_json, print_lines, print_message, print_table
 from jr_onnx.cli.types import COUNT, PATH, Count
 
 if TYPE_CHECKING:
@@ -263,6 +263,7 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
         eps=request.recipe.eps,
         out=folder,
         seed=request.recipe.seed,
+        command=command_line(),
     )
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".without-jump-") as place:
         files = {"original": request.model, HARDENED: output}

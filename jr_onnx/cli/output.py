@@ -126,6 +126,11 @@ def _widths(rows: Sequence[Sequence[str]], limit: int) -> list[int]:
     return widths
 
 
+def command_line() -> str:
+    """Return the command line that is running, ready to be copied into a shell."""
+    return shlex.join(["jr-onnx", *click.get_current_context().obj])
+
+
 def next_step(*words: object) -> str:
     """Return the line that suggests the next command, ready to be copied into a shell."""
     return f"next: jr-onnx {shlex.join(str(word) for word in words)}"

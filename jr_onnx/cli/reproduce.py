@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import device_option, output_folder, output_option
-from jr_onnx.cli.output import json_option, print_json_of, print_message, print_table
+from jr_onnx.cli.output import command_line, json_option, print_json_of, print_message, print_table
 from jr_onnx.cli.types import COUNT, PATH, Words
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ def _make(wanted: Sequence[State], specs: Mapping[str, str], given: Arguments) -
             device=given.device,
             shard=Shard.parse(given.shard),
             notify=notify,
-            command=shlex.join(["jr-onnx", *sys.argv[1:]]),
+            command=command_line(),
         )
         for state, result, paths in reproduce(bench, wanted):
             if result is None:

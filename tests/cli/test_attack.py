@@ -58,6 +58,9 @@ def test_a_random_kappa_is_written_and_judged_by_repetition(jr: Run, files: tupl
     record = provenance.read(onnx.load(tmp_path / "small.attack" / "retrofit.jr.onnx"))
     assert record is not None
     assert record.plan.random == RandomKappa(0.2, 0.4)
+    command = Store(tmp_path / "small.attack").record().command
+    assert command.startswith(f"jr-onnx attack {files[0]} ")
+    assert command.endswith(" --random 0.2 0.4 --limit 10")
     units = (tmp_path / "small.attack" / "units").glob("*-apgd-0.*.json")
     outcomes = [json.loads(path.read_text(encoding="utf-8")) for path in units]
     assert {found["model"]: found["decided_by"] for found in outcomes} == {"original": 1, "retrofit": DECISION_DRAWS}

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import shlex
-import sys
 import tempfile
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
@@ -64,6 +62,7 @@ class AttackRequest(ClassifierRequest):
         black_box: Only attacks that need ONNX Runtime alone.
         replay_provider: Where ONNX Runtime evaluates every adversarial example again: cpu or cuda. The figures are
             those of that run.
+        command: The command line, for the record; "" where there is none.
     """
 
     plan: KappaPlan | None
@@ -80,6 +79,7 @@ class AttackRequest(ClassifierRequest):
     block: int | None = None
     black_box: bool = False
     replay_provider: str = "cpu"
+    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -274,6 +274,6 @@ def _run_record(
         host=host(),
         device=str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
         files={item.label: item.served.path.name for item in contenders},
-        command=shlex.join(["jr-onnx", *sys.argv[1:]]),
+        command=request.command,
         date=datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
     )
