@@ -20,7 +20,7 @@ _UNCOMMON = (b"application/json", b"application/octet-stream")  # what browsers 
 _SHORTEST_TOKEN = 8
 _LONGEST_FILE_BYTES = 64 << 10
 _STALLED_S = 2.0  # without a byte; a connection that is merely slow has one more often
-_STALLED_BYTES = 64 * 1024  # smaller ones are not worth the search
+_LARGE_BYTES = 64 * 1024  # a request of which less has come is no stalled one, and never makes room for a large one
 _SPARED_BYTES = 4096  # of a request that arrives or an answer: so much, a health check for instance, needs no room
 
 
@@ -115,9 +115,10 @@ class ByteBudget:
 
     What holds bytes has a `Holding`, which grows as they arrive. When the budget is full, the request that still
     arrives and has the largest eviction key is refused: first one that has stalled, then the largest; the one that
-    is to grow is refused itself where it would become the largest. So announcements cost others
-    nothing, and a small request is not kept out by large ones that never end. The first 4 KiB of a request, and an
-    answer of that length, are always admitted, though counted: health checks are answered whatever others hold.
+    is to grow is refused itself where it would become the largest, or where the others do not hold enough. So
+    announcements cost others nothing, and a small request is neither kept out by large ones that never end nor
+    refused for the sake of a large one that is complete. The first 4 KiB of a request, and an answer of that length,
+    are always admitted, though counted: health checks are answered whatever others hold.
 
     Args:
         total: How many bytes.
@@ -155,19 +156,34 @@ class ByteBudget:
 
     def _take(self, holding: Holding, size: int) -> None:
         now = self._clock()
-        while self._used + size > self._total and holding.size + size > holding.spared:
-            victim = max(self._arriving, key=lambda one: one.eviction_key(now), default=None)
-            if (
-                victim is None
-                or victim is holding
-                or victim.size <= victim.spared
-                or (holding in self._arriving and victim.eviction_key(now) <= (False, holding.size + size))
-            ):
-                raise OverloadedError("too many bytes are being received or answered already", hint="Ask again later")
-            victim.give_up()
+        if self._used + size > self._total and holding.size + size > holding.spared:
+            self._make_room(holding, size, now)
         self._used += size
         holding.size += size
         holding.since = now
+
+    def _make_room(self, holding: Holding, size: int, now: float) -> None:
+        """Refuse requests that still arrive, but none in vain: all who may be refused together must hold enough.
+
+        Raises:
+            OverloadedError: They do not.
+        """
+        grown = holding.size + size
+        is_arriving = holding in self._arriving
+        least = max(holding.eviction_key(now), (False, grown)) if is_arriving else (False, min(grown, _LARGE_BYTES) - 1)
+        victims = [
+            one
+            for one in self._arriving
+            if one.size > one.spared and one is not holding and one.eviction_key(now) > least
+        ]
+        if self._used + size - sum(one.size for one in victims) <= self._total:
+            for victim in sorted(victims, key=lambda one: one.eviction_key(now), reverse=True):
+                victim.give_up()
+                if is_arriving and holding not in self._arriving:
+                    break  # of the same connection, which is now closed
+                if self._used + size <= self._total:
+                    return
+        raise OverloadedError("too many bytes are being received or answered already", hint="Ask again later")
 
     def _settle(self, holding: Holding) -> None:
         self._arriving.discard(holding)
@@ -225,7 +241,7 @@ class Holding:
 
     def eviction_key(self, now: float) -> tuple[bool, int]:
         """Return the key by which requests are evicted, the largest first: stalled ones, then by size."""
-        return self.size >= _STALLED_BYTES and now - self.since > _STALLED_S, self.size
+        return self.size >= _LARGE_BYTES and now - self.since > _STALLED_S, self.size
 
 
 def _digest(token: bytes) -> bytes:

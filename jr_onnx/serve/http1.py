@@ -41,6 +41,7 @@ _DISCARD_S: Final = 10.0
 _CLOSING_S: Final = 10.0
 _STALLED_S: Final = 2.0  # without reading its answer
 _CLOSE_AFTER: Final = frozenset({400, 408, 413})
+_GIVES_WAY: Final = "others need the memory that this request holds"
 
 
 class Http1Connection(asyncio.Protocol):
@@ -130,12 +131,11 @@ class Http1Connection(asyncio.Protocol):
         self._go_on_soon()
 
     def _drop_rest(self) -> None:
-        """Drop received data that was not parsed yet: the connection closes after the pending answer."""
-        if self._task is None and not self._write_by:
-            self.abort()
-            return
+        """Drop received data that was not parsed yet: the connection closes after an answer, the pending one if any."""
         self._rest.clear()
         self._resting.release()
+        if self._task is None and not self._write_by:
+            self._break(OverloadedError(_GIVES_WAY, hint="Ask again later"))
         self._closes = True
 
     def _go_on_soon(self) -> None:
@@ -276,7 +276,7 @@ class Http1Connection(asyncio.Protocol):
         self._respond(request, response)
 
     def _give_way(self) -> None:
-        self._refuse(OverloadedError("others need the memory that this request holds", hint="Ask again later"))
+        self._refuse(OverloadedError(_GIVES_WAY, hint="Ask again later"))
 
     def _refuse(self, error: Exception) -> None:
         """Answer at once, and discard the rest of the request."""

@@ -53,6 +53,9 @@ class Stream(Protocol):
     def is_accepted(self) -> bool:
         """Whether the request is complete, and its answer pending."""
 
+    def give_way(self) -> None:
+        """Refuse a request that is not complete, because others need its place or its memory."""
+
 
 class _Outgoing:
     """The rest of an answer that waits until the client reads."""
@@ -140,15 +143,15 @@ class Http2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Process received data, a few frames at a time."""
+        if self._ignores_input:
+            return
         if not self._rest:
             if not self._table.turns.are_waiting:
                 data = self._take_in(memoryview(data))  # type: ignore[assignment] # a view of what is left
-                if not data:
+                if not data or self._ignores_input:
                     return
             self._transport.pause_reading()
             self._table.turns.add(self._loop_time, self._go_on)
-        if self._ignores_input:
-            return
         self._rest.append(memoryview(data))
         try:
             self._resting.grow(len(data))
@@ -156,33 +159,34 @@ class Http2Connection(asyncio.Protocol):
             self._drop_rest()
 
     def _drop_rest(self) -> None:
-        """Drop received data that was not parsed yet: the connection closes after the pending answers."""
-        if self.is_expendable():
-            self.abort()
-            return
+        """Drop received data that was not parsed yet, and close after the pending answers.
+
+        GOAWAY says which calls were never looked at, so that clients make them again by themselves.
+        """
         self._ignores_input = True
         self._rest.clear()
         self._resting.release()
+        if self._transport.is_closing():
+            return
         self._transport.pause_reading()
-        for number, stream in list(self._streams.items()):
+        for stream in list(self._streams.values()):
             if not stream.is_accepted():
-                self._forget(number)
+                stream.give_way()
         self.drain()
 
     def _go_on(self) -> None:
         if not self._rest or self._transport.is_closing():
             return
-        left = self._take_in(self._rest.popleft())
+        data = self._rest.popleft()
+        left = self._take_in(data)
         if self._ignores_input:
             return
+        self._resting.shrink(len(data) - len(left))
         if left:
             self._rest.appendleft(left)
         if self._rest:
             self._table.turns.add(self._loop_time, self._go_on)
-            return
-        self._resting.release()
-        self._resting = self._budget.arriving(self._drop_rest)
-        if self._paused_since is None and not self._transport.is_closing():
+        elif self._paused_since is None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _take_in(self, data: memoryview) -> memoryview:

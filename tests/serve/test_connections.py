@@ -1,14 +1,21 @@
-"""Which connection gives way while others are being set up; `test_gate` has those that are."""
+"""Which connection gives way while others are being set up, and what those are told whose bytes others need."""
 
 from __future__ import annotations
 
 import asyncio
+import struct
+from typing import Any
 
 import pytest
 
 pytest.importorskip("httptools", reason="the server's packages are not installed")
-from jr_onnx.serve.connections import ConnectionTable
+from jr_onnx.serve.connections import ConnectionTable, LoopTime
+from jr_onnx.serve.gate import ByteBudget
+from jr_onnx.serve.http1 import Http1Connection
+from jr_onnx.serve.http2 import Http2Connection
+from jr_onnx.serve.rest import failure
 from tests.serve.test_gate import Held
+from tools.checks.serving.barrages import frame, grpc_headers
 
 
 async def _shake_hands(table: ConnectionTable) -> asyncio.Task[None]:
@@ -53,3 +60,114 @@ def test_whoever_has_just_come_stays_where_a_quiet_connection_can_go() -> None:
         newcomer.cancel()
 
     asyncio.run(scenario())
+
+
+class Transport:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.ended = ""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.ended = self.ended or "closed"
+
+    def abort(self) -> None:
+        self.ended = self.ended or "aborted"
+
+    def is_closing(self) -> bool:
+        return bool(self.ended)
+
+    def set_write_buffer_limits(self, **limits: int) -> None:
+        del limits
+
+    def pause_reading(self) -> None: ...
+
+
+class Application:
+    """Refuses; nothing is ever complete."""
+
+    timeout_s = 5.0
+    is_draining = False
+
+    def admit(self, request: Any) -> int:
+        del request
+        return 1 << 20
+
+    failure = staticmethod(failure)
+
+
+class Call:
+    """A call whose message is still coming, or is being answered."""
+
+    def __init__(self, *, accepted: bool) -> None:
+        self.accepted = accepted
+        self.gave_way = False
+
+    def is_accepted(self) -> bool:
+        return self.accepted
+
+    def give_way(self) -> None:
+        self.gave_way = True
+
+
+DATA = bytes(8 << 10)  # more than what is always admitted
+TOTAL = 1 << 20
+HEAD = b"POST /v2/models/a/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+GOAWAY = 7
+
+
+def _squeeze(table: ConnectionTable, budget: ByteBudget, connection: asyncio.Protocol, *, is_full: bool) -> None:
+    """Receive data that waits for its turn, and let others fill the budget before or after that."""
+    table.turns.add(LoopTime(), lambda: None)
+    if is_full:
+        budget.settled().grow(TOTAL - budget.used)
+        connection.data_received(DATA)
+    else:
+        connection.data_received(DATA)
+        budget.settled().grow(TOTAL - budget.used)
+        budget.settled().grow(len(DATA))
+    assert budget.used <= TOTAL
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.parametrize("begun", [b"", HEAD, HEAD + b"ab"])
+def test_a_client_whose_bytes_others_need_is_told_so(begun: bytes, is_full: bool) -> None:
+    async def scenario() -> Transport:
+        budget, table, transport = ByteBudget(TOTAL), ConnectionTable(most=8), Transport()
+        application: Any = Application()
+        connection = Http1Connection(application, table, budget)
+        connection.connection_made(transport)
+        connection.data_received(begun)
+        _squeeze(table, budget, connection, is_full=is_full)
+        return transport
+
+    transport = asyncio.run(scenario())
+    assert transport.written.startswith(b"HTTP/1.1 503 ")
+    assert transport.ended == "closed", "an aborted connection would lose what was written"
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.parametrize("accepted", [None, False, True])
+def test_a_client_of_http2_is_told_so_as_well(accepted: bool | None, is_full: bool) -> None:
+    """Of calls that were never looked at, GOAWAY says so; one that has begun is refused; one being answered stays."""
+
+    async def scenario() -> tuple[Transport, Call]:
+        budget, table, transport = ByteBudget(TOTAL), ConnectionTable(most=8), Transport()
+        call = Call(accepted=accepted is True)
+        connection = Http2Connection(lambda one, number, _: one.begin(number, call), table, budget, 5.0)
+        connection.connection_made(transport)
+        connection.data_received(PREFACE + (b"" if accepted is None else grpc_headers(1)))
+        transport.written = b""
+        _squeeze(table, budget, connection, is_full=is_full)
+        return transport, call
+
+    transport, call = asyncio.run(scenario())
+    seen = 0 if accepted is None else 1
+    assert transport.written == frame(GOAWAY, 0, 0, struct.pack(">II", seen, 0))
+    assert call.gave_way == (accepted is False)
+    assert transport.ended == ("closed" if accepted is None else "")

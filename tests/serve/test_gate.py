@@ -75,6 +75,46 @@ def test_a_request_that_is_whole_never_gives_way() -> None:
     assert budget.used == 10 * MEBIBYTE
 
 
+def test_no_request_gives_way_in_vain() -> None:
+    budget = ByteBudget(10 * MEBIBYTE, Clock())
+    whole, large, small = Arrival(budget), Arrival(budget), Arrival(budget)
+    whole.holding.grow(4 * MEBIBYTE)
+    whole.holding.settle()
+    large.holding.grow(5 * MEBIBYTE)
+    small.holding.grow(MEBIBYTE // 2)
+    for one, size in ((budget.settled(), 7 * MEBIBYTE), (small.holding, 6 * MEBIBYTE)):
+        with pytest.raises(OverloadedError):
+            one.grow(size)
+    assert (large.gave_way, small.gave_way) == (False, False)
+
+
+def test_a_small_request_never_gives_way_to_a_large_one_that_is_whole() -> None:
+    clock = Clock()
+    budget = ByteBudget(10 * MEBIBYTE, clock)
+    large, small, whole = Arrival(budget), Arrival(budget), budget.settled()
+    whole.grow(MEBIBYTE)
+    small.holding.grow(20_000)
+    large.holding.grow(5 * MEBIBYTE)
+    clock.now += 5
+    with pytest.raises(OverloadedError):
+        whole.grow(9 * MEBIBYTE)
+    whole.grow(8 * MEBIBYTE)
+    assert (large.gave_way, small.gave_way) == (True, False)
+    whole.grow(MEBIBYTE - 20_000)
+    budget.settled().grow(10_000)
+    assert small.gave_way, "to one that is smaller still"
+
+
+def test_one_whose_connection_gives_way_to_it_takes_nothing() -> None:
+    budget = ByteBudget(10 * MEBIBYTE, Clock())
+    arriving = budget.arriving(lambda: None)
+    behind = budget.arriving(arriving.release)
+    behind.grow(9 * MEBIBYTE)
+    with pytest.raises(OverloadedError):
+        arriving.grow(2 * MEBIBYTE)
+    assert budget.used == 0
+
+
 def test_what_is_as_short_as_a_health_check_gets_in_and_out_of_a_full_house() -> None:
     budget = ByteBudget(10 * MEBIBYTE, Clock())
     whole, check = Arrival(budget), Arrival(budget)
