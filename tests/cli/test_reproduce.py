@@ -1,3 +1,5 @@
+"""`jr-onnx reproduce`: what the list shows, and what is refused; tests/reproduce covers the work."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -6,7 +6,7 @@
 Every implementation runs in a process of its own, with the same weights, images and number of threads, and all take
 turns in every round. Each first chooses its best batch size. The figures are medians over the rounds, and the ratio
 to the fastest other implementation, by the clock and by processor time (which a busy machine disturbs less). Peers
-that cannot be started are named, not passed over.
+that cannot be started are named, not skipped silently.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Worker:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            told = self.process.communicate()[1].strip().splitlines()
-            raise RuntimeError(f"{self.name} broke off in {attack}: {told[-1] if told else 'no message'}")
+            lines = self.process.communicate()[1].strip().splitlines()
+            raise RuntimeError(f"{self.name} ended during {attack}: {lines[-1] if lines else 'no message'}")
         answer: dict[str, float] = json.loads(line)
         return answer
 
@@ -119,7 +119,7 @@ def compare(workers: list[Worker], attack: str, rounds: int) -> dict[str, Any]:
 
 
 def judge(results: list[dict[str, Any]], least: float) -> bool:
-    """Say of every attack whether it is as much faster as wanted, at equal or better success."""
+    """Print for every attack whether it is fast enough, at equal or better success; return whether all are."""
     good = True
     for result in results:
         met = result["ratio"] >= least and result["as_strong"]
@@ -159,10 +159,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trust-region-steps", type=int, default=1000)
     parser.add_argument("--eps", type=float, default=0.01, help="step of pgd, in normalised units")
     parser.add_argument("--attacks", default="pgd,deepfool-linf,deepfool-l2,trust-region")
-    parser.add_argument("--batch-sizes", default="64,256", help="to choose from; larger ones than --limit are cut")
+    parser.add_argument("--batch-sizes", default="64,256", help="to choose from; --limit is the largest")
     parser.add_argument("--peers-python", help="interpreter of an environment with torch, foolbox, torchattacks, numpy")
     parser.add_argument("--peers", default=",".join(PEERS))
-    parser.add_argument("--least", type=float, help="leave with 1 if an attack is not this much faster")
+    parser.add_argument("--least", type=float, help="exit with 1 if an attack is not this much faster")
     parser.add_argument("-o", "--output", type=Path, help="write the figures here too")
     return parser.parse_args()
 
@@ -197,7 +197,7 @@ def main() -> int:
             for attack in attacks:
                 choose_batches(workers, [attack], sizes)
                 results.append(compare(workers, attack, options.rounds))
-                show(results[-1:])  # at once: a long run that is broken off has said something
+                show(results[-1:])  # at once, so that an interrupted run has shown what it measured
         finally:
             for worker in workers:
                 worker.process.terminate()

@@ -6,8 +6,7 @@ Everything goes over loopback. First one barrage after the other (`tools/checks/
 process of its own, while health is asked over both transports, each time over a new connection. Then good load, whose
 answers are compared, and all barrages together. The bars: the peak of resident memory is at most `--max-total-mib` and
 300 MiB, the slowest answer to a health check takes 0.5 s, no answer is wrong, none is missing, and the server counts as
-many answers as accepted requests when it is asked to stop. On a machine that is busy with other things, latencies say
-as much about those.
+many answers as accepted requests when it is asked to stop. On a busy machine latencies depend on the other work too.
 
 Exits with 1 and says what was wrong, or prints the figures.
 """

@@ -1,8 +1,8 @@
-"""The paper's attacks written down step by step, without any thought of speed: the yardstick of `bench_attacks`.
+"""The paper's attacks transcribed step by step, not optimised: the baseline of `tools.bench.attacks`.
 
-Everything is in normalised space. Each step first asks the model who still stands, takes those out, asks again with
-a graph, and differentiates weights and input alike as a training loop does; DeepFool scales its step with a diagonal
-matrix.
+Everything is in normalised space. Each step first evaluates the model to find the samples that are still classified
+correctly, evaluates those again with a graph, and differentiates weights and input alike as a training loop does;
+DeepFool scales its step with a diagonal matrix.
 """
 
 from __future__ import annotations

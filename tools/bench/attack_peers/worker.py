@@ -1,4 +1,4 @@
-"""One implementation of the attacks, waiting for orders: `python -m tools.bench.attack_peers.worker NAME CONFIG`.
+"""One implementation of the attacks, run as a process: `python -m tools.bench.attack_peers.worker NAME CONFIG`.
 
 Reads one JSON order a line, `{"attack": "pgd", "batch": 256}`, runs it on all images and answers with one JSON line:
 seconds of wall and processor, the share of images still classified correctly, and the mean relative perturbation, as

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Everything that this project wants of a machine with an NVIDIA GPU, in one go and without a network:
+# Run everything that needs a machine with an NVIDIA GPU, without a network:
 #
 #     OUT=results bash tools/checks/gpu/all.sh [SECONDS for the checks, 420] [PHASE: timings, correctness or all]
 #
-# timings wants the GPU to itself; correctness does not, and may run beside a training. Needs onnxruntime-gpu, this
-# package's dependencies and a built CUDA op library; torch, pytest, ncu and compute-sanitizer where they are there.
+# timings needs the GPU to itself; correctness does not, and may run beside a training. Needs onnxruntime-gpu, this
+# package's dependencies and a built CUDA op library; torch, pytest, ncu and compute-sanitizer are used if installed.
 # Every step has its own time limit and its own file in $OUT, and the checks save after every check, so stopping this
-# loses one check at most. The exit code is that of the checks: 0 all well, 1 a check failed, 3 no GPU.
+# loses one check at most. The exit code is that of the checks: 0 all passed, 1 a check failed, 3 no GPU.
 set -u
 export PYTHONUNBUFFERED=1 CUDA_MODULE_LOADING=LAZY
 cd "$(dirname "$0")/../../.."
@@ -15,7 +15,7 @@ mkdir -p "$out"
 start=$SECONDS
 code=0
 say() { echo "=== $((SECONDS - start)) s: $*"; }
-# What waits for a dead device is killed a while after it was asked to end.
+# A process that hangs on a dead device ignores SIGTERM; it is killed ten seconds later.
 within() { timeout --kill-after=10 "$@"; }
 
 checks() { # NAME PATTERN: the checks whose names match, in $OUT/NAME.json

@@ -5,7 +5,7 @@
 For each weights file `NAME.pt` or `NAME_robust.pt` of DIR: clean accuracy, accuracy under the paper's PGD (7 steps),
 and DeepFool on fewer images, at kappa 0 and at the paper's kappa; the time is that of a second run. The CPU attacks
 the first images too, since a figure of the GPU counts only where the CPU gives it. Saved after every row, so that an
-interruption loses at most one.
+interrupted run loses one at most.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Row:
 
     Attributes:
         weights: Name of the weights file, without its suffix.
-        kappa: The jump at all sites.
+        kappa: The kappa of all sites.
         attack: pgd or deepfool.
         layout: How images lie in memory: NHWC or NCHW.
         images: How many were attacked.
@@ -121,7 +121,7 @@ def measure(
 
     Args:
         path: The weights.
-        kappa: The jump at all sites.
+        kappa: The kappa of all sites.
         name: Of `ATTACKS`.
         layout: NHWC or NCHW.
         data: Labelled images.

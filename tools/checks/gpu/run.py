@@ -1,4 +1,4 @@
-"""Settle and measure, on a machine with an NVIDIA GPU and onnxruntime-gpu, what only a GPU can tell.
+"""Check and measure, on a machine with an NVIDIA GPU and onnxruntime-gpu, what only a GPU can show.
 
     python -m tools.checks.gpu [-o gpu-report.json] [--write docs/gpu.md] [--quick] [--only PATTERN] [--limit-s N]
 
@@ -6,7 +6,7 @@ Needs no network and some minutes. Checked: whether a network computes on the GP
 ThresholdedRelu runs at opset 21 and 22; whether Conv and Relu are fused; the op library's kernel, in every type, eager,
 bound to device memory and in a captured graph; which random kappas repeat when a graph is replayed; the kernel's
 bandwidth against a copy and torch's ReLU; whether retrofits are verified there; the time of retrofits against their
-originals. The results are saved after every check, so that a run that is cut off loses one check alone. Without a GPU
+originals. The results are saved after every check, so that an interrupted run loses one check at most. Without a GPU
 every check is skipped, none passes, and the exit code is 3; it is 1 where a check fails and 0 where all is well.
 """
 
@@ -50,13 +50,13 @@ NOTHING_CHECKED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make all checks and write one file of results."""
+    """Run all checks and write one file of results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("gpu-report.json"), help="where the results go")
     parser.add_argument("--write", type=Path, help="replace the figures in this Markdown file")
     parser.add_argument("--quick", action="store_true", help="leave the models out")
-    parser.add_argument("--only", type=re.compile, default="", help="make only checks whose name matches this pattern")
-    parser.add_argument("--limit-s", type=float, default=float("inf"), help="begin no further check after this time")
+    parser.add_argument("--only", type=re.compile, default="", help="run only checks whose name matches this pattern")
+    parser.add_argument("--limit-s", type=float, default=float("inf"), help="start no further check after this time")
     options = parser.parse_args(arguments)
 
     def save(report: GpuReport) -> None:
@@ -81,12 +81,12 @@ def examine(
     limit_s: float = float("inf"),
     save: Callable[[GpuReport], None] = lambda _: None,
 ) -> GpuReport:
-    """Make all checks.
+    """Run all checks.
 
     Args:
         quick: Whether the models are left out.
-        only: A pattern that names the checks to make.
-        limit_s: No check begins later than this many seconds after the first.
+        only: A pattern that names the checks to run.
+        limit_s: No check starts later than this many seconds after the first.
         save: Takes the report after every check.
     """
     start, load, gpu = time.perf_counter(), environment.load(), has_gpu()
@@ -114,7 +114,7 @@ def all_checks(benchmarks: list[BenchReport], *, quick: bool) -> dict[str, Calla
     """
     checks = dict(CHECKS)
     if not quick:
-        # What is asked most first: a run that is out of time leaves out the last ones.
+        # The most important first: a run that is out of time leaves out the last ones.
         for batch, dtype, network in product((32, 1, 256), models.DTYPES, models.NETWORKS):
             checks[f"{network}, {dtype}, batch {batch}"] = partial(_measure, network, dtype, batch, benchmarks)
         for network in models.NETWORKS:

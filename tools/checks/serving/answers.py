@@ -1,4 +1,4 @@
-"""Ask two servers the very request that they are measured with, and be sure that both answer it alike."""
+"""Send two servers the request that they are measured with, and make sure that both give the same answer."""
 
 from __future__ import annotations
 

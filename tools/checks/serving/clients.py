@@ -26,7 +26,7 @@ TOO_LARGE_BYTES = 3 << 20
 
 
 class Client(threading.Thread, ABC):
-    """Asks over one connection until it is told to stop, or the server has closed its door.
+    """Asks over one connection until it is told to stop, or the server no longer accepts.
 
     Args:
         number: Seeds what is asked.
