@@ -43,7 +43,7 @@ def footprint(variant: Variant, provider: str, threads: int, feed: Feed, folder:
         JrError: The process failed.
     """
     inputs = folder / "inputs.npz"
-    np.savez(inputs, allow_pickle=False, **feed)
+    np.savez(inputs, *feed.values())  # not by name: an input may be called like a parameter of savez
     spec = {
         "name": variant.name,
         "kind": variant.kind,
@@ -53,6 +53,7 @@ def footprint(variant: Variant, provider: str, threads: int, feed: Feed, folder:
         "options": variant.options,
         "threads": threads,
         "inputs": str(inputs),
+        "names": list(feed),
     }
     done = subprocess.run(
         [sys.executable, "-m", "jr_onnx.bench.footprint"],
@@ -72,7 +73,7 @@ def main() -> None:
     folder = Path(spec["folder"]) if spec["folder"] is not None else None
     variant = Variant(spec["name"], spec["kind"], Path(spec["path"]), folder, spec["options"])
     with np.load(spec["inputs"]) as stored:
-        feed = {name: stored[name] for name in stored.files}
+        feed = {name: stored[f"arr_{index}"] for index, name in enumerate(spec["names"])}
     require_providers(PROVIDERS[spec["provider"]])  # looking for a provider takes memory too, once in a process
     before = _memory("VmRSS")
     session = variant.open(spec["provider"], spec["threads"])

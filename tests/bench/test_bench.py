@@ -104,6 +104,19 @@ def test_external_data_is_found(original: Path, tmp_path: Path) -> None:
     assert [row.variant for row in found.cases[0].rows] == ["original", "thresholded", "optimised"]
 
 
+@pytest.mark.parametrize("name", ["file", "allow_pickle"])
+def test_an_input_may_have_any_name(original: Path, tmp_path: Path, name: str) -> None:
+    """Inputs reach the process that measures a footprint in a file of NumPy, whose writer has parameters too."""
+    model = onnx.load(str(original))
+    old = model.graph.input[0].name
+    model.graph.input[0].name = name
+    for node in model.graph.node:
+        node.input[:] = [name if value == old else value for value in node.input]
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    found = benchmark(BenchRequest(tmp_path / "net.onnx", 3.0, rounds=1, lowerings=("where",), sessions=("plain",)))
+    assert all(row.memory_bytes for row in found.cases[0].rows)
+
+
 def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     """A folded site keeps the optimised session from being sure; the lowerings are measured all the same."""
     net = ExactNet(13)
