@@ -91,14 +91,7 @@ const char* launch_bias_pass(void* stream, const typename Site::Bits* in, const 
 #define JR_INSTANTIATE(Site)                                                                                       \
   template const char* launch_bias_pass<Site>(void*, const Site::Bits*, const Site::Bits*, const Site::Bits*,      \
                                               Site::Bits*, const Channels&, const Site&)
-JR_INSTANTIATE(FixedJump<Float32>);
-JR_INSTANTIATE(FixedJump<Float64>);
-JR_INSTANTIATE(FixedJump<Float16>);
-JR_INSTANTIATE(FixedJump<Bfloat16>);
-JR_INSTANTIATE(KappaInMemory<Float32>);
-JR_INSTANTIATE(KappaInMemory<Float64>);
-JR_INSTANTIATE(KappaInMemory<Float16>);
-JR_INSTANTIATE(KappaInMemory<Bfloat16>);
+JR_FOR_EACH_SITE(JR_INSTANTIATE)
 #undef JR_INSTANTIATE
 
 }  // namespace jr

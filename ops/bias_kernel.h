@@ -15,9 +15,8 @@ struct Channels {
 };
 
 // Queues out[i] = J((in[i] + bias[c]) + residual[i]) on a CUDA stream, every sum rounded to the element type as the
-// separate operators round it; `residual` may be null, and the site's cap is +inf where there is none. `in`, `residual` and `out` may be the same buffer. Returns null, or
-// the error of the launch as a text that needs no freeing. Instantiated for FixedJump and KappaInMemory of the four
-// element types.
+// separate operators round it; `residual` may be null, and the site's cap is +inf where there is none. `in`, `residual`
+// and `out` may be the same buffer. Returns null, or the error of the launch as a text that needs no freeing.
 template <class Site>
 const char* launch_bias_pass(void* stream, const typename Site::Bits* in, const typename Site::Bits* bias,
                              const typename Site::Bits* residual, typename Site::Bits* out, const Channels& shape,

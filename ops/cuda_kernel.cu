@@ -88,14 +88,7 @@ const char* launch_pass(void* stream, const typename Site::Bits* in, typename Si
 
 #define JR_INSTANTIATE(Site)                                                                                     \
   template const char* launch_pass<Site>(void*, const Site::Bits*, Site::Bits*, std::uint64_t, const Site&, bool)
-JR_INSTANTIATE(FixedJump<Float32>);
-JR_INSTANTIATE(FixedJump<Float64>);
-JR_INSTANTIATE(FixedJump<Float16>);
-JR_INSTANTIATE(FixedJump<Bfloat16>);
-JR_INSTANTIATE(KappaInMemory<Float32>);
-JR_INSTANTIATE(KappaInMemory<Float64>);
-JR_INSTANTIATE(KappaInMemory<Float16>);
-JR_INSTANTIATE(KappaInMemory<Bfloat16>);
+JR_FOR_EACH_SITE(JR_INSTANTIATE)
 #undef JR_INSTANTIATE
 
 }  // namespace jr

@@ -48,9 +48,19 @@ struct KappaInMemory {
   }
 };
 
+// What the passes are instantiated for: both sources of kappa, for the four element types.
+#define JR_FOR_EACH_SITE(instantiate) \
+  instantiate(FixedJump<Float32>);     \
+  instantiate(FixedJump<Float64>);     \
+  instantiate(FixedJump<Float16>);     \
+  instantiate(FixedJump<Bfloat16>);    \
+  instantiate(KappaInMemory<Float32>); \
+  instantiate(KappaInMemory<Float64>); \
+  instantiate(KappaInMemory<Float16>); \
+  instantiate(KappaInMemory<Bfloat16>);
+
 // Queues out[i] = J(in[i]) for i < count on a CUDA stream. `in` and `out` are device memory, the same buffer or apart.
-// Returns null, or the error of the launch as a text that needs no freeing. Instantiated for FixedJump and KappaInMemory
-// of the four element types.
+// Returns null, or the error of the launch as a text that needs no freeing.
 template <class Site>
 const char* launch_pass(void* stream, const typename Site::Bits* in, typename Site::Bits* out, std::uint64_t count,
                         const Site& site, bool has_cap);

@@ -22,6 +22,16 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 OPS = ROOT / "ops"
 HERE = Path(__file__).resolve().parent
 Compile = Callable[..., Path]
+# The CPU library without `register.cc`, which exports its one symbol.
+CPU_SOURCES = (
+    "runtime.cc",
+    "kappa.cc",
+    "cpu_kernel.cc",
+    "jump_relu_op.cc",
+    "jump_relu_cpu.cc",
+    "bias_jump_relu.cc",
+    "draw_kappa.cc",
+)
 # The CUDA kernels as g++ compiles them for the CPU.
 EMULATED_FLAGS = (f"-I{HERE / 'emulated_cuda'}", "-Wno-unknown-pragmas", "-x", "c++")
 EMULATED_SOURCES = ("cuda_kernel.cu", "cuda_draw.cu", "bias_kernel.cu", "kappa.cc")

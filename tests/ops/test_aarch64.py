@@ -8,18 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-OPS = HERE.parent.parent / "ops"
-SOURCES = (
-    "runtime.cc",
-    "kappa.cc",
-    "cpu_kernel.cc",
-    "jump_relu_op.cc",
-    "jump_relu_cpu.cc",
-    "bias_jump_relu.cc",
-    "draw_kappa.cc",
-    "register.cc",
-)
+from tests.ops.conftest import CPU_SOURCES, HERE, OPS
 
 
 @pytest.mark.slow
@@ -28,7 +17,7 @@ def test_the_driver_runs_clean_on_aarch64(tmp_path: Path) -> None:
     if compiler is None or emulator is None:
         pytest.skip("no AArch64 cross compiler and emulator here (g++-aarch64-linux-gnu, qemu-user)")
     driver = tmp_path / "driver"
-    files = [str(HERE / "sanitize_driver.cc"), *(str(OPS / name) for name in SOURCES)]
+    files = [str(HERE / "sanitize_driver.cc"), *(str(OPS / name) for name in (*CPU_SOURCES, "register.cc"))]
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static", f"-I{OPS}"]
     subprocess.run([compiler, *flags, *files, "-o", driver], check=True)
     done = subprocess.run([emulator, driver], capture_output=True, text=True, check=False, timeout=120)

@@ -12,17 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from jr_onnx.semantics import jump_relu, round_kappa
+from tests.ops.conftest import CPU_SOURCES
 
-SOURCES = (
-    "address_probe.cc",
-    "runtime.cc",
-    "kappa.cc",
-    "cpu_kernel.cc",
-    "jump_relu_op.cc",
-    "jump_relu_cpu.cc",
-    "bias_jump_relu.cc",
-    "draw_kappa.cc",
-)
 KAPPA = round_kappa(0.06, "float32")
 RUNS = 5
 
@@ -33,7 +24,7 @@ def watched(compile_cxx: Any) -> Path:
     if tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < (1, 24):
         pytest.skip("the watch copies the table of ONNX Runtime 1.24 and newer")
     register = compile_cxx("register.o", ["register.cc"], "-c", "-O0", "-fPIC", "-DRegisterCustomOps=inner_register")
-    return Path(compile_cxx("libwatched.so", [*SOURCES, register], "-O0", "-shared", "-fPIC"))
+    return Path(compile_cxx("libwatched.so", ["address_probe.cc", *CPU_SOURCES, register], "-O0", "-shared", "-fPIC"))
 
 
 def run_chain(make_session: Any, watched: Path, shape: Any, extra: Any = (), **attributes: Any) -> tuple[int, int]:

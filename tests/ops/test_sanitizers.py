@@ -9,19 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.ops.conftest import can_sanitize
-
-SOURCES = (
-    "sanitize_driver.cc",
-    "runtime.cc",
-    "kappa.cc",
-    "cpu_kernel.cc",
-    "jump_relu_op.cc",
-    "jump_relu_cpu.cc",
-    "bias_jump_relu.cc",
-    "draw_kappa.cc",
-    "register.cc",
-)
+from tests.ops.conftest import CPU_SOURCES, can_sanitize
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", pytest.param("thread", marks=pytest.mark.slow)])
@@ -29,7 +17,8 @@ def test_clean(cxx: list[str], compile_cxx: Any, tmp_path: Path, sanitizer: str)
     flag = f"-fsanitize={sanitizer}"
     if not can_sanitize(cxx, tmp_path, flag):
         pytest.skip(f"the compiler has no working {flag} here")
-    driver = compile_cxx("driver", SOURCES, flag, "-fno-sanitize-recover=all", "-O0", "-pthread")
+    sources = ("sanitize_driver.cc", *CPU_SOURCES, "register.cc")
+    driver = compile_cxx("driver", sources, flag, "-fno-sanitize-recover=all", "-O0", "-pthread")
     environment = {**os.environ, "JR_ONNX_PARALLEL_BYTES": "262144", "ASAN_OPTIONS": "detect_leaks=1"}
     for isa in ("baseline", "avx2", "avx512"):
         done = subprocess.run(
