@@ -3,117 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-ROWS = 3
-"""Rows of the run in which graphs are built; other sizes are 3 as well now and then, so that axes can be mistaken."""
-
-_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
-_runtime = ort.capi.onnxruntime_pybind11_state
-_ILLEGAL = (
-    *(
-        _runtime.Fail,
-        _runtime.InvalidArgument,
-        _runtime.InvalidGraph,
-        _runtime.NotImplemented,
-        _runtime.RuntimeException,
-    ),
-    *(IndexError, ValueError, KeyError, RuntimeError),
-)
-"""What a node that is not legal in its place raises, on building or on running."""
-
-Draw = Callable[[st.SearchStrategy[Any]], Any]
-
-
-def session(model: onnx.ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-@dataclass
-class Build:
-    """A graph that grows by nodes which run on ONNX Runtime."""
-
-    opset: int
-    draw: Draw
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    weights: dict[str, np.ndarray] = field(default_factory=dict)
-    inputs: list[str] = field(default_factory=list)
-    pending: list[onnx.NodeProto] = field(default_factory=list)
-
-    def const(self, array: Any, dtype: str = "float32") -> str:
-        name = f"c{len(self.weights)}"
-        self.weights[name] = np.asarray(array, dtype=dtype)
-        self.arrays[name] = self.weights[name]
-        return name
-
-    def noise(self, *shape: int) -> str:
-        return self.const(np.random.default_rng(len(self.weights)).standard_normal(shape))
-
-    def add(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
-        """Add a node and compute it; an illegal one raises."""
-        names = [f"v{len(self.arrays) + index}" for index in range(outputs)]
-        node = helper.make_node(op, list(inputs), names, **attributes)
-        feeds = {name: self.arrays[name] for name in inputs if name}
-        used = {name: array for name, array in self.arrays.items() if name not in feeds and _captures(node, name)}
-        graph = helper.make_graph(
-            [node],
-            "one",
-            [_info(name, array.dtype.name, array.shape) for name, array in feeds.items()],
-            [helper.make_empty_tensor_value_info(name) for name in names],
-            [numpy_helper.from_array(array, name) for name, array in used.items()],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
-        for name, array in zip(names, session(model).run(None, feeds), strict=True):
-            self.arrays[name] = array
-        self.pending.append(node)
-        return names[0]
-
-    def axes(self, op: str, value: str, axes: list[int], since: int, **attributes: Any) -> str:
-        """Add a node whose axes became an input with an opset."""
-        if self.opset >= since:
-            return self.add(op, value, self.const(axes, "int64"), **attributes)
-        return self.add(op, value, axes=axes, **attributes)
-
-    def pick(self, dtype: str = "float32", rank: int | None = None) -> str | None:
-        computed = [name for name in self.arrays if name not in self.weights and not name.startswith("_")]
-        fitting = [
-            name
-            for name in computed
-            if self.arrays[name].dtype.name == dtype and (rank is None or self.arrays[name].ndim == rank)
-        ]
-        return self.draw(st.sampled_from(fitting[-4:])) if fitting else None
-
-    def axis(self, value: str) -> int:
-        return int(self.draw(st.integers(0, max(0, self.arrays[value].ndim - 1))))
-
-    def commit(self) -> None:
-        self.nodes += self.pending
-        self.pending = []
-
-    def rollback(self, arrays: int, weights: int) -> None:
-        self.arrays = dict(list(self.arrays.items())[:arrays])
-        self.weights = dict(list(self.weights.items())[:weights])
-        self.pending = []
-
-
-def _captures(node: onnx.NodeProto, name: str) -> bool:
-    return any(name in inner.input for attribute in node.attribute for inner in attribute.g.node)
-
-
-def _info(name: str, dtype: str, shape: Any) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, _TYPES[dtype], list(shape))
-
+from tests.rows.build import ILLEGAL, ROWS, TYPES, Build, Draw, info
 
 Move = Callable[[Build, str], Any]
 
@@ -360,8 +257,8 @@ def _control(b: Build, x: str) -> Any:
         body = helper.make_graph(
             nodes,
             "body",
-            [_info("s", "float32", size), _info("e", "float32", size)],
-            [_info("t", "float32", size), _info("u", "float32", size)],
+            [info("s", "float32", size), info("e", "float32", size)],
+            [info("t", "float32", size), info("u", "float32", size)],
         )
         b.add("Scan", b.const(np.ones(size)), x, outputs=2, body=body, num_scan_inputs=1, scan_input_axes=[axis])
     else:
@@ -376,11 +273,11 @@ def _control(b: Build, x: str) -> Any:
             nodes,
             "body",
             [
-                _info("i", "int64", []),
-                _info("go", "bool", []),
+                info("i", "int64", []),
+                info("go", "bool", []),
                 helper.make_tensor_value_info("s", TensorProto.FLOAT, None),
             ],
-            [_info("on", "bool", []), helper.make_tensor_value_info("t", TensorProto.FLOAT, None)],
+            [info("on", "bool", []), helper.make_tensor_value_info("t", TensorProto.FLOAT, None)],
         )
         b.add("Loop", size, b.const(True, "bool"), x, body=body)
 
@@ -427,7 +324,7 @@ def graphs(draw: Draw) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
             break
         try:
             draw(st.sampled_from(MOVES))(build, value)
-        except _ILLEGAL:
+        except ILLEGAL:
             build.rollback(*before)
             continue
         build.commit()
@@ -447,15 +344,15 @@ def _reaching(nodes: list[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
 def _model(build: Build, feeds: dict[str, np.ndarray]) -> onnx.ModelProto:
     made = [name for node in build.nodes for name in node.output if name in build.arrays]
     read = {name for node in build.nodes for name in node.input}
-    ends = [name for name in made if name not in read and build.arrays[name].dtype.name in _TYPES]
+    ends = [name for name in made if name not in read and build.arrays[name].dtype.name in TYPES]
     if not ends:
         build.nodes.append(helper.make_node("Identity", ["x0"], ["same"]))
         build.arrays["same"], ends = feeds["x0"], ["same"]
     graph = helper.make_graph(
         _reaching(build.nodes, ends[-1]),
         "random",
-        [_info(name, "float32", ["N", *array.shape[1:]]) for name, array in feeds.items()],
-        [helper.make_tensor_value_info(ends[-1], _TYPES[build.arrays[ends[-1]].dtype.name], None)],
+        [info(name, "float32", ["N", *array.shape[1:]]) for name, array in feeds.items()],
+        [helper.make_tensor_value_info(ends[-1], TYPES[build.arrays[ends[-1]].dtype.name], None)],
         [numpy_helper.from_array(array, name) for name, array in build.weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", build.opset)], ir_version=8)

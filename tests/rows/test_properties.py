@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, event, given, settings
 
 from jr_onnx.rows import prove_rows
 from jr_onnx.rows.trial import close
-from tests.rows.graphs import ROWS, graphs, session
+from tests.rows.build import ROWS, session
+from tests.rows.graphs import graphs
 
 Drawn = tuple[onnx.ModelProto, dict[str, np.ndarray]]
 
