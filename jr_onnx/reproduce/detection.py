@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from jr_onnx.attack.apgd import APGD
-from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteOptions, paper_entries
+from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.detect.evaluate import LEAST_IMAGES, area, fitted_scores, noise_like, wins
 from jr_onnx.detect.lid import LidFeatures
 from jr_onnx.errors import require
 from jr_onnx.kappa import KappaPlan
+from jr_onnx.reproduce.attacks import COLUMNS, paper_entry
 from jr_onnx.reproduce.measuring import Bench, Measured, measure
 from jr_onnx.reproduce.networks import Checkpoint
 from jr_onnx.reproduce.paper import ATTACKS, DETECTION
 from jr_onnx.reproduce.result import Cell, ItemResult
-from jr_onnx.reproduce.tables import COLUMNS, SUITE_NAMES
 
 RELU, JUMP = tuple(DETECTION)
 DIFFERENCE = "JumpReLU minus ReLU"
@@ -35,18 +35,12 @@ def detection(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     """Measure table 3 on one network; the first `REFERENCE` images are the reference of LID and are not attacked on."""
     require("sklearn", "attack")
     network, cells, notes = checkpoint.network, [], []
-    options = SuiteOptions("linf", network.eps, paper=PaperSettings(steps=network.steps))
-    entries = {
-        COLUMNS[name]: entry
-        for name in bench.attacks
-        for entry in paper_entries(options)
-        if entry.name == f"paper/{SUITE_NAMES[name]}"
-    }
+    entries = {COLUMNS[name]: paper_entry(network, name) for name in bench.attacks}
     entries[ADAPTIVE] = Entry(
         "apgd", APGD(norm="linf", eps=2 * network.eps, backward="smooth:5"), "surrogate", "white_box"
     )
     plans = {RELU: None, JUMP: KappaPlan(network.kappa)}
-    limit = bench.adaptive_limit if bench.limit is None else min(bench.adaptive_limit, bench.limit)
+    limit = bench.at_most(bench.adaptive_limit)
     for column, entry in entries.items():
         found = measure(bench, checkpoint, f"detect-{column.partition(',')[0].lower()}", plans, [entry], limit=limit,
                         keep=True)  # fmt: skip

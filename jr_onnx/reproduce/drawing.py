@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jr_onnx.errors import require
-from jr_onnx.reproduce.pictures import JUMP, RELU, Sheet
+from jr_onnx.reproduce.attacks import JUMP, RELU
+from jr_onnx.reproduce.pictures import Sheet
 from jr_onnx.reproduce.result import Cell, ItemResult
 
 _COLOURS = ("#30363d", "#0b6fb8", "#b4442c", "#2d7a4b", "#8f5fb0", "#b07d12", "#5b6670")

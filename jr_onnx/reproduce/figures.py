@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from jr_onnx.attack.apgd import APGD
-from jr_onnx.attack.deepfool import DeepFool
 from jr_onnx.attack.fgsm import IteratedFGSM
 from jr_onnx.attack.pgd import PGD
 from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.kappa import KappaPlan
+from jr_onnx.reproduce.attacks import apgd_entries, pair, paper_entry
 from jr_onnx.reproduce.measuring import Bench, measure
 from jr_onnx.reproduce.networks import Checkpoint
 from jr_onnx.reproduce.result import Cell, ItemResult, accuracy, mean
@@ -23,7 +23,7 @@ from jr_onnx.torchnet.jump import jump
 
 CLEAN, LINF, L2, ADAPTIVE = "clean accuracy", "DF (linf)", "DF2 (l2)", "adaptive accuracy"
 GRAY, TRANSFER = "gray box, PGD until fooled", "adaptive transfer"
-MATRIX_STEPS = 200
+MATRIX_STEPS, MATRIX_IMAGES = 200, 200
 ITERATIONS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 80)
 _BETA = 0.5
 """The paper's swish (figure 3)."""
@@ -56,26 +56,18 @@ def trade_off(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     """Measure figure 4: accuracy and DeepFool perturbations over kappa, and accuracy under attacks that adapt."""
     network, cells = checkpoint.network, []
     plans = {f"kappa={kappa:g}": KappaPlan(kappa) if kappa else None for kappa in network.grid}
-    exact = APGD(norm="linf", eps=network.eps)
-    entries = [
-        Entry(
-            "paper/deepfool-linf", DeepFool(norm="linf", steps=network.steps), "exact", "white_box", "paper", "paper"
-        ),
-        Entry("paper/deepfool-l2", DeepFool(norm="l2", steps=network.steps), "exact", "white_box", "paper", "paper"),
-        Entry("apgd-ce", exact, "exact", "white_box"),
-        Entry("apgd-ce/smooth:2", replace(exact, backward="smooth:2"), "surrogate", "white_box"),
-        Entry("apgd-ce/smooth:5", replace(exact, backward="smooth:5"), "surrogate", "white_box"),
-    ]
-    found = measure(bench, checkpoint, "trade-off", plans, entries, limit=_few(bench))
+    df, df2 = (paper_entry(network, attack) for attack in ("df", "df2"))
+    entries = [df, df2, *apgd_entries(network)]
+    limit = bench.at_most(bench.adaptive_limit)
+    found = measure(bench, checkpoint, "trade-off", plans, entries, limit=limit)
     for label in plans:
         at, outcomes = label.partition("=")[2], found.outcomes[label]
-        first = outcomes["apgd-ce"]
         adaptive = np.all([item.served_robust for item in outcomes.values() if item.eps is not None], axis=0)
         cells += [
-            accuracy(CLEAN, at, np.asarray(first.served_correct, dtype=bool)),
+            accuracy(CLEAN, at, np.asarray(outcomes[df.name].served_correct, dtype=bool)),
             *(
                 mean(name, at, np.asarray(item.relative), survived=100 * float(np.mean(item.served_robust)))
-                for name, item in ((LINF, outcomes["paper/deepfool-linf"]), (L2, outcomes["paper/deepfool-l2"]))
+                for name, item in ((LINF, outcomes[df.name]), (L2, outcomes[df2.name]))
             ),
             accuracy(ADAPTIVE, at, adaptive, adaptive=True),
         ]
@@ -100,7 +92,9 @@ def matrix(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
                              source_jump=kappa))  # fmt: skip
         asking = APGD(norm="linf", eps=network.eps)
         entries.append(Entry(f"adaptive from {kappa:g}", asking, "transfer", "transfer", source_jump=kappa))
-    found = measure(bench, checkpoint, "matrix", plans, entries, limit=min(_few(bench), 200))
+    found = measure(
+        bench, checkpoint, "matrix", plans, entries, limit=bench.at_most(min(bench.adaptive_limit, MATRIX_IMAGES))
+    )
     cells = [
         accuracy(f"{name}: from kappa {source:g}", f"{goal:g}",
                  found.outcomes[f"kappa={goal:g}"][f"{way} from {source:g}"].served_robust, adaptive=way == "adaptive")
@@ -122,14 +116,13 @@ def matrix(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
 def iterations(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     """Measure figure 8: accuracy against iterations, at the paper's step, which grows the budget, and within a ball."""
     network, most = checkpoint.network, ITERATIONS[-1]
-    plans = {"ReLU": None, "JumpReLU": KappaPlan(network.kappa)}
     within = PGD(norm="linf", eps=network.eps, steps=most, step_size=network.eps / 4, random_start=False)
     entries = [
         Entry("step 0.01", IteratedFGSM(eps=0.01, steps=most), "exact", "white_box", "paper", "paper"),
         Entry("fixed budget", within, "exact", "white_box"),
         Entry("fixed budget, smooth:2", replace(within, backward="smooth:2"), "surrogate", "white_box"),
     ]
-    found = measure(bench, checkpoint, "iterations", plans, entries, limit=_few(bench))
+    found = measure(bench, checkpoint, "iterations", pair(network), entries, limit=bench.at_most(bench.adaptive_limit))
     cells = [
         accuracy(f"{label}, {entry}", str(count), _alive(outcome, count), adaptive="smooth" in entry)
         for label, outcomes in found.outcomes.items()
@@ -152,7 +145,3 @@ def _alive(outcome: Outcome, steps: int) -> np.ndarray[tuple[int, ...], np.dtype
     fooled = np.asarray(outcome.success, dtype=bool) & (np.asarray(outcome.iterations) <= steps)
     alive: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = outcome.attacked & ~fooled
     return alive
-
-
-def _few(bench: Bench) -> int:
-    return bench.adaptive_limit if bench.limit is None else min(bench.adaptive_limit, bench.limit)

@@ -86,6 +86,10 @@ class Bench:
             self._data[kind, limit] = load_data(self.specs[kind], limit=limit)
         return self._data[kind, limit]
 
+    def at_most(self, count: int) -> int:
+        """Return a number of images, which `limit` may lower."""
+        return count if self.limit is None else min(count, self.limit)
+
     def result(self, item: str, title: str, layout: Any, columns: Sequence[str], cells: Sequence[Cell],
                notes: Sequence[str], used: Sequence[Checkpoint]) -> ItemResult:  # fmt: skip
         """Return an item's record with what a reader needs to repeat it."""

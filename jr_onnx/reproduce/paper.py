@@ -28,7 +28,7 @@ class Row:
 
     variant: str
     retrofit: bool
-    clean: float
+    clean: float | None
     attacks: Numbers
     survivors: Numbers = ()
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from jr_onnx.attack.ddn import DDN
-from jr_onnx.attack.deepfool import DeepFool
 from jr_onnx.attack.suite.plan import Entry
-from jr_onnx.kappa import KappaPlan
+from jr_onnx.reproduce.attacks import COLUMNS, pair, paper_entry
 from jr_onnx.reproduce.measuring import Bench, measure
 from jr_onnx.reproduce.networks import Checkpoint
 from jr_onnx.reproduce.result import Cell, ItemResult
 
-RELU, JUMP = "ReLU", "JumpReLU"
 SHOWN = 8
 _TRIED = 20
 """Images attacked, of which the first `SHOWN` are drawn that both networks classify correctly."""
@@ -50,11 +48,10 @@ def pictures(bench: Bench, checkpoint: Checkpoint, number: int) -> tuple[ItemRes
     """
     network = checkpoint.network
     entries = [
-        Entry("DF", DeepFool(norm="linf", steps=network.steps), "exact", "white_box", "paper", "paper"),
-        Entry("DF2", DeepFool(norm="l2", steps=network.steps), "exact", "white_box", "paper", "paper"),
+        *(replace(paper_entry(network, attack), name=COLUMNS[attack]) for attack in ("df", "df2")),
         Entry("DDN, adaptive", DDN(backward="smooth:5"), "surrogate", "white_box"),
     ]
-    plans = {RELU: None, JUMP: KappaPlan(network.kappa)}
+    plans = pair(network)
     found = measure(bench, checkpoint, "pictures", plans, entries, limit=_TRIED, keep=True)
     good = np.logical_and(*(found.outcomes[label]["DF"].attacked for label in plans))
     chosen = np.flatnonzero(good)[: 1 if number == 1 else SHOWN]
@@ -76,8 +73,10 @@ def pictures(bench: Bench, checkpoint: Checkpoint, number: int) -> tuple[ItemRes
                 for row in chosen
             ]  # fmt: skip
     notes = [
-        "perturbations: white is 0, dark red the largest of the attack; both networks have the same scale",
-        "DF: linf, DF2: l2, both the paper's; DDN, adaptive: the least L2 perturbation, surrogate backward pass",
+        "perturbations are drawn from white (0) to dark red (the largest of the attack, the same scale for both "
+        "networks)",
+        "DF: linf, DF2: l2, the paper's attacks; DDN, adaptive: the least L2 perturbation with a surrogate backward "
+        "pass",
         "a cross marks an image on which the attack failed",
     ]
     title = f"Figure {number}: perturbations that fool {network.title} without and with JumpReLU"

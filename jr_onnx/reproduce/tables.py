@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,20 +11,18 @@ import torch
 
 from jr_onnx.attack.apgd import APGD
 from jr_onnx.attack.base import EOT_DRAWS
-from jr_onnx.attack.ddn import DDN
 from jr_onnx.attack.noise import Noise
-from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteOptions, paper_entries
+from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import KappaPlan, RandomKappa
+from jr_onnx.reproduce.attacks import COLUMNS, JUMP, RELU, adaptive_entries, pair, paper_entry
 from jr_onnx.reproduce.measuring import Bench, Measured, measure
 from jr_onnx.reproduce.networks import Checkpoint, Network
 from jr_onnx.reproduce.paper import ATTACKS, GRAY, LITERATURE, RANDOM, WHITE, Row
 from jr_onnx.reproduce.result import Cell, ItemResult, accuracy, mean
 
-RELU, JUMP, DRAWN = "ReLU", "JumpReLU", "JumpReLU random"
-COLUMNS = {"pgd": "PGD", "df": "DF", "df2": "DF2", "tr": "TR"}
-SUITE_NAMES = {"pgd": "pgd", "df": "deepfool-linf", "df2": "deepfool-l2", "tr": "trust-region"}
+DRAWN = "JumpReLU random"
 ADAPTIVE, LEAST, EOT = "adaptive", "least L2, adaptive", "EOT, adaptive"
 EOT_IMAGES = 100
 """At most so many images for averaged gradients: each costs `EOT_DRAWS` passes."""
@@ -55,15 +53,11 @@ class Table:
         cells: list[Cell] = []
         for checkpoint, row in self._rows(GRAY):
             label, name = _label(row), _row_name(row)
-            first: Outcome | None = None
-            for attack in self.bench.attacks:
-                outcome = self._paper(checkpoint, attack).outcomes[label][_entry(attack, gray=row.retrofit)]
-                if first is None:
-                    first = outcome
-                    cells.append(accuracy(name, "clean", _clean(outcome), _printed(self.network, row, None)))
-                cells.append(
-                    accuracy(name, COLUMNS[attack], outcome.served_robust, _printed(self.network, row, attack))
-                )
+            for number, attack in enumerate(self.bench.attacks):
+                outcome = self._paper(checkpoint, attack, label, gray=row.retrofit)
+                if number == 0:
+                    cells.append(accuracy(name, "clean", _clean(outcome), row.clean))
+                cells.append(accuracy(name, COLUMNS[attack], outcome.served_robust, _printed(row, attack)))
             found = self._adaptive(checkpoint).outcomes[label]
             way = "transfer from kappa 0" if row.retrofit else "apgd-ce"
             cells.append(accuracy(name, ADAPTIVE, found[way].served_robust, adaptive=True))
@@ -106,10 +100,10 @@ class Table:
     def _white_row(self, checkpoint: Checkpoint, row: Row) -> list[Cell]:
         label, name, cells = _label(row), _row_name(row), []
         for number, attack in enumerate(self.bench.attacks):
-            outcome = self._paper(checkpoint, attack).outcomes[label][_entry(attack)]
+            outcome = self._paper(checkpoint, attack, label)
             if number == 0:
-                cells.append(accuracy(name, "clean", _clean(outcome), _printed(self.network, row, None)))
-            cells.append(_white_cell(name, attack, outcome, _printed(self.network, row, attack)))
+                cells.append(accuracy(name, "clean", _clean(outcome), row.clean))
+            cells.append(_white_cell(name, attack, outcome, _printed(row, attack)))
         found = self._adaptive(checkpoint).outcomes[label]
         survivors = np.all([item.served_robust for item in found.values() if item.eps is not None], axis=0)
         cells.append(accuracy(name, ADAPTIVE, survivors, adaptive=True))
@@ -121,9 +115,9 @@ class Table:
         for number, attack in enumerate(self.bench.attacks):
             place = ATTACKS.index(attack)
             found = self._random(checkpoint, attack)
-            outcome = found.outcomes[DRAWN][_entry(attack)]
+            outcome = found.outcomes[DRAWN][paper_entry(self.network, attack).name]
             fresh, clean = _fresh_draw(found, outcome)
-            paper = printed.attacks[place] if printed else None
+            paper = _printed(printed, attack) if printed else None
             if number == 0:
                 cells.append(accuracy(name, "clean", clean, printed.clean if printed else None))
             if attack == "pgd":
@@ -136,31 +130,25 @@ class Table:
         eot = self._eot(checkpoint).outcomes[DRAWN]["apgd-ce/eot"]
         return [*cells, accuracy(name, EOT, eot.served_robust, adaptive=True)]
 
-    def _paper(self, checkpoint: Checkpoint, attack: str) -> Measured:
-        plans = {RELU: None, JUMP: KappaPlan(self.network.kappa)}
-        entries = [item for item in _paper_entries(self.network) if item.name in (_entry(attack), _entry(attack, gray=True))]  # noqa: E501  # fmt: skip
-        return measure(self.bench, checkpoint, attack, plans, entries, limit=self._limit(attack))
-
-    def _limit(self, attack: str) -> int | None:
-        if attack != "tr":
-            return self.bench.limit
-        limits = [self.bench.trust_limit, *([self.bench.limit] if self.bench.limit else [])]
-        return min(limits)
+    def _paper(self, checkpoint: Checkpoint, attack: str, label: str, *, gray: bool = False) -> Outcome:
+        entries = [paper_entry(self.network, attack), paper_entry(self.network, attack, gray=True)]
+        limit = self.bench.at_most(self.bench.trust_limit) if attack == "tr" else self.bench.limit
+        found = measure(self.bench, checkpoint, attack, pair(self.network), entries, limit=limit)
+        return found.outcomes[label][entries[gray].name]
 
     def _adaptive(self, checkpoint: Checkpoint) -> Measured:
-        plans = {RELU: None, JUMP: KappaPlan(self.network.kappa)}
-        return measure(self.bench, checkpoint, "adaptive", plans, adaptive_entries(self.network),
-                       limit=_smaller(self.bench.adaptive_limit, self.bench.limit))  # fmt: skip
+        limit = self.bench.at_most(self.bench.adaptive_limit)
+        return measure(self.bench, checkpoint, "adaptive", pair(self.network), adaptive_entries(self.network), limit=limit)  # noqa: E501  # fmt: skip
 
     def _random(self, checkpoint: Checkpoint, attack: str) -> Measured:
-        entries = [item for item in _paper_entries(self.network) if item.name == _entry(attack)]
-        limit = _smaller(self.bench.adaptive_limit, self._limit(attack))
+        entries = [paper_entry(self.network, attack)]
+        most = min(self.bench.adaptive_limit, self.bench.trust_limit) if attack == "tr" else self.bench.adaptive_limit
         return measure(self.bench, checkpoint, f"random-{attack}", {DRAWN: self._drawn_plan()}, entries,
-                       limit=limit, keep=True)  # fmt: skip
+                       limit=self.bench.at_most(most), keep=True)  # fmt: skip
 
     def _eot(self, checkpoint: Checkpoint) -> Measured:
         attack = replace(APGD(norm="linf", eps=self.network.eps, backward="smooth:5"), eot=EOT_DRAWS)
-        limit = _smaller(min(EOT_IMAGES, self.bench.adaptive_limit), self.bench.limit)
+        limit = self.bench.at_most(min(EOT_IMAGES, self.bench.adaptive_limit))
         entries = [Entry("apgd-ce/eot", attack, "surrogate", "white_box")]
         return measure(self.bench, checkpoint, "random-eot", {DRAWN: self._drawn_plan()}, entries, limit=limit)
 
@@ -168,15 +156,13 @@ class Table:
         top = self.network.random_kappa
         return KappaPlan.of(RandomKappa(0.6 * top, top, "site", "graph"))
 
-    def _rows(self, table: object) -> list[tuple[Checkpoint, Row]]:
-        printed = table.get(self.network.letter, ()) if isinstance(table, dict) else ()
-        found = []
-        for checkpoint in self.checkpoints:
-            for retrofit in (False, True):
-                row = next((row for row in printed if (row.variant, row.retrofit) == (checkpoint.variant, retrofit)),
-                           Row(checkpoint.variant, retrofit, float("nan"), ()))  # fmt: skip
-                found.append((checkpoint, row))
-        return found
+    def _rows(self, table: Mapping[str, Sequence[Row]]) -> list[tuple[Checkpoint, Row]]:
+        printed = {(row.variant, row.retrofit): row for row in table.get(self.network.letter, ())}
+        return [
+            (item, printed.get((item.variant, retrofit), Row(item.variant, retrofit, None, (None,) * len(ATTACKS))))
+            for item in self.checkpoints
+            for retrofit in (False, True)
+        ]
 
     def _result(self, number: str, what: str, cells: list[Cell], notes: list[str], further: list[str]) -> ItemResult:
         network = self.network
@@ -189,28 +175,6 @@ class Table:
         return self.bench.result(f"table-{number}{network.letter}", title, "table", columns, cells, notes, self.checkpoints)  # noqa: E501  # fmt: skip
 
 
-def adaptive_entries(network: Network) -> list[Entry]:
-    """Return attacks that know the jump, within the distance that the paper's PGD can move, and minimal ones."""
-    exact = APGD(norm="linf", eps=network.eps)
-    return [
-        Entry("apgd-ce", exact, "exact", "white_box"),
-        Entry("apgd-ce/smooth:2", replace(exact, backward="smooth:2"), "surrogate", "white_box"),
-        Entry("apgd-ce/smooth:5", replace(exact, backward="smooth:5"), "surrogate", "white_box"),
-        Entry("transfer from kappa 0", exact, "transfer", "transfer", source_kappa=0.0),
-        Entry("transfer from kappa/2", exact, "transfer", "transfer", source_kappa=0.5),
-        Entry("ddn", DDN(), "exact", "white_box"),
-        Entry("ddn/smooth:5", DDN(backward="smooth:5"), "surrogate", "white_box"),
-    ]
-
-
-def _paper_entries(network: Network) -> list[Entry]:
-    return paper_entries(SuiteOptions("linf", network.eps, paper=PaperSettings(steps=network.steps)))
-
-
-def _entry(attack: str, *, gray: bool = False) -> str:
-    return f"paper/{'gray/' if gray else ''}{SUITE_NAMES[attack]}"
-
-
 def _label(row: Row) -> str:
     return JUMP if row.retrofit else RELU
 
@@ -219,10 +183,8 @@ def _row_name(row: Row) -> str:
     return f"{_label(row)} ({row.variant})"
 
 
-def _printed(network: Network, row: Row, attack: str | None) -> float | None:
-    if network.letter not in WHITE:
-        return None
-    return row.clean if attack is None else row.attacks[ATTACKS.index(attack)]
+def _printed(row: Row, attack: str) -> float | None:
+    return row.attacks[ATTACKS.index(attack)]
 
 
 def _clean(outcome: Outcome) -> npt.NDArray[np.bool_]:
@@ -260,7 +222,3 @@ def _fresh_draw(found: Measured, outcome: Outcome) -> tuple[npt.NDArray[np.bool_
                 logits = drawn.logits(torch.from_numpy(np.ascontiguousarray(images[rows])).to(target.device))
                 answers[number][rows] = predictions(logits.cpu().numpy()) == labels[rows]
     return answers[0], answers[1]
-
-
-def _smaller(one: int, other: int | None) -> int:
-    return one if other is None else min(one, other)
