@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jr_onnx.errors import InputError
-from jr_onnx.reproduce.networks import BY_LETTER, VARIANTS, Checkpoint, Network, find
+from jr_onnx.reproduce.networks import BY_LETTER, VARIANTS, Checkpoint, Network, Variant, find
 
 Maker = Literal["gray", "white", "random", "detection", "activations", "trade-off", "pictures", "matrix", "iterations"]
 
@@ -25,6 +25,7 @@ class Item:
         maker: What makes it; None for a drawing with nothing to measure.
         letter: The network; "" for none.
         fallback: A network to use where that one is missing.
+        variants: How the network was trained, as in the paper; one of them is enough.
     """
 
     kind: Literal["table", "figure"]
@@ -33,6 +34,7 @@ class Item:
     maker: Maker | None
     letter: str = ""
     fallback: str = ""
+    variants: tuple[Variant, ...] = ("base",)
 
     @property
     def name(self) -> str:
@@ -40,15 +42,25 @@ class Item:
         return f"{self.kind}-{self.number}"
 
 
-def _panels(number: str, what: str, maker: Maker, letters: str, kind: Literal["table", "figure"]) -> list[Item]:
-    return [Item(kind, f"{number}{letter}", f"{what}; {BY_LETTER[letter].title}", maker, letter) for letter in letters]
+def _panels(
+    number: str,
+    what: str,
+    maker: Maker,
+    letters: str,
+    kind: Literal["table", "figure"],
+    variants: tuple[Variant, ...] = ("base",),
+) -> list[Item]:
+    return [
+        Item(kind, f"{number}{letter}", f"{what}; {BY_LETTER[letter].title}", maker, letter, variants=variants)
+        for letter in letters
+    ]
 
 
 ITEMS = (
-    *_panels("1", "gray box", "gray", "abcde", "table"),
-    *_panels("2", "white box", "white", "abcde", "table"),
+    *_panels("1", "gray box", "gray", "abcde", "table", VARIANTS),
+    *_panels("2", "white box", "white", "abcde", "table", VARIANTS),
     *_panels("3", "detection by LID", "detection", "be", "table"),
-    *_panels("4", "random kappa (appendix C)", "random", "abcde", "table"),
+    *_panels("4", "random kappa (appendix C)", "random", "abcde", "table", VARIANTS),
     Item("figure", "1", "an adversarial example and its perturbation", "pictures", "b", "a"),
     Item("figure", "2", "a drawing of the method: nothing to measure", None),
     Item("figure", "3", "the activations, and the derivatives that attacks use", "activations"),
@@ -57,7 +69,9 @@ ITEMS = (
     Item("figure", "6", "perturbations on CIFAR-10; AlexLike", "pictures", "b"),
     Item("figure", "7a", "gray-box matrix, MNIST (appendix A); LeNetLike", "matrix", "a"),
     Item("figure", "7b", "gray-box matrix, CIFAR-10 (appendix A); AlexLike", "matrix", "b", "e"),
-    *_panels("8", "accuracy against iterations (appendix B)", "iterations", "abcde", "figure"),
+    *_panels("8", "accuracy against iterations (appendix B)", "iterations", "ab", "figure"),
+    *_panels("8", "accuracy against iterations (appendix B)", "iterations", "cd", "figure", ("robust",)),
+    *_panels("8", "accuracy against iterations (appendix B)", "iterations", "e", "figure"),
 )
 
 
@@ -94,16 +108,15 @@ def _state(item: Item, folders: Sequence[Path], specs: Mapping[str, str]) -> Sta
             network = BY_LETTER[letter]
             break
     if not found:
-        variants = "base" if item.maker not in ("gray", "white", "random") else "base or robust"
-        return State(item, (), f"no weights: no folder of --checkpoints has {network.stem}_{variants}.onnx")
+        files = " or ".join(f"{network.stem}_{variant}.onnx" for variant in item.variants)
+        return State(item, (), f"no weights: no folder of --checkpoints has {files}")
     if network.data not in specs:
         return State(item, found, f"no data: give --data {network.data}:DIR")
     return State(item, found)
 
 
 def _checkpoints(network: Network, item: Item, folders: Sequence[Path]) -> tuple[Checkpoint, ...]:
-    variants = VARIANTS if item.maker in ("gray", "white", "random") else VARIANTS[:1]
-    found = (find(folders, network, variant) for variant in variants)
+    found = (find(folders, network, variant) for variant in item.variants)
     return tuple(checkpoint for checkpoint in found if checkpoint is not None)
 
 
