@@ -142,6 +142,7 @@ def test_a_random_kappa_is_scored_by_one_draw_and_by_the_majority(lab: dict[str,
         assert cell is not None
         assert cell.here is not None
         assert 0 <= cell.here <= 100
+    assert all(any(cell.column == column for cell in result.cells) for column in result.columns), "no empty column"
     printed = result.at(row, "DF survives")
     assert printed is not None
     assert printed.paper == 5.37
