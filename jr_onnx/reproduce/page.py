@@ -55,7 +55,8 @@ def _section(result: ItemResult, folder: Path, path: Path) -> list[str]:
     samples = sorted({cell.samples for cell in result.cells if cell.samples})
     lines += [f"- {note}" for note in result.notes]
     if samples and result.layout != "pictures":
-        lines.append(f"- images: {', '.join(str(count) for count in samples)} (by column; the CSV file has each)")
+        each = " (by column; the CSV file has each)" if len(samples) > 1 else ""
+        lines.append(f"- images: {', '.join(str(count) for count in samples)}{each}")
     for name, source in (result.sources or {}).items():
         lines.append(f"- {name}: {source}; SHA-256 {(result.models or {}).get(name, '')}")
     lines.append(f"- {result.date}, {result.host}, {result.device}")
