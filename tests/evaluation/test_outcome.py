@@ -52,3 +52,14 @@ def test_columns_must_agree_and_pairs_need_the_same_samples() -> None:
 def test_an_already_misclassified_sample_was_not_fooled() -> None:
     item = outcome("pgd", [True, True], correct=(False, True))
     assert item.fooled.tolist() == [False, True]
+
+
+def test_a_minimal_attack_counts_within_a_budget_and_another_one_anyway() -> None:
+    sizes = (0.1, 0.2, 0.0, 0.05)
+    minimal = outcome(
+        "ddn", [True, True, True, False], eps=None, distance=sizes, served_correct=(True, True, False, True)
+    )
+    assert minimal.robust_within(0.1).tolist() == [False, True, False, True], "a perturbation of the budget's size fits"
+    assert minimal.robust_within(math.nextafter(0.1, 0)).tolist() == [True, True, False, True]
+    assert minimal.robust_within(None).tolist() == [False, False, False, True]
+    assert outcome("pgd", [True, False], eps=0.5).robust_within(0.1).tolist() == [False, True]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from jr_onnx.errors import InputError
+from jr_onnx.reproduce.networks import NETWORKS
 from models import NAMES, JumpReLU, build, entry, jump_relu
 from models.wide_resnet import WideResNet
 
@@ -87,6 +88,19 @@ def test_a_depth_that_cannot_be_is_refused(depth: int) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="there is no network 'vgg', expected one of digits_cnn, digits_mlp"):
         build("vgg")
+
+
+def test_the_papers_kappas_are_those_that_its_tables_are_reproduced_with() -> None:
+    found = {
+        name: (known.paper_kappa, known.paper_random_kappa) for name in NAMES if (known := entry(name)).paper_kappa
+    }
+    expected = {
+        network.stem: (network.kappa, (pytest.approx(0.6 * network.random_kappa), network.random_kappa))
+        for network in NETWORKS
+        if network.stem in found
+    }
+    assert len(found) == 4
+    assert found == expected
 
 
 def test_the_papers_random_kappas_span_from_six_tenths() -> None:
