@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
 
-from jr_onnx.rows.size import Size
+from jr_onnx.rows.size import ONE, Size
 from jr_onnx.rows.value import NotProvedError, Value
 
 Answer = Value | list[Value]
@@ -68,6 +68,13 @@ class Node:
                 raise NotProvedError(
                     f"its input {self.names[index]!r} holds rows, expected one that is the same for all"
                 )
+
+    def scalars(self, indices: Iterable[int]) -> None:
+        """Refuse inputs that may be vectors along the rows: each must hold one number or be omitted."""
+        for index in indices:
+            value = self.find(index)
+            if value is not None and (value.dims is None or any(size != ONE for size in value.dims)):
+                raise NotProvedError(f"its input {self.names[index]!r} may hold one number for each row")
 
     def same_rank(self, value: Value) -> tuple[Size, ...]:
         """Return the sizes of a value whose rank must be known."""

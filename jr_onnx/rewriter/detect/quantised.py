@@ -16,6 +16,9 @@ from jr_onnx.rewriter.scopes import Scope
 
 _DEFAULT_ALPHA = 0.01
 _ADVICE = "retrofit the float model and quantise that (docs/quantised.md)"
+_IN_INTEGERS = Refused(
+    f"it is a ReLU in integers, which has no JumpReLU form; {_ADVICE}, or quantise in the QDQ format"
+)
 
 
 def refuse_quantised(context: Context, scope: Scope, node: onnx.NodeProto, domain: str) -> Refused | None:
@@ -24,17 +27,13 @@ def refuse_quantised(context: Context, scope: Scope, node: onnx.NodeProto, domai
     if (domain, node.op_type) == ("com.microsoft", "QLinearLeakyRelu"):
         alpha = context.constants.attribute(scope, node, "alpha")
         if not isinstance(alpha, NotConstant) and (_DEFAULT_ALPHA if alpha is None else alpha.f) == 0:
-            return Refused(
-                f"it is a ReLU in integers, which has no JumpReLU form; {_ADVICE}, or quantise in the QDQ format"
-            )
+            return _IN_INTEGERS
     if (domain, node.op_type) == ("com.microsoft", "QLinearWhere") and len(inputs) > 6:
         for value, other, is_positive in ((1, 4, True), (4, 1, False)):
             if _is_zero(context, scope, inputs[other], inputs[other + 2]) and (
                 is_test(context, scope, inputs[0], inputs[value]) == is_positive
             ):
-                return Refused(
-                    f"it is a ReLU in integers, which has no JumpReLU form; {_ADVICE}, or quantise in the QDQ format"
-                )
+                return _IN_INTEGERS
     pairs = {("", "Mul"): (0, 1), ("com.microsoft", "QLinearMul"): (0, 3)}.get((domain, str(node.op_type)))
     if pairs is not None and len(inputs) > pairs[1]:
         first, second = inputs[pairs[0]], inputs[pairs[1]]

@@ -90,17 +90,16 @@ def gemm(node: Node) -> Answer:
     """Multiply two matrices and add a third, which broadcasts."""
     if node.attr("broadcast"):
         raise NotProvedError("it broadcasts in the manner of opset 6 and below")
-    a, b, c = node.value(0), node.value(1), node.find(2)
+    return _gemm(node, node.value(0), node.value(1), node.find(2))
+
+
+def _gemm(node: Node, a: Value, b: Value, c: Value | None) -> Value:
     a = turned(a) if node.attr("transA", 0) else a
     b = turned(b) if node.attr("transB", 0) else b
     result = matrix_product(a, b, node.fresh)
-    return result if c is None else _added(result, c, node.fresh)
-
-
-def _added(result: Value, c: Value, fresh: Callable[[], Size]) -> Value:
-    if result.dims is None:
+    if c is None or result.dims is None:
         return result
-    total = broadcast([result, c], fresh)
+    total = broadcast([result, c], node.fresh)
     if total.rank != len(result.dims):
         raise NotProvedError("what it adds has more axes than the product")
     return total
@@ -111,7 +110,7 @@ def _added(result: Value, c: Value, fresh: Callable[[], Size]) -> Value:
 def integer_mat_mul(node: Node) -> Answer:
     """Multiply quantised matrices: a, b, and their zero points, with MatMulIntegerToFloat after their scales."""
     node.only(0)
-    _scalars(node, (2,) if node.op == "MatMulInteger" else (2, 4))
+    node.scalars((2,) if node.op == "MatMulInteger" else (2, 4))
     return matrix_product(node.value(0), node.value(1), node.fresh)
 
 
@@ -119,7 +118,7 @@ def integer_mat_mul(node: Node) -> Answer:
 def quantised_mat_mul(node: Node) -> Answer:
     """Multiply quantised matrices: a, its scale and zero point, b, its scale and zero point, those of the result."""
     node.only(0, 3)
-    _scalars(node, (1, 2, 6, 7))
+    node.scalars((1, 2, 6, 7))
     b = node.value(3)
     if b.axis is not None and b.from_end >= -2:
         raise NotProvedError("the scale of its second input may be one number for each row")
@@ -130,20 +129,8 @@ def quantised_mat_mul(node: Node) -> Answer:
 def quantised_gemm(node: Node) -> Answer:
     """Multiply quantised matrices, in the order of QLinearMatMul, and add a bias."""
     node.only(0)
-    _scalars(node, (1, 2, 7, 8))
-    a, b, c = node.value(0), node.value(3), node.find(6)
-    a = turned(a) if node.attr("transA", 0) else a
-    b = turned(b) if node.attr("transB", 0) else b
-    result = matrix_product(a, b, node.fresh)
-    return result if c is None else _added(result, c, node.fresh)
-
-
-def _scalars(node: Node, indices: tuple[int, ...]) -> None:
-    """Refuse parameters that may be vectors along the rows."""
-    for index in indices:
-        value = node.find(index)
-        if value is not None and (value.dims is None or any(size != ONE for size in value.dims)):
-            raise NotProvedError(f"its input {node.names[index]!r} may hold one number for each row")
+    node.scalars((1, 2, 7, 8))
+    return _gemm(node, node.value(0), node.value(3), node.find(6))
 
 
 @rule("Einsum")

@@ -52,7 +52,7 @@ def multiply_dynamically(node: Node) -> Answer:
 def quantised_pair(node: Node) -> Answer:
     """Combine two quantised tensors: a, its scale and zero point, b, its scale and zero point, those of the result."""
     node.only(0, 3)
-    _check_scalars(node, (1, 2, 4, 5, 6, 7))
+    node.scalars((1, 2, 4, 5, 6, 7))
     return broadcast([node.value(0), node.value(3)], node.fresh)
 
 
@@ -60,7 +60,7 @@ def quantised_pair(node: Node) -> Answer:
 def quantised_single(node: Node) -> Answer:
     """Change every quantised element by itself."""
     node.only(0)
-    _check_scalars(node, tuple(range(1, len(node.inputs))))
+    node.scalars(range(1, len(node.inputs)))
     return like(node.value(0))
 
 
@@ -68,7 +68,7 @@ def quantised_single(node: Node) -> Answer:
 def quantised_concat(node: Node) -> Answer:
     """Put quantised values behind each other: scale and zero point of the result, then value, scale, zero point."""
     values = list(range(2, len(node.inputs), 3))
-    _check_scalars(node, tuple(index for index in range(len(node.inputs)) if index not in values))
+    node.scalars(index for index in range(len(node.inputs)) if index not in values)
     return joined(node, [node.value(index) for index in values])
 
 
@@ -76,7 +76,7 @@ def quantised_concat(node: Node) -> Answer:
 def quantised_softmax(node: Node) -> Answer:
     """Normalise along one axis; in the manner of opset 12 along all from that one on."""
     node.only(0)
-    _check_scalars(node, tuple(range(1, len(node.inputs))))
+    node.scalars(range(1, len(node.inputs)))
     value = node.value(0)
     rank = len(node.same_rank(value))
     axis = node.spot(int(node.attr("axis", -1)), rank)
@@ -84,10 +84,3 @@ def quantised_softmax(node: Node) -> Answer:
     if value.axis in over:
         raise NotProvedError("it works over the axis of the batch")
     return like(value)
-
-
-def _check_scalars(node: Node, indices: tuple[int, ...]) -> None:
-    for index in indices:
-        value = node.find(index)
-        if value is not None and (value.dims is None or any(size != ONE for size in value.dims)):
-            raise NotProvedError(f"its input {node.names[index]!r} may hold one number for each row")

@@ -75,7 +75,7 @@ def _convolve(node: Node, data: int, weights: int) -> Answer:
 def conv(node: Node) -> Answer:
     """Convolve with weights that are the same for all rows; ConvInteger's zero points come after them."""
     if node.op == "ConvInteger":
-        _one_number(node, 2)
+        node.scalars((2,))
     return _convolve(node, 0, 1)
 
 
@@ -126,19 +126,12 @@ def reorder(node: Node) -> Answer:
 @rule("QLinearConv", domain=MICROSOFT)
 def quantised_conv(node: Node) -> Answer:
     """Convolve quantised values: x, its scale and zero point, w, its scale and zero point, those of the result."""
-    for index in (1, 2, 6, 7):
-        _one_number(node, index)
+    node.scalars((1, 2, 6, 7))
     if node.attr("channels_last", 0):
         node.only(0)
         value = images(node)
         return fixed() if value.dims is None else like(value, (value.dims[0], *(node.fresh() for _ in value.dims[1:])))
     return _convolve(node, 0, 3)
-
-
-def _one_number(node: Node, index: int) -> None:
-    value = node.find(index)
-    if value is not None and (value.dims is None or any(size != ONE for size in value.dims)):
-        raise NotProvedError(f"its input {node.names[index]!r} may hold one number for each row")
 
 
 @rule("ConvTranspose")
@@ -188,8 +181,7 @@ def pool(node: Node) -> Answer:
 @rule("QLinearAveragePool", domain=MICROSOFT)
 def quantised_pool(node: Node) -> Answer:
     """Pool quantised values: x, its scale and zero point, those of the result."""
-    for index in range(1, len(node.inputs)):
-        _one_number(node, index)
+    node.scalars(range(1, len(node.inputs)))
     value = images(node)
     if node.attr("channels_last", 0) and value.dims is not None:
         return like(value, (value.dims[0], *(node.fresh() for _ in value.dims[1:])))
@@ -202,8 +194,7 @@ def quantised_pool(node: Node) -> Answer:
 def global_pool(node: Node) -> Answer:
     """Pool over whole images."""
     node.only(0)
-    for index in range(1, len(node.inputs)):
-        _one_number(node, index)
+    node.scalars(range(1, len(node.inputs)))
     value = images(node)
     if value.dims is None or len(value.dims) < 2:
         return fixed()
