@@ -234,7 +234,7 @@ def _strict_loader() -> Any:
 
 
 def _require_text(text: str, what: str) -> None:
-    """Refuse what is not text (bytes of a command line that are no UTF-8, half a character): no model can hold it.
+    """Refuse what is not text (bytes of a command line that are not UTF-8, half a character): no model can hold it.
 
     Raises:
         KappaError: It cannot be written as UTF-8.

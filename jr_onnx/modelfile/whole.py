@@ -1,4 +1,4 @@
-"""A model with all its weights in memory, for those that know neither payloads nor external files."""
+"""A model with all its weights in memory, for code that knows neither payloads nor external files."""
 
 from __future__ import annotations
 

@@ -106,8 +106,8 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Pa
         folder: The folder that external data is relative to, or None.
 
     Raises:
-        ModelError: The provenance cannot be understood, or the model is nested too deeply or holds names that are no
-            text.
+        ModelError: The provenance cannot be understood, or the model is nested too deeply or holds names that are
+            not text.
     """
     record = provenance.read(model)
     with readable("the model"):

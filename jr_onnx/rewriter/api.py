@@ -190,7 +190,7 @@ def restore(
 
     Raises:
         ModelError: The model is not a retrofit, was optimised, or was changed so that a site is not where it was.
-        RefusalError: The model's graph does not compute what its provenance says, so what comes back would be no
+        RefusalError: The model's graph does not compute what its provenance says, so the result would not be the
             original.
         OutputError: The result cannot be written.
     """

@@ -169,7 +169,7 @@ def kappa_missing(name: str) -> InputError:
 
 
 def kappa_not_wanted(name: str) -> InputError:
-    """Return the error for a retrofit for which a kappa is given all the same."""
+    """Return the error for a retrofit that comes with a kappa."""
     return InputError(
         f"{name or 'the model'} is a retrofit and has its own kappa", hint="Leave --kappa out, or give the original"
     )

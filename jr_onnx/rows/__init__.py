@@ -1,4 +1,4 @@
-"""May requests to a model be joined: the proof that the rows of a batch are independent; and a trial besides it."""
+"""Whether requests to a model may be joined: a proof that the rows of a batch are independent, and a trial of it."""
 
 from jr_onnx.rows.joining import Joining, decide
 from jr_onnx.rows.proof import RowProof, prove_rows

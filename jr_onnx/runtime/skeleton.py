@@ -63,7 +63,7 @@ class Feed:
 
 
 def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | None:
-    """Read a model; None for what is not a readable ONNX model, whose error is ONNX Runtime's to make."""
+    """Read a model; None if it is not a readable ONNX model: ONNX Runtime reports that."""
     folder: Path | None = None
     view: Payload
     try:

@@ -182,9 +182,7 @@ def _check_all_sites(members: Sequence[Variant], log: CheckLog, seed: int) -> bo
             log.not_run(f"sites of {member.name}", "NumPy's J", error.message)
             sound = sound and position != 0
             continue
-        checks, failures = check_sites(
-            member.name, member.proto, groups, library=member.runnable.library, seed=seed
-        )  # fmt: skip
+        checks, failures = check_sites(member.name, member.proto, groups, library=member.runnable.library, seed=seed)
         log.checks.extend(checks)
         log.failures.extend(failures)
         if any(group.draws for group in member.groups):

@@ -6,8 +6,8 @@
     Add, Sub and Mul with a constant behind one of those           shift, scale
 
 A weight is an initializer, or the tensor of a Constant node, of a floating type, in the main graph, a branch of an If
-or the body of a function. Between it and its reader may stand what only moves or scales it (Transpose, Cast, Identity).
-Constants in front of the first linear operator are preprocessing, and stay: mean and deviation are no weights.
+or the body of a function. Operators that only move or scale it (Transpose, Cast, Mul) may come between it and its
+reader. Constants before the first linear operator are preprocessing, and stay: mean and deviation are not weights.
 """
 
 from __future__ import annotations
@@ -23,13 +23,10 @@ from onnx import TensorProto
 
 from jr_onnx.element_types import FLOAT_NUMBERS, NAMES
 from jr_onnx.errors import ModelError
-from jr_onnx.modelfile import external_place, readable
+from jr_onnx.modelfile import external_place, load, readable
 from jr_onnx.opsets import normal_domain
 from jr_onnx.records import Record
 from jr_onnx.rewriter.scopes import Scope, all_nodes, all_scopes, function_key, top_scopes
-
-FLOATING: dict[int, str] = {number: NAMES[number] for number in FLOAT_NUMBERS}
-"""ONNX element types that can be trained, and what NumPy and ml_dtypes call them."""
 
 STATISTICS = "statistics"
 _MICROSOFT = "com.microsoft"
@@ -51,7 +48,7 @@ _ROLES: dict[tuple[str, str], Mapping[int, str]] = {
     ("", "RMSNormalization"): {1: "scale"},
 }
 _ELEMENTWISE = {"Add": "shift", "Sub": "shift", "Mul": "scale"}
-# What lets a weight through on its way to its reader.
+# What may come between a weight and its reader.
 _TRANSPARENT = {
     "Add", "Cast", "Concat", "Div", "Expand", "Flatten", "Identity", "Mul", "Reshape", "Slice", "Split", "Squeeze",
     "Sub", "Transpose", "Unsqueeze",
@@ -66,13 +63,13 @@ class Weight(Record):
     """A tensor that training may change.
 
     Attributes:
-        name: What it is called: the tensor's name, behind the path of its scope where that is not the main graph.
+        name: The tensor's name, prefixed with the path of its scope where that is not the main graph.
         scope: Path of the scope, "" for the main graph.
         tensor: Name of the initializer, or of the output of the Constant node.
         shape: Its dimensions.
         dtype: float16, bfloat16, float32 or float64.
         roles: What it is used as: weight, bias, scale, shift, statistics.
-        same_as: Name of an earlier weight that lies in the same bytes of a file of external data, "" as a rule.
+        same_as: Name of an earlier weight stored in the same bytes of a file of external data, usually "".
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.weight/1"
@@ -106,8 +103,6 @@ def find_weights(model: str | Path | onnx.ModelProto) -> tuple[Weight, ...]:
     """
     if isinstance(model, onnx.ModelProto):
         return _find(model)
-    from jr_onnx.modelfile import load
-
     source = load(model)
     with readable(str(model)):
         return _find(source.proto)
@@ -149,7 +144,7 @@ def _find(model: onnx.ModelProto) -> tuple[Weight, ...]:
             roles = {role: None for role in roles if role != STATISTICS}
         name = tensor_name if not path else f"{path}/{tensor_name}"
         if name in names:
-            raise ModelError(f"two weights of the model are called {name!r}, expected one")
+            raise ModelError(f"two weights of the model are called {name!r}, expected different names")
         names.add(name)
         shape = tuple(int(size) for size in tensor.dims)
         same_as = ""
@@ -158,13 +153,13 @@ def _find(model: onnx.ModelProto) -> tuple[Weight, ...]:
             key = (place.location, place.offset, shape, int(tensor.data_type))
             same_as = places.setdefault(key, name)
         same_as = "" if same_as == name else same_as
-        weights.append(Weight(name, path, tensor_name, shape, FLOATING[tensor.data_type], tuple(roles), same_as))
+        weights.append(Weight(name, path, tensor_name, shape, NAMES[tensor.data_type], tuple(roles), same_as))
     return tuple(weights)
 
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """What is known of a value: the tensors it is made of, where it is constant, and what lies before it."""
+    """What is known of a value: its tensors, whether it is constant, and what comes before it."""
 
     origins: tuple[tuple[str, str], ...] = ()
     constant: bool = False
@@ -197,7 +192,7 @@ class _Walker:
 
     def _scope(self, scope: Scope, env: dict[str, _Value], depth: int) -> None:
         if depth > _MAX_DEPTH:
-            raise ModelError(f"function calls lie more than {_MAX_DEPTH} levels inside each other")
+            raise ModelError(f"function calls are nested more than {_MAX_DEPTH} levels deep")
         if scope.graph is not None:
             for tensor in scope.graph.initializer:
                 env[str(tensor.name)] = self._leaf(scope.path, str(tensor.name), tensor)
@@ -205,7 +200,7 @@ class _Walker:
             self._node(scope, position, env, depth)
 
     def _leaf(self, path: str, name: str, tensor: TensorProto) -> _Value:
-        trainable = tensor.data_type in FLOATING
+        trainable = tensor.data_type in FLOAT_NUMBERS
         return _Value(((path, name),) if trainable else (), constant=True, many=math.prod(tensor.dims) > 1)
 
     def _node(self, scope: Scope, position: int, env: dict[str, _Value], depth: int) -> None:

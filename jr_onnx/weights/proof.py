@@ -41,7 +41,7 @@ class Allowed:
 def prove(source: ModelFile, result: ModelFile, allowed: Allowed, folder: Path) -> None:
     """Compare two model files field by field, and their large tensors byte by byte.
 
-    External data of files without a trained tensor are not read: they were carried whole.
+    Files of external data without a trained tensor are not read: they were copied or linked whole.
 
     Args:
         source: The file before.
@@ -112,7 +112,7 @@ def _check_trained(
     A tensor's number is its place in `tensors`.
     """
     old_places, new_places = tensors_by_place(before), tensors_by_place(after)
-    kept = list(tensors(after))  # protobuf makes Python's objects anew unless somebody holds them
+    kept = list(tensors(after))  # keeps Python's objects alive, so that id() tells tensors apart
     numbers = {id(tensor): number for number, tensor in enumerate(kept)}
     trained: set[int] = set()
     for place, data in allowed.trained.items():
@@ -144,7 +144,7 @@ def _data(tensor: TensorProto, payload: Payload | None, folder: Path) -> bytes:
 
 
 def _check_external(source: ModelFile, allowed: Allowed, folder: Path) -> None:
-    """Compare what lies between the trained tensors in files of external data."""
+    """Compare what is between the trained tensors in files of external data."""
     if source.folder is None or not allowed.renamed:
         return
     places = tensors_by_place(source.proto)
@@ -160,7 +160,7 @@ def _check_external(source: ModelFile, allowed: Allowed, folder: Path) -> None:
         position = 0
         for start, end in [*sorted(set(trained)), (len(one), len(one))]:
             if len(one) != len(other) or not _same(one[position:start], other[position:start]):
-                raise ContractError(f"writing the weights changed {location!r} where no trained tensor lies")
+                raise ContractError(f"writing the weights changed {location!r} outside the trained tensors")
             position = end
 
 

@@ -2,13 +2,13 @@
 
     file A, {weight: values}  ->  file B: the bytes of those tensors are new, everything else is A's
 
-The file is edited as every edit here is, with tokens in the place of large tensors (`modelfile.wire`): the payload of a
-trained tensor is exchanged, all others are copied from the file that was read. External data is carried to the
-output; a file of it that holds a trained tensor is copied, and the tensor's bytes are written into the copy. What was
-written is then read again, and compared with the source field by field before it appears under its name.
+Tokens take the place of large tensors, as in every edit (`modelfile.wire`): the payload of a trained tensor is
+exchanged, all others are copied from the file that was read. External data is placed with the output; a file of it that
+holds a trained tensor is copied, and the tensor's bytes are written into the copy. What was written is then read again,
+and compared with the source field by field before it appears under its name.
 
-Beside the source, a changed file of external data needs a name of its own (`<output>.<location>`), and the tensors in
-it refer to that. The provenance of the training is an entry more in the metadata.
+Next to the source, a changed file of external data needs a name of its own (`<output>.<location>`), and the tensors in
+it refer to that. The provenance of the training is one more entry of the metadata.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def save_weights(
         source: The model file.
         weights: Weight name (`find_weights`) -> values of the weight's shape, or a trainable module. Values are rounded
             to the weight's own type, to nearest, ties to even.
-        output: Where to write; files of external data come to its folder.
+        output: Where to write; files of external data are placed in its folder.
         force: Replace an existing output.
         metadata: Entries of the model's metadata to set.
 
@@ -78,7 +78,7 @@ def save_weights(
 
     Raises:
         ModelError: The source is not a usable model, or lacks its external data.
-        InputError: A name is that of no weight, or values have another shape, are not finite, or do not fit the type.
+        InputError: There is no weight of a name, or values have another shape, are not finite, or do not fit the type.
         OutputError: The output is the source, exists without `force`, or cannot be written.
         ContractError: What was written differs from the source elsewhere; nothing is left behind.
     """
@@ -110,7 +110,7 @@ class _Edit:
             shown = ", ".join(list(known)[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
             raise InputError(f"the model has no weight {unknown[0]!r}, it has {shown or 'none'}")
         found = {name: _rounded(known[name], array) for name, array in values.items()}
-        for weight in known.values():  # what lies in the same bytes of a file is the same weight
+        for weight in known.values():  # what is stored in the same bytes of a file is the same weight
             pair = {weight.name, weight.same_as} & set(found)
             if not weight.same_as or not pair:
                 continue
@@ -197,13 +197,13 @@ def _put(tensor: TensorProto, data: bytes, payloads: Payloads) -> None:
         tensor.float_data[:] = np.frombuffer(data, "<f4").tolist()
     elif tensor.data_type == TensorProto.DOUBLE:
         tensor.double_data[:] = np.frombuffer(data, "<f8").tolist()
-    else:  # float16 and bfloat16 stand as bit patterns (onnx.proto)
+    else:  # float16 and bfloat16 are stored as bit patterns (onnx.proto)
         tensor.int32_data[:] = np.frombuffer(data, "<u2").tolist()
 
 
 def _refuse_overlaps(model: onnx.ModelProto, edit: _Edit, places: Mapping[tuple[str, str], TensorProto]) -> None:
     """Refuse to write into external bytes that another tensor, which was not trained, reads too."""
-    kept = list(tensors(model))  # protobuf makes Python's objects anew unless somebody holds them
+    kept = list(tensors(model))  # keeps Python's objects alive, so that id() tells tensors apart
     trained = {id(places[place]) for place in edit.bytes_by_place}
     spans: dict[str, list[tuple[int, int, str, bool]]] = {}
     for tensor in kept:
@@ -233,7 +233,7 @@ def _external(
     *,
     force: bool,
 ) -> dict[str, str]:
-    """Bring external data to the output; return old -> new location of the files that hold trained tensors."""
+    """Place external data with the output; return old -> new location of the files that hold trained tensors."""
     files = check(file.proto, folder)
     place_external_data(
         tuple(item for item in files if item.location not in outside), folder, path, "auto", force=force

@@ -13,7 +13,7 @@ from jr_onnx.rows.registry import rule
 from jr_onnx.rows.size import Size
 from jr_onnx.rows.value import NotProvedError, Value, fixed, rows
 
-_TURNS = 8
+_ITERATIONS = 8
 
 
 def _same(one: Value, other: Value) -> bool:
@@ -90,7 +90,7 @@ def _settle(
 ) -> tuple[list[Value], list[Value]]:
     """Run a body on what it carries until that stays as it is; return it, and what the body gave last."""
     carried = list(start)
-    for _ in range(_TURNS):
+    for _ in range(_ITERATIONS):
         result = iteration(carried)
         pairs = zip(carried, result, strict=False)
         after = [_widened(a, b, f"{label}.{index}") for index, (a, b) in enumerate(pairs)]
