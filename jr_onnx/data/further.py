@@ -44,7 +44,7 @@ class FurtherInputs:
             image = max(left, key=_likeness)  # the first of the likeliest
             others = [item.name for item in left if item is not image]
             raise InputError(
-                f"the model needs {', '.join(map(repr, others))} beside the images ({image.name!r})",
+                f"the model needs {', '.join(map(repr, others))} besides the images ({image.name!r})",
                 hint=f"Give a value: --value {others[0]}=NUMBER, in Python values={{{others[0]!r}: number}}",
             )
         self.image = left[0]

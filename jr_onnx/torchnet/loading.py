@@ -42,7 +42,7 @@ def load(
         logits_from: Take the logits before a softmax, a scale and whatever else at the end keeps the order of classes
             (see `tails`), or the output as it is.
         input_shape: The input's shape where the model does not declare it; None for a dynamic axis.
-        values: The number that fills each input beside the images, by name.
+        values: The number that fills each input besides the images, by name.
         trainable: Whether the weights (`jr_onnx.find_weights`) become parameters, or the names of those that do. True
             leaves out the statistics of BatchNormalization. Parameters are called as the weights are;
             `jr_onnx.save_weights` writes them back.

@@ -31,7 +31,7 @@ def test_a_model_of_one_input_needs_no_value() -> None:
 
 @pytest.mark.parametrize("inputs", [[IMAGE, KEEP], [KEEP, IMAGE]])
 def test_an_input_without_a_value_is_named_and_so_is_the_way_out(inputs: list[ModelInput]) -> None:
-    with pytest.raises(InputError, match=r"needs 'keep' beside the images \('pixels'\)\. .*--value keep=NUMBER"):
+    with pytest.raises(InputError, match=r"needs 'keep' besides the images \('pixels'\)\. .*--value keep=NUMBER"):
         FurtherInputs(inputs, {})
 
 

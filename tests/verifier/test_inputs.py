@@ -119,7 +119,7 @@ def test_what_cannot_be_random_is_refused() -> None:
     with pytest.raises(InputsError, match="not a tensor"):
         made(source)
     two = model(value("x", TensorProto.FLOAT, [1, 1, 8, 8]), value("z", TensorProto.FLOAT, [1]))
-    with pytest.raises(InputError, match=r"needs .z. beside the images \(.x.\)"):
+    with pytest.raises(InputError, match=r"needs .z. besides the images \(.x.\)"):
         made(two, data="digits")
 
 

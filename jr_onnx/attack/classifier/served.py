@@ -50,7 +50,7 @@ def open_session(path: Path, content: str | bytes | None = None, provider: str =
 
 
 def further_inputs(session: running.Session, values: Mapping[str, float], skip: Collection[str] = ()) -> FurtherInputs:
-    """Return what a session has to be fed beside its images.
+    """Return what a session has to be fed besides its images.
 
     Args:
         session: From `open_session`.

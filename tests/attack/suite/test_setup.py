@@ -213,7 +213,7 @@ def test_a_further_input_without_a_value_is_named(tmp_path: Path, black_box: boo
     wanted = small.request(
         tmp_path, model=saved(tmp_path, with_further_inputs()), values={"keep": 1.0}, black_box=black_box
     )
-    with pytest.raises(InputError, match=r"needs 'training' beside the images \('x'\)\. .*--value training=NUMBER"):
+    with pytest.raises(InputError, match=r"needs 'training' besides the images \('x'\)\. .*--value training=NUMBER"):
         prepare(wanted)
 
 
