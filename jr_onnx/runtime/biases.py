@@ -15,19 +15,17 @@ the operator does not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
 
-from jr_onnx.modelfile import copied
 from jr_onnx.opsets import STANDARD_DOMAINS
 from jr_onnx.rewriter.scopes import Scope, walk
 from jr_onnx.runtime.markers import Found
+from jr_onnx.runtime.nhwc import NHWC, in_standard_layout
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
-NHWC = "com.ms.internal.nhwc"  # ONNX Runtime's domain for operators in the layout (N, H, W, C)
-_RANK_OF_IMAGES = 4
 BIAS_INPUT = 2  # the input of both that holds the bias
 
 
@@ -152,39 +150,6 @@ def _reads(scope: Scope) -> Iterator[str]:
             yield from (str(name) for name in node.input)
         if inner is not scope and inner.graph is not None:
             yield from (str(value.name) for value in inner.graph.output)
-
-
-def in_standard_layout(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model of the same shapes without ONNX Runtime's own layout, whose operators ONNX does not know."""
-    if not any(node.domain == NHWC for node in model.graph.node):
-        return model
-    plain = copied(model)
-    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
-
-    def standard(node: onnx.NodeProto, rank: int) -> list[onnx.NodeProto]:
-        outer, inner = (f"{node.output[0]}/jr_{what}_channels_first" for what in ("operand", "result"))
-        one = copied(node)
-        one.domain, one.input[0], one.output[0] = "", outer, inner
-        first, last = [0, rank - 1, *range(1, rank - 1)], [0, *range(2, rank), 1]
-        return [
-            onnx.helper.make_node("Transpose", [node.input[0]], [outer], perm=first), one,
-            onnx.helper.make_node("Transpose", [inner], [node.output[0]], perm=last),
-        ]  # fmt: skip
-
-    nodes = [
-        part
-        for node in model.graph.node
-        for part in (standard(node, _rank(node, ranks)) if node.domain == NHWC else [node])
-    ]
-    del plain.graph.node[:]
-    plain.graph.node.extend(nodes)
-    return plain
-
-
-def _rank(node: onnx.NodeProto, ranks: Mapping[str, int]) -> int:
-    """Return the rank of a layout-sensitive node's operands: from its kernel, else that of images."""
-    kernel = next((len(item.ints) + 2 for item in node.attribute if item.name == "kernel_shape"), None)
-    return kernel or (ranks.get(node.input[1], 0) if len(node.input) > 1 else 0) or _RANK_OF_IMAGES
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int | str, ...]]:

@@ -21,11 +21,12 @@ from jr_onnx.modelfile import external_tensors, require_text
 from jr_onnx.modelfile.wire import Buffer, Payload, Payloads, WireError, join, split
 from jr_onnx.opened import FileView, OpenedFile, pieces
 from jr_onnx.rewriter.scopes import all_nodes, function_key
+from jr_onnx.runtime.nhwc import NHWC
 from jr_onnx.semantics import OP_DOMAIN
 
 FOLDER_KEY = "session.model_external_initializers_file_folder_path"
 _SOURCE = "jr_onnx.source."
-_ORT_DOMAINS = ("", "ai.onnx", "com.microsoft", "org.pytorch.aten", "com.ms.internal.nhwc", OP_DOMAIN)
+_ORT_DOMAINS = ("", "ai.onnx", "com.microsoft", "org.pytorch.aten", NHWC, OP_DOMAIN)
 _ORT_PREFIXES = ("ai.onnx.", "com.microsoft.")
 
 

@@ -13,8 +13,8 @@ from jr_onnx.kappa import RandomKappa
 from jr_onnx.rewriter import rewrite
 from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.runtime import register
-from jr_onnx.runtime.biases import NHWC as DOMAIN
-from jr_onnx.runtime.biases import in_standard_layout
+from jr_onnx.runtime.nhwc import NHWC as DOMAIN
+from jr_onnx.runtime.nhwc import in_standard_layout
 from jr_onnx.runtime.session import InferenceSession
 from tests.runtime.exact_nets import KAPPA, convnet
 from tools.checks.gpu.models import network
