@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from jr_onnx.data import ImageData
+from jr_onnx.harden.augmentation import draw_moves, move
 from jr_onnx.harden.recipe import Augmentation, Recipe
 
 _COLOURS = 3
@@ -27,10 +27,11 @@ class Batches:
     """
 
     def __init__(self, data: ImageData, recipe: Recipe, device: torch.device) -> None:
-        self._pixels = torch.from_numpy(np.ascontiguousarray(data.pixels)).to(device)
+        # Kept as (N, H, W, C), from which whole pixels are gathered.
+        self._pixels = torch.from_numpy(np.ascontiguousarray(data.pixels)).to(device).permute(0, 2, 3, 1).contiguous()
         self._labels = torch.from_numpy(data.labels).to(device)
         self._scale, self._recipe, self._device = data.scale, recipe, device
-        self._augmentation = augmentation_of(recipe.augmentation, data.shape[0])
+        self._margin = _margin(recipe.augmentation, data.shape)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -50,8 +51,12 @@ class Batches:
         for step in range(first, self.steps):
             generator = torch.Generator().manual_seed(_key(seed, epoch, step))
             chosen = order[step * self._recipe.batch : (step + 1) * self._recipe.batch].to(self._device)
-            pixels = self._pixels[chosen].to(torch.float32) / self._scale
-            yield step, augment(pixels, self._augmentation, generator), self._labels[chosen], generator
+            pixels = self._pixels[chosen]
+            if self._margin:
+                moves = draw_moves(len(chosen), self._margin, generator, mirror=True)
+                pixels = move(pixels, moves.to(self._device), self._margin)
+            images = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32) / self._scale
+            yield step, images, self._labels[chosen], generator
 
 
 def _key(seed: int, epoch: int, step: int) -> int:
@@ -59,34 +64,12 @@ def _key(seed: int, epoch: int, step: int) -> int:
     return (seed * 1_000_003 + epoch) * 10_000_019 + step + 1 & (1 << 63) - 1
 
 
-def augmentation_of(augmentation: Augmentation, channels: int) -> Augmentation:
-    """Return the augmentation for images of so many channels."""
-    if augmentation != "auto":
-        return augmentation
-    return "crop_flip" if channels == _COLOURS else "none"
-
-
-def augment(pixels: Tensor, kind: Augmentation, generator: torch.Generator) -> Tensor:
-    """Move each image by its own random offset over a black border, and mirror half of them.
-
-    Args:
-        pixels: (N, C, H, W) in [0, 1].
-        kind: none or crop_flip.
-        generator: Source of the offsets, on the CPU.
-    """
-    if kind == "none":
-        return pixels
-    count, _, height, width = pixels.shape
-    margin = max(1, height // _MARGIN_SHARE)
-    offsets = torch.randint(0, 2 * margin + 1, (2, count), generator=generator).to(pixels.device)
-    mirrored = (torch.rand(count, generator=generator) < 0.5).to(pixels.device)
-    rows = offsets[0][:, None] + torch.arange(height, device=pixels.device)
-    columns = offsets[1][:, None] + torch.arange(width, device=pixels.device)
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    padded = functional.pad(pixels, (margin, margin, margin, margin))
-    images = torch.arange(count, device=pixels.device)[:, None, None]
-    # Index arrays (N, H, W) on axes 0, 2 and 3 give (N, H, W, C).
-    return padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+def _margin(augmentation: Augmentation, shape: tuple[int, int, int]) -> int:
+    """Return by how many pixels images (C, H, W) are moved at most, 0 where they are not augmented."""
+    channels, height, _ = shape
+    if augmentation == "none" or (augmentation == "auto" and channels != _COLOURS):
+        return 0
+    return max(1, height // _MARGIN_SHARE)
 
 
 def first_images(data: ImageData, count: int) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError, KappaError
-from jr_onnx.harden.batches import Batches, augment
+from jr_onnx.harden.batches import Batches
 from jr_onnx.harden.craft import craft, random_start
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.harden.validation import EpochRow, overfits_one_step
@@ -49,14 +50,19 @@ def test_an_epoch_is_the_same_from_any_step_on_and_differs_from_the_next() -> No
     assert not torch.equal(next(batches.epoch(4))[2], whole[0][2])
 
 
-def test_augmentation_moves_and_mirrors_whole_images() -> None:
-    pixels = torch.zeros(64, 3, 16, 16)
-    pixels[:, :, 8, 4] = torch.tensor([0.2, 0.5, 0.9])
-    moved = augment(pixels, "crop_flip", torch.Generator().manual_seed(0))
-    assert torch.equal(moved.sum((2, 3)), pixels.sum((2, 3)))
-    columns = moved[:, 0].sum(1).argmax(1)
-    assert set(columns.tolist()) >= {2, 4, 6, 9, 13}  # two to each side of 4, and of its mirror image 11
-    assert torch.equal(augment(pixels, "none", torch.Generator()), pixels)
+@pytest.mark.parametrize(
+    ("augmentation", "channels", "margin"), [("crop_flip", 1, 2), ("auto", 3, 2), ("auto", 1, 0), ("none", 3, 0)]
+)
+def test_images_are_moved_by_an_eighth_at_most(augmentation: str, channels: int, margin: int) -> None:
+    dots = np.zeros((128, channels, 16, 16), np.float32)
+    dots[:, :, 8, 4] = 1.0
+    recipe = Recipe(eps=0.1, batch=128, augmentation=augmentation)
+    ((_, moved, _, _),) = Batches(ImageData.from_arrays(dots, [0] * 128), recipe, torch.device("cpu")).epoch(0)
+    assert torch.equal(moved.sum((2, 3)), torch.ones(128, channels))
+    rows, columns = moved.amax((1, 3)).argmax(1), moved.amax((1, 2)).argmax(1)
+    assert set(rows.tolist()) == set(range(8 - margin, 9 + margin))
+    sides = (4, 11) if margin else (4,)  # 11 is where the mirror image has it
+    assert set(columns.tolist()) == {side + step for side in sides for step in range(-margin, margin + 1)}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jr_onnx.data import ImageData, Preprocessing
-from tools.training.recipe import Augmentation, Precision, Recipe
+from jr_onnx.harden.augmentation import draw_moves, move
+from tools.training.recipe import Precision, Recipe
 
-_MARGIN = {"none": 0, "shift": 1, "crop_flip": 4}
+MARGINS = {"none": 0, "shift": 1, "crop_flip": 4}
 
 
 def epoch_generator(seed: int, epoch: int) -> torch.Generator:
@@ -55,8 +56,11 @@ class Batches:
         device = self._labels.device
         size, steps = self._size(recipe), self.steps(recipe)
         order = torch.randperm(len(self._labels), generator=generator)[: size * steps].to(device)
-        moves = [draw_moves(size, recipe.augmentation, generator) for _ in range(steps)]
-        pixels = move(self._pixels, order, torch.cat(moves, 1).to(device), recipe.augmentation)
+        pixels, margin = self._pixels[order], MARGINS[recipe.augmentation]
+        if margin:
+            mirror = recipe.augmentation == "crop_flip"
+            moves = [draw_moves(size, margin, generator, mirror=mirror) for _ in range(steps)]
+            pixels = move(pixels, torch.cat(moves, 1).to(device), margin)
         labels = self._labels[order]
         for start in range(0, size * steps, size):
             yield self._normalised(pixels[start : start + size]), labels[start : start + size]
@@ -73,40 +77,6 @@ class Batches:
     def _normalised(self, pixels: Tensor) -> Tensor:
         images = pixels.permute(0, 3, 1, 2).contiguous(memory_format=self._format)
         return images.to(torch.float32) / self._scale * self._gain + self._offset
-
-
-def draw_moves(count: int, kind: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return (3, count) int64 on the CPU: first row and column of each image's crop, and 1 where it is mirrored."""
-    margin = _MARGIN[kind]
-    moves = torch.zeros(3, count, dtype=torch.int64)
-    if margin:
-        moves[:2] = torch.randint(0, 2 * margin + 1, (2, count), generator=generator)
-    if kind == "crop_flip":
-        moves[2] = torch.rand(count, generator=generator) < 0.5
-    return moves
-
-
-def move(pixels: Tensor, chosen: Tensor, moves: Tensor, kind: Augmentation) -> Tensor:
-    """Return the chosen images, each moved over a black border by its own offset, some mirrored.
-
-    Args:
-        pixels: (N, H, W, C), 0 is black.
-        chosen: (M,) int64, indices of images.
-        moves: (3, M), see `draw_moves`; on the device of `pixels`.
-        kind: See `Recipe.augmentation`.
-
-    Returns:
-        (M, H, W, C), of the type of `pixels`.
-    """
-    margin = _MARGIN[kind]
-    if margin == 0:
-        return pixels[chosen]
-    _, height, width, _ = pixels.shape
-    rows = moves[0][:, None] + torch.arange(height, device=pixels.device)
-    columns = moves[1][:, None] + torch.arange(width, device=pixels.device)
-    columns = torch.where(moves[2][:, None] == 1, columns.flip(1), columns)
-    padded = functional.pad(pixels, (0, 0, margin, margin, margin, margin))
-    return padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def logits(model: nn.Module, images: Tensor, precision: Precision) -> Tensor:
