@@ -46,12 +46,12 @@ class StateFile:
             key = content.pop("key")
         except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds on a damaged file
             raise InputError(
-                f"cannot go on from {self.path}: {type(error).__name__}", hint="Begin anew with --restart"
+                f"cannot resume from {self.path}: {type(error).__name__}", hint="Start anew with --restart"
             ) from None
         if key != self.key:
             raise InputError(
                 f"{self.path} belongs to a run with other options, another model or other data",
-                hint="Begin anew with --restart, or write to another output",
+                hint="Start anew with --restart, or write to another output",
             )
         return content
 

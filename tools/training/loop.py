@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError
+from jr_onnx.harden.state import StateFile
 from jr_onnx.records import dumps, loads
 from models.registry import build, entry
 from tools.training.batches import Batches, logits, mix_adversarial
@@ -56,8 +57,7 @@ class TrainingRun:
         self._recipe = recipe
         self._device = device
         self.deterministic = deterministic or device.type == "cpu"
-        self._state_path = state_path
-        self._key = f"{dumps(recipe)}\n{train.digest}"
+        self._state = StateFile(state_path, f"{dumps(recipe)}\n{train.digest}")
         # The tensor cores of a GPU take channels side by side in memory.
         fast = device.type == "cuda"
         self._train = Batches(train, known.preprocessing, device, channels_last=fast)
@@ -146,36 +146,21 @@ class TrainingRun:
         return loss.detach()
 
     def _save(self) -> None:
-        temporary = self._state_path.with_suffix(self._state_path.suffix + ".part")
-        self._state_path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            "key": self._key,
-            "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "rows": [dumps(row, indent=None) for row in self.rows],
-        }
-        torch.save(state, temporary)
-        temporary.replace(self._state_path)
+        self._state.path.parent.mkdir(parents=True, exist_ok=True)
+        self._state.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "rows": [dumps(row, indent=None) for row in self.rows],
+            }
+        )
 
     def _resume(self) -> None:
-        if not self._state_path.exists():
-            return
-        try:
-            state = torch.load(self._state_path, map_location="cpu", weights_only=True)
-            key = state["key"]
-            if key == self._key:
-                self.model.load_state_dict(state["model"])
-                self._optimizer.load_state_dict(state["optimizer"])
-                self.rows = [loads(EpochRow, text) for text in state["rows"]]
-        except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds on a damaged file
-            raise InputError(
-                f"cannot resume from {self._state_path}: {type(error).__name__}", hint="Start anew with --restart"
-            ) from None
-        if key != self._key:
-            raise InputError(
-                f"{self._state_path} belongs to another recipe or other data",
-                hint="Start anew with --restart, or write elsewhere",
-            )
+        state = self._state.load(torch.device("cpu"))
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.rows = [loads(EpochRow, text) for text in state["rows"]]
 
 
 @contextmanager
