@@ -27,7 +27,7 @@ from jr_onnx.torchnet.ops.microsoft import LINEAR_PARTS
 from jr_onnx.torchnet.program import BranchStep, DrawStep, MoveStep, OpStep, Program, SiteStep, Step
 from jr_onnx.torchnet.references import Kind, Ref, SitePlan, Unsupported
 from jr_onnx.torchnet.registry import MAX_OPSET, MIN_OPSET, TABLE, Node, UnsupportedNodeError, find
-from jr_onnx.torchnet.topology import branch_bodies, needed_nodes
+from jr_onnx.torchnet.topology import branch_bodies, needed_nodes, without_inputs
 from jr_onnx.weights.find import constant_tensor
 
 __all__ = ["Compiler", "Ref", "SitePlan", "Unsupported"]
@@ -137,7 +137,7 @@ class Compiler:
         if known not in self.parameters:
             value = cache[name] if name in cache else self._read(tensor)
             if value is None:
-                raise ModelError(f"the weight {known!r} has an element type that torch has not")
+                raise ModelError(f"the weight {known!r} has an element type that torch lacks")
             cache[name] = value
             self.parameters[known] = self.new_place()
             self.constants[self.parameters[known]] = value
@@ -164,6 +164,10 @@ class Compiler:
         """Compile one node, adding its outputs and its steps to the frame."""
         scope = frame.scope
         proto = scope.nodes[position]
+        output = str(proto.output[0]) if proto.output else ""
+        if (scope.path, output) in self.trained and (weight := constant_tensor(proto)) is not None:
+            frame.env[output] = self._parameter(scope.path, output, weight, {})
+            return
         inputs = [self._lookup(frame, name, proto) if name else None for name in proto.input]
         called = self.functions.get(function_key(proto)) or self._expanded(scope, proto, inputs)
         plan = self.sites.get((scope.path, str(proto.output[0]))) if proto.output else None
@@ -206,11 +210,6 @@ class Compiler:
 
     def _operator(self, frame: _Frame, proto: onnx.NodeProto, inputs: list[Ref | None]) -> None:
         domain = normal_domain(proto.domain)
-        if self.trained and (weight := constant_tensor(proto)) is not None:
-            name = str(proto.output[0])
-            if (frame.scope.path, name) in self.trained:
-                frame.env[name] = self._parameter(frame.scope.path, name, weight, {})
-                return
         version = frame.scope.opsets.get(domain, 0 if domain == "" else 1)
         spec = find(domain, str(proto.op_type), version)
         reason = ""
@@ -357,7 +356,7 @@ class Compiler:
                 given[attribute.name] = source
         absent = {str(name) for name in function.input} - set(inner)
         wanted = [str(inside) for inside, outside in zip(function.output, proto.output, strict=False) if outside]
-        body = _Frame(_without_inputs(called, absent), inner, given, frame.depth + 1)
+        body = _Frame(without_inputs(called, absent), inner, given, frame.depth + 1)
         steps, results = self._nodes(body, wanted)
         frame.steps.extend(steps)
         outsides = [str(name) for name in proto.output if name]
@@ -398,18 +397,3 @@ class Compiler:
         inner = _Frame(body, dict(frame.env), frame.bound, frame.depth + 1)
         self._initializers(body, inner.env, {})
         return self._nodes(inner, [str(value.name) for value in body.graph.output])
-
-
-def _without_inputs(called: Scope, absent: set[str]) -> Scope:
-    """Return a function's body for a call that leaves optional inputs out: there they are empty names."""
-    if not absent:
-        return called
-    nodes = []
-    for node in called.nodes:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        for index, name in enumerate(copy.input):
-            if name in absent:
-                copy.input[index] = ""
-        nodes.append(copy)
-    return Scope(called.path, nodes, called.graph, called.function, called.parent, called.opsets, called.children_of)

@@ -1,8 +1,10 @@
-"""The order of a scope's nodes, and the branches of an If."""
+"""The order of a scope's nodes, the branches of an If, and the body of a function for one call."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+
+import onnx
 
 from jr_onnx.errors import ModelError
 from jr_onnx.rewriter.scopes import Scope
@@ -56,3 +58,18 @@ def _read_names(scope: Scope, position: int) -> list[str]:
         if child.graph is not None:
             names.extend(str(value.name) for value in child.graph.output)
     return names
+
+
+def without_inputs(called: Scope, absent: set[str]) -> Scope:
+    """Return a function's body for a call that leaves optional inputs out: there they are empty names."""
+    if not absent:
+        return called
+    nodes = []
+    for node in called.nodes:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for index, name in enumerate(copy.input):
+            if name in absent:
+                copy.input[index] = ""
+        nodes.append(copy)
+    return Scope(called.path, nodes, called.graph, called.function, called.parent, called.opsets, called.children_of)
