@@ -168,8 +168,7 @@ class _LearnedJump(torch.autograd.Function):
         for_kappa = -(kappa / ctx.bandwidth) * torch.where(near, grad, zero).sum().to(kappa.dtype)
         if ctx.mode.mode == "smooth":
             beta = ctx.mode.beta_kappa / size.clamp_min(torch.finfo(z.dtype).tiny)
-            s = torch.sigmoid(beta * (z - size))
-            result = grad * (s + beta * z * s * (1 - s))
+            result = grad * _smooth_derivative(z, size, beta)
         else:
             result = torch.where(z > (size if ctx.mode.mode == "exact" else zero), grad, zero)
         if ctx.cap is not None:
@@ -183,6 +182,6 @@ def _threshold(z: Tensor, kappa: float, cap: float | None, *, overwrite: bool = 
     return result if cap is None else result.clamp_(max=cap)
 
 
-def _smooth_derivative(z: Tensor, kappa: float, beta: float) -> Tensor:
+def _smooth_derivative(z: Tensor, kappa: float | Tensor, beta: float | Tensor) -> Tensor:
     s = torch.sigmoid(beta * (z - kappa))
     return s + beta * z * s * (1 - s)
