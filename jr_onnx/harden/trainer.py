@@ -1,4 +1,4 @@
-"""The training loop: deterministic, resumable at any moment, with the best weights kept.
+"""The training loop: deterministic on a CPU, resumable at any moment, with the best weights kept.
 
 On a CPU a batch is cut into slices that do not know of each other, one thread each: crafting and gradients of small
 networks scale better so than operator by operator. The slices' gradients are summed in their order, so that a result
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +29,7 @@ from jr_onnx.harden.state import StateFile
 from jr_onnx.harden.statistics import estimate_statistics
 from jr_onnx.harden.validation import EpochRow, Validation, overfits_one_step
 from jr_onnx.records import dumps, loads
+from jr_onnx.torchnet.precision import repeatable_operators
 
 _SAVE_SECONDS = 60.0
 _KAPPA_RATE = 0.1
@@ -120,7 +120,7 @@ class Trainer:
         self._resume()
         steps = self._batches.steps
         stopped = self._verdict() if self._rows else ""
-        with _deterministic(self._network.net.device), thread_pool(self._is_cpu) as pool:
+        with repeatable_operators(self._is_cpu), thread_pool(self._is_cpu) as pool:
             if not self._rows:
                 self._rows.append(self._row(0, time.monotonic()))
                 notify(Moment(0, self._recipe.epochs * steps, self._rows[0]))
@@ -192,7 +192,7 @@ class Trainer:
         return ""
 
     def _is_ruin(self, row: EpochRow) -> bool:
-        """Tell whether an epoch has lost most of the clean accuracy: who answers always the same is robust, too."""
+        """Return whether an epoch has lost most of the clean accuracy: a constant answer is robust, too."""
         return row.clean < self._rows[0].clean * _LEAST_CLEAN
 
     def _refuse_ruins(self) -> None:
@@ -296,14 +296,3 @@ class Trainer:
         self._rows = [loads(EpochRow, text) for text in found["rows"]]
         self._done = found["done"]
         self._loss, self._counted = found["loss"]
-
-
-@contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """Refuse operators whose result changes from run to run; on a GPU, where some have no other form, warn."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(device.type == "cpu", warn_only=device.type != "cpu")
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

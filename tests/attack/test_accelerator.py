@@ -28,7 +28,6 @@ from jr_onnx.attack import (
     accelerator,
 )
 from jr_onnx.attack.base import Attack
-from jr_onnx.torchnet.precision import full_precision
 from tests.attack.planted import SHAPE, several
 
 _WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero"}
@@ -189,16 +188,6 @@ def test_few_batch_sizes_reach_the_network(apart: None) -> None:
     assert padded == {1, 2, 4, 8, 16, 32, 64, 128, *range(256, 2049, 256)}
     assert all(accelerator.padded_count(count, values) >= count for count in range(1, 2049))
     assert accelerator.padded_count(3, 10**9) == 3
-
-
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
-def test_tf32_is_off_on_cuda_and_back_afterwards(device: str) -> None:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic
-    with full_precision(torch.device(device)):
-        inside = cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic
-    assert inside == ((False, False, True) if device == "cuda" else before)
-    assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == before
 
 
 def test_channels_last_changes_no_answer() -> None:

@@ -17,6 +17,7 @@ from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError
 from jr_onnx.harden.state import StateFile
 from jr_onnx.records import dumps, loads
+from jr_onnx.torchnet.precision import repeatable_operators
 from models.registry import build, entry
 from tools.training.batches import Batches, logits, mix_adversarial
 from tools.training.recipe import Recipe
@@ -91,7 +92,8 @@ class TrainingRun:
             InputError: The loss is no longer finite.
         """
         started = time.monotonic()
-        with _backend(self.deterministic):
+        repeatable = repeatable_operators(self.deterministic, warn_only=self._device.type != "cpu")
+        with repeatable, _fastest_algorithms(not self.deterministic):
             for epoch in range(len(self.rows), self._recipe.epochs):
                 if self._cut or (self.rows and self._position(started, 0.0) >= self._recipe.epochs):
                     break
@@ -164,18 +166,14 @@ class TrainingRun:
 
 
 @contextmanager
-def _backend(deterministic: bool) -> Iterator[None]:
-    """Refuse operators whose result changes from run to run, or else let cuDNN try which algorithm is the fastest."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    # On a GPU some operators have no deterministic form: torch then warns.
-    torch.use_deterministic_algorithms(deterministic, warn_only=torch.cuda.is_available())
-    torch.backends.cudnn.benchmark = not deterministic
+def _fastest_algorithms(wanted: bool) -> Iterator[None]:
+    """Let cuDNN try which algorithm is the fastest, or not."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = benchmark
+        torch.backends.cudnn.benchmark = before
 
 
 def accuracy(model: nn.Module, batches: Batches) -> float:
