@@ -220,11 +220,11 @@ class TorchTarget(Target):
         """Return a context in which `observer(site id, z, J(z))` is called at every site of an ONNX module.
 
         Raises:
-            RefusalError: The model is no ONNX module.
+            RefusalError: The model is not an ONNX module.
         """
         if self.net is None:
             raise RefusalError(
-                f"{type(self.model).__name__} is no ONNX module, so its sites cannot be observed",
+                f"{type(self.model).__name__} is not an ONNX module, so its sites cannot be observed",
                 hint="Load the ONNX file through jr_onnx.torchnet",
             )
         return self.net.observing(observer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -101,8 +101,3 @@ def copy_into(parameters: Iterable[nn.Parameter], values: Iterable[Tensor]) -> N
 def values_of(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     """Return copies of what parameters hold."""
     return [parameter.detach().clone() for parameter in parameters]
-
-
-def as_arrays(net: OnnxModule) -> Mapping[str, Any]:
-    """Return copies of the module's weights as arrays."""
-    return {name: value.copy() for name, value in net.weights().items()}

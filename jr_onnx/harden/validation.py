@@ -79,7 +79,7 @@ class Validation:
         return float(clean.float().mean()), float(robust.float().mean()), float(single.float().mean())
 
     def attacked(self, network: TrainedNetwork, recipe: Recipe, count: int) -> Tensor:
-        """Tell which of the first images (count,) are classified as labelled after an attack."""
+        """Return which of the first images (count,) are classified as labelled after an attack."""
         found = []
         for part in self._parts(count):
             pixels, labels = self._pixels[part], self._labels[part]
@@ -111,7 +111,7 @@ class Validation:
 
 
 def overfits_one_step(rows: Sequence[EpochRow]) -> bool:
-    """Tell whether the last epoch shows catastrophic overfitting (Wong et al. 2020, section 5.4).
+    """Return whether the last epoch shows catastrophic overfitting (Wong et al. 2020, section 5.4).
 
     The network has learned to mislead one step: accuracy under many steps is less than half of the best before, and
     that under one step is not lower.

@@ -1,7 +1,7 @@
 """The paper's networks, and where a folder of checkpoints has them: NETWORK_VARIANT.onnx, with a card of that name.
 
 The files take the normalised pixels of the preset `Network.preset`. In a checkout,
-`python -m tools.training.export_networks` makes them of what `tools.train` wrote or the authors published.
+`python -m tools.training.export_networks` makes them of what `tools.training.train` wrote or the authors published.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class OnnxModule(nn.Module):
 
     @property
     def offset(self) -> float:
-        """Which score parts the two classes of a model of one score that has no sigmoid."""
+        """The score that separates the two classes of a model of one score without a sigmoid."""
         return self._offset
 
     @property
@@ -174,7 +174,7 @@ class OnnxModule(nn.Module):
         """Return site id -> kappa of a forward pass with these `PassSettings.kappas`.
 
         Raises:
-            KappaError: A value is no kappa, or an id is unknown.
+            KappaError: A value is not a valid kappa, or an id is unknown.
         """
         return dict(zip(self._ids, self._kappas_by_number(kappas), strict=True))
 
@@ -196,7 +196,7 @@ class OnnxModule(nn.Module):
                 or None for what the loaded file has.
 
         Raises:
-            KappaError: A value is no kappa, or an id is unknown.
+            KappaError: A value is not a valid kappa, or an id is unknown.
         """
         self._settings.kappas = self._settings.with_kappas(kappa)
 
@@ -272,7 +272,7 @@ class OnnxModule(nn.Module):
         return self._blueprint.program
 
     def is_parameter(self, place: int) -> bool:
-        """Tell whether a place of the program holds a trainable weight."""
+        """Return whether a place of the program holds a trainable weight."""
         return place in self._homes
 
     def parameter_at(self, place: int) -> nn.Parameter:
@@ -303,7 +303,7 @@ class OnnxModule(nn.Module):
 
         Raises:
             DataError: The shape does not fit the model's input.
-            KappaError: A value of the settings is no kappa, or an id is unknown.
+            KappaError: A value of the settings is not a valid kappa, or an id is unknown.
             ModelError: A node cannot be evaluated for this input.
         """
         found = self.scores(x, settings)

@@ -37,7 +37,7 @@ class Context:
         backwards: How the derivative of every site is taken, by the site's number.
         ids: The id of every site, by its number.
         observer: Called at every site, or None.
-        mapped: The pass is mapped over pieces, where a tensor does not tell whether it needs a gradient.
+        mapped: The pass is mapped over pieces, where a tensor does not show whether it needs a gradient.
         draw: Where random numbers come from.
     """
 

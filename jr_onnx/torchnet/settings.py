@@ -65,7 +65,7 @@ class SiteSettings:
         """Return the kappas by site number, with some or all of them replaced; None for what the file has.
 
         Raises:
-            KappaError: A value is no kappa, or an id is unknown.
+            KappaError: A value is not a valid kappa, or an id is unknown.
         """
         if kappa is None:
             return [site.kappa for site in self._sites]
@@ -136,7 +136,7 @@ class SiteSettings:
         if unknown:
             known = list(self._by_id)
             shown = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
-            raise KappaError(f"there is no site {unknown[0]!r}; the sites are {shown or 'none'}")
+            raise KappaError(f"the model has no site {unknown[0]!r}, its sites are {shown or 'none'}")
         return [self._by_id[name] for name in names]
 
 

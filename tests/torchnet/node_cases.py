@@ -139,7 +139,7 @@ def registered(node: onnx.NodeProto) -> bool:
 
 
 def _draws(case: TestCase) -> bool:
-    """Tell whether a case's answer depends on random numbers; a dropout of ratio 0 drops nothing."""
+    """Return whether a case's answer depends on random numbers; a dropout of ratio 0 drops nothing."""
     if any(node.op_type in RANDOM_OPS for node in case.model.graph.node):
         return True
     return case.name.startswith("test_training_dropout") and "zero_ratio" not in case.name
@@ -209,6 +209,6 @@ def _compare(case: TestCase, value: onnx.ValueInfoProto, found: Tensor, expected
 
 
 def explained(reason: str) -> bool:
-    """Tell whether a refusal is of the kind that the lists above foresee."""
+    """Return whether a refusal is of the kind that the lists above foresee."""
     operator = re.split(r"[ (]", reason.rsplit("::", maxsplit=1)[-1])[0]
     return operator in OUT_OF_SCOPE or any(fragment in reason for fragment in REFUSED)

@@ -186,7 +186,7 @@ def test_a_call_s_settings_replace_the_module_s_for_that_call(net: OnnxModule, x
     assert torch.equal(slopes[None], slopes[SiteBackward.exact()])
     assert not torch.equal(slopes[None], slopes[SiteBackward.straight_through()])
     assert set(net.backwards.values()) == {SiteBackward.exact()}
-    with pytest.raises(KappaError, match="there is no site 'nowhere'"):
+    with pytest.raises(KappaError, match="the model has no site 'nowhere'"):
         net(x, PassSettings(kappas={"nowhere": 0.1}))
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train the CIFAR-10 networks of the paper, plain and robust, in a given time on one GPU, without a network connection:
 #
-#     bash tools/checks/gpu/train_all.sh DATA_DIR OUT SECONDS
+#     bash tools/training/train_all.sh DATA_DIR OUT SECONDS
 #
 # DATA_DIR is cifar-10-batches-bin. OUT gets NAME.pt (float16 weights), NAME.json (the record) and NAME.log of each;
 # MiB: alex_like 2.2, mobilenet_v2 4.5, wide_resnet 14.2. AlexLike comes first, both side by side, then two lanes:
