@@ -9,6 +9,7 @@ from pathlib import Path
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.curve import SecurityCurve, security_curves
 from jr_onnx.evaluation.decision import AttackerRow, by_attacker, recommendation
+from jr_onnx.evaluation.iterations import IterationCurve, iteration_curves
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.store import by_run, merged
 from jr_onnx.evaluation.summary import Evaluation, evaluate, finished
@@ -46,6 +47,11 @@ class Report:
         labels = {figures.model for figures in self.evaluation.models}
         known = {label: entries for label, entries in self.outcomes.items() if label in labels}
         return security_curves([self.evaluation, *self.others], known)
+
+    @property
+    def iterations(self) -> tuple[IterationCurve, ...]:
+        """Robust accuracy against the iterations that attacks were given."""
+        return iteration_curves(self.evaluation, self.outcomes)
 
 
 def read(folders: Sequence[Path]) -> Report:

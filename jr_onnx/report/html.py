@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from jr_onnx.evaluation.advice import advice
 from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Comparison, Evaluation, Share, case_name
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.content import Report, read
-from jr_onnx.report.plots import minimal_perturbation, robust_accuracy, security_curve
+from jr_onnx.report.plots import accuracy_by_iterations, minimal_perturbation, robust_accuracy, security_curve
 from jr_onnx.report.texts import as_csv, as_json, as_markdown
 
 
@@ -62,7 +62,7 @@ def write(report: Report, path: Path, form: str = "html") -> None:
 
 def page(report: Report) -> str:
     """Return the report as one self-contained HTML page."""
-    evaluation, outcomes = report.evaluation, report.outcomes
+    evaluation = report.evaluation
     jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jr_onnx.report"),
@@ -74,8 +74,7 @@ def page(report: Report) -> str:
     environment.filters.update(percent=percent, interval=interval, relative=relative, p=p_value)
     run = evaluation.run
     kappas = sorted(set(run.kappas.values()))
-    labels = {figures.model for figures in evaluation.models}
-    markup: Any = require("markupsafe", "report").Markup
+    shown = {figures.model: report.outcomes[figures.model] for figures in evaluation.models}
     template = environment.get_template("report.html")
     return str(
         template.render(
@@ -87,17 +86,23 @@ def page(report: Report) -> str:
             summary=summary(evaluation),
             recommendation=report.recommendation,
             attackers=report.attackers,
-            security=markup(security_curve(report.curves)),
-            security_narrow=markup(security_curve(report.curves, narrow=True)),
-            bars_narrow=markup(robust_accuracy(evaluation, narrow=True)),
+            security=_chart(lambda narrow: security_curve(report.curves, narrow=narrow)),
+            iterations=_chart(lambda narrow: accuracy_by_iterations(report.iterations, narrow=narrow)),
             advice=advice(evaluation),
             worst=worst_rows(evaluation),
             clean=next((item for item in evaluation.comparisons if item.what == "clean accuracy"), None),
             has_paper=any(item.protocol == "paper" for item in evaluation.models[0].entries),
-            bars=markup(robust_accuracy(evaluation)),
-            curves=markup(minimal_perturbation({key: value for key, value in outcomes.items() if key in labels})),
+            bars=_chart(lambda narrow: robust_accuracy(evaluation, narrow=narrow)),
+            curves=_chart(lambda narrow: minimal_perturbation(shown, narrow=narrow)),
         )
     )
+
+
+def _chart(draw: Callable[[bool], str]) -> dict[str, Any] | None:
+    """Draw a chart for a wide page and for a telephone; None where there is nothing to draw."""
+    markup: Any = require("markupsafe", "report").Markup
+    wide = draw(False)
+    return {"wide": markup(wide), "narrow": markup(draw(True))} if wide else None
 
 
 def summary(evaluation: Evaluation) -> list[str]:

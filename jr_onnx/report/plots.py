@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jr_onnx.errors import require
 from jr_onnx.evaluation.curve import SecurityCurve
+from jr_onnx.evaluation.iterations import GRADIENTS, IterationCurve
 from jr_onnx.evaluation.minimal import least, minimal_outcomes
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.summary import ALL_ATTACKS, EntryFigures, Evaluation
+from jr_onnx.report.svg import COLOURS, INK, LINES, MARKS, NARROW, ORIGINAL, RETROFIT, THIRD, as_svg, new_figure
 
-COLOURS = {"original": "#6b7785", "retrofit": "#0b6fb8"}
-_OTHER = "#8f5fb0"
 _BAR = 0.38
+_HATCH = {"original": "///"}
+"""Bars are told apart without their colours."""
+
+Spans = Sequence[tuple[float, float]]
+"""Intervals: low and high."""
 
 
 def robust_accuracy(evaluation: Evaluation, *, narrow: bool = False) -> str:
@@ -31,13 +34,13 @@ def robust_accuracy(evaluation: Evaluation, *, narrow: bool = False) -> str:
     if not panels:
         return ""
     rows = [len(_entries(evaluation, norm, eps)) + 1 for norm, eps in panels]
-    figure = _figure(4.6 if narrow else 9.0, 0.42 * sum(rows) + 0.85 * len(rows))
+    figure = new_figure(NARROW if narrow else 9.0, 0.42 * sum(rows) + 0.85 * len(rows))
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=rows, sharex=True)[:, 0]
     for panel, (norm, eps) in zip(axes, panels, strict=True):
         _panel(panel, evaluation, norm, eps)
     axes[-1].set_xlabel("robust accuracy, with 95 % interval")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
-    return _svg(figure, "Bars of robust accuracy under every attack; the table of every attack has the figures")
+    return as_svg(figure, "Bars of robust accuracy under every attack; the table of every attack has the figures")
 
 
 def budgets(evaluation: Evaluation) -> list[tuple[str, float]]:
@@ -52,13 +55,13 @@ def budgets(evaluation: Evaluation) -> list[tuple[str, float]]:
     return sorted(found, key=lambda key: (key != asked, key))
 
 
-def minimal_perturbation(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
+def minimal_perturbation(outcomes: Mapping[str, Mapping[str, Outcome]], *, narrow: bool = False) -> str:
     """Draw the share of correctly classified samples that are fooled within a relative perturbation, per norm."""
     norms = sorted({norm for entries in outcomes.values() for norm in minimal_outcomes(list(entries.values()))})
     if not norms:
         return ""
-    figure = _figure(4.6 * len(norms) if len(norms) > 1 else 5.6, 3.2)
-    for panel, norm in zip(figure.subplots(1, len(norms), squeeze=False)[0], norms, strict=True):
+    figure, panels = _panels(norms, narrow=narrow)
+    for panel, norm in zip(panels, norms, strict=True):
         edge = 0.0
         for label, entries in outcomes.items():
             members = minimal_outcomes(list(entries.values())).get(norm, [])
@@ -71,7 +74,7 @@ def minimal_perturbation(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
     first.set_ylabel("share of samples fooled")
     if first.get_legend_handles_labels()[0]:
         first.legend(frameon=False, loc="lower right")
-    return _svg(figure, "Curves of the share of samples fooled against the relative perturbation")
+    return as_svg(figure, "Curves of the share of samples fooled against the relative perturbation")
 
 
 def security_curve(curves: Sequence[SecurityCurve], *, narrow: bool = False) -> str:
@@ -79,31 +82,58 @@ def security_curve(curves: Sequence[SecurityCurve], *, narrow: bool = False) -> 
     norms = sorted({curve.norm for curve in curves})
     if not norms:
         return ""
-    shape = (len(norms), 1) if narrow else (1, len(norms))
-    figure = _figure(4.4 * shape[1] if len(norms) > 1 or narrow else 5.6, 3.2 * shape[0])
-    for panel, norm in zip(figure.subplots(*shape, squeeze=False).ravel(), norms, strict=True):
+    figure, panels = _panels(norms, narrow=narrow)
+    for panel, norm in zip(panels, norms, strict=True):
         for curve in curves:
             if curve.norm != norm:
                 continue
-            colour, style = COLOURS.get(curve.model, _OTHER), "--" if curve.model == "original" else "-"
+            colour, style = COLOURS.get(curve.model, THIRD), LINES.get(curve.model, "-")
             panel.plot(curve.eps, curve.robust, style, color=colour, linewidth=1.8, label=curve.model)
             panel.fill_between(curve.eps, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
             for eps, share in curve.points:
                 if eps <= curve.eps[-1]:
                     span = [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]
-                    mark = "s" if curve.model == "original" else "o"
+                    mark = MARKS.get(curve.model, "D")
                     panel.errorbar([eps], [share.value], yerr=span, marker=mark, color=colour, capsize=3)
         panel.set(title=norm, xlabel="eps in pixel scale", ylim=(0, 1.02), xlim=(0, None))
         panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.25)
     figure.axes[0].set_ylabel("robust accuracy")
     figure.axes[0].legend(frameon=False, loc="upper right")
-    return _svg(figure, "Curves of robust accuracy against the budget, original and retrofit, with 95 % bands")
+    return as_svg(figure, "Curves of robust accuracy against the budget, original and retrofit, with 95 % bands")
+
+
+def accuracy_by_iterations(curves: Sequence[IterationCurve], *, narrow: bool = False) -> str:
+    """Draw robust accuracy against the iterations that attacks were given, a panel a group of attacks."""
+    groups = list(dict.fromkeys(curve.group for curve in curves))
+    if not groups:
+        return ""
+    figure, panels = _panels(groups, narrow=narrow)
+    for panel, group in zip(panels, groups, strict=True):
+        most = 1
+        for curve in curves:
+            if curve.group != group:
+                continue
+            colour, most = COLOURS.get(curve.model, THIRD), max(most, curve.iterations[-1])
+            panel.plot(
+                curve.iterations, curve.robust, LINES.get(curve.model, "-"), marker=MARKS.get(curve.model, "D"),
+                markersize=3.5, color=colour, linewidth=1.6, label=curve.model,
+            )  # fmt: skip
+            panel.fill_between(curve.iterations, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        panel.set_xscale("symlog", linthresh=1, linscale=0.4)
+        ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000, 3000) if tick <= most]
+        panel.set_xticks(ticks, [str(tick) for tick in ticks])
+        panel.set_xticks([], minor=True)
+        panel.set(title=group, xlabel="iterations", ylim=(0, 1.02), xlim=(0, most * 1.05))
+        panel.grid(alpha=0.25)
+    figure.axes[0].set_ylabel("robust accuracy")
+    figure.axes[0].legend(frameon=False, loc="upper right" if GRADIENTS in groups else "best")
+    return as_svg(figure, "Curves of robust accuracy against the number of iterations, with 95 % bands")
 
 
 def trade_off(
     kappas: Sequence[float], clean: Sequence[float], objective: Sequence[float], measure: str, *, is_share: bool,
-    chosen: float | None = None,
+    chosen: float | None = None, clean_spans: Spans | None = None, spans: Spans | None = None, narrow: bool = False,
 ) -> Any:  # fmt: skip
     """Return a figure of clean accuracy and an objective over kappa (paper, figure 4).
 
@@ -114,16 +144,22 @@ def trade_off(
         measure: What it measures, in words.
         is_share: Whether it is an accuracy too; else it gets an axis of its own.
         chosen: The recommended kappa.
+        clean_spans: 95 % intervals of the clean accuracies.
+        spans: 95 % intervals of the objective.
+        narrow: For a telephone.
     """
-    figure = _figure(6.4, 3.8)
+    figure = new_figure(NARROW if narrow else 6.4, 3.8)
     left = figure.subplots()
     right = left if is_share else left.twinx()
+    style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 1}
     lines = [
-        *left.plot(kappas, clean, marker="o", markersize=4, color=COLOURS["original"], label="clean accuracy"),
-        *right.plot(kappas, objective, marker="s", markersize=4, color=COLOURS["retrofit"], label=measure),
-    ]
+        left.errorbar(kappas, clean, _bars(clean, clean_spans), marker="s", linestyle="--", color=ORIGINAL,
+                      label="clean accuracy", **style),
+        right.errorbar(kappas, objective, _bars(objective, spans), marker="o", color=RETROFIT,
+                       label="\n".join(textwrap.wrap(measure, 44 if narrow else 80)), **style),
+    ]  # fmt: skip
     if chosen is not None:
-        lines.append(left.axvline(chosen, color="#b4442c", linewidth=1, linestyle="--", label="recommended"))
+        lines.append(left.axvline(chosen, color=INK, linewidth=1, linestyle=":", label="recommended"))
     left.set(xlabel="kappa", ylabel="accuracy", ylim=(0, 1.02))
     if right is not left:
         right.set_ylim(0, 1.1 * max(objective, default=1.0) or 1.0)
@@ -131,6 +167,14 @@ def trade_off(
     left.grid(alpha=0.25)
     figure.legend(handles=lines, loc="outside lower center", frameon=False, fontsize=9)
     return figure
+
+
+def _bars(values: Sequence[float], spans: Spans | None) -> Any:
+    """Return intervals as matplotlib wants them: how far below and above the values."""
+    if spans is None:
+        return None
+    ends = [(max(0.0, value - low), max(0.0, high - value)) for value, (low, high) in zip(values, spans, strict=True)]
+    return np.array(ends).reshape(-1, 2).T
 
 
 def _panel(axes: Any, evaluation: Evaluation, norm: str, eps: float) -> None:
@@ -145,11 +189,12 @@ def _panel(axes: Any, evaluation: Evaluation, norm: str, eps: float) -> None:
         errors = [[share.value - share.low for share in shares], [share.high - share.value for share in shares]]
         axes.barh(
             places, values, _BAR, xerr=np.clip(errors, 0, None), label=figures.model, capsize=2,
-            color=COLOURS.get(figures.model, _OTHER), error_kw={"linewidth": 0.9, "ecolor": "#30363d"},
+            hatch=_HATCH.get(figures.model), edgecolor=INK, linewidth=0.6,
+            color=COLOURS.get(figures.model, THIRD), error_kw={"linewidth": 0.9, "ecolor": INK},
         )  # fmt: skip
     axes.set_yticks(range(len(labels)), labels)
     axes.get_yticklabels()[0].set_fontweight("bold")
-    axes.axhline(0.5, color="#30363d", linewidth=0.6)
+    axes.axhline(0.5, color=INK, linewidth=0.6)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_title(f"{norm}, eps {eps:.4g}", loc="left", fontsize=10)
@@ -172,35 +217,14 @@ def _curve(axes: Any, label: str, members: Sequence[Outcome]) -> float:
     heights = np.arange(1, len(finite) + 1) / len(sizes)
     axes.step(
         [0, *finite, edge], [0, *heights, heights[-1]], where="post", label=label,
-        color=COLOURS.get(label, _OTHER), linewidth=1.8,
+        color=COLOURS.get(label, THIRD), linestyle=LINES.get(label, "-"), linewidth=1.8,
     )  # fmt: skip
     return edge
 
 
-def _figure(width: float, height: float) -> Any:
-    require("matplotlib", "report")
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, max(1.6, height)), layout="constrained")
-
-
-def _svg(figure: Any, description: str) -> str:
-    """Return a figure as an SVG element that scales with the page; no date, so that equal figures are equal text.
-
-    Args:
-        figure: The figure.
-        description: What a screen reader says in its place.
-    """
-    import matplotlib as mpl
-
-    for axes in figure.axes:
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "jr-onnx", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = stream.getvalue()
-    text = text[text.index("<svg") :]
-    for attribute in ("width", "height"):
-        text = re.sub(rf'(<svg[^>]*?) {attribute}="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+def _panels(names: Sequence[str], *, narrow: bool) -> tuple[Any, Any]:
+    """Return a figure with a panel for every name: side by side, or narrow one below the other."""
+    shape = (len(names), 1) if narrow else (1, len(names))
+    width = NARROW if narrow else max(5.6, 4.5 * len(names))
+    figure = new_figure(width, (2.8 if narrow else 3.2) * shape[0])
+    return figure, figure.subplots(*shape, squeeze=False).ravel()

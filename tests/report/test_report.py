@@ -80,7 +80,7 @@ def test_the_page_is_whole_and_self_contained(tmp_path: Path) -> None:
     assert write_report([tmp_path / "run"], path) == evaluation
     html = path.read_text(encoding="utf-8")
     words(html)
-    assert html.count("<svg") == 5
+    assert html.count("<svg") == 8
     assert "<script" not in html
     links = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert all(link.startswith("#") for link in links), "only references within the pictures"
@@ -158,8 +158,8 @@ def test_suites_without_minimal_attacks_or_without_budgets(missing: str) -> None
     )
     html = page(Report(evaluate(run, kept), kept))
     words(html)
-    # The bars and the security curve are there wide and narrow.
-    assert html.count("<svg") == {"ddn": 2, "apgd": 3}[missing]
+    # Every chart is there twice, wide and narrow: bars and iterations, or security curve and least perturbation.
+    assert html.count("<svg") == {"ddn": 4, "apgd": 4}[missing]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "7", '{"a": ' * 5000])

@@ -1,0 +1,75 @@
+"""Figures as SVG text that follows the page around it: its colours light, dark and printed, and its width."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from typing import Any
+
+from jr_onnx.errors import require
+
+INK, ORIGINAL, RETROFIT, THIRD = "#30363d", "#6b7785", "#0b6fb8", "#8f5fb0"
+"""Colours of lines and text, of the two models, and of any other."""
+
+COLOURS = {"original": ORIGINAL, "retrofit": RETROFIT}
+LINES = {"original": "--", "retrofit": "-"}
+MARKS = {"original": "s", "retrofit": "o"}
+
+_GRID = "#b0b0b0"
+_VARIABLES = {
+    "#000000": "ink",
+    INK: "ink",
+    ORIGINAL: "chart-original",
+    RETROFIT: "chart-retrofit",
+    THIRD: "chart-third",
+    _GRID: "line",
+    "#ffffff": "card",
+}
+NARROW = 4.4
+"""Width in inches of a chart for a telephone: its text of 10 points is then some 10 pixels high."""
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of matplotlib's; sizes in inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require("matplotlib", "report")
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, max(1.6, height)), layout="constrained")
+
+
+def as_svg(figure: Any, description: str) -> str:
+    """Return a figure as an SVG element that scales with the page; no date, so that equal figures are equal text.
+
+    Its colours are variables of the page's style sheet, with the colours of the figure where the page defines none. Its
+    identifiers are its own, for a page holds several pictures.
+
+    Args:
+        figure: The figure.
+        description: What a screen reader says in its place.
+    """
+    import matplotlib as mpl
+
+    for axes in figure.axes:
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "jr-onnx", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    for attribute in ("width", "height"):
+        text = re.sub(rf'(<svg[^>]*?) {attribute}="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"(stroke|fill): (#[0-9a-f]{6})", _variable, text)
+    own = f"c{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
+    text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{own}", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+
+
+def _variable(match: re.Match[str]) -> str:
+    name = _VARIABLES.get(match[2])
+    return match[0] if name is None else f"{match[1]}: var(--{name}, {match[2]})"
