@@ -5,9 +5,13 @@ Numbers are those of onnx.TensorProto.DataType; they are part of the file format
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[np.generic]
+"""An array of any element type."""
 
 
 class ElementType(NamedTuple):
@@ -65,11 +69,11 @@ LARGEST: Final = {
 """The largest finite number of every floating type."""
 
 
-def numpy_dtype(name: str) -> np.dtype[Any]:
+def numpy_dtype(name: str) -> np.dtype[np.generic]:
     """Return the NumPy type of a name; bfloat16 is that of ml_dtypes, which onnx brings, and strings are objects."""
     if name == "bfloat16":
         import ml_dtypes
 
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[np.generic] = np.dtype(ml_dtypes.bfloat16)
         return bfloat16
     return np.dtype(object if name == "string" else name)

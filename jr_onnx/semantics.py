@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from jr_onnx.element_types import FLOAT_DTYPES, LARGEST
+from jr_onnx.element_types import FLOAT_DTYPES, LARGEST, Array
 from jr_onnx.errors import KappaError
 
 OP_DOMAIN = "jr_onnx"
@@ -27,7 +25,7 @@ BIAS_OP_TYPE = "BiasJumpRelu"
 """Operator without inputs that draws one kappa per run from the operating system's entropy."""
 
 
-def jump_relu(z: npt.NDArray[Any], kappa: float, cap: float | None = None) -> npt.NDArray[Any]:
+def jump_relu(z: Array, kappa: float, cap: float | None = None) -> Array:
     """Apply JumpReLU to an array of any shape and floating dtype.
 
     Args:

@@ -28,6 +28,7 @@ from jr_onnx.attack.oracle import Oracle, Tally
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.attack.target import Target
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, RefusalError
 from jr_onnx.evaluation.outcome import JsonLeaf
 from jr_onnx.torchnet.precision import full_precision
@@ -132,11 +133,11 @@ class Attack(ABC):
     def run(
         self,
         target: Target,
-        images: Tensor | npt.NDArray[np.generic],
-        labels: Tensor | npt.NDArray[np.generic],
+        images: Tensor | Array,
+        labels: Tensor | Array,
         *,
         source: Target | None = None,
-        goals: Tensor | npt.NDArray[np.generic] | None = None,
+        goals: Tensor | Array | None = None,
         indices: npt.NDArray[np.int64] | None = None,
         batch_size: int = 512,
     ) -> AttackResult:

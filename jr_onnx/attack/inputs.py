@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from jr_onnx.attack.target import Target
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError
 
 
@@ -40,9 +41,9 @@ class Samples:
 
 
 def check(
-    images: Tensor | npt.NDArray[np.generic],
-    labels: Tensor | npt.NDArray[np.generic],
-    goals: Tensor | npt.NDArray[np.generic] | None,
+    images: Tensor | Array,
+    labels: Tensor | Array,
+    goals: Tensor | Array | None,
     indices: npt.NDArray[np.int64] | None,
     target: Target,
 ) -> Samples:
@@ -104,7 +105,7 @@ def check_classes(samples: Samples, classes: int) -> None:
             raise InputError(f"the largest {what} is {int(values.max())}, the model has {classes} classes")
 
 
-def _classes(values: Tensor | npt.NDArray[np.generic], what: str, count: int) -> Tensor:
+def _classes(values: Tensor | Array, what: str, count: int) -> Tensor:
     found = torch.as_tensor(values).detach()
     if found.shape != (count,):
         raise InputError(f"the {what} have the shape {tuple(found.shape)}, expected ({count},), one per image")

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
+from jr_onnx.element_types import Array
 from jr_onnx.runtime.running import Session
 
-Feed = Mapping[str, NDArray[Any]]
+Feed = Mapping[str, Array]
 """The inputs of one run, by name."""
 
 
-def runner(
-    session: Session, feed: Feed, provider: str, outputs: Sequence[NDArray[Any]] | None = None
-) -> Callable[[], object]:
+def runner(session: Session, feed: Feed, provider: str, outputs: Sequence[Array] | None = None) -> Callable[[], object]:
     """Return a function that runs a session once; on a GPU its inputs and outputs stay there, and it waits for it.
 
     Args:

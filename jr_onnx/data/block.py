@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.data.splits import Part
+from jr_onnx.element_types import Array
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Block:
     """
 
     labels: NDArray[np.int64]
-    read: Callable[[NDArray[np.int64]], NDArray[Any]]
+    read: Callable[[NDArray[np.int64]], Array]
     scale: float
     class_names: tuple[str, ...]
     fractions: NDArray[np.float64]

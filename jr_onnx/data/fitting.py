@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 Axes = tuple[int | str | None, ...]
+Element = TypeVar("Element", bound=np.generic)
 
 
 def fit(axes: Axes | None, image: tuple[int, int, int]) -> tuple[int, ...] | None:
@@ -60,7 +61,7 @@ def is_fixed(axis: int | str | None) -> bool:
     return isinstance(axis, int) and axis > 0
 
 
-def padded(rows: NDArray[Any], batch: int | None) -> NDArray[Any]:
+def padded(rows: npt.NDArray[Element], batch: int | None) -> npt.NDArray[Element]:
     """Return rows (N, ...), N >= 1, with the last one repeated up to a fixed batch; None leaves them as they are."""
     missing = 0 if batch is None else batch - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing > 0 else rows

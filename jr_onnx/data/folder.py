@@ -17,7 +17,7 @@ import csv
 from itertools import chain, pairwise, zip_longest
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,7 +194,7 @@ def _decode_one(
                 f"{path} has the shape {shape}, {expected[0]} has {expected[1]}, expected one shape (C, H, W) for all",
                 hint=hint,
             )
-        array: NDArray[Any] = np.asarray(resizing.picture(picture.convert(mode)), dtype=np.uint8)
+        array: NDArray[np.uint8] = np.asarray(resizing.picture(picture.convert(mode)), dtype=np.uint8)
     return array[None] if mode == "L" else array.transpose(2, 0, 1)
 
 

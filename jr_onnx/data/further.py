@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jr_onnx.data.fitting import is_fixed
 from jr_onnx.data.model_input import ModelInput
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError
 
 _NUMBERS = "biuf"
@@ -50,12 +49,12 @@ class FurtherInputs:
         self.image = left[0]
         self._values = {name: (known[name], value) for name, value in values.items()}
 
-    def feed(self, batch: int) -> dict[str, NDArray[Any]]:
+    def feed(self, batch: int) -> dict[str, Array]:
         """Return the arrays of the further inputs for a batch of that size."""
         return {name: filled(item, value, batch) for name, (item, value) in self._values.items()}
 
 
-def filled(target: ModelInput, value: float, batch: int) -> NDArray[Any]:
+def filled(target: ModelInput, value: float, batch: int) -> Array:
     """Return an array for an input, every element of it `value`.
 
     Args:

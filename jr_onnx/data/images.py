@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jr_onnx.data.labels import to_classes
 from jr_onnx.data.preprocessing import Preprocessing
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError
 
 _CHUNK = 4096
@@ -33,7 +33,7 @@ class ImageData:
         notes: What the reader of results should know of how the data was understood.
     """
 
-    pixels: NDArray[Any]
+    pixels: Array
     scale: float
     labels: NDArray[np.int64]
     name: str
@@ -136,7 +136,7 @@ class ImageData:
         digest.update(self.indices.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def _convert(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    def _convert(self, pixels: Array) -> NDArray[np.float32]:
         if self.scale == 1.0:
             return np.ascontiguousarray(pixels, dtype=np.float32)
         # Division, not multiplication by the reciprocal: 255/255 must be exactly 1.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError
 
 MOST_CLASSES: Final = 100_000
 
 
-def to_classes(labels: NDArray[Any], where: str) -> tuple[NDArray[np.int64], int]:
+def to_classes(labels: Array, where: str) -> tuple[NDArray[np.int64], int]:
     """Return the class of every item, (N,) int64 from 0, and how many classes there are at least.
 
     Args:
@@ -50,7 +51,7 @@ def to_classes(labels: NDArray[Any], where: str) -> tuple[NDArray[np.int64], int
     return classes, int(classes.max(initial=-1)) + 1
 
 
-def _hot(rows: NDArray[Any], where: str) -> NDArray[np.int64]:
+def _hot(rows: Array, where: str) -> NDArray[np.int64]:
     is_one = rows == 1
     odd = np.flatnonzero(((rows != 0) != is_one).any(axis=1) | (is_one.sum(axis=1) != 1))
     if len(odd):

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.data.fitting import fit, is_fixed
 from jr_onnx.data.preprocessing import Preprocessing
-from jr_onnx.element_types import NAMES, TENSORS
+from jr_onnx.element_types import NAMES, TENSORS, Array
 from jr_onnx.errors import DataError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class InputAdapter:
         batch = target.shape[0] if target.shape else None
         self.fixed_batch: int | None = batch if isinstance(batch, int) and batch > 0 else None
 
-    def to_model(self, pixels: NDArray[Any]) -> NDArray[Any]:
+    def to_model(self, pixels: Array) -> Array:
         """Turn pixels (N, C, H, W) in [0, 1] into the array that the input takes.
 
         Raises:
@@ -116,7 +116,7 @@ class InputAdapter:
             return np.rint(ready).astype(np.uint8)
         return ready.astype(self.target.dtype, copy=False)
 
-    def to_pixels(self, ready: NDArray[Any]) -> NDArray[np.float32]:
+    def to_pixels(self, ready: Array) -> NDArray[np.float32]:
         """Turn what `to_model` gave back into pixels (N, C, H, W); equal up to rounding.
 
         Raises:

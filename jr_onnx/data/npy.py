@@ -12,12 +12,12 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jr_onnx.data.reading import check_memory, check_shape, read_exactly
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError
 
 _MAGIC: Final = b"\x93NUMPY"
@@ -32,13 +32,13 @@ _LOCAL_HEADER: Final = 30
 
 @dataclass(frozen=True)
 class _Header:
-    kind: np.dtype[Any]
+    kind: np.dtype[np.generic]
     fortran: bool
     shape: tuple[int, ...]
     length: int
 
 
-def read_member(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
+def read_member(archive: zipfile.ZipFile, name: str, path: Path) -> Array:
     """Read the array `name`; an uncompressed member in C order is mapped.
 
     Args:
@@ -88,13 +88,13 @@ def _read_header(stream: IO[bytes], where: str) -> _Header:
     shape = tuple(int(part) for part in numbers if part)
     if len(shape) > _MOST_AXES:
         raise DataError(f"{where} has {len(shape)} axes, expected at most {_MOST_AXES}")
-    kind: np.dtype[Any] = np.dtype(match["kind"])
+    kind: np.dtype[np.generic] = np.dtype(match["kind"])
     if kind.kind not in "biufUS" or kind.itemsize < 1:
         raise DataError(f"{where} has elements of type {kind}, expected numbers or text")
     return _Header(kind, match["fortran"] == "True", shape, 8 + width + length)
 
 
-def _map(path: Path, info: zipfile.ZipInfo, header: _Header) -> NDArray[Any]:
+def _map(path: Path, info: zipfile.ZipInfo, header: _Header) -> Array:
     # The local header's two variable lengths may differ from those of the central directory.
     with path.open("rb") as file:
         file.seek(info.header_offset)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from jr_onnx.data.npy import read_member
 from jr_onnx.data.preprocessing import Layout
 from jr_onnx.data.reading import check_labels, reading
 from jr_onnx.data.splits import Part, index_fractions
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError
 
 _NAMES: Final[dict[Part, tuple[tuple[str, str], ...]]] = {
@@ -103,13 +104,13 @@ class Npz:
         features = self._features(images)
         scaled = self._range or features
 
-        def read(chosen: NDArray[np.int64]) -> NDArray[Any]:
+        def read(chosen: NDArray[np.int64]) -> Array:
             return _pixels(images[chosen], f"{path}: {images_name}", scaled)
 
         scale = 1.0 if scaled is not None or images.dtype.kind == "f" else 255.0
         return Block(labels, read, scale, class_names, index_fractions(len(labels)), features or _UNIT)
 
-    def _features(self, images: NDArray[Any]) -> tuple[float, float] | None:
+    def _features(self, images: Array) -> tuple[float, float] | None:
         """Return the range of a file of features; None where its values are pixels or their range was said."""
         if self._range is not None or images.shape[1:3] != (1, 1) or images.dtype == np.uint8:
             return None
@@ -120,7 +121,7 @@ class Npz:
             return None
         return (low, high) if high > low else (low, low + 1.0)
 
-    def _planes(self, images: NDArray[Any], name: str) -> NDArray[Any]:
+    def _planes(self, images: Array, name: str) -> Array:
         where = f"{self._path}: {name}"
         if images.dtype.kind not in "iuf":
             raise DataError(f"{where} has elements of type {images.dtype}, expected bytes or floats")
@@ -151,7 +152,7 @@ def _find_layout(shape: tuple[int, ...], where: str) -> Layout:
     return "NCHW" if first else "NHWC"
 
 
-def _pixels(images: NDArray[Any], where: str, scaled: tuple[float, float] | None) -> NDArray[Any]:
+def _pixels(images: Array, where: str, scaled: tuple[float, float] | None) -> Array:
     """Return bytes, or float32 from 0 to 1; `scaled` is the range that is brought there."""
     low, high = images.min(), images.max()
     is_float = images.dtype.kind == "f"
@@ -189,7 +190,7 @@ def _remedy(low: float, high: float) -> str:
     )
 
 
-def _class_names(names: NDArray[Any] | None, count: int, path: Path) -> tuple[str, ...]:
+def _class_names(names: Array | None, count: int, path: Path) -> tuple[str, ...]:
     if names is None:
         return tuple(str(number) for number in range(count))
     if names.ndim != 1 or names.dtype.kind != "U":

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError
 from jr_onnx.records import Record
 
@@ -112,7 +113,7 @@ class Preprocessing(Record):
         low, high = self.range
         return (high - low) / std, (low - mean) / std
 
-    def apply(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    def apply(self, pixels: Array) -> NDArray[np.float32]:
         """Turn pixels (N, C, H, W) in [0, 1] into a model's input, float32, in `layout`.
 
         Raises:
@@ -126,7 +127,7 @@ class Preprocessing(Record):
             ready = ready[:, ::-1]
         return np.ascontiguousarray(ready if self.layout == "NCHW" else ready.transpose(0, 2, 3, 1))
 
-    def invert(self, ready: NDArray[Any]) -> NDArray[np.float32]:
+    def invert(self, ready: Array) -> NDArray[np.float32]:
         """Turn a model's input back into pixels (N, C, H, W), float32; equal to the source up to rounding.
 
         Raises:
@@ -179,6 +180,6 @@ def _numbers(key: str, text: str, kind: Callable[[str], Number]) -> tuple[Number
         raise DataError(f"found {key}={text!r}, expected numbers with commas between them") from None
 
 
-def _require_images(array: NDArray[Any]) -> None:
+def _require_images(array: Array) -> None:
     if array.ndim != 4:
         raise DataError(f"found an array of shape {array.shape}, expected four axes, one of them the batch")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jr_onnx.data.preprocessing import Preprocessing
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError, require
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Resizing:
         top, left = round((height - self._size[0]) / 2), round((width - self._size[1]) / 2)
         return picture.crop((left, top, left + self._size[1], top + self._size[0]))
 
-    def planes(self, pixels: NDArray[Any], name: str) -> NDArray[Any]:
+    def planes(self, pixels: Array, name: str) -> Array:
         """Return pixels (N, C, H, W), bytes or float32, resized and cropped plane by plane.
 
         Args:

@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
-
-from numpy.typing import NDArray
+from typing import Final
 
 from jr_onnx.data.block import Block, Source
 from jr_onnx.data.cifar10 import Cifar10
@@ -20,6 +18,7 @@ from jr_onnx.data.npz import Npz
 from jr_onnx.data.preprocessing import Layout, Preprocessing
 from jr_onnx.data.resizing import Resizing
 from jr_onnx.data.splits import check_split, part_of, positions
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError
 
 FORMS: Final = "digits, mnist:DIR, cifar10:DIR, npz:FILE or folder:DIR"
@@ -73,7 +72,7 @@ def load(
     return ImageData(pixels, block.scale, block.labels[chosen], name, block.class_names, chosen, block.range, notes)
 
 
-def _notes(pixels: NDArray[Any], block: Block) -> Iterator[str]:
+def _notes(pixels: Array, block: Block) -> Iterator[str]:
     if pixels.dtype.kind == "u" and pixels.max() < _DARK:
         most = int(pixels.max())
         yield (

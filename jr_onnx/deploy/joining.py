@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +28,7 @@ def joining(facts: ModelFacts, shown: Iterable[TensorFacts], run: Run | Path, *,
     return decide(facts.rows, open_model, wanted, insist=insist)
 
 
-def _dtype(element_type: int) -> np.dtype[Any]:
+def _dtype(element_type: int) -> np.dtype[np.generic]:
     if element_type == onnx.TensorProto.STRING:
         return np.dtype(object)
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element_type))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
+
+from jr_onnx.element_types import Array
 
 NO_ANSWER = -1
 
 
-def predictions(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def predictions(scores: Array) -> npt.NDArray[np.int64]:
     """Return the class of the largest score (N,) of scores (N, K), `NO_ANSWER` where that is not finite or one is NaN.
 
     A class at minus infinity is one that is masked and never the answer; the others decide.

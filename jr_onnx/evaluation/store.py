@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jr_onnx._version import __version__
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, OutputError
 from jr_onnx.evaluation.outcome import Outcome, merge
 from jr_onnx.modelfile import atomic_path, atomic_write
@@ -288,7 +289,7 @@ def unit_name(model: str, entry: str, start: int) -> str:
     return f"{model}/{entry}/{start}"
 
 
-def digest(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
+def digest(arrays: Iterable[Array]) -> str:
     """Return the SHA-256 of arrays, their shapes and types included."""
     found = hashlib.sha256()
     for array in arrays:

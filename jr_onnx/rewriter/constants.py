@@ -16,11 +16,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
-from jr_onnx.element_types import FLOAT_NUMBERS
+from jr_onnx.element_types import FLOAT_NUMBERS, Array
 from jr_onnx.modelfile import copied
 from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.folding import FOLDED, fold
@@ -30,8 +29,6 @@ from jr_onnx.rewriter.stored import NotStored, is_zero, read_small
 _MAX_DEPTH = 40
 # Nodes that move the elements of their first input and change none.
 _MOVING = {"Identity", "CastLike", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Expand", "Tile", "Slice"}
-
-Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)

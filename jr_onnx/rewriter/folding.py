@@ -7,10 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
-from jr_onnx.element_types import NUMBERS
+from jr_onnx.element_types import NUMBERS, Array
 from jr_onnx.modelfile import copied
 
 MAX_ELEMENTS = 4096
@@ -23,7 +22,7 @@ FOLDED = frozenset({
 _GROWING = {"ConstantOfShape", "Expand"}
 
 
-def fold(node: onnx.NodeProto, opset: int, arguments: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
+def fold(node: onnx.NodeProto, opset: int, arguments: Sequence[Array | None]) -> Array | None:
     """Return what a node makes of its arguments, None where the evaluator does not know or the result is large.
 
     Args:
@@ -68,7 +67,7 @@ def _evaluator(node: bytes, opset: int) -> Any:
     return ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)]))
 
 
-def _small_shape(node: onnx.NodeProto, arguments: Sequence[npt.NDArray[Any] | None]) -> bool:
+def _small_shape(node: onnx.NodeProto, arguments: Sequence[Array | None]) -> bool:
     shape = arguments[0] if node.op_type == "ConstantOfShape" else arguments[1] if len(arguments) > 1 else None
     if shape is None or shape.dtype.kind not in "iu" or shape.size > 16:
         return False

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import RefusalError
 from jr_onnx.modelfile import copied
 from jr_onnx.opsets import normal_domain
@@ -147,7 +148,7 @@ def _broadcast(node: onnx.NodeProto, opset: int, names: Names) -> list[onnx.Node
     return [constant, helper.make_node("Unsqueeze", [second, constant.output[0]], [aligned], name=aligned), node]
 
 
-def _constant(name: str, value: npt.NDArray[np.generic]) -> onnx.NodeProto:
+def _constant(name: str, value: Array) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(value))
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from jr_onnx.element_types import NUMBERS
+from jr_onnx.element_types import NUMBERS, Array
 from jr_onnx.errors import ModelError, one_line
 from jr_onnx.modelfile import external_place, resolve
 from jr_onnx.modelfile.wire import MOST_ZEROS_BYTES, TOKEN_BYTES, stands_for_zeros
@@ -33,7 +32,7 @@ class NotStored:
     unread: bool = False
 
 
-def read_small(tensor: TensorProto, folder: Path | None) -> npt.NDArray[np.generic] | NotStored:
+def read_small(tensor: TensorProto, folder: Path | None) -> Array | NotStored:
     """Return a tensor's array.
 
     Args:

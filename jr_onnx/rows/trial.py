@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from jr_onnx.element_types import Array
+
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 _DRAWS: Final = 3
@@ -42,7 +42,7 @@ class TrialInput:
 
     name: str
     dims: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
 
     @property
     def row_shape(self) -> tuple[int, ...]:

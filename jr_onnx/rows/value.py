@@ -9,10 +9,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from jr_onnx.element_types import Array
 from jr_onnx.rows.size import BATCH, ONE, Size
 
 Dims = tuple[Size, ...]
-Content = npt.NDArray[Any]
+Content = npt.NDArray[np.object_]
 CHANGING: Final = object()
 """An element that depends on the number of rows in a way that is not followed."""
 
@@ -75,6 +76,12 @@ class Value:
     sized: bool = False
 
     @property
+    def elements(self) -> list[object]:
+        """The elements of `content` in row-major order; empty where there is none."""
+        found: list[object] = [] if self.content is None else self.content.ravel().tolist()
+        return found
+
+    @property
     def rank(self) -> int | None:
         """Number of axes."""
         return None if self.dims is None else len(self.dims)
@@ -124,7 +131,7 @@ def changes(element: object) -> bool:
     return element is CHANGING or (isinstance(element, Size) and element.has_batch)
 
 
-def constant(array: npt.NDArray[Any]) -> Value:
+def constant(array: Array) -> Value:
     """Return the value of a constant, with its elements where it is small."""
     dims = tuple(Size(size) for size in array.shape)
     if array.size > LARGEST_CONTENT:
@@ -147,9 +154,9 @@ def numbers(value: Value | None) -> list[Size | None] | None:
     """
     if value is None or value.content is None:
         return None
-    if any(element is CHANGING for element in value.content.flat):
+    if any(element is CHANGING for element in value.elements):
         raise NotProvedError("a size is computed from the number of rows in a way that is not followed")
-    return [element if isinstance(element, Size) else None for element in value.content.flat]
+    return [element if isinstance(element, Size) else None for element in value.elements]
 
 
 def integers(value: Value | None) -> list[int] | None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy.typing as npt
-
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, JrError, ModelError, one_line, require
 from jr_onnx.runtime.providers import CPU
 
-Array = npt.NDArray[Any]
 ProviderChoice = str | tuple[str, Mapping[str, str]]
 """A provider as ONNX Runtime takes it: its name, or its name and options."""
 

@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from jr_onnx.element_types import Array
 from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import NotReadyError, OverloadedError, TimedOutError
 from jr_onnx.serve.gate import Holding
 from jr_onnx.serve.metrics import ModelMetrics
-from jr_onnx.serve.tensors import Array
 
 INLINE_SECONDS: Final = 0.0005
 """Shorter runs are done on the event loop; handing over to a thread and back costs about as much."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jr_onnx.element_types import Array
 from jr_onnx.serve.faults import BadRequestError, quoted
 from jr_onnx.serve.gate import Holding
-from jr_onnx.serve.tensors import Array, TensorSpec
+from jr_onnx.serve.tensors import TensorSpec
 
 LARGEST_ID = 1024
 

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from jr_onnx.element_types import Array
 from jr_onnx.serve.call import LARGEST_ID, Call, ModelInterface, client_timeout, refuse_parameters, take
 from jr_onnx.serve.extensions.classification import answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError, quoted
 from jr_onnx.serve.grpc_tensors import InferMessage
-from jr_onnx.serve.tensors import Array, TensorSpec, checked_shape, from_numbers, from_raw, to_raw
+from jr_onnx.serve.tensors import TensorSpec, checked_shape, from_numbers, from_raw, to_raw
 
 _FIELDS: Final = {
     "BOOL": "bool_contents",

@@ -13,10 +13,11 @@ from typing import Any
 
 import orjson
 
+from jr_onnx.element_types import Array
 from jr_onnx.serve.call import LARGEST_ID, Call, ModelInterface, client_timeout, refuse_parameters, take
 from jr_onnx.serve.extensions.classification import answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError, TooLargeError, quoted
-from jr_onnx.serve.tensors import Array, TensorSpec, checked_shape, from_numbers, from_raw, to_raw
+from jr_onnx.serve.tensors import TensorSpec, checked_shape, from_numbers, from_raw, to_raw
 
 _LISTS = 1 << 17  # a batch of images in nested lists has a list for each line of pixels
 # What parsing takes at its peak, measured: orjson copies the text and makes a tree of 16 bytes a value, from which

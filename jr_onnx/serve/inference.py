@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import JrError
 from jr_onnx.serve.call import Call, ModelInterface
 from jr_onnx.serve.dataplane import DataPlane
@@ -13,7 +14,6 @@ from jr_onnx.serve.extensions.classification import classification_bytes
 from jr_onnx.serve.faults import InternalError, TimedOutError
 from jr_onnx.serve.gate import ByteBudget, Holding
 from jr_onnx.serve.metrics import count_unknown
-from jr_onnx.serve.tensors import Array
 from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, copying, parsing
 
 # The longest numbers in JSON, with a comma: -2.2250738585072014e-308 and -0.000012345678 of 4 bytes or fewer.

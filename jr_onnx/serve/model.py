@@ -10,6 +10,7 @@ from typing import Any
 
 from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.model import ModelFacts
+from jr_onnx.element_types import Array
 from jr_onnx.errors import JrError
 from jr_onnx.rows import Joining
 from jr_onnx.serve.batching import Batcher, Outputs
@@ -22,7 +23,7 @@ from jr_onnx.serve.opening import can_misfit, draws_kappa, interface_of, open_se
 from jr_onnx.serve.options import DEFAULT_PROVIDERS, Limits, Running
 from jr_onnx.serve.private import read_privately
 from jr_onnx.serve.probe import best_rows
-from jr_onnx.serve.tensors import Array, TensorSpec
+from jr_onnx.serve.tensors import TensorSpec
 
 _kserve: Any = kserve_module("kserve.model")
 

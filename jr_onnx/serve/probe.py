@@ -12,8 +12,9 @@ from typing import Final
 
 import numpy as np
 
+from jr_onnx.element_types import Array
 from jr_onnx.rows import TrialInput
-from jr_onnx.serve.tensors import Array, TensorSpec
+from jr_onnx.serve.tensors import TensorSpec
 
 _TRIAL_SECONDS: Final = 1.0  # of timing batches, in all
 _TIMED_RUNS: Final = 3

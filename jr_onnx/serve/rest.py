@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 from prometheus_client import REGISTRY, exposition
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import JrError
 from jr_onnx.serve.call import Call, ModelInterface
 from jr_onnx.serve.codec_rest import decode, encode, json_length, parsing_bytes
@@ -41,7 +42,6 @@ from jr_onnx.serve.inference import Inference
 from jr_onnx.serve.metrics import count_unknown
 from jr_onnx.serve.options import Limits
 from jr_onnx.serve.repository import RepositoryExtension
-from jr_onnx.serve.tensors import Array
 from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, copying, parsing
 
 _TRANSPORT: Final = "rest"

@@ -10,10 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from jr_onnx.deploy.model import TensorFacts
-from jr_onnx.element_types import ELEMENT_TYPES, numpy_dtype
+from jr_onnx.element_types import ELEMENT_TYPES, Array, numpy_dtype
 from jr_onnx.errors import ModelError
 from jr_onnx.serve.faults import BadRequestError, quoted
 
@@ -37,8 +36,6 @@ _JSON_NAMES: Final = {
 }
 _PIECE: Final = 8192  # elements that are converted at a time: a fraction of a millisecond
 
-Array = NDArray[Any]
-
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -54,7 +51,7 @@ class TensorSpec:
 
     name: str
     datatype: str
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     dims: tuple[int, ...] | None
     optional: bool = False
 
@@ -213,7 +210,7 @@ def _converted(spec: TensorSpec, elements: Sequence[Any]) -> Any:
         if (np.isinf(result) & np.isfinite(exact)).any():
             raise BadRequestError(f"the data of input {spec.name!r} holds numbers beyond the range of {spec.datatype}")
         return result
-    bounds = np.iinfo(spec.dtype)
+    bounds = np.iinfo(spec.dtype.name)
     try:
         whole = np.array(elements, dtype=np.uint64 if spec.dtype == np.uint64 else np.int64)
     except OverflowError:

@@ -17,17 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import ModelError
 from jr_onnx.records import Record
 
-Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 _OTHERS = 8.0
 _FLOOR = 16.0
 _PATTERNS = 4
@@ -79,7 +80,7 @@ class Evaluated(Protocol):
     def set_kappas(self, kappas: Mapping[str, float]) -> None:
         """Set the jump of every site, unrounded."""
 
-    def logits(self, part: Tensor) -> Array:
+    def logits(self, part: Tensor) -> Floats:
         """Return the logits of some samples in double precision, (N, K)."""
 
     def site_inputs(self, part: Tensor) -> dict[str, list[Tensor]]:
@@ -147,7 +148,7 @@ class Pair:
         bound = (1 + _OTHERS) * away[np.isfinite(away)].max(initial=0.0) + _FLOOR * self._own.eps * largest
         return _judge(what, own, theirs, float(bound), wide)
 
-    def _jump_effect(self, part: Tensor, rounding: Mapping[str, float]) -> Array:
+    def _jump_effect(self, part: Tensor, rounding: Mapping[str, float]) -> Floats:
         """Return per sample how much its logits change when kappas move by the rounding error at their sites."""
         base = self._exact.logits(part)
         largest = np.zeros(len(base))
@@ -162,7 +163,7 @@ class Pair:
         return largest
 
 
-def _judge(what: str, own: Array, theirs: Array, bound: float, wide: Array) -> Comparison:
+def _judge(what: str, own: Floats, theirs: Floats, bound: float, wide: Floats) -> Comparison:
     """Hold the differences against the bounds."""
     difference = _difference(own, theirs)
     limits = bound + _WIDENING * wide
@@ -181,30 +182,30 @@ def _judge(what: str, own: Array, theirs: Array, bound: float, wide: Array) -> C
     )
 
 
-def _directions(sites: int) -> Sequence[Array]:
+def _directions(sites: int) -> Sequence[Floats]:
     """Return signs per site: all up, all down, and a few random mixtures, the same ones every time."""
     random = np.random.default_rng(0)
     mixed = [random.choice([-1.0, 1.0], sites) for _ in range(_PATTERNS)]
     return [np.ones(sites), -np.ones(sites), *mixed]
 
 
-def _difference(mine: Array, theirs: Array) -> Array:
+def _difference(mine: Floats, theirs: Floats) -> Floats:
     """Return the largest difference per sample; equal infinities and NaNs at the same places do not differ."""
     with np.errstate(invalid="ignore"):
         gap = np.where((mine == theirs) | (np.isnan(mine) & np.isnan(theirs)), 0.0, np.abs(mine - theirs))
     gap[np.isnan(gap)] = np.inf
-    largest: Array = gap.max(axis=1, initial=0.0)
+    largest: Floats = gap.max(axis=1, initial=0.0)
     return largest
 
 
-def _finite_difference(mine: Array, theirs: Array) -> Array:
+def _finite_difference(mine: Floats, theirs: Floats) -> Floats:
     """Return the largest difference per sample where both are finite: what a tolerance is made of.
 
     One infinity would make the tolerance infinite, and everything would pass.
     """
     both = np.isfinite(mine) & np.isfinite(theirs)
     gap = np.abs(np.where(both, mine, 0.0) - np.where(both, theirs, 0.0))
-    largest: Array = gap.max(axis=1, initial=0.0)
+    largest: Floats = gap.max(axis=1, initial=0.0)
     return largest
 
 

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError, InputError
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.torchnet.blueprint import Blueprint
@@ -257,7 +257,7 @@ class OnnxModule(nn.Module):
         finally:
             self._observer = before
 
-    def weights(self) -> dict[str, npt.NDArray[Any]]:
+    def weights(self) -> dict[str, Array]:
         """Return the values of the trainable weights, in the type they are trained in, for `jr_onnx.save_weights`."""
         found = {name: self._template[place] for name, place in self._blueprint.parameters.items()}
         # NumPy has no bfloat16, which float32 holds exactly.

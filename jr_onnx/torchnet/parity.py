@@ -14,17 +14,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError, ModelError, VerificationError
 from jr_onnx.quantised import is_quantised
 from jr_onnx.records import Record
-from jr_onnx.torchnet.comparison import Comparison, Pair
+from jr_onnx.torchnet.comparison import Comparison, Floats, Pair
 from jr_onnx.torchnet.loading import load
 from jr_onnx.torchnet.mean_draws import with_mean_draws
 from jr_onnx.torchnet.module import OnnxModule
@@ -32,7 +32,6 @@ from jr_onnx.torchnet.precision import full_precision
 from jr_onnx.torchnet.runtime import Reference
 from jr_onnx.torchnet.source import Readable, Source, read
 
-Array = npt.NDArray[Any]
 _BATCH = 64
 DECISIONS = 0.02
 """Share of clean images on which the twin of a quantised model may decide otherwise: one of 64."""
@@ -183,10 +182,10 @@ class _Net:
         """See `Evaluated`."""
         self._net.set_kappa_unrounded(kappas)
 
-    def logits(self, part: Tensor) -> Array:
+    def logits(self, part: Tensor) -> Floats:
         """See `Evaluated`."""
         with torch.no_grad(), full_precision(self._net.device):
-            result: Array = self._net.scores(part.to(self._net.device)).double().cpu().numpy()
+            result: Floats = self._net.scores(part.to(self._net.device)).double().cpu().numpy()
         return result
 
     def site_inputs(self, part: Tensor) -> dict[str, list[Tensor]]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from jr_onnx.data import FurtherInputs, ModelInput, padded
+from jr_onnx.element_types import Array
 from jr_onnx.modelfile import from_proto, load, whole
 from jr_onnx.runtime.running import open_model, quiet_options, run
-
-Array = npt.NDArray[Any]
 
 
 class Reference:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
+
+from jr_onnx.element_types import Array
 
 Value = object
 """What an evaluator gives for an output: an array, or the list or dictionary that stands for a sequence or map."""
@@ -96,12 +97,12 @@ def dtype_name(value: Value) -> str:
     return next((str(array.dtype) for array in _arrays(value)), "")
 
 
-def is_floating(dtype: np.dtype[Any]) -> bool:
+def is_floating(dtype: np.dtype[np.generic]) -> bool:
     """Tell whether an element type is floating, bfloat16 included (NumPy calls that a void type)."""
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
-def _arrays(value: Value) -> Iterator[NDArray[Any]]:
+def _arrays(value: Value) -> Iterator[Array]:
     if isinstance(value, dict):
         for key in value:
             yield np.asarray(key)
@@ -113,15 +114,15 @@ def _arrays(value: Value) -> Iterator[NDArray[Any]]:
         yield np.asarray(value)
 
 
-def _is_number(array: NDArray[Any]) -> bool:
+def _is_number(array: Array) -> bool:
     return array.dtype.kind in "biufc" or array.dtype.name == "bfloat16"
 
 
-def _wide(array: NDArray[Any]) -> NDArray[Any]:
+def _wide(array: Array) -> npt.NDArray[np.inexact]:
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
-def _difference_of_arrays(one: NDArray[Any], other: NDArray[Any]) -> Difference:
+def _difference_of_arrays(one: Array, other: Array) -> Difference:
     if one.shape != other.shape or one.dtype != other.dtype:
         return Difference(np.inf, (), f"{one.dtype}{list(one.shape)}", f"{other.dtype}{list(other.shape)}")
     if one.size == 0 or one.tobytes() == other.tobytes():

@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from jr_onnx.data import ModelInput, required_inputs
-from jr_onnx.element_types import NUMBERS, numpy_dtype
+from jr_onnx.element_types import NUMBERS, Array, numpy_dtype
 from jr_onnx.errors import DataError, InputError
 from jr_onnx.verifier.evaluators.errors import CannotRunError
 
-Sample = dict[str, NDArray[Any]]
-GivenInputs = Mapping[str, NDArray[Any]] | Sequence[Mapping[str, NDArray[Any]]]
+Sample = dict[str, Array]
+GivenInputs = Mapping[str, Array] | Sequence[Mapping[str, Array]]
 """Inputs that the caller brings: of one run, or of several."""
 
 _BATCH_NAMES = ("batch", "batch_size", "n", "bs", "none", "unk__")
@@ -198,13 +197,13 @@ def _shape(item: ModelInput, batch: int, free: int, sizes: dict[str, int]) -> tu
     return tuple(shape)
 
 
-def _dtype(item: ModelInput) -> np.dtype[Any]:
+def _dtype(item: ModelInput) -> np.dtype[np.generic]:
     if item.dtype not in NUMBERS:
         raise InputsError(f"the input {item.name!r} takes {item.dtype}, for which no values can be made")
     return numpy_dtype(item.dtype)
 
 
-def _random(item: ModelInput, shape: tuple[int, ...], number: int, generator: np.random.Generator) -> NDArray[Any]:
+def _random(item: ModelInput, shape: tuple[int, ...], number: int, generator: np.random.Generator) -> Array:
     if item.dtype == "string":
         raise InputsError(f"the input {item.name!r} takes strings, random ones mean nothing", hint="Give --data")
     dtype = _dtype(item)
@@ -216,7 +215,8 @@ def _random(item: ModelInput, shape: tuple[int, ...], number: int, generator: np
         return np.asarray(True) if shape == () else generator.random(shape) < 0.5
     if dtype.kind in "iu":
         narrow = dtype.itemsize == 1
-        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if narrow else (1 if shape == () else 0, _LARGEST_INDEX)
+        info = np.iinfo(item.dtype)
+        low, high = (info.min, info.max) if narrow else (1 if shape == () else 0, _LARGEST_INDEX)
         return np.asarray(generator.integers(low, high, shape, endpoint=True)).astype(dtype)
     raise InputsError(f"the input {item.name!r} takes {item.dtype}, for which no values can be made")
 
@@ -242,7 +242,7 @@ def _real(inputs: Sequence[ModelInput], count: int, options: InputOptions) -> In
     return Inputs(samples, images.name)
 
 
-def batch_of_images(model: onnx.ModelProto, options: InputOptions, count: int = 32) -> NDArray[Any] | None:
+def batch_of_images(model: onnx.ModelProto, options: InputOptions, count: int = 32) -> Array | None:
     """Return real images as one batch for the model's image input; None if no data was asked for.
 
     Raises:

@@ -17,13 +17,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, ModelError, OutputError
 from jr_onnx.modelfile import (
     ModelFile,
@@ -44,7 +45,6 @@ from jr_onnx.rewriter.api import output_path
 from jr_onnx.weights.find import Weight, find_weights, tensors_by_place
 from jr_onnx.weights.proof import Allowed, bytes_of, prove, stored
 
-Array = npt.NDArray[Any]
 _SHOWN = 3
 
 

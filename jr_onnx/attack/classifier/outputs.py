@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.attack.classifier.served import Array, Head, ServedClassifier
+from jr_onnx.attack.classifier.served import Head, ServedClassifier
 from jr_onnx.data import ImageData
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import mcnemar_one_sided
@@ -120,7 +121,8 @@ def head_of(served: ServedClassifier, data: ImageData, output: str, threshold: f
 def _head(item: _Candidate) -> Head:
     if item.columns > 1:
         return Head(item.name)
-    is_share = item.scores.size > 0 and bool((item.scores >= 0).all() and (item.scores <= 1).all())
+    within = np.greater_equal(item.scores, 0) & np.less_equal(item.scores, 1)
+    is_share = item.scores.size > 0 and bool(within.all())
     return Head(item.name, 0.5 if is_share else 0.0)
 
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.target import ArrayTarget
 from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, ModelInput, Preprocessing, padded
+from jr_onnx.element_types import Array
 from jr_onnx.errors import ModelError
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.runtime import running
@@ -22,7 +22,6 @@ from jr_onnx.runtime.providers import CPU, CUDA, full_name
 from jr_onnx.torchnet.runtime import exposing
 from jr_onnx.torchnet.source import refuse_maps
 
-Array = npt.NDArray[Any]
 _FLOATING = ("tensor(float)", "tensor(double)", "tensor(float16)")  # that NumPy has, too
 _REPEATED, _REPEATS = 8, 3
 _PLACES = {CPU: "the CPU", CUDA: "CUDA"}

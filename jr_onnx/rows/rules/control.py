@@ -43,7 +43,7 @@ def _merged(node: Node, one: Value, other: Value) -> Value:
 def _equal_content(one: Value, other: Value) -> bool:
     if one.content is None or other.content is None or one.content.shape != other.content.shape:
         return False
-    return all(a is not None and a == b for a, b in zip(one.content.flat, other.content.flat, strict=True))
+    return all(a is not None and a == b for a, b in zip(one.elements, other.elements, strict=True))
 
 
 def _check_choice(value: Value | None, what: str) -> None:
@@ -56,7 +56,7 @@ def if_(node: Node) -> Answer:
     """Follow the branch that is taken, or both where that is open."""
     condition = node.value(0)
     _check_choice(condition, "which way it goes")
-    taken = None if condition.content is None else condition.content.flat[0]
+    taken = None if condition.content is None else condition.elements[0]
     branches = [node.attr(name) for name in ("then_branch", "else_branch")]
     if isinstance(taken, bool):
         return node.run(branches[0 if taken else 1], [])

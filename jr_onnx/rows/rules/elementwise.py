@@ -101,7 +101,7 @@ def dropout(node: Node) -> Answer:
     node.only(0)
     if node.version >= 12:
         mode = node.find(2)
-        if mode is not None and (mode.content is None or mode.content.flat[0] is not False):
+        if mode is not None and (mode.content is None or mode.elements[0] is not False):
             raise NotProvedError("it may be in training mode, where it draws random numbers")
     elif node.version < 7 and not node.attr("is_test", 0):
         raise NotProvedError("it is in training mode, where it draws random numbers")

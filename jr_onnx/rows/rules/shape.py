@@ -335,7 +335,7 @@ def _takes_all(node: Node, at: int, size: Size) -> bool:
 def _end(node: Node, at: int) -> object:
     """Return the element that says where a cut ends, None where it is not known."""
     value = node.find(2)
-    return value.content.flat[at] if value is not None and value.content is not None else None
+    return value.elements[at] if value is not None and value.content is not None else None
 
 
 def _end_changes(node: Node, at: int) -> bool:

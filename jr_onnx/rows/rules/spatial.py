@@ -249,7 +249,7 @@ def _factors(node: Node) -> list[object] | None:
     given = node.find(2 if node.op == "Resize" and node.version >= 11 else 1)
     if given is None or given.content is None or given.dims == (Size(0),):
         return None
-    return list(given.content.flat)
+    return given.elements
 
 
 def _resized(

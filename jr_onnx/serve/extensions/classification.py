@@ -12,9 +12,10 @@ from typing import Final
 
 import numpy as np
 
+from jr_onnx.element_types import Array
 from jr_onnx.serve.call import Call, ModelInterface
 from jr_onnx.serve.faults import BadRequestError, quoted
-from jr_onnx.serve.tensors import Array, TensorSpec
+from jr_onnx.serve.tensors import TensorSpec
 
 MOST_CLASSES: Final = 131072
 """How many classes one output may become: each is made by itself, and takes many times what a number takes."""

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.rewriter.legacy import DOMAIN
 
 if TYPE_CHECKING:
     from onnx.reference.op_run import OpRun
 
-Array = NDArray[Any]
 
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide, "Pow": np.power, "And": np.logical_and,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.opsets import main_opset
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _of_trailing_axes(name: str, *, logarithm: bool) -> type[OpRun]:
     return Operator
 
 
-def softmax_of_trailing_axes(x: NDArray[Any], axis: int, *, logarithm: bool = False) -> NDArray[Any]:
+def softmax_of_trailing_axes(x: Array, axis: int, *, logarithm: bool = False) -> Array:
     """Return the softmax, or its logarithm, over all axes from `axis` on together (ONNX, Softmax-1 and -11).
 
     Args:

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from numpy.typing import NDArray
-
+from jr_onnx.element_types import Array
 from jr_onnx.errors import ModelError, one_line
 from jr_onnx.modelfile import ModelFile, serialised
 from jr_onnx.runtime.running import SessionOptions, open_model, quiet_options
@@ -27,7 +26,7 @@ from jr_onnx.verifier.evaluators.errors import (
 Level = Literal["plain", "optimised", "tf32", "session"]
 LEVELS: tuple[Level, ...] = ("plain", "optimised")
 """The settings that both providers have; on CUDA `served` looks at what is served, too."""
-Feeds = Mapping[str, NDArray[Any]]
+Feeds = Mapping[str, Array]
 
 # Words of ONNX Runtime's complaints, whose status codes do not tell these causes apart.
 _LACKING: tuple[tuple[str, type[LackingError]], ...] = (
@@ -105,7 +104,7 @@ class OrtSession:
         if self._session.get_providers()[0] != device.provider():
             raise LackingError(f"{model.name} runs on {self._session.get_providers()[0]}, not on {device.provider()}")
 
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> list[Array]:
         """Return the outputs, all in the model's order or those that are named.
 
         Raises:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import one_line
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
 from jr_onnx.verifier.compare import Value
@@ -19,7 +19,7 @@ from jr_onnx.verifier.evaluators.ort import Feeds
 if TYPE_CHECKING:
     from onnx.reference.op_run import OpRun
 
-PreActivations = list[tuple[str, NDArray[Any]]]
+PreActivations = list[tuple[str, Array]]
 """Pairs of site id and pre-activation, in the order of evaluation, one for every time a site was evaluated."""
 
 
@@ -82,7 +82,7 @@ class SiteEvaluator:
         self._recorded = []
         return self._evaluator.run(feeds), self._recorded
 
-    def _jump(self, site: str, z: NDArray[Any]) -> NDArray[Any]:
+    def _jump(self, site: str, z: Array) -> Array:
         self._recorded.append((site, z))
         return jump_relu(z, self._kappas[site], self._caps[site])
 

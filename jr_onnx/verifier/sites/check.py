@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import form_label
 from jr_onnx.rewriter.lowering import KEEPS_NAN
@@ -156,7 +156,7 @@ def _try(distinct: DistinctSite, run: Any, check: str, seed: int) -> tuple[int, 
         jump = kappa if group.runtime is None else round_kappa(kappa, record.dtype)
         marks = [jump] + ([record.cap] if record.cap is not None else [])
         z = probe_values(record.dtype, marks, _RANDOM_VALUES, generator)
-        feeds: dict[str, NDArray[Any]] = {OPERAND: z}
+        feeds: dict[str, Array] = {OPERAND: z}
         if group.runtime is not None:
             feeds[RUNTIME] = np.asarray(kappa, dtype=np.float32)
         take = takes_branch(distinct.probe)
@@ -180,7 +180,7 @@ def _runtime_kappas(default: float, dtype: str) -> list[float]:
 
 
 def compare_jump(
-    z: NDArray[Any], found: NDArray[Any], kappa: float, cap: float | None, *, cast_mul: bool = False
+    z: Array, found: Array, kappa: float, cap: float | None, *, cast_mul: bool = False
 ) -> tuple[tuple[str, str, str, str] | None, float]:
     """Compare a site's result with NumPy's J, bit for bit.
 
@@ -213,11 +213,11 @@ def compare_jump(
     return texts, size
 
 
-def _bits(array: NDArray[Any]) -> NDArray[Any]:
+def _bits(array: Array) -> Array:
     kinds: dict[int, Any] = {2: np.uint16, 4: np.uint32, 8: np.uint64}
     return np.ascontiguousarray(array).view(kinds[int(array.dtype.itemsize)])
 
 
-def _text(array: NDArray[Any], place: int) -> str:
+def _text(array: Array, place: int) -> str:
     value = array.reshape(-1)[place]
     return f"{float(value)!r} ({array.dtype})"

@@ -11,9 +11,8 @@ How well the numbers are drawn is not what is verified here; RandomUniform is pr
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from jr_onnx.element_types import numpy_dtype
+from jr_onnx.element_types import Array, numpy_dtype
 from jr_onnx.errors import JrError
 from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import Provenance
@@ -72,7 +71,7 @@ def _bracket(file: Variant, group: SiteGroup, low: float, high: float, seen: set
     margin = (high - low) / 2
     z = np.unique(np.linspace(max(low - margin, 0), high + margin, _GRID).astype(dtype))
     z = z[z > 0]
-    feeds: dict[str, NDArray[np.generic]] = {OPERAND: z}
+    feeds: dict[str, Array] = {OPERAND: z}
     take = takes_branch(probe)
     if take is not None:
         feeds[take] = np.asarray(True)

@@ -8,15 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from jr_onnx.element_types import numpy_dtype
+from jr_onnx.element_types import Array, numpy_dtype
 
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
 _NEIGHBOURS = 64
 
 
-def probe_values(dtype: str, marks: list[float], count: int, generator: np.random.Generator) -> NDArray[Any]:
+def probe_values(dtype: str, marks: list[float], count: int, generator: np.random.Generator) -> Array:
     """Return values (N,) to try a site with.
 
     Args:
@@ -30,9 +29,11 @@ def probe_values(dtype: str, marks: list[float], count: int, generator: np.rando
     if np.dtype(bits).itemsize == 2:
         every = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
         return every.view(kind)
-    info = np.finfo(kind)
+    info = np.finfo(dtype)
     special = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0]
-    special += [sign * value for value in (info.max, info.tiny, info.smallest_subnormal) for sign in (1.0, -1.0)]
+    special += [
+        sign * value for value in map(float, (info.max, info.tiny, info.smallest_subnormal)) for sign in (1.0, -1.0)
+    ]
     parts = [np.array(special, dtype=kind)]
     for mark in marks:
         parts.extend(_around(mark, kind, bits))
@@ -44,7 +45,7 @@ def probe_values(dtype: str, marks: list[float], count: int, generator: np.rando
     return np.concatenate(parts)
 
 
-def _around(mark: float, kind: np.dtype[Any], bits: Any) -> list[NDArray[Any]]:
+def _around(mark: float, kind: np.dtype[np.generic], bits: Any) -> list[Array]:
     """Return the mark, its negative and their neighbours, by counting bit patterns up and down."""
     centre = np.array(mark, dtype=kind)
     if not np.isfinite(centre):

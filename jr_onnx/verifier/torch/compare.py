@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, VerificationError
 from jr_onnx.kappa import Kappa, KappaPlan
 from jr_onnx.modelfile import from_proto
@@ -32,7 +32,6 @@ from jr_onnx.torchnet.runtime import Reference
 from jr_onnx.torchnet.source import Source, image_input, logit_candidates, read
 from jr_onnx.verifier.torch.network import TorchNetwork, load_network, random_inputs
 
-Array = npt.NDArray[Any]
 _SAMPLES = 32
 _Named = tuple[str, str | Path | onnx.ModelProto, Provenance]
 _BATCH = 32

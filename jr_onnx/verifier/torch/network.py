@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, one_line
+from jr_onnx.torchnet.comparison import Floats
 from jr_onnx.torchnet.jump import SiteBackward, jump
 
-Array = npt.NDArray[Any]
 _PARALLEL_PREFIX = "module."
 _RELU = {torch.relu, torch.relu_, torch.nn.functional.relu, torch.nn.functional.relu_, Tensor.relu, Tensor.relu_}
 _RELU_IN_PLACE = {torch.relu_, torch.nn.functional.relu_, Tensor.relu_}
@@ -211,10 +211,10 @@ class TorchNetwork:
         """See `Evaluated`."""
         self._kappas.update(kappas)
 
-    def logits(self, part: Tensor) -> Array:
+    def logits(self, part: Tensor) -> Floats:
         """See `Evaluated`."""
         with self._running(keep=False):
-            result: Array = self._call(part).double().cpu().numpy()
+            result: Floats = self._call(part).double().cpu().numpy()
         return result.reshape(len(part), -1)
 
     def site_inputs(self, part: Tensor) -> dict[str, list[Tensor]]:

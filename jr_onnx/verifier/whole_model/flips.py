@@ -21,11 +21,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.verifier.compare import dtype_name, finite_difference, magnitude
 from jr_onnx.verifier.whole_model.steps import StepFlip
 from jr_onnx.verifier.whole_model.tolerance import FLOOR_ROUNDINGS, SAFETY, unit_roundoff
@@ -54,8 +54,8 @@ class SiteTrace:
 
     id: str
     kappa: float
-    one: NDArray[Any]
-    other: NDArray[Any]
+    one: Array
+    other: Array
     noise: float
 
 
@@ -107,7 +107,7 @@ class RunVerdict:
     expected: float = 0.0
 
 
-def control_noise(one: NDArray[Any], other: NDArray[Any]) -> float:
+def control_noise(one: Array, other: Array) -> float:
     """Return a site's rounding error in a control run, at least a few roundings of the pre-activations' own size.
 
     Finite values alone count: an overflow in one of the two runs does not measure rounding.
@@ -231,7 +231,7 @@ class FlipTally:
         return ""
 
 
-def _error(one: NDArray[Any], other: NDArray[Any]) -> float:
+def _error(one: Array, other: Array) -> float:
     """Return max |one - other|, infinite where shapes or non-finite values disagree."""
     if one.shape != other.shape:
         return math.inf

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.rewriter.lowering import KEEPS_NAN
 from jr_onnx.semantics import jump_relu, round_kappa
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
@@ -33,7 +33,7 @@ from jr_onnx.verifier.whole_model.marked import CutSite, cut
 from jr_onnx.verifier.whole_model.tolerance import nudge, rounding_bound
 
 _IN_PLACE, _BETWEEN = "sites in place", "between the sites"
-Values = dict[str, NDArray[Any]]
+Values = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Run:
     """One run of the retrofit with its sites exposed."""
 
     values: Values
-    outputs: Sequence[NDArray[Any]]
+    outputs: Sequence[Array]
 
 
 def check_sites_in_place(case: Case, file: Variant, *, alone: str = "") -> None:
@@ -155,7 +155,7 @@ def _check_drawn(case: Case, file: Variant, groups: Sequence[SiteGroup], runs: S
     case.log.add(Check(what, f"{file.name}: one for the network", len(drawn), 0.0, None, 0, verdict, detail), *failures)
 
 
-def _rounded_later(z: NDArray[Any], found: NDArray[Any], kappa: float, cap: float | None) -> bool:
+def _rounded_later(z: Array, found: Array, kappa: float, cap: float | None) -> bool:
     """Tell whether all that is wrong is that z was compared with kappa in float32, and rounded to kappa afterwards.
 
     ONNX Runtime's CPU provider computes float16 in float32 (see `Case.sees_float16`): z within half a step of kappa may

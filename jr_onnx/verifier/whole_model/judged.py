@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.verifier.compare import NO_DIFFERENCE, Difference, Value, difference
 from jr_onnx.verifier.evaluators.ort import Level, OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
@@ -125,7 +124,7 @@ class TracesBetween:
             traces.append(SiteTrace(name, group.record.kappa, one[name], other[name], noise))
         return traces
 
-    def _pre_activations(self, number: int, side: Side, sample: Sample) -> dict[str, NDArray[Any]]:
+    def _pre_activations(self, number: int, side: Side, sample: Sample) -> dict[str, Array]:
         variant, level = side
         groups = [group for group in variant.groups if group.in_main_graph]
         names = {group.operand: group.record.dtype for group in groups}

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.verifier.compare import NO_DIFFERENCE, Value, difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.form import evaluator_form
@@ -170,7 +169,7 @@ def _traces(
     ]
 
 
-def _exposed(variant: Variant, sample: Sample) -> dict[str, NDArray[Any]]:
+def _exposed(variant: Variant, sample: Sample) -> dict[str, Array]:
     names = {group.operand: group.record.dtype for group in variant.groups}
     values = OrtSession(exposed_runnable(variant, names), "plain").run(sample, list(names))
     by_name = dict(zip(names, values, strict=True))

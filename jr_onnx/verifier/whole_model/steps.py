@@ -22,13 +22,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from jr_onnx.element_types import Array
 from jr_onnx.modelfile import copied
 from jr_onnx.verifier.compare import Value, largest_difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
@@ -71,7 +71,7 @@ class StepFlip:
 class _Quantiser:
     value: str
     moved: str
-    scale: NDArray[Any] | None  # None where it follows from the data
+    scale: Array | None  # None where it follows from the data
 
 
 class StepEffects:
@@ -129,7 +129,7 @@ class StepEffects:
             return
         self._measured += 1
         self._session = self._session or OrtSession(self._runnable, "plain")
-        still: dict[str, NDArray[Any]] = {item.moved: np.zeros((), np.float32) for item in self._quantisers}
+        still: dict[str, Array] = {item.moved: np.zeros((), np.float32) for item in self._quantisers}
         wanted = [*self._names, *(item.value for item in self._quantisers)]
         found = self._session.run({**sample, **still}, wanted)
         outputs, values = found[: len(self._names)], found[len(self._names) :]
@@ -149,7 +149,7 @@ class StepEffects:
                     self._worst = name
 
 
-def _moves(value: NDArray[Any], scale: NDArray[Any] | None, count: int) -> list[NDArray[Any]]:
+def _moves(value: Array, scale: Array | None, count: int) -> list[Array]:
     """Return what to add to a quantiser's input so that one element crosses its next half-way point."""
     wide = value.astype(np.float64)
     if wide.size == 0 or not np.isfinite(wide).all():
@@ -163,7 +163,7 @@ def _moves(value: NDArray[Any], scale: NDArray[Any] | None, count: int) -> list[
     size = float(step.reshape(()))
     part = wide / size - np.floor(wide / size)
     missing = (0.5 - part).reshape(-1)
-    moves = []
+    moves: list[Array] = []
     # Elements at zero are mostly those that a site cut off; rounding does not move them.
     order = np.argsort(np.where(wide.reshape(-1) == 0, np.inf, np.abs(missing)), kind="stable")
     for place in order[:count]:
@@ -200,7 +200,7 @@ def _instrumented(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[_Quanti
     return copy, found
 
 
-def _scale_of(node: onnx.NodeProto, constants: Mapping[str, TensorProto], fixed: set[str]) -> NDArray[Any] | None:
+def _scale_of(node: onnx.NodeProto, constants: Mapping[str, TensorProto], fixed: set[str]) -> Array | None:
     """Return the scale of a float32 quantiser of activations, an empty array where it is dynamic, None for others."""
     if not node.input or node.input[0] in fixed:
         return None

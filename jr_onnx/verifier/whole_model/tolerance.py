@@ -25,11 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jr_onnx.element_types import Array
 from jr_onnx.verifier.compare import Value, dtype_name, finite_difference, is_floating, magnitude
 
 SAFETY: Final = 16.0
@@ -95,7 +95,7 @@ def rounding_bound(controls: Iterable[tuple[Value, Value]], *, working: str = ""
     return Bound(SAFETY * measured + FLOOR_ROUNDINGS * roundoff * scale, measured, scale)
 
 
-def nudge(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+def nudge(array: Array, generator: np.random.Generator) -> Array:
     """Move every element by about one rounding, up or down at random; other than floating arrays come back as is."""
     if not is_floating(array.dtype) or array.size == 0:
         return array
