@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.statistics import wilson
 from jr_onnx.evaluation.summary import ALL_ATTACKS, Evaluation, Share
 from jr_onnx.records import Record
@@ -40,9 +40,7 @@ class SecurityCurve(Record):
     points: tuple[tuple[float, Share], ...] = ()
 
 
-def security_curves(
-    evaluations: Sequence[Evaluation], outcomes: Mapping[str, Mapping[str, Outcome]]
-) -> tuple[SecurityCurve, ...]:
+def security_curves(evaluations: Sequence[Evaluation], outcomes: Outcomes) -> tuple[SecurityCurve, ...]:
     """Return the curve of every model and norm in which attacks minimised.
 
     Args:

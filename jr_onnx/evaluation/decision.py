@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import (
     ORIGINAL,
     RETROFIT,
@@ -53,41 +53,45 @@ _ATTACKERS: tuple[tuple[str, Callable[[Outcome], bool]], ...] = (
 )
 
 
-def by_attacker(evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]) -> tuple[AttackerRow, ...]:
+def by_attacker(evaluation: Evaluation, outcomes: Outcomes) -> tuple[AttackerRow, ...]:
     """Return a row for each kind of attacker of which the suite has attacks with the budget that was asked for.
 
     Args:
         evaluation: What was found.
         outcomes: Model label -> entry -> outcome, on the same samples.
     """
-    rows = []
-    for attacker, belongs in _ATTACKERS:
-        found = {figures.model: _within_budget(evaluation, outcomes[figures.model], belongs)
-                 for figures in evaluation.models if figures.model in outcomes}  # fmt: skip
-        if not found or any(not members for members in found.values()):
+    run, rows = evaluation.run, []
+    attacks = {figures.model: attacks_by_attacker(evaluation, outcomes[figures.model])
+               for figures in evaluation.models if figures.model in outcomes}  # fmt: skip
+    for attacker, _ in _ATTACKERS:
+        if not attacks or any(attacker not in found for found in attacks.values()):
             continue
         survivors: dict[str, Hits] = {
-            label: np.all([hits for _, hits in members], axis=0) for label, members in found.items()
+            label: np.all([item.robust_within(run.eps) for item in found[attacker]], axis=0)
+            for label, found in attacks.items()
         }
         pair = None
         if {ORIGINAL, RETROFIT} <= set(survivors):
             pair = compare(f"robust accuracy, {attacker}", survivors[RETROFIT], survivors[ORIGINAL])
-        names = tuple(dict.fromkeys(name for members in found.values() for name, _ in members))
+        names = tuple(dict.fromkeys(item.entry for found in attacks.values() for item in found[attacker]))
         shares = {label: share_of(hits) for label, hits in survivors.items()}
         rows.append(AttackerRow(attacker, shares, pair, names))
     return tuple(rows)
 
 
-def _within_budget(
-    evaluation: Evaluation, entries: Mapping[str, Outcome], belongs: Callable[[Outcome], bool]
-) -> list[tuple[str, Hits]]:
-    """Return the survivors (N,) of each adaptive attack with the budget, and of minimal ones that fit into it."""
+def attacks_by_attacker(evaluation: Evaluation, entries: Mapping[str, Outcome]) -> dict[str, list[Outcome]]:
+    """Return the adaptive attacks on a model that each kind of attacker can run, those with none left out.
+
+    They have the budget that was asked for, or none and its norm: minimal perturbations count where they fit into it.
+    """
     run = evaluation.run
-    return [
-        (name, item.robust_within(run.eps))
-        for name, item in entries.items()
-        if item.protocol == "adaptive" and item.norm == run.norm and item.eps in (None, run.eps) and belongs(item)
+    usable = [
+        item
+        for item in entries.values()
+        if item.protocol == "adaptive" and item.norm == run.norm and item.eps in (None, run.eps)
     ]
+    found = {attacker: [item for item in usable if belongs(item)] for attacker, belongs in _ATTACKERS}
+    return {attacker: members for attacker, members in found.items() if members}
 
 
 def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str:

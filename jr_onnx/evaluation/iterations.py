@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import Evaluation, Hits, share_of
 from jr_onnx.records import Record
 
@@ -40,9 +40,7 @@ class IterationCurve(Record):
     entries: tuple[str, ...]
 
 
-def iteration_curves(
-    evaluation: Evaluation, outcomes: Mapping[str, Mapping[str, Outcome]]
-) -> tuple[IterationCurve, ...]:
+def iteration_curves(evaluation: Evaluation, outcomes: Outcomes) -> tuple[IterationCurve, ...]:
     """Return the curves of every model under the adaptive gradient attacks with the budget that was asked for.
 
     Attacks that minimise have no budget, and those that only query count queries, not iterations: both are left out.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -129,6 +129,9 @@ class Outcome(Record):
         """Perturbation sizes (N,), infinity where the attack failed."""
         return np.where(np.asarray(self.success, dtype=bool), np.asarray(self.distance, dtype=np.float64), math.inf)
 
+
+Outcomes = Mapping[str, Mapping[str, Outcome]]
+"""Of a run: model label -> entry -> outcome."""
 
 _LARGEST = 2**62  # NumPy sums 64-bit integers
 _COUNTED = ("iterations", "forward", "backward", "nonfinite", "zero_gradient")

@@ -4,6 +4,7 @@
     OUT/units/<unit>.json             outcome of one entry on one model and one block of samples
     OUT/adversarial/<unit>.npz        its adversarial examples, on request
     OUT/evaluation.json               the summary, written when all units are there
+    OUT/examples.json, examples.npz   a few images with their adversarial examples, for the report
 
 A unit's file appears whole or not at all, so a run can be killed at any time and resumed. Another shard
 of the same run writes the units of its own blocks; folders of several shards are merged by reading them together.
@@ -28,6 +29,7 @@ import numpy.typing as npt
 from jr_onnx._version import __version__
 from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, OutputError
+from jr_onnx.evaluation.examples import ExampleSet, ExampleTable
 from jr_onnx.evaluation.outcome import Outcome, merge
 from jr_onnx.modelfile import atomic_path, atomic_write
 from jr_onnx.records import Record, dumps, load_file
@@ -36,6 +38,7 @@ _RUN = "run.json"
 _MAY_DIFFER = ("versions", "host", "device", "notes", "files", "command", "date")
 _UNITS = "units"
 _ADVERSARIAL = "adversarial"
+_EXAMPLES = "examples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +231,26 @@ class Store:
             examples = self.folder / _ADVERSARIAL / f"{path.stem}.npz"
             if not examples.exists():
                 continue
-            try:
-                with np.load(examples, allow_pickle=False) as content:
-                    images = np.asarray(content["images"], dtype=np.float32)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise InputError(f"cannot read the adversarial examples {examples}: {error}") from None
-            yield load_file(Outcome, path), images
+            yield load_file(Outcome, path), _images(examples, "images")["images"]
+
+    def put_examples(self, found: ExampleSet) -> None:
+        """Save the images that a report shows; their table last, so that examples with a table are complete."""
+        path = self.folder / f"{_EXAMPLES}.npz"
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(stream, clean=found.clean, adversarial=found.adversarial)
+        atomic_write(self.folder / f"{_EXAMPLES}.json", [dumps(found.table).encode()])
+
+    def examples(self) -> ExampleSet | None:
+        """Return the images that a report shows; None in a folder that has none, as those of older versions.
+
+        Raises:
+            InputError: Their files cannot be read, or do not belong together.
+        """
+        path = self.folder / f"{_EXAMPLES}.json"
+        if not path.exists():
+            return None
+        images = _images(self.folder / f"{_EXAMPLES}.npz", "clean", "adversarial")
+        return ExampleSet(load_file(ExampleTable, path), images["clean"], images["adversarial"])
 
     def _unit_path(self, unit: str) -> Path:
         return self.folder / _UNITS / f"{_file_name(unit)}.json"
@@ -301,6 +318,19 @@ def digest(arrays: Iterable[Array]) -> str:
 def _file_name(unit: str) -> str:
     readable = re.sub(r"[^A-Za-z0-9._=*-]+", "-", unit)[:80]
     return f"{readable}.{hashlib.sha256(unit.encode()).hexdigest()[:10]}"
+
+
+def _images(path: Path, *names: str) -> dict[str, npt.NDArray[np.float32]]:
+    """Read arrays of images from a file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: np.asarray(content[name], dtype=np.float32) for name in names}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(f"cannot read the adversarial examples {path}: {error}") from None
 
 
 def _first_difference(was: str, now: str) -> tuple[str, object, object]:

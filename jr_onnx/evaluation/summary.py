@@ -19,7 +19,7 @@ from jr_onnx.evaluation.minimal import (
     median,
     minimal_figures,
 )
-from jr_onnx.evaluation.outcome import Outcome, common, select
+from jr_onnx.evaluation.outcome import Outcome, Outcomes, common, select
 from jr_onnx.evaluation.statistics import mcnemar, paired_difference, wilson
 from jr_onnx.evaluation.store import RunRecord
 from jr_onnx.records import Record
@@ -168,7 +168,7 @@ class Evaluation(Record):
     complete: bool
 
 
-def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> Evaluation:
+def evaluate(run: RunRecord, outcomes: Outcomes) -> Evaluation:
     """Sum up a run's outcomes.
 
     Args:
@@ -206,7 +206,7 @@ def evaluate(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> E
     return Evaluation(run, tuple(models), _comparisons(clean, groups), minimal, samples, samples == run.samples)
 
 
-def finished(run: RunRecord, outcomes: Mapping[str, Mapping[str, Outcome]]) -> dict[str, dict[str, Outcome]]:
+def finished(run: RunRecord, outcomes: Outcomes) -> dict[str, dict[str, Outcome]]:
     """Return the outcomes cut down to the samples on which every entry is finished on every model.
 
     Raises:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jr_onnx.errors import InputError
+from jr_onnx.evaluation.choosing import choose
 from jr_onnx.evaluation.curve import SecurityCurve, security_curves
 from jr_onnx.evaluation.decision import AttackerRow, by_attacker, recommendation
+from jr_onnx.evaluation.examples import ExampleSet, joined
 from jr_onnx.evaluation.iterations import IterationCurve, iteration_curves
-from jr_onnx.evaluation.outcome import Outcome
-from jr_onnx.evaluation.store import by_run, merged
+from jr_onnx.evaluation.outcome import Outcomes
+from jr_onnx.evaluation.store import Store, by_run, merged
 from jr_onnx.evaluation.summary import Evaluation, evaluate, finished
-
-Outcomes = Mapping[str, Mapping[str, Outcome]]
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Report:
         evaluation: The main one.
         outcomes: What it was found from, on the samples that are finished.
         others: Evaluations of the same models at other budgets.
+        kept: Images with their adversarial examples; None where the folders have none.
     """
 
     evaluation: Evaluation
     outcomes: Outcomes
     others: tuple[Evaluation, ...] = ()
+    kept: ExampleSet | None = None
 
     @property
     def attackers(self) -> tuple[AttackerRow, ...]:
@@ -53,12 +55,23 @@ class Report:
         """Robust accuracy against the iterations that attacks were given."""
         return iteration_curves(self.evaluation, self.outcomes)
 
+    @property
+    def examples(self) -> ExampleSet | None:
+        """The images to show, by attacker; None where the folders have none."""
+        if self.kept is None:
+            return None
+        found = self.kept.chosen(choose(self.evaluation, self.outcomes))
+        # An attack that was repeated on a few images may, by rounding, fail where it won.
+        return found.chosen(
+            [item.choice for item in found.table.examples if item.fooled or item.choice.kind == "most robust"]
+        )
+
 
 def read(folders: Sequence[Path]) -> Report:
     """Read the folders of one run's shards, and of further runs of the same models.
 
     Raises:
-        InputError: A folder holds no run, a run of other models, or nothing finished.
+        InputError: A folder holds no run, a run of other models, nothing finished, or examples that cannot be read.
     """
     first, *more = by_run(folders)
     record, outcomes = merged(first)
@@ -71,4 +84,5 @@ def read(folders: Sequence[Path]) -> Report:
                 hint="A report takes runs of the same models on the same images, at several budgets",
             )
         others.append(evaluate(other, found))
-    return Report(evaluate(record, outcomes), finished(record, outcomes), tuple(others))
+    kept = [item for folder in first if (item := Store(folder).examples()) is not None]
+    return Report(evaluate(record, outcomes), finished(record, outcomes), tuple(others), joined(kept))

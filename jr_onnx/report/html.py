@@ -13,6 +13,7 @@ from jr_onnx.evaluation.advice import advice
 from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Comparison, Evaluation, Share, case_name
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.content import Report, read
+from jr_onnx.report.pictures import groups
 from jr_onnx.report.plots import accuracy_by_iterations, minimal_perturbation, robust_accuracy, security_curve
 from jr_onnx.report.texts import as_csv, as_json, as_markdown
 
@@ -75,6 +76,7 @@ def page(report: Report) -> str:
     run = evaluation.run
     kappas = sorted(set(run.kappas.values()))
     shown = {figures.model: report.outcomes[figures.model] for figures in evaluation.models}
+    examples = report.examples
     template = environment.get_template("report.html")
     return str(
         template.render(
@@ -88,6 +90,8 @@ def page(report: Report) -> str:
             attackers=report.attackers,
             security=_chart(lambda narrow: security_curve(report.curves, narrow=narrow)),
             iterations=_chart(lambda narrow: accuracy_by_iterations(report.iterations, narrow=narrow)),
+            pictures={} if examples is None else groups(examples, run.eps),
+            has_examples=examples is not None,
             advice=advice(evaluation),
             worst=worst_rows(evaluation),
             clean=next((item for item in evaluation.comparisons if item.what == "clean accuracy"), None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from jr_onnx.evaluation.curve import SecurityCurve
 from jr_onnx.evaluation.iterations import GRADIENTS, IterationCurve
 from jr_onnx.evaluation.minimal import least, minimal_outcomes
-from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import ALL_ATTACKS, EntryFigures, Evaluation
 from jr_onnx.report.svg import COLOURS, INK, LINES, MARKS, NARROW, ORIGINAL, RETROFIT, THIRD, as_svg, new_figure
 
@@ -55,7 +55,7 @@ def budgets(evaluation: Evaluation) -> list[tuple[str, float]]:
     return sorted(found, key=lambda key: (key != asked, key))
 
 
-def minimal_perturbation(outcomes: Mapping[str, Mapping[str, Outcome]], *, narrow: bool = False) -> str:
+def minimal_perturbation(outcomes: Outcomes, *, narrow: bool = False) -> str:
     """Draw the share of correctly classified samples that are fooled within a relative perturbation, per norm."""
     norms = sorted({norm for entries in outcomes.values() for norm in minimal_outcomes(list(entries.values()))})
     if not norms:

@@ -21,6 +21,7 @@ def as_json(report: Report) -> str:
         "evaluation": report.evaluation.to_json(),
         "others": [item.to_json() for item in report.others],
         "curves": [curve.to_json() for curve in report.curves],
+        "examples": None if report.examples is None else report.examples.table.to_json(),
         "iterations": [curve.to_json() for curve in report.iterations],
     }
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -6,8 +6,11 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from jr_onnx.evaluation.choosing import choose
+from jr_onnx.evaluation.examples import Example, ExampleSet, ExampleTable
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.store import RunRecord, Store
 from jr_onnx.evaluation.summary import Evaluation, evaluate
@@ -83,7 +86,7 @@ def test_the_page_is_whole_and_self_contained(tmp_path: Path) -> None:
     assert html.count("<svg") == 8
     assert "<script" not in html
     links = re.findall(r'(?:src|href)="([^"]*)"', html)
-    assert all(link.startswith("#") for link in links), "only references within the pictures"
+    assert all(link.startswith(("#", "data:")) for link in links), "only references within the pictures"
     assert not re.search(r"url\((?!#)", html)
 
 
@@ -166,3 +169,21 @@ def test_suites_without_minimal_attacks_or_without_budgets(missing: str) -> None
 def test_a_damaged_record_of_the_preprocessing_is_shown_as_it_is(text: str) -> None:
     assert html._flat(text) == text
     assert html._flat('{"schema": "x/1", "layout": "NCHW"}') == "layout NCHW"
+
+
+def test_pictures_are_there_with_alternatives_or_their_absence_is_explained() -> None:
+    evaluation, outcomes = made()
+    html = page(Report(evaluation, outcomes))
+    assert "from a version that kept none" in words(html)
+    choices = choose(evaluation, outcomes)
+    examples = tuple(Example(choice, 0, 1, 0, True, "linf", 0.1) for choice in choices)
+    images = np.linspace(0, 1, len(choices) * 64, dtype=np.float32).reshape(len(choices), 1, 8, 8)
+    kept = ExampleSet(ExampleTable(("zero", "one"), examples), images, 1 - images)
+    html = page(Report(evaluation, outcomes, kept=kept))
+    text = words(html)
+    assert "from a version that kept none" not in text
+    assert "Image 0, 'zero': the retrofit says 'one' after apgd" in text
+    assert text.index("Easiest to fool") < text.index("Hardest to fool")
+    found = re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="([^"]+)">', html)
+    assert len(found) == html.count("<img") == 3 * len(choices) == 18
+    assert "Image 0 after the attack: classified as &#39;one&#39;" in found

@@ -16,7 +16,7 @@ from jr_onnx.attack.target import ArrayTarget
 from jr_onnx.data import FurtherInputs, ImageData, InputAdapter, ModelInput, Preprocessing, padded
 from jr_onnx.element_types import Array
 from jr_onnx.errors import ModelError
-from jr_onnx.evaluation.scores import predictions
+from jr_onnx.evaluation.scores import NO_ANSWER, predictions
 from jr_onnx.runtime import running
 from jr_onnx.runtime.providers import CPU, CUDA, full_name
 from jr_onnx.torchnet.runtime import exposing
@@ -191,6 +191,13 @@ class ServedClassifier:
             wrong += (predictions(self.logits(pixels)) != labels) / runs
         result: npt.NDArray[np.bool_] = wrong >= 0.5
         return result
+
+    def answers(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """Return the classes (N,) that the served model gives, -1 for no answer; of a random model the commonest."""
+        runs = DECISION_DRAWS if self.random else 1
+        drawn = np.stack([predictions(self.logits(pixels)) for _ in range(runs)])
+        found: npt.NDArray[np.int64] = np.array([np.bincount(row - NO_ANSWER).argmax() for row in drawn.T]) + NO_ANSWER
+        return found.astype(np.int64)
 
     def target(self) -> ArrayTarget:
         """Return the file as a black-box target; it takes pixels, for the adapter preprocesses them."""

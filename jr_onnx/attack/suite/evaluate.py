@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jr_onnx.attack.suite.examples import keep_examples
 from jr_onnx.attack.suite.run import Progress, run
 from jr_onnx.attack.suite.setup import AttackRequest, prepare
 from jr_onnx.evaluation.store import Store, merged
-from jr_onnx.evaluation.summary import Evaluation, evaluate
+from jr_onnx.evaluation.summary import Evaluation, evaluate, finished
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.records import dumps
 
@@ -21,7 +22,7 @@ def evaluate_robustness(
     """Attack a model and its retrofit with the same suite, and sum up the results with a masking verdict.
 
     Results are saved in `request.out` as they come, so that an interrupted run resumes; the evaluation is saved there
-    as evaluation.json.
+    as evaluation.json, and beside it the images that a report shows.
 
     Args:
         request: Models, data, suite, budget and where the results go.
@@ -39,6 +40,8 @@ def evaluate_robustness(
     store = Store(request.out)
     store.open(prepared.record)
     run(prepared.work, store, notify or (lambda _: None))
-    evaluation = evaluate(*merged([request.out]))
+    record, outcomes = merged([request.out])
+    evaluation = evaluate(record, outcomes)
+    keep_examples(prepared.work, store, evaluation, finished(record, outcomes), request.data.class_names)
     atomic_write(request.out / "evaluation.json", [dumps(evaluation).encode()])
     return evaluation

@@ -109,7 +109,7 @@ def run(work: Work, store: Store, notify: Callable[[Progress], None] = lambda _:
     units = list(_units(work))
     names = [unit_name(contender.label, entry.name, start) for contender, entry, start in units]
     left = [place for place, name in enumerate(names) if not store.has(name)]
-    resumed, runner = len(units) - len(left), _Runner(work, -1)
+    resumed, block, runner = len(units) - len(left), -1, Runner(work, range(0))
     costs = _costs(work, units, left)
     pace = Pace(list(costs.values()))
     notify(Progress(resumed, len(units), resumed, ""))
@@ -117,8 +117,8 @@ def run(work: Work, store: Store, notify: Callable[[Progress], None] = lambda _:
         contender, entry, start = units[place]
         began = time.monotonic()
         if not store.has(names[place]):  # another shard may have come to it in between
-            if runner.start != start:
-                runner = _Runner(work, start)  # nothing is remembered beyond a block: memory stays bounded
+            if block != start:  # nothing is remembered beyond a block: memory stays bounded
+                block, runner = start, Runner(work, range(start, min(start + work.block, len(work.labels))))
             outcome, adversarials = runner.outcome(contender, entry)
             store.put(names[place], outcome, adversarials if work.keep else None)
         pace.finished(costs[place], time.monotonic() - began)
@@ -147,14 +147,14 @@ def _units(work: Work) -> Iterator[tuple[Contender, Entry, int]]:
                     yield contender, entry, start
 
 
-class _Runner:
-    """Attacks one block of samples, and computes nothing twice that must come out the same."""
+class Runner:
+    """Attacks some samples, and computes nothing twice that must come out the same."""
 
-    def __init__(self, work: Work, start: int) -> None:
-        self.work, self.start = work, start
-        piece = slice(start, start + work.block)
-        self.images, self.labels = work.images[piece], work.labels[piece]
-        self.indices = np.arange(start, start + len(self.labels), dtype=np.int64)
+    def __init__(self, work: Work, indices: Sequence[int]) -> None:
+        """Attack the samples of these global indices; a gray box needs consecutive ones."""
+        self.work = work
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.images, self.labels = work.images[self.indices], work.labels[self.indices]
         self._clean: dict[str, npt.NDArray[np.bool_]] = {}
         keys = (_twin(contender, entry) for entry in work.entries for contender in work.contenders)
         self._uses = Counter(key for key in keys if key is not None)

@@ -33,13 +33,13 @@ def test_twins_are_equal_to_really_computing_them(
     tmp_path: Path, kappa: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[Attack] = []
-    honest = run_module._Runner._run
+    honest = run_module.Runner._run
 
     def counting(self, entry, target, source):
         ran.append(entry.attack)
         return honest(self, entry, target, source)
 
-    monkeypatch.setattr(run_module._Runner, "_run", counting)
+    monkeypatch.setattr(run_module.Runner, "_run", counting)
     shared = everything(tmp_path / "shared", plan=KappaPlan(kappa))
     few = len(ran)
     monkeypatch.setattr(run_module, "_twin", lambda *_: None)

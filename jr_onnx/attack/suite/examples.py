@@ -1,0 +1,81 @@
+"""Keep the images that a report shows: the attacks are repeated on just these.
+
+Adversarial examples of all images would be far too much to keep. Random numbers are keyed by seed and sample, so an
+attack finds on a few images what it found on all of them; what is kept is measured again all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from jr_onnx.attack.suite.contender import Contender
+from jr_onnx.attack.suite.run import Runner, Work
+from jr_onnx.evaluation.choosing import choose
+from jr_onnx.evaluation.examples import Choice, Example, ExampleSet, ExampleTable
+from jr_onnx.evaluation.outcome import Outcomes
+from jr_onnx.evaluation.store import Store
+from jr_onnx.evaluation.summary import ORIGINAL, Evaluation
+
+
+def keep_examples(
+    work: Work, store: Store, evaluation: Evaluation, outcomes: Outcomes, class_names: tuple[str, ...]
+) -> None:
+    """Choose the images to show, and save them with their adversarial examples; those that are there already, too.
+
+    Args:
+        work: What was run.
+        store: Its folder.
+        evaluation: What was found.
+        outcomes: Model label -> entry -> outcome, on the samples that are finished.
+        class_names: Name of every class.
+
+    Raises:
+        InputError: The folder holds examples that cannot be read.
+    """
+    choices = choose(evaluation, outcomes)
+    kept = store.examples()
+    if kept is not None and {example.choice for example in kept.table.examples} == set(choices):
+        return
+    contenders = {contender.label: contender for contender in work.contenders}
+    entries = {entry.name: entry for entry in work.entries}
+    found: dict[tuple[str, int], tuple[npt.NDArray[np.float32], bool, float]] = {}
+    for name in dict.fromkeys(choice.entry for choice in choices):
+        indices = sorted({choice.index for choice in choices if choice.entry == name})
+        outcome, images = Runner(work, indices).outcome(contenders[choices[0].model], entries[name])
+        for row, index in enumerate(indices):
+            found[name, index] = images[row], outcome.served_success[row], outcome.distance[row]
+    if choices:
+        store.put_examples(_example_set(work, contenders, evaluation.run.norm, choices, found, class_names))
+
+
+def _example_set(
+    work: Work,
+    contenders: dict[str, Contender],
+    norm: str,
+    choices: Sequence[Choice],
+    found: dict[tuple[str, int], tuple[npt.NDArray[np.float32], bool, float]],
+    class_names: tuple[str, ...],
+) -> ExampleSet:
+    adversarial = np.stack([found[choice.entry, choice.index][0] for choice in choices])
+    attacked = contenders[choices[0].model]
+    answers = attacked.served.answers(adversarial)
+    others = contenders[ORIGINAL].served.answers(adversarial) if ORIGINAL in contenders else None
+    examples = []
+    for row, choice in enumerate(choices):
+        _, fooled, distance = found[choice.entry, choice.index]
+        examples.append(
+            Example(
+                choice=choice,
+                label=int(work.labels[choice.index]),
+                answer=int(answers[row]),
+                other_answer=None if others is None or attacked.label == ORIGINAL else int(others[row]),
+                fooled=fooled,
+                norm=norm,
+                distance=distance,
+            )
+        )
+    clean = work.images[[choice.index for choice in choices]]
+    return ExampleSet(ExampleTable(class_names, tuple(examples)), clean, adversarial)

@@ -1,0 +1,95 @@
+"""Adversarial pictures: what is drawn, what is said of it, and that a page of them stays small."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jr_onnx.evaluation.examples import Choice, Example, ExampleSet, ExampleTable
+from jr_onnx.report.pictures import MOST_BYTES, encoder, groups, words
+
+NAMES = ("cat", "dog", "2")
+EXAMPLE = Example(Choice("knows everything", "retrofit", "least robust", 17, "fmn"), 0, 1, 0, True, "linf", 0.05)
+
+
+def decoded(uri: str) -> np.ndarray:
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    head, _, body = uri.partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(image.open(io.BytesIO(base64.b64decode(body))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "Image 17, 'cat': the retrofit says 'dog' after fmn (no pixel changed by more than 0.050). "
+         "Shown the same picture, the original is right."),
+        ({"other_answer": 1}, "the original says 'dog' too."),
+        ({"other_answer": 2}, "the original says class 2."),
+        ({"other_answer": None}, "the retrofit says 'dog' after fmn (no pixel changed by more than 0.050)."),
+        ({"distance": 0.2}, "(no pixel changed by more than 0.200, beyond the budget of 0.1)"),
+        ({"norm": "l2", "distance": 1.25}, "(L2 size of the change 1.25, beyond the budget of 0.1)"),
+        ({"answer": -1}, "the retrofit says no class after fmn"),
+        ({"answer": 0}, "the retrofit is wrong in most of its runs after fmn"),
+        ({"fooled": False, "answer": 0},
+         "no attack of this attacker fools the retrofit. Shown is the attempt of fmn (no pixel"),
+    ],
+)  # fmt: skip
+def test_words_say_the_truth_and_the_answer(changes: dict[str, object], text: str) -> None:
+    assert text in words(replace(EXAMPLE, **changes), NAMES, 0.1)
+
+
+def test_a_fooled_image_is_never_called_unfooled() -> None:
+    assert "fools" not in words(EXAMPLE, NAMES, 0.1)
+    assert "says" not in words(replace(EXAMPLE, fooled=False), NAMES, 0.1)
+
+
+def test_pictures_show_before_after_and_the_change() -> None:
+    clean = np.zeros((1, 3, 4, 4), np.float32)
+    clean[0, 0] = 1.0
+    adversarial = clean.copy()
+    adversarial[0, 1, 0, 0] = 0.5
+    adversarial[0, 2, 3, 3] = 0.25
+    found = groups(ExampleSet(ExampleTable(NAMES, (EXAMPLE,)), clean, adversarial), 0.1)
+    ((group,),) = found.values()
+    assert group.title == "Easiest to fool"
+    before, after, change = (decoded(picture.uri) for picture in group.rows[0].pictures)
+    assert before.tolist() == np.broadcast_to([255, 0, 0], (4, 4, 3)).tolist()
+    assert after[0, 0].tolist() == [255, 128, 0]
+    assert change[1, 1].tolist() == [255, 245, 240]  # the palest of matplotlib's Reds
+    assert change[0, 0].tolist() == [103, 0, 13]
+    assert 103 < change[3, 3, 0] < 255
+    alts = [picture.alt for picture in group.rows[0].pictures]
+    assert alts == [
+        "Image 17 before the attack: 'cat'", "Image 17 after the attack: classified as 'dog'",
+        "What the attack changed in image 17: up to 0.500",
+    ]  # fmt: skip
+
+
+def test_grey_images_and_odd_numbers_of_channels_are_grey() -> None:
+    encode = encoder(3)
+    assert decoded(encode(np.full((1, 5, 7), 0.5, np.float32), False)).tolist() == np.full((5, 7), 128).tolist()
+    two = np.stack([np.zeros((5, 7)), np.ones((5, 7))]).astype(np.float32)
+    assert decoded(encode(two, False)).tolist() == np.full((5, 7), 128).tolist()
+
+
+def test_large_pictures_are_reduced_and_keep_their_largest_change() -> None:
+    encode = encoder(3)
+    image = np.zeros((3, 224, 200), np.float32)
+    image[:, 5, 7] = 1.0
+    assert decoded(encode(image, False)).shape == (75, 67, 3)
+    assert decoded(encode(image, False)).max() == round(255 / 9)
+    assert (decoded(encode(image, True))[1, 2] == [103, 0, 13]).all()
+
+
+def test_a_page_of_noise_stays_within_the_limit() -> None:
+    noise = np.random.default_rng(0).random((3, 500, 500)).astype(np.float32)
+    for count in (54, 200):
+        encode = encoder(count)
+        noisy = np.repeat(np.repeat(np.random.default_rng(1).random((3, 96, 96)), 6, 1), 6, 2).astype(np.float32)
+        sizes = [len(encode(image, change)) for image in (noise, noisy) for change in (False, True)]
+        assert max(sizes) * count <= MOST_BYTES
