@@ -33,6 +33,7 @@ class Arguments:
     specs: tuple[str, ...]
     attacks: tuple[str, ...]
     limit: int | None
+    deepfool_limit: int | None
     trust_limit: int
     adaptive_limit: int
     device: str
@@ -58,7 +59,8 @@ class Arguments:
 )
 @option("--data", "specs", multiple=True, metavar="KIND:DIR", help="mnist:DIR or cifar10:DIR. Repeatable.")
 @option("--attacks", type=Words(), default="pgd,df,df2,tr", help="Columns of the tables to measure.")
-@option("--limit", type=COUNT, show_default="all", help="Test images for the paper's PGD and DeepFool.")
+@option("--limit", type=COUNT, show_default="all", help="Test images for everything, at most.")
+@option("--deepfool-limit", type=COUNT, show_default="all", help="Test images for the paper's DeepFool.")
 @option("--trust-limit", type=COUNT, default=1000, help="Test images for the paper's trust region.")
 @option(
     "--adaptive-limit",
@@ -115,6 +117,7 @@ def _make(wanted: Sequence[State], specs: Mapping[str, str], given: Arguments) -
             out=output_folder(given.output or _DEFAULT_FOLDER),
             specs=specs,
             limit=given.limit,
+            deepfool_limit=given.deepfool_limit,
             trust_limit=given.trust_limit,
             adaptive_limit=given.adaptive_limit,
             attacks=_attacks(given.attacks),

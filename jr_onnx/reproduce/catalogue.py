@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jr_onnx.errors import InputError
-from jr_onnx.reproduce.networks import BY_LETTER, VARIANTS, Checkpoint, Network, Variant, find
+from jr_onnx.reproduce.networks import BY_LETTER, PAPERS, VARIANTS, Checkpoint, Network, Variant, find
 
 Maker = Literal["gray", "white", "random", "detection", "activations", "trade-off", "pictures", "matrix", "iterations"]
 
@@ -25,7 +25,7 @@ class Item:
         maker: What makes it; None for a drawing with nothing to measure.
         letter: The network; "" for none.
         fallback: A network to use where that one is missing.
-        variants: How the network was trained, as in the paper; one of them is enough.
+        variants: How the network was trained; one of them is enough.
     """
 
     kind: Literal["table", "figure"]
@@ -60,7 +60,7 @@ ITEMS = (
     *_panels("1", "gray box", "gray", "abcde", "table", VARIANTS),
     *_panels("2", "white box", "white", "abcde", "table", VARIANTS),
     *_panels("3", "detection by LID", "detection", "be", "table"),
-    *_panels("4", "random kappa (appendix C)", "random", "abcde", "table", VARIANTS),
+    *_panels("4", "random kappa (appendix C)", "random", "abcde", "table", PAPERS),
     Item("figure", "1", "an adversarial example and its perturbation", "pictures", "b", "a"),
     Item("figure", "2", "a drawing of the method: nothing to measure", None),
     Item("figure", "3", "the activations, and the derivatives that attacks use", "activations"),

@@ -52,8 +52,9 @@ class Bench:
     Attributes:
         out: Folder of results.
         specs: Kind of data (mnist, cifar10) -> specification.
-        limit: At most so many images for PGD and DeepFool under the paper's protocol; None for all.
-        trust_limit: The same for the trust region, whose 1000 steps take long.
+        limit: At most so many images for everything; None for all.
+        deepfool_limit: The same for the paper's DeepFool, whose steps take the gradients of all classes.
+        trust_limit: The same for the paper's trust region, whose 1000 steps take long.
         adaptive_limit: The same for attacks that adapt, for sweeps, matrices and the detector.
         attacks: Of pgd, df, df2, tr.
         device: auto, cpu or cuda.
@@ -65,6 +66,7 @@ class Bench:
     out: Path
     specs: Mapping[str, str]
     limit: int | None = None
+    deepfool_limit: int | None = None
     trust_limit: int = 1000
     adaptive_limit: int = 500
     attacks: tuple[str, ...] = ("pgd", "df", "df2", "tr")
@@ -89,6 +91,11 @@ class Bench:
     def at_most(self, count: int) -> int:
         """Return a number of images, which `limit` may lower."""
         return count if self.limit is None else min(count, self.limit)
+
+    def images_for(self, attack: str) -> int | None:
+        """Return how many images one of the paper's attacks gets; None for all."""
+        most = {"df": self.deepfool_limit, "df2": self.deepfool_limit, "tr": self.trust_limit}.get(attack)
+        return self.limit if most is None else self.at_most(most)
 
     def result(self, item: str, title: str, layout: Any, columns: Sequence[str], cells: Sequence[Cell],
                notes: Sequence[str], used: Sequence[Checkpoint]) -> ItemResult:  # fmt: skip

@@ -7,7 +7,7 @@ The files take the normalised pixels of the preset `Network.preset`. In a checko
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,12 @@ from jr_onnx.data import PRESETS, Preprocessing
 from jr_onnx.errors import InputError
 from jr_onnx.records import read_regular
 
-Variant = Literal["base", "robust"]
-VARIANTS: tuple[Variant, ...] = ("base", "robust")
+Variant = Literal["base", "robust", "pgd"]
+PAPERS: tuple[Variant, ...] = ("base", "robust")
+"""The variants that the paper has."""
+VARIANTS: tuple[Variant, ...] = (*PAPERS, "pgd")
+TRAINED: Mapping[str, str] = {"base": "base", "robust": "robust", "pgd": "PGD-trained"}
+"""How a row names a variant."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Checkpoint:
 
     Attributes:
         network: Which.
-        variant: base (trained on clean images) or robust (on FGSM images too).
+        variant: base (trained on clean images), robust (on FGSM images too) or pgd (on PGD images; not in the paper).
         path: The ONNX file.
         source: Where its weights come from, as the card beside it says; "" without a card.
     """

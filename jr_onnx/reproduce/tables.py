@@ -19,7 +19,7 @@ from jr_onnx.evaluation.scores import predictions
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.reproduce.attacks import COLUMNS, JUMP, RELU, adaptive_entries, pair, paper_entry
 from jr_onnx.reproduce.measuring import Bench, Measured, measure
-from jr_onnx.reproduce.networks import Checkpoint, Network
+from jr_onnx.reproduce.networks import PAPERS, TRAINED, Checkpoint, Network
 from jr_onnx.reproduce.paper import ATTACKS, GRAY, LITERATURE, RANDOM, WHITE, Row
 from jr_onnx.reproduce.result import Cell, ItemResult, accuracy, mean
 
@@ -29,6 +29,10 @@ EOT_IMAGES = 100
 """At most so many images for averaged gradients: each costs `EOT_DRAWS` passes."""
 
 _TRAINED_ANEW = "the weights are not the authors', so figures may differ by more than sampling"
+_PGD_TRAINED = (
+    "PGD-trained: on PGD images alone (Madry et al. 2018), at the distance that the paper's PGD can move; the paper "
+    "has no such row"
+)
 _PAPER_PROTOCOL = "PGD, DF, DF2 and TR follow the paper's protocol, which does not adapt to the jump"
 _ADAPTIVE_IS = (
     "adaptive: accuracy under the worst of APGD with exact, smooth:2 and smooth:5 backward passes and by transfer "
@@ -116,7 +120,7 @@ class Table:
 
     def _random_row(self, checkpoint: Checkpoint) -> list[Cell]:
         printed = next((row for row in RANDOM.get(self.network.letter, ()) if row.variant == checkpoint.variant), None)
-        name, cells = f"{DRAWN} ({checkpoint.variant})", []
+        name, cells = f"{DRAWN} ({TRAINED[checkpoint.variant]})", []
         for number, attack in enumerate(self.bench.attacks):
             place = ATTACKS.index(attack)
             found = self._random(checkpoint, attack)
@@ -137,7 +141,7 @@ class Table:
 
     def _paper(self, checkpoint: Checkpoint, attack: str, label: str, *, gray: bool = False) -> Outcome:
         entries = [paper_entry(self.network, attack), paper_entry(self.network, attack, gray=True)]
-        limit = self.bench.at_most(self.bench.trust_limit) if attack == "tr" else self.bench.limit
+        limit = self.bench.images_for(attack)
         found = measure(self.bench, checkpoint, attack, pair(self.network), entries, limit=limit)
         return found.outcomes[label][entries[gray].name]
 
@@ -147,9 +151,10 @@ class Table:
 
     def _random(self, checkpoint: Checkpoint, attack: str) -> Measured:
         entries = [paper_entry(self.network, attack)]
-        most = min(self.bench.adaptive_limit, self.bench.trust_limit) if attack == "tr" else self.bench.adaptive_limit
+        most = self.bench.images_for(attack)
+        most = self.bench.adaptive_limit if most is None else min(most, self.bench.adaptive_limit)
         return measure(self.bench, checkpoint, f"random-{attack}", {DRAWN: self._drawn_plan()}, entries,
-                       limit=self.bench.at_most(most), keep=True)  # fmt: skip
+                       limit=most, keep=True)  # fmt: skip
 
     def _eot(self, checkpoint: Checkpoint) -> Measured:
         attack = replace(APGD(norm="linf", eps=self.network.eps, backward="smooth:5"), eot=EOT_DRAWS)
@@ -175,9 +180,12 @@ class Table:
 
     def _result(self, number: str, what: str, cells: list[Cell], notes: list[str], further: list[str]) -> ItemResult:
         network = self.network
-        if not all(item.is_authors for item in self.checkpoints):
+        variants = [item.variant for item in self.checkpoints]
+        if not all(item.is_authors for item in self.checkpoints if item.variant in PAPERS):
             notes = [*notes, _TRAINED_ANEW]
-        missing = {"base", "robust"} - {item.variant for item in self.checkpoints}
+        if "pgd" in variants:
+            notes = [*notes, _PGD_TRAINED]
+        missing = set(PAPERS) - set(variants)
         notes += [f"open: no weights of the {variant} network" for variant in sorted(missing)]
         columns = ["clean", *(COLUMNS[item] for item in self.bench.attacks), *further]
         title = f"Table {number}({network.letter}): {what}; {network.title}, kappa {network.kappa:g}"
@@ -189,7 +197,7 @@ def _label(row: Row) -> str:
 
 
 def _row_name(row: Row) -> str:
-    return f"{_label(row)} ({row.variant})"
+    return f"{_label(row)} ({TRAINED[row.variant]})"
 
 
 def _printed(row: Row, attack: str) -> float | None:

@@ -86,7 +86,8 @@ CARDS = sorted(path.stem for path in (MODELS / "exported").glob("*_*.json") if "
 
 def test_every_network_of_the_paper_has_its_card() -> None:
     networks = ("alex_like", "lenet_like", "mobilenet_v2", "wide_resnet")
-    assert sorted(f"{name}_{variant}" for name in networks for variant in ("base", "robust")) == CARDS
+    paper = [f"{name}_{variant}" for name in networks for variant in ("base", "robust")]
+    assert sorted([*paper, "lenet_like_pgd"]) == CARDS
 
 
 @pytest.mark.parametrize("name", CARDS)

@@ -193,6 +193,31 @@ def test_the_detector_is_judged_on_images_that_are_fooled_on_both(lab: dict[str,
     assert np.isfinite(difference.here)
 
 
+def test_a_network_trained_on_pgd_images_is_a_further_row(lab: dict[str, Any], tmp_path: Path) -> None:
+    names = {"base": "base", "pgd": "robust"}
+    for variant, source in names.items():
+        (tmp_path / f"lenet_like_{variant}.onnx").write_bytes(
+            (lab["folder"] / f"lenet_like_{source}.onnx").read_bytes()
+        )
+    bench = replace(lab["bench"], out=tmp_path / "out", attacks=("pgd",))
+    result = next(iter(reproduce(bench, states(chosen(("2a",), ()), [tmp_path], bench.specs))))[1]
+    assert result is not None
+    cell = result.at("JumpReLU (PGD-trained)", "PGD")
+    assert cell is not None
+    assert (cell.paper, cell.agrees, cell.samples) == (None, None, IMAGES)
+    assert any(note.startswith("PGD-trained: on PGD images alone") for note in result.notes)
+
+
+def test_deepfool_may_have_fewer_images(lab: dict[str, Any], tmp_path: Path) -> None:
+    bench = replace(lab["bench"], out=tmp_path / "out", attacks=("pgd", "df"), deepfool_limit=6, adaptive_limit=2)
+    result = next(iter(reproduce(bench, states(chosen(("2a",), ()), [lab["folder"]], bench.specs))))[1]
+    assert result is not None
+    counts = {cell.column: cell.samples for cell in result.cells if cell.row == "ReLU (base)"}
+    assert (counts["PGD"], counts["DF"]) == (IMAGES, 6)
+    assert replace(bench, limit=None, trust_limit=9).images_for("tr") == 9
+    assert replace(bench, limit=None, deepfool_limit=None).images_for("df2") is None
+
+
 def test_a_variant_without_weights_is_said_to_be_open(lab: dict[str, Any], tmp_path: Path) -> None:
     only = tmp_path / "only"
     only.mkdir()

@@ -3,7 +3,8 @@
     python -m tools.training.export_networks WEIGHTS models/exported --data mnist:DIR --data cifar10:DIR
 
 WEIGHTS holds what `tools.training.train` wrote (alex_like.pt or alex_like_base.pt, alex_like_robust.pt, ...) or the
-state dicts that the authors of JumpReLU published (LeNetLike_baseline.pkl, ResNet_robust.pkl, ...). With `--half` the
+state dicts that the authors of JumpReLU published (LeNetLike_baseline.pkl, ResNet_robust.pkl, ...), or what
+`jr-onnx harden` made of an export (lenet_like_pgd.onnx). With `--half` the
 weights are stored as float16 behind a Cast, so that the file is half as large and the network still computes in
 float32; the card says what that costs on the test images.
 """
@@ -23,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from jr_onnx.data import ImageData, InputAdapter, ModelInput, load
 from jr_onnx.errors import InputError, JrError, require
 from jr_onnx.modelfile import atomic_write
+from jr_onnx.provenance import HARDENED_KEY
 from models.checkpoints import load_weights
 from models.registry import NAMES, ModelEntry, build, entry
 from tools.training.export import export
@@ -39,7 +41,12 @@ def weights_in(folder: Path) -> Iterator[tuple[str, str, Path]]:
     for name in NAMES:
         for variant in VARIANTS:
             authors = f"{_AUTHORS.get(name)}_{'baseline' if variant == 'base' else variant}.pkl"
-            names = [f"{name}_{variant}.pt", authors, *([f"{name}.pt"] if variant == "base" else [])]
+            names = [
+                f"{name}_{variant}.pt",
+                authors,
+                f"{name}_{variant}.onnx",
+                *([f"{name}.pt"] if variant == "base" else []),
+            ]
             found = next((folder / item for item in names if (folder / item).is_file()), None)
             if found is not None:
                 yield name, variant, found
@@ -104,15 +111,27 @@ def main(weights: Path, out: Path, specs: tuple[str, ...], half: bool, limit: in
         raise click.ClickException(str(error)) from None
 
 
-def _write(name: str, variant: str, path: Path, out: Path, data: ImageData, *, half: bool) -> None:
-    known, net = entry(name), build(name)
+def _read(known: ModelEntry, path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Return a network, and what the record beside the weights, or the hardened file itself, says of its training."""
+    if path.suffix == ".onnx":
+        proto = onnx.load(path)
+        entries = {item.key: item.value for item in proto.metadata_props}
+        if HARDENED_KEY not in entries:
+            raise InputError(f"{path} has no entry {HARDENED_KEY}, expected a file that jr-onnx harden wrote")
+        return proto, json.loads(entries[HARDENED_KEY])
+    net = build(known.name)
     load_weights(net, path)
-    full = export(net, known.input_shape, exporter="old")
+    record = path.with_suffix(".json")
+    trained = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return export(net, known.input_shape, exporter="old"), trained
+
+
+def _write(name: str, variant: str, path: Path, out: Path, data: ImageData, *, half: bool) -> None:
+    known = entry(name)
+    full, trained = _read(known, path)
     stored = with_half_weights(full) if half else full
     right = right_answers(full, known, data)
     kept = right_answers(stored, known, data) if half else right
-    record = path.with_suffix(".json")
-    trained = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     card = {
         "schema": "jr_onnx.network_card/1",
         "network": name,
@@ -128,6 +147,8 @@ def _write(name: str, variant: str, path: Path, out: Path, data: ImageData, *, h
         "training_seconds": trained.get("seconds"),
         "recipe": trained.get("recipe", {}),
     }
+    if "source_name" in trained:
+        card |= {"hardened_from": trained["source_name"], "hardened_from_sha256": trained["source_sha256"]}
     target = out / f"{name}_{variant}.onnx"
     atomic_write(target, [stored.SerializeToString()])
     atomic_write(target.with_suffix(".json"), [(json.dumps(card, indent=2) + "\n").encode()])
