@@ -49,6 +49,7 @@ class Arguments(DataArguments):
     batch: int
     rate: float
     clip: float
+    ramp: float | None
     average: float
     augment: Literal["auto", "none", "crop_flip"]
     train: tuple[str, ...]
@@ -95,6 +96,12 @@ class Arguments(DataArguments):
 @option("--batch", type=COUNT, default=128, help="Images in a training step.")
 @option("--rate", type=float, default=0.02, help="Highest learning rate of the one-cycle schedule.")
 @option("--clip", type=float, default=1.0, help="Largest norm of the gradient of a training step.")
+@option(
+    "--ramp",
+    type=float,
+    show_default="0.4 for a model that hardly withstands the attack, else 0",
+    help="Share of the training in which the budget of its attack grows from 0 to --eps.",
+)
 @option("--average", type=float, default=0.995, help="Decay of the running average of the weights; 0 for none.")
 @option(
     "--augment",
@@ -188,6 +195,7 @@ def _recipe(given: Arguments) -> Recipe:
         batch=given.batch,
         rate=given.rate,
         clip=given.clip,
+        ramp=given.ramp,
         average=given.average,
         augmentation=given.augment,
         kappa=given.kappa,
@@ -236,6 +244,8 @@ def _shown() -> Iterator[Callable[[Moment], None]]:
                 name = f"epoch {row.epoch}" if row.epoch else "before training"
                 loss = f", loss {row.loss:.3f}" if row.epoch else ""
                 print_message(f"{name}: validation accuracy {row.clean:.1%} clean, {row.robust:.1%} under attack{loss}")
+                if row.went_back:
+                    print_message("that lost most of the clean accuracy: back to the best weights, at a lower rate")
             notify(moment.step, moment.steps, f"step {moment.step}" if moment.step else "")
 
         yield show

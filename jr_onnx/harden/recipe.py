@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 from jr_onnx.errors import InputError, require_choice
@@ -14,6 +14,11 @@ Method = Literal["pgd", "trades", "fgsm"]
 TrainingNorm = Literal["linf", "l2"]
 Augmentation = Literal["auto", "none", "crop_flip"]
 LearnKappa = Literal["no", "per-site"]
+RAMP = 0.4
+"""Share of the training in which the budget grows, for a model that needs it."""
+NEEDS_RAMP = 0.1
+"""A model that keeps less than this share of its clean accuracy under attack needs a ramp: its loss at the full budget
+is so large that the first steps lead to a constant answer, from which no gradient leads back."""
 
 STEP_SHARE = 2.5
 """Steps of PGD are this many budgets long together, so that every point of the ball can be reached (Madry et al.)."""
@@ -38,6 +43,8 @@ class Recipe(Record):
         momentum: Of stochastic gradient descent (Nesterov).
         weight_decay: Of stochastic gradient descent, on weights alone.
         clip: Largest norm of a step's gradient, of matrices and kernels, of biases and scales, and of kappas.
+        ramp: Share of the training in which the budget of its attack grows from 0 to `eps`; None for `RAMP` where the
+            model needs it, see `ramp_for`.
         average: Decay of the running average of the weights, of which the result is made; 0 for the last weights.
         augmentation: none, crop_flip (shifts by up to an eighth, and mirrors), or auto: crop_flip for colour images.
         kappa: The jump of all sites that the model is trained with; None to train it as it is.
@@ -62,6 +69,7 @@ class Recipe(Record):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     clip: float = 1.0
+    ramp: float | None = None
     average: float = 0.995
     augmentation: Augmentation = "auto"
     kappa: float | None = None
@@ -91,7 +99,8 @@ class Recipe(Record):
         for what, value in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{what} is {value:g}, expected a positive number")
-        shares = {"the momentum": self.momentum, "the average's decay": self.average, "the mixed share": self.mixed}
+        shares = {"the momentum": self.momentum, "the average's decay": self.average, "the mixed share": self.mixed,
+                  "the ramp": self.ramp or 0.0}  # fmt: skip
         for what, value in shares.items():
             if not 0 <= value <= 1 or (what != "the mixed share" and value == 1):
                 raise InputError(f"{what} is {value:g}, expected 0 to 1")
@@ -114,6 +123,16 @@ class Recipe(Record):
     def step_size(self) -> float:
         """Length of a step, in pixel scale; for one step 1.25 budgets (Wong et al. 2020), from a random start."""
         return 1.25 * self.eps if self.attack_steps == 1 else STEP_SHARE * self.eps / self.attack_steps
+
+    def ramp_for(self, clean: float, robust: float) -> float:
+        """Return the ramp for a model with these accuracies on validation images before training."""
+        if self.ramp is not None:
+            return self.ramp
+        return RAMP if robust < NEEDS_RAMP * clean else 0.0
+
+    def at(self, share: float, ramp: float) -> Recipe:
+        """Return the recipe of a step, whose budget may still be growing, after a share (0, 1] of all steps."""
+        return self if share >= ramp else replace(self, eps=self.eps * share / ramp)
 
     def rate_at(self, share: float) -> float:
         """Return the learning rate after a share of all steps: linearly up over the first fifth, and down to 0."""

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ _LEAST_CLEAN = 0.5
 """An epoch that keeps less than this share of the clean accuracy has not hardened the model but destroyed it."""
 _RUINS = 3
 """A training whose first epochs are all like that is not going to recover."""
+_LOWER = 0.25
+"""After a destroyed epoch the training goes on from the best weights, at this share of the learning rate."""
 _LOOK_AT_LOSSES = 20
 """On a GPU losses are looked at once in so many steps, for each look waits for the device."""
 
@@ -105,6 +107,7 @@ class Trainer:
         self._best, self._best_epoch = values_of(self._everything), 0
         self._rows: list[EpochRow] = []
         self._done, self._loss, self._counted = 0, 0.0, 0
+        self._rate_scale = 1.0
         self._pending: list[Tensor] = []
 
     def run(self, notify: Callable[[Moment], None] = lambda _: None) -> Outcome:
@@ -141,7 +144,7 @@ class Trainer:
         began = saved = time.monotonic()
         for step, pixels, labels, generator in self._batches.epoch(epoch, first):
             self._set_rate(self._done / total)
-            self._step(pool, pixels, labels, generator)
+            self._step(pool, pixels, labels, generator, self._recipe.at((self._done + 1) / total, self._ramp))
             self._done += 1
             if self._is_cpu or len(self._pending) >= _LOOK_AT_LOSSES or step == steps - 1:
                 problem = self._look_at_losses(epoch, step)
@@ -157,14 +160,31 @@ class Trainer:
         if self._recipe.batch_statistics:
             estimate_statistics(self._network, self._batches, epoch)
         row = self._row(epoch + 1, began)
+        row = replace(row, went_back=self._is_ruin(row))
         self._rows.append(row)
-        if row.epoch == 1 or self._key(row) > self._key(self._rows[self._best_epoch]):
+        is_first = self._best_epoch == 0 and not row.went_back
+        if is_first or self._key(row) > self._key(self._rows[self._best_epoch]):
             self._best, self._best_epoch = values_of(self._everything), row.epoch
-        copy_into(self._weights, trained)
+        if row.went_back:
+            self._go_back()
+        else:
+            copy_into(self._weights, trained)
         self._loss, self._counted = 0.0, 0
         self._save()
         notify(Moment(self._done, total, row))
         return ""
+
+    def _go_back(self) -> None:
+        """Go on from the best weights, at a lower rate and without the momentum that led away from them."""
+        copy_into(self._everything, self._best)
+        self._average = values_of(self._weights)
+        self._optimizer.state.clear()
+        self._rate_scale *= _LOWER
+
+    @property
+    def _ramp(self) -> float:
+        before = self._rows[0]
+        return self._recipe.ramp_for(before.clean, before.robust)
 
     def _key(self, row: EpochRow) -> tuple[bool, float, float]:
         return not self._is_ruin(row), row.robust, row.clean
@@ -187,7 +207,9 @@ class Trainer:
             )
         if last.epoch >= _RUINS and all(map(self._is_ruin, self._rows[1:])):
             return f"most of the clean accuracy was lost in each of {last.epoch} epochs"
-        if last.epoch - self._best_epoch >= self._recipe.patience:
+        # While the budget grows, the whole one may be out of reach.
+        began = max(self._best_epoch, math.ceil(self._ramp * self._recipe.epochs))
+        if last.epoch - began >= self._recipe.patience:
             return f"no better robust accuracy on validation images for {self._recipe.patience} epochs"
         return ""
 
@@ -196,29 +218,34 @@ class Trainer:
         return row.clean < self._rows[0].clean * _LEAST_CLEAN
 
     def _refuse_ruins(self) -> None:
-        before, best = self._rows[0], self._rows[self._best_epoch]
-        if self._is_ruin(best):
+        if self._rows[1:] and all(map(self._is_ruin, self._rows[1:])):
+            before, last = self._rows[0], self._rows[-1]
             raise RefusalError(
-                f"training destroyed the model: it classifies {best.clean:.1%} of clean validation images after epoch "
-                f"{best.epoch}, {before.clean:.1%} before, so nothing was written",
-                hint=f"Lower the learning rate: --rate {self._recipe.rate / 5:g}, or train longer",
+                f"training destroyed the model: it classifies {last.clean:.1%} of clean validation images after epoch "
+                f"{last.epoch}, {before.clean:.1%} before, so nothing was written",
+                hint=f"Lower the learning rate: --rate {self._recipe.rate * self._rate_scale:.2g}, or train longer",
             )
 
     def _set_rate(self, share: float) -> None:
-        rate = self._recipe.rate_at(share)
+        rate = self._recipe.rate_at(share) * self._rate_scale
         kappas = {id(value) for value in self._network.kappas.values()}
         for group in self._optimizer.param_groups:
             learns_kappa = id(group["params"][0]) in kappas
             group["lr"] = rate * _KAPPA_RATE * self._kappa_scale if learns_kappa else rate
 
     def _step(
-        self, pool: ThreadPoolExecutor | None, pixels: Tensor, labels: Tensor, generator: torch.Generator
+        self,
+        pool: ThreadPoolExecutor | None,
+        pixels: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        recipe: Recipe,
     ) -> None:
-        start = random_start(pixels, self._recipe, generator)
+        start = random_start(pixels, recipe, generator)
         parts = slices(len(pixels), pixels[0].numel()) if self._is_cpu else [slice(0, len(pixels))]
 
         def work(part: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-            return self._gradients(pixels[part], labels[part], start[part])
+            return self._gradients(pixels[part], labels[part], start[part], recipe)
 
         with torch.enable_grad():
             found = list(pool.map(work, parts)) if pool is not None else [work(part) for part in parts]
@@ -237,9 +264,10 @@ class Trainer:
         self._network.keep_kappas_valid()
         self._follow()
 
-    def _gradients(self, pixels: Tensor, labels: Tensor, start: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        recipe, network = self._recipe, self._network
-        clean = None
+    def _gradients(
+        self, pixels: Tensor, labels: Tensor, start: Tensor, recipe: Recipe
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        network, clean = self._network, None
         if recipe.method == "trades":
             with torch.no_grad():
                 clean = network(pixels)
@@ -282,6 +310,7 @@ class Trainer:
                 "optimizer": self._optimizer.state_dict(),
                 "rows": [dumps(row, indent=None) for row in self._rows],
                 "done": self._done,
+                "rate_scale": self._rate_scale,
                 "loss": [self._loss, self._counted],
             }
         )
@@ -294,5 +323,5 @@ class Trainer:
         self._average, self._best, self._best_epoch = found["average"], found["best"], found["best_epoch"]
         self._optimizer.load_state_dict(found["optimizer"])
         self._rows = [loads(EpochRow, text) for text in found["rows"]]
-        self._done = found["done"]
+        self._done, self._rate_scale = found["done"], found["rate_scale"]
         self._loss, self._counted = found["loss"]

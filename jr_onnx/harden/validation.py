@@ -41,6 +41,8 @@ class EpochRow(Record):
         one_step: Accuracy under one step of the budget's length, which a network can learn to mislead.
         seconds: Wall time of the epoch.
         kappas: Site id -> learned kappa.
+        went_back: Whether most of the clean accuracy was lost, so that the training went on from the best weights
+            before, at a lower learning rate.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.harden_epoch/1"
@@ -51,6 +53,7 @@ class EpochRow(Record):
     one_step: float
     seconds: float
     kappas: dict[str, float]
+    went_back: bool = False
 
 
 class Validation:
