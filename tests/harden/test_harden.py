@@ -14,7 +14,7 @@ import torch
 from jr_onnx import find_weights, provenance, torchnet
 from jr_onnx.attack.suite.setup import AttackRequest
 from jr_onnx.errors import DataError, InputError, RefusalError
-from jr_onnx.harden import ContestRequest, Hardening, HardenRequest, harden, hold, worst_case
+from jr_onnx.harden import ContestRequest, Hardening, HardenRequest, Recipe, harden, hold, worst_case
 from jr_onnx.modelfile import load
 from jr_onnx.records import loads
 from jr_onnx.weights.find import tensors_by_place
@@ -184,7 +184,7 @@ def test_a_loss_that_is_no_number_ends_the_training(request_of: Make, monkeypatc
 
 
 def test_a_training_that_destroys_the_model_is_no_result(request_of: Make, tmp_path: Path) -> None:
-    with pytest.raises(RefusalError, match=r"training destroyed the model: .* Lower the learning rate: --rate 6"):
+    with pytest.raises(RefusalError, match=r"training destroyed the model: .* Lower the learning rate: --rate 0\.47"):
         harden(request_of({"rate": 30.0, "epochs": 4, "clip": 10.0}))
     assert not (tmp_path / "out.onnx").exists()
 
@@ -249,3 +249,21 @@ def test_each_file_of_a_contest_is_attacked_itself(request_of: Make, tmp_path: P
     for entry in (*original.entries, *hardened.entries):
         assert entry.disagreements <= 1, entry
     assert [item.torch_robust for item in original.entries] != [item.torch_robust for item in hardened.entries]
+
+
+def test_a_destroyed_epoch_is_taken_back_and_the_rate_lowered(request_of: Make, tmp_path: Path) -> None:
+    result = harden(request_of({"rate": 2.0, "epochs": 5, "clip": 10.0}))
+    rows = result.hardening.rows
+    assert rows[1].went_back
+    assert rows[1].clean < rows[0].clean / 2
+    assert not rows[-1].went_back
+    assert rows[result.hardening.best].clean > 0.9
+
+
+def test_the_budget_grows_for_a_model_that_withstands_nothing() -> None:
+    recipe = Recipe(eps=0.2)
+    assert recipe.ramp_for(1.0, 0.5) == 0
+    assert recipe.ramp_for(0.9, 0.05) > 0
+    assert replace(recipe, ramp=0.5).ramp_for(1.0, 0.5) == 0.5
+    assert [recipe.at(share, 0.5).eps for share in (0.1, 0.25, 0.5, 1.0)] == pytest.approx([0.04, 0.1, 0.2, 0.2])
+    assert recipe.at(0.1, 0.0).eps == 0.2

@@ -41,7 +41,8 @@ from jr_onnx.errors import InputError, JrError
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import mcnemar, paired_difference, wilson
 from jr_onnx.modelfile import load as load_file
-from jr_onnx.records import Record, dumps, load_file as load_record
+from jr_onnx.records import Record, dumps
+from jr_onnx.records import load_file as load_record
 
 DERIVATIVES = ("exact", "smooth:10")
 _NORMS = {"linf": "Linf", "l2": "L2"}
