@@ -17,7 +17,6 @@ from jr_onnx.bench.profile import profile
 from jr_onnx.bench.records import BenchReport, CaseResult, OpTime, Row
 from jr_onnx.bench.running import runner
 from jr_onnx.bench.variants import (
-    CUDA_OPTIONS,
     ORIGINAL,
     PROVIDERS,
     SESSIONS,
@@ -29,7 +28,7 @@ from jr_onnx.bench.variants import (
 from jr_onnx.errors import InputError, JrError, one_line, require
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
-from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
+from jr_onnx.runtime.providers import CUDA_OPTIONS, full_name, require_providers, usable_providers
 from jr_onnx.verifier.evaluators.errors import CannotRunError
 from jr_onnx.verifier.inputs import InputOptions, make_inputs
 

@@ -13,7 +13,7 @@ from jr_onnx.errors import InputError
 from jr_onnx.modelfile import external_tensors, save
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import in_every_lowering, open_pair
-from jr_onnx.runtime.providers import CPU, CUDA, require_providers
+from jr_onnx.runtime.providers import CPU, CUDA, CUDA_OPTIONS, require_providers
 from jr_onnx.runtime.running import ProviderChoice, Session, open_model, quiet_options
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
@@ -24,19 +24,8 @@ PROVIDERS: Final[dict[str, list[str]]] = {
     "cpu": [CPU],
     "cuda": [CUDA, CPU],
 }
-CUDA_OPTIONS: Final[dict[str, dict[str, str]]] = {
-    "default": {},
-    "fuse_conv_bias": {"fuse_conv_bias": "1"},
-    "prefer_nhwc": {"prefer_nhwc": "1"},
-    "both": {"fuse_conv_bias": "1", "prefer_nhwc": "1"},
-    "tf32_off": {"use_tf32": "0"},
-    "heuristic": {"cudnn_conv_algo_search": "HEURISTIC"},
-    "graph": {"enable_cuda_graph": "1"},
-    "graph_fused": {"enable_cuda_graph": "1", "fuse_conv_bias": "1"},
-    "graph_both": {"enable_cuda_graph": "1", "fuse_conv_bias": "1", "prefer_nhwc": "1"},
-}
-"""Options of the CUDA provider: an original without its best ones is not a baseline; `graph` captures and replays."""
 USUAL_OPTIONS: Final = ("default", "fuse_conv_bias", "prefer_nhwc", "both")
+"""What an original is measured with: without its best options it is not a baseline."""
 ORIGINAL: Final = "original"
 
 
@@ -49,7 +38,7 @@ class Variant:
         kind: Which session.
         path: The model file.
         folder: What its external data is relative to, None without external data.
-        options: Of `CUDA_OPTIONS`; without meaning on the CPU.
+        options: Of `runtime.providers.CUDA_OPTIONS`; without meaning on the CPU.
     """
 
     name: str

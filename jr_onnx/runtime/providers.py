@@ -25,6 +25,18 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 SHORT_NAMES: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+CUDA_OPTIONS: Final[dict[str, dict[str, str]]] = {
+    "default": {},
+    "fuse_conv_bias": {"fuse_conv_bias": "1"},
+    "prefer_nhwc": {"prefer_nhwc": "1"},
+    "both": {"fuse_conv_bias": "1", "prefer_nhwc": "1"},
+    "tf32_off": {"use_tf32": "0"},
+    "heuristic": {"cudnn_conv_algo_search": "HEURISTIC"},
+    "graph": {"enable_cuda_graph": "1"},
+    "graph_fused": {"enable_cuda_graph": "1", "fuse_conv_bias": "1"},
+    "graph_both": {"enable_cuda_graph": "1", "fuse_conv_bias": "1", "prefer_nhwc": "1"},
+}
+"""Options of the CUDA provider by the name that the commands give them; `graph` captures and replays."""
 _QUIET = 4  # fatal only: errors are reported in words
 _WARNING = 2  # ONNX Runtime's own default
 
@@ -193,7 +205,25 @@ def without_unusable_cuda(
 
 def prefers_nhwc(options: Mapping[str, object]) -> bool:
     """Tell whether the options of CUDA ask it to keep convolutions in the layout (N, H, W, C)."""
-    return str(options.get("prefer_nhwc", "0")) in ("1", "True")
+    return _is_on(options, "prefer_nhwc")
+
+
+def captures_graphs(options: Mapping[str, object]) -> bool:
+    """Tell whether the options of CUDA ask it to capture a run as a CUDA graph, and to replay that."""
+    return _is_on(options, "enable_cuda_graph")
+
+
+def _is_on(options: Mapping[str, object], name: str) -> bool:
+    return str(options.get(name, "0")) in ("1", "True", "true")
+
+
+def device_id(options: Mapping[str, Mapping[str, str]]) -> int:
+    """Return the number of the GPU of a session on CUDA.
+
+    Args:
+        options: The session's `get_provider_options()`.
+    """
+    return int(options.get(CUDA, {}).get("device_id", 0))
 
 
 def cuda_options(

@@ -1,7 +1,8 @@
 """ONNX Runtime's InferenceSession for retrofitted models: same class, same signature, three additions.
 
 1. The op library is registered, where it is built.
-2. A random kappa that is a model input is drawn from the operating system's entropy for every run.
+2. A random kappa that is a model input is drawn from the operating system's entropy for every run, and for every replay
+   of a captured CUDA graph.
 3. On the CPU the retrofit happens after ONNX Runtime's own optimisation (`optimizer`), which costs little.
 
 `session.retrofit` says which way the session took, and why. Whenever the fast way is not certain to be right, the plain
@@ -16,17 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jr_onnx import provenance
-from jr_onnx.errors import InputError, one_line, require
+from jr_onnx.errors import InputError, RefusalError, one_line, require
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.modelfile import absorb
 from jr_onnx.rewriter.agreement import examine
 from jr_onnx.runtime import entropy
 from jr_onnx.runtime.binding import KappaBinding, bind_kappa
+from jr_onnx.runtime.graphs import CapturedGraphs, without_graph
 from jr_onnx.runtime.info import RetrofitInfo, Way
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.opening import Opening
 from jr_onnx.runtime.options import copy_options
-from jr_onnx.runtime.providers import CUDA, cuda_options, without_unusable_cuda
+from jr_onnx.runtime.providers import CUDA, captures_graphs, cuda_options, device_id, without_unusable_cuda
 from jr_onnx.runtime.skeleton import add_external_files, read_skeleton
 from jr_onnx.semantics import OP_DOMAIN
 
@@ -109,8 +111,9 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
 
         Raises:
             KappaError: The kappa that was fed is invalid.
+            InputError: The session captures CUDA graphs, and the run options name one: it takes bound inputs.
         """
-        outputs: list[Any] = super().run(output_names, self._with_kappa(input_feed), run_options)
+        outputs: list[Any] = super().run(output_names, self._with_kappa(input_feed), self._eager(run_options))
         return outputs
 
     def run_async(
@@ -122,7 +125,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         run_options: RunOptions | None = None,
     ) -> None:
         """Compute the outputs in another thread; see ONNX Runtime's method of this name."""
-        super().run_async(output_names, self._with_kappa(input_feed), callback, user_data, run_options)
+        super().run_async(output_names, self._with_kappa(input_feed), callback, user_data, self._eager(run_options))
 
     def run_with_ort_values(
         self,
@@ -137,19 +140,34 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             entropy.checked(feed[name].numpy(), name)
         elif name is not None and self._random is not None:
             feed[name] = onnxruntime.OrtValue.ortvalue_from_numpy(entropy.draw(self._random))
-        outputs: list[OrtValue] = super().run_with_ort_values(output_names, feed, run_options)
+        outputs: list[OrtValue] = super().run_with_ort_values(output_names, feed, self._eager(run_options))
         return outputs
 
     def io_binding(self) -> IOBinding:
         """Return an object to bind inputs and outputs to; it notes whether kappa is bound."""
-        return KappaBinding(self, self.retrofit.kappa_input)
+        device = device_id(self.get_provider_options()) if self._graphs is not None else None
+        return KappaBinding(self, self.retrofit.kappa_input, device)
 
     def run_with_iobinding(self, iobinding: IOBinding, run_options: RunOptions | None = None) -> None:
-        """Compute with bound inputs and outputs; a random kappa that is not bound is drawn and bound for this run."""
+        """Compute with bound inputs and outputs; a random kappa that is not bound is drawn and bound for this run.
+
+        Raises:
+            InputError: A captured CUDA graph would use other memory than what is bound, or was not captured whole.
+        """
         name = self.retrofit.kappa_input
         if name is not None and self._random is not None and not getattr(iobinding, "has_kappa", False):
-            bind_kappa(iobinding, name, entropy.draw(self._random))
-        super().run_with_iobinding(iobinding, run_options)
+            if isinstance(iobinding, KappaBinding):
+                iobinding.set_kappa(name, entropy.draw(self._random))
+            else:
+                bind_kappa(iobinding, name, entropy.draw(self._random))
+        if self._graphs is None:
+            super().run_with_iobinding(iobinding, run_options)
+        else:
+            run = super().run_with_iobinding
+            self._graphs.run(lambda: run(iobinding, run_options), iobinding, run_options)
+
+    def _eager(self, run_options: Any) -> Any:
+        return run_options if self._graphs is None else without_graph(run_options)
 
     def _with_kappa(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:
         name = self.retrofit.kappa_input
@@ -177,6 +195,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
                 options = copy_options(options)
                 add_external_files(options, self._external)
             super().__init__(source, options, providers, provider_options, **arguments)
+            self._note_capture(None)
             return
         absorb(skeleton.proto, self._external, skeleton.payloads)
         agreement = examine(skeleton.proto, skeleton.payloads, skeleton.folder)
@@ -199,6 +218,22 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         self.retrofit = prepared.info
         random = record.plan.random if record is not None else None
         self._random = random if prepared.info.kappa_input is not None else None
+        self._note_capture(random)
+
+    def _note_capture(self, random: RandomKappa | None) -> None:
+        """Note whether runs are captured as CUDA graphs, now that it is known where the session runs.
+
+        Raises:
+            RefusalError: Every replay would use the same random kappa.
+        """
+        captures = self.get_providers()[0] == CUDA and captures_graphs(self.get_provider_options().get(CUDA, {}))
+        self._graphs = CapturedGraphs() if captures else None
+        if captures and random is not None and random.source == "graph":
+            raise RefusalError(
+                "enable_cuda_graph is set, and every replay of a captured graph would use the kappa that RandomUniform "
+                "drew when it was captured",
+                hint="Rewrite with --random-source input or op, or leave enable_cuda_graph out",
+            )
 
     def _release_captured_graphs_if_any(self) -> None:
         release = getattr(super(), "_release_captured_graphs", None)

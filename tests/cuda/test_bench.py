@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 
 from jr_onnx.bench import BenchReport, BenchRequest, benchmark
-from jr_onnx.bench.variants import CUDA_OPTIONS
 from jr_onnx.records import dumps, loads
+from jr_onnx.runtime.providers import CUDA_OPTIONS
 from tests.runtime.exact_nets import KAPPA, convnet
 
 

@@ -1,0 +1,94 @@
+"""Captured CUDA graphs of a session: what ONNX Runtime would do with them silently is refused.
+
+With `enable_cuda_graph`, ONNX Runtime captures the first run of a thread, and replays it from then on, whatever is fed
+or bound later: a replay knows addresses only. It keeps a graph whose capture failed, too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from jr_onnx.errors import InputError
+
+GRAPH_ID: Final = "gpu_graph_id"
+NO_GRAPH: Final = "-1"
+"""ONNX Runtime's run option that tells the captured graphs of a session apart, and its value for a run without one."""
+
+_FIRST = "0"  # what ONNX Runtime calls the graph of a run whose options name none
+
+
+@dataclass(frozen=True)
+class _Captured:
+    binding: Any
+    changes: int
+
+
+class CapturedGraphs(threading.local):
+    """The graphs that one session captured, each in the thread that replays it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Captured | None] = {}
+
+    def run(self, run: Callable[[], None], binding: Any, run_options: Any) -> None:
+        """Capture or replay a graph.
+
+        Args:
+            run: Runs the session with the binding and the options.
+            binding: What is bound; its `changes` counts how often something was bound to it.
+            run_options: ONNX Runtime's, or None.
+
+        Raises:
+            InputError: A replay would use other memory than what is bound, or the graph was not captured whole.
+        """
+        graph = _graph_of(run_options)
+        now = _Captured(binding, getattr(binding, "changes", 0))
+        if graph == NO_GRAPH:
+            run()
+        elif graph not in self._known:
+            self._known[graph] = None
+            run()
+            self._known[graph] = now
+        elif self._known[graph] == now:
+            run()
+        elif self._known[graph] is None:
+            raise InputError(
+                f"CUDA graph {graph} could not be captured, so it cannot be replayed",
+                hint="Open the session again without enable_cuda_graph",
+            )
+        else:
+            raise InputError(
+                f"CUDA graph {graph} was captured with other memory bound, which a replay would use",
+                hint=f"Copy new values into the memory that was bound, or name another {GRAPH_ID} in the run options",
+            )
+
+
+def without_graph(run_options: Any) -> Any:
+    """Return run options of a run that neither captures nor replays.
+
+    Args:
+        run_options: The caller's, which cannot be copied; None for new ones.
+
+    Raises:
+        InputError: The caller's ask for a graph.
+    """
+    if run_options is None:
+        import onnxruntime
+
+        run_options = onnxruntime.RunOptions()
+        run_options.add_run_config_entry(GRAPH_ID, NO_GRAPH)
+    elif _graph_of(run_options) != NO_GRAPH:
+        raise InputError(
+            "a captured CUDA graph cannot be replayed on inputs that are not bound to it",
+            hint=f"Call run_with_iobinding, or set {GRAPH_ID} to {NO_GRAPH} in the run options",
+        )
+    return run_options
+
+
+def _graph_of(run_options: Any) -> str:
+    try:
+        return _FIRST if run_options is None else str(run_options.get_run_config_entry(GRAPH_ID))
+    except RuntimeError:  # it has no such entry
+        return _FIRST
