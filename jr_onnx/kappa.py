@@ -1,4 +1,4 @@
-"""Which kappa goes to which site: uniform, per site, randomised U[low, high], or a runtime input.
+"""Which kappa goes to which site: uniform, per site, per channel, randomised U[low, high], or a runtime input.
 
 The paper uses one kappa for all sites (section 3) and, in appendix C, a random one drawn again for every forward
 pass. A plan holds what was asked for; rounding to a site's dtype is `semantics.round_kappa`.
@@ -7,14 +7,14 @@ pass. A plan holds what was asked for; rounding to a site's dtype is `semantics.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from jr_onnx.errors import KappaError, one_line, require_choice
 from jr_onnx.records import Record, read_regular
-from jr_onnx.semantics import validate_kappa
+from jr_onnx.semantics import SiteKappa, kappa_label, validate_kappa, validate_site_kappa
 
 DEFAULT_INPUT_NAME = "jr_kappa"
 RandomPer = Literal["network", "site"]
@@ -61,7 +61,8 @@ class KappaPlan(Record):
 
     Attributes:
         kappa: For every site that `by_site` does not name; None leaves those sites as they are.
-        by_site: Pairs of site id or regular expression (searched in the id) and kappa. What is the id of a site means
+        by_site: Pairs of site id or regular expression (searched in the id) and kappa: a number, or one for each
+            channel of the site (axis 1 of its tensor). What is the id of a site means
             that site alone and wins over expressions; among expressions the first match wins.
         random: Draw kappa instead.
         input_name: kappa is an optional scalar graph input of this name; `kappa` is its default.
@@ -69,7 +70,7 @@ class KappaPlan(Record):
 
     SCHEMA: ClassVar[str] = "jr_onnx.kappa_plan/1"
     kappa: float | None = None
-    by_site: tuple[tuple[str, float], ...] = ()
+    by_site: tuple[tuple[str, SiteKappa], ...] = ()
     random: RandomKappa | None = None
     input_name: str | None = None
 
@@ -77,8 +78,9 @@ class KappaPlan(Record):
         """Refuse contradictory plans, and invalid kappas."""
         if self.kappa is not None:
             validate_kappa(self.kappa)
-        for pattern, value in self.by_site:
-            validate_kappa(value, f"kappa of {pattern!r}")
+        valid = tuple((pattern, validate_site_kappa(value, f"kappa of {pattern!r}")) for pattern, value in self.by_site)
+        object.__setattr__(self, "by_site", valid)
+        for pattern, _ in valid:
             _require_text(pattern, "an entry of the kappa map")
         if self.random is not None and (self.kappa is not None or self.by_site):
             raise KappaError("a random kappa excludes a fixed one", hint="Give either a range or a value")
@@ -102,14 +104,22 @@ class KappaPlan(Record):
 
     @classmethod
     def of(cls, kappa: Kappa) -> KappaPlan:
-        """Make a plan from a number, a mapping of site patterns to numbers, a random range or a plan."""
+        """Make a plan from a number, a mapping of site patterns to kappas, a random range or a plan.
+
+        The kappa of a pattern is a number, or a list or 1-D array of one number for each channel.
+        """
         if isinstance(kappa, KappaPlan):
             return kappa
         if isinstance(kappa, RandomKappa):
             return cls(random=kappa, input_name=DEFAULT_INPUT_NAME if kappa.source == "input" else None)
         if isinstance(kappa, Mapping):
-            pairs = ((str(key), validate_kappa(value, f"kappa of {key!r}")) for key, value in kappa.items())
+            pairs = ((str(key), validate_site_kappa(value, f"kappa of {key!r}")) for key, value in kappa.items())
             return cls(by_site=tuple(pairs))
+        if isinstance(validate_site_kappa(kappa), tuple):
+            raise KappaError(
+                "kappa is a list, expected one number for all sites",
+                hint="Values per channel belong to a site: give a mapping of site ids to lists",
+            )
         return cls(kappa=validate_kappa(kappa))
 
     def settled(self, site_ids: Iterable[str]) -> KappaPlan:
@@ -127,11 +137,11 @@ class KappaPlan(Record):
         """Whether the map holds anything but what `settled` makes of ids."""
         return any(_id_of(pattern) is None for pattern, _ in self.by_site)
 
-    def for_site(self, site_id: str) -> float | None:
+    def for_site(self, site_id: str) -> SiteKappa | None:
         """Return the wanted kappa of a site, None where the plan leaves it alone."""
         return self.for_sites([site_id])[site_id]
 
-    def for_sites(self, site_ids: Iterable[str]) -> dict[str, float | None]:
+    def for_sites(self, site_ids: Iterable[str]) -> dict[str, SiteKappa | None]:
         """Return the wanted kappa of every site, None where the plan leaves it alone.
 
         Entries that are ids are looked up, so that a map of thousands of them takes no longer than it is long; every
@@ -139,9 +149,9 @@ class KappaPlan(Record):
         """
         if self.random is not None:
             return dict.fromkeys(site_ids, self.random.middle)
-        exact: dict[str, float] = {}
-        settled: dict[str, tuple[int, float | None]] = {}
-        expressions: list[tuple[int, str, float]] = []
+        exact: dict[str, SiteKappa] = {}
+        settled: dict[str, tuple[int, SiteKappa | None]] = {}
+        expressions: list[tuple[int, str, SiteKappa]] = []
         for place, (pattern, value) in enumerate(self.by_site):
             exact.setdefault(pattern, value)
             site = _id_of(pattern)
@@ -149,22 +159,23 @@ class KappaPlan(Record):
                 expressions.append((place, pattern, value))
             else:
                 settled.setdefault(site, (place, value))
-        found: dict[str, float | None] = {}
+        found: dict[str, SiteKappa | None] = {}
         for site in site_ids:
             place, wanted = settled.get(site, (len(self.by_site), self.kappa))
             match = next((item for item in expressions if item[0] < place and _compile(item[1]).search(site)), None)
             found[site] = exact[site] if site in exact else wanted if match is None else match[2]
         return found
 
-    def label(self, kappa: float) -> str:
-        """Return the kappa of a site for people: a number, the range that it is drawn from, or the input it comes from.
+    def label(self, kappa: SiteKappa) -> str:
+        """Return the kappa of a site for people: a number, a range (of channels or draws), or the input it comes from.
 
         Args:
             kappa: What the site's record holds: of a range its middle, of an input its default.
         """
         if self.random is not None:
             return f"U[{self.random.low:g}, {self.random.high:g}]"
-        return f"{kappa:.6g}" if self.input_name is None else f"input {self.input_name!r}, default {kappa:.6g}"
+        shown = kappa_label(kappa)
+        return shown if self.input_name is None else f"input {self.input_name!r}, default {shown}"
 
     def unmatched(self, site_ids: Iterable[str]) -> list[str]:
         """Return the patterns of the map that name no site."""
@@ -179,12 +190,15 @@ class KappaPlan(Record):
         return lost
 
 
-Kappa = float | Mapping[str, float] | KappaPlan | RandomKappa
-"""What a caller may give for kappa: one for all sites, one for each site id or pattern, a random range, or a plan."""
+Kappa = float | Mapping[str, float] | Mapping[str, Sequence[float]] | Mapping[str, SiteKappa] | KappaPlan | RandomKappa
+"""What a caller may give for kappa: one for all sites, one or one per channel for each site id or pattern, a random
+range, or a plan."""
 
 
-def read_kappa_map(path: Path) -> dict[str, float]:
+def read_kappa_map(path: Path) -> dict[str, SiteKappa]:
     """Read a JSON or YAML file that maps site ids or regular expressions to kappas.
+
+    A kappa is a number, or a list of one number for each channel.
 
     Raises:
         KappaError: The file cannot be read or does not hold such a mapping.
@@ -205,14 +219,14 @@ def read_kappa_map(path: Path) -> dict[str, float]:
             f"the kappa map {path} holds {found}, expected a mapping",
             hint="Write site ids or regular expressions and their kappas, for instance: conv1/Relu: 0.06",
         )
-    result: dict[str, float] = {}
+    result: dict[str, SiteKappa] = {}
     for key, value in content.items():
         if str(key) in result:
             raise KappaError(f"the kappa map names {str(key)!r} twice, as a string and as a number")
         if isinstance(value, bool):
             raise KappaError(f"the kappa map {path} gives {key!r} the value {value!r}, expected a number")
         # YAML 1.1 reads 1e-3 as a string; validate_kappa takes it for the number it is.
-        result[str(key)] = validate_kappa(value, f"kappa of {key!r} in {path}")
+        result[str(key)] = validate_site_kappa(value, f"kappa of {key!r} in {path}")
     return result
 
 

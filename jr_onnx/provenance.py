@@ -17,6 +17,7 @@ from jr_onnx.errors import InputError, ModelError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.quantised import brought_up_to_date
 from jr_onnx.records import Record, dumps, loads
+from jr_onnx.semantics import SiteKappa
 
 METADATA_KEY = "jr_onnx.provenance"
 OPTIMISED_KEY = "jr_onnx.optimised"
@@ -42,11 +43,13 @@ class SiteRecord(Record):
         dtype: NumPy name of the element type.
         scope: Scope path, "" for the main graph.
         output: Name of the site's output tensor, which the rewrite keeps.
-        kappa: The kappa the node compares with, rounded to the dtype; the default where it is a runtime input.
+        kappa: The kappa the node compares with, rounded to the dtype, or one for each channel; the default where it is
+            a runtime input.
         cap: Upper bound of ReLU6 and similar activations.
         lowering: where, cast_mul, log_step, thresholded or custom.
         nodes: How many nodes replace the original.
         original: The original NodeProto, serialised, base64.
+        rank: Rank of the site's tensor (N, C, ...) where kappa is one for each channel, else None.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.site/1"
@@ -55,11 +58,12 @@ class SiteRecord(Record):
     dtype: str
     scope: str
     output: str
-    kappa: float
+    kappa: SiteKappa
     cap: float | None
     lowering: str
     nodes: int
     original: str
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

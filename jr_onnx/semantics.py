@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from jr_onnx.element_types import FLOAT_DTYPES, LARGEST, Array
 from jr_onnx.errors import KappaError
@@ -20,16 +22,22 @@ from jr_onnx.errors import KappaError
 OP_DOMAIN = "jr_onnx"
 OP_TYPE = "JumpRelu"
 OP_VERSION = 1
+CHANNEL_AXIS = 1
+"""The axis of a site's tensor (N, C, ...) that a kappa per channel belongs to."""
 DRAW_OP_TYPE = "DrawKappa"
 BIAS_OP_TYPE = "BiasJumpRelu"
 """Operator without inputs that draws one kappa per run from the operating system's entropy."""
 
 
-def jump_relu(z: Array, kappa: float, cap: float | None = None) -> Array:
+SiteKappa = float | tuple[float, ...]
+"""The jump of a site: one for all of its tensor, or one for each channel, axis 1 of (N, C, ...)."""
+
+
+def jump_relu(z: Array, kappa: SiteKappa, cap: float | None = None) -> Array:
     """Apply JumpReLU to an array of any shape and floating dtype.
 
     Args:
-        z: Pre-activations.
+        z: Pre-activations; (N, C, ...) with a kappa per channel.
         kappa: The jump, already representable in the dtype of `z` (see `round_kappa`).
         cap: Upper bound of ReLU6 and similar activations, or None.
 
@@ -38,10 +46,91 @@ def jump_relu(z: Array, kappa: float, cap: float | None = None) -> Array:
     """
     zero = np.zeros((), dtype=z.dtype)
     with np.errstate(invalid="ignore"):  # comparing NaN is the point: it yields False
-        result = np.where(z > np.asarray(kappa, dtype=z.dtype), z, zero)
+        result = np.where(z > kappa_array(kappa, z.ndim, z.dtype), z, zero)
     if cap is not None:
         result = np.minimum(result, np.asarray(cap, dtype=z.dtype))
     return result
+
+
+def kappa_array(kappa: SiteKappa, rank: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return a kappa as an array that broadcasts over the tensor of its site.
+
+    Args:
+        kappa: One number, or one for each of C channels.
+        rank: Rank of the site's tensor.
+        dtype: Of the result.
+
+    Returns:
+        A scalar, or of shape (C, 1, ..., 1) with rank - 1 dimensions.
+    """
+    return np.asarray(kappa, dtype=dtype).reshape(kappa_dims(kappa, rank))
+
+
+def kappa_dims(kappa: SiteKappa, rank: int | None) -> tuple[int, ...]:
+    """Return the dimensions of `kappa_array`: () for one number.
+
+    Raises:
+        KappaError: There is a kappa per channel, and the tensor has no axis 1.
+    """
+    if not isinstance(kappa, tuple):
+        return ()
+    if rank is None or rank < CHANNEL_AXIS + 1:
+        raise KappaError(
+            f"kappa has {len(kappa)} values, one per channel, and a tensor of rank {rank} has no axis of channels",
+            hint="Give one number",
+        )
+    return (len(kappa), *(1 for _ in range(rank - CHANNEL_AXIS - 1)))
+
+
+def kappa_label(kappa: SiteKappa, digits: str = ".6g") -> str:
+    """Return a kappa for people: a number, or the range and the number of its channels."""
+    if not isinstance(kappa, tuple):
+        return format(kappa, digits)
+    count = len(kappa)
+    return f"per channel: {min(kappa):{digits}} to {max(kappa):{digits}} ({count} channel{'s' if count != 1 else ''})"
+
+
+def channels_of(kappa: SiteKappa) -> tuple[float, ...]:
+    """Return all values of a kappa: one, or one for each channel."""
+    return kappa if isinstance(kappa, tuple) else (kappa,)
+
+
+def one_kappa(kappa: SiteKappa, site_id: str, taker: str) -> float:
+    """Return the kappa of a site where only one number is taken.
+
+    Args:
+        kappa: Of the site.
+        site_id: Its id.
+        taker: What takes one number, for the message.
+
+    Raises:
+        KappaError: It is one for each channel.
+    """
+    if isinstance(kappa, tuple):
+        raise KappaError(
+            f"site {site_id} has a kappa per channel ({len(kappa)} values), and {taker} takes one number for a site",
+            hint="Rewrite the original with one kappa for the site",
+        )
+    return kappa
+
+
+def validate_site_kappa(kappa: Any, what: str = "kappa") -> SiteKappa:
+    """Return the kappa of a site: a float, or a tuple of floats for a list, tuple or 1-D array.
+
+    Raises:
+        KappaError: A value is not a number, negative, NaN or infinite; there is none; or the values are nested.
+    """
+    if hasattr(kappa, "tolist"):  # NumPy's arrays and scalars, and tensors of torch
+        kappa = kappa.tolist()
+    if not isinstance(kappa, list | tuple):
+        return validate_kappa(kappa, what)
+    if not kappa:
+        raise KappaError(f"{what} is an empty list", hint="Give one number, or one for each channel")
+    if any(isinstance(value, list | tuple | dict) for value in kappa):
+        raise KappaError(
+            f"{what} holds lists in a list", hint="Give one number, or a flat list of one for each channel"
+        )
+    return tuple(validate_kappa(value, f"{what}, channel {index},") for index, value in enumerate(kappa))
 
 
 def validate_kappa(kappa: float, what: str = "kappa") -> float:
@@ -63,19 +152,31 @@ def validate_kappa(kappa: float, what: str = "kappa") -> float:
     return value + 0.0  # -0.0 becomes 0.0
 
 
-def round_kappa(kappa: float, dtype: str) -> float:
+@overload
+def round_kappa(kappa: float, dtype: str) -> float: ...
+@overload
+def round_kappa(kappa: tuple[float, ...], dtype: str) -> tuple[float, ...]: ...
+@overload
+def round_kappa(kappa: SiteKappa, dtype: str) -> SiteKappa: ...
+
+
+def round_kappa(kappa: SiteKappa, dtype: str) -> SiteKappa:
     """Round kappa to the value a site of this dtype really compares with.
 
     A double site uses float64(float32(kappa)): ONNX attributes are float32, and every lowering of one plan must
     agree value for value.
 
     Args:
-        kappa: The wanted jump.
+        kappa: The wanted jump, or one for each channel.
         dtype: One of `FLOAT_DTYPES`.
 
     Raises:
         KappaError: kappa is invalid, or overflows the dtype.
     """
+    if isinstance(kappa, tuple):
+        return tuple(
+            _round_valid(validate_kappa(value, f"kappa of channel {index}"), dtype) for index, value in enumerate(kappa)
+        )
     return _round_valid(validate_kappa(kappa), dtype)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -134,7 +136,10 @@ def test_a_map_is_read_from_json_and_yaml(tmp_path: Path, text: str, expected: d
         ("a: .inf\n", "expected a finite number >= 0"),
         ("a: .nan\n", "expected a finite number >= 0"),
         ("a: {b: 1}\n", "expected a number"),
-        ("a: [0.1]\n", "expected a number"),
+        ("a: [[0.1]]\n", "holds lists in a list"),
+        ("a: []\n", "is an empty list"),
+        ("a: [0.1, -1]\n", "channel 1, is -1"),
+        ("a: [0.1, true]\n", "channel 1, is True"),
         ("a: 0.1\na: 0.2\n", "names 'a' twice"),
         ('{"a": 0.1, "a": 0.1}', "names 'a' twice"),
         ("1: 0.1\n'1': 0.2\n", "names '1' twice"),
@@ -282,3 +287,32 @@ def test_settled_ids_are_looked_up_and_never_searched(monkeypatch: pytest.Monkey
     monkeypatch.delattr("jr_onnx.kappa._compile")
     assert plan.for_sites(["a", "b", "c"]) == {"a": 0.1, "b": 0.2, "c": None}
     assert plan.unmatched(["a", "c"]) == [r"\Ab\Z"]
+
+
+def test_a_kappa_per_channel_comes_as_a_list_a_tuple_or_an_array() -> None:
+    values = (0.25, 0.5)
+    given = (list(values), values, np.array(values), np.array(values, np.float32))
+    plans = [KappaPlan.of({"conv": value}) for value in given]
+    assert plans == [KappaPlan(by_site=(("conv", values),))] * 4
+    assert plans[0].for_site("conv/Relu") == values
+    assert loads(KappaPlan, dumps(plans[0])) == plans[0]
+    assert plans[0].label(values) == "per channel: 0.25 to 0.5 (2 channels)"
+
+
+@pytest.mark.parametrize("kappa", [[0.1, 0.2], (0.1,), np.array([0.1, 0.2])])
+def test_a_list_for_all_sites_is_refused(kappa: Any) -> None:
+    with pytest.raises(KappaError, match="kappa is a list, expected one number for all sites"):
+        KappaPlan.of(kappa)
+
+
+@pytest.mark.parametrize("value", [[], [[0.1]], np.zeros((2, 2)), [0.1, float("nan")], [True], ["a"], [None]])
+def test_every_value_of_a_kappa_per_channel_is_checked(value: Any) -> None:
+    for make in (lambda: KappaPlan.of({"conv": value}), lambda: KappaPlan(by_site=(("conv", value),))):
+        with pytest.raises(KappaError, match="kappa of 'conv'"):
+            make()
+
+
+def test_a_map_of_lists_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "map.yaml"
+    path.write_text("a: [0, 1e-3, 0.5]\nb: 0.1\n")
+    assert read_kappa_map(path) == {"a": (0.0, 0.001, 0.5), "b": 0.1}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jr_onnx.data import ImageData, Preprocessing
     from jr_onnx.deploy.deployment import Deployed
     from jr_onnx.kappa import KappaPlan
+    from jr_onnx.semantics import SiteKappa
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -242,7 +243,7 @@ class KappaArguments:
         return KappaPlan(self.kappa, by_site, drawn.random, drawn.input_name)
 
     @property
-    def by_site(self) -> tuple[tuple[str, float], ...]:
+    def by_site(self) -> tuple[tuple[str, SiteKappa], ...]:
         """The entries of the map.
 
         Raises:

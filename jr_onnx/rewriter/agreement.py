@@ -38,7 +38,7 @@ from jr_onnx.rewriter.optimised import is_optimised, optimised_mismatches
 from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.scopes import all_scopes, function_key, scopes_by_path
 from jr_onnx.rewriter.undo import undo
-from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, round_kappa, round_to
+from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, channels_of, round_kappa, round_to
 
 _SHOWN = 3
 _TEXT_LIMIT = 300
@@ -229,7 +229,7 @@ def _in_records(record: Provenance, edit: Edit) -> Iterator[Mismatch]:
         for name in (
             ()
             if site == other
-            else ("form", "dtype", "scope", "output", "cap", "lowering", "nodes", "kappa", "original")
+            else ("form", "dtype", "scope", "output", "cap", "lowering", "nodes", "kappa", "rank", "original")
         ):
             said, found = getattr(site, name), getattr(other, name)
             if said != found:
@@ -307,7 +307,7 @@ def _unrecorded(original: onnx.ModelProto, payloads: Payloads, record: Provenanc
 
     A source may hold a ThresholdedRelu of its own; then the restored original has the source's digest.
     """
-    kappas = {round_to(site.kappa, "float32") for site in record.sites}
+    kappas = {round_to(kappa, "float32") for site in record.sites for kappa in channels_of(site.kappa)}
     found = [scope.node_label(node) for scope in all_scopes(original) for node in scope.nodes if _is_jump(node, kappas)]
     if not found:
         return

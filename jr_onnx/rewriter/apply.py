@@ -54,7 +54,7 @@ def apply(
     edit.table, edit.found = findings.table, tuple(item.site for item in findings.located)
     edit.plan = options.plan.settled(site.id for site in edit.found)
     chosen = select(findings, options) if recorded is None else select_recorded(findings, recorded)
-    plans = plan_sites(edit, bring_runtime_kappa(edit, chosen))
+    plans = plan_sites(edit, bring_runtime_kappa(edit, chosen), findings.shapes)
     _write(edit, plans)
     _finish(edit, function_opset(plans, main_opset(model)))
     return edit
@@ -65,6 +65,9 @@ def _write(edit: Edit, plans: Sequence[Planned]) -> None:
     if any(planned.cap_inside for planned in plans):
         # Default values of a function's attributes came with IR 9 only, so that every node names its cap.
         edit.cap_of_others = math.inf
+    edit.kappa_is_input = any(
+        planned.choice.lowering == "custom" and isinstance(planned.kappa, tuple) for planned in plans
+    )
     marks: dict[Scope, dict[int, Planned]] = {}
     for planned in plans:
         marks.setdefault(planned.item.scope, {})[planned.item.index] = planned
@@ -74,7 +77,7 @@ def _write(edit: Edit, plans: Sequence[Planned]) -> None:
         group, site = _group(edit, planned), planned.item.site
         records[site.id] = SiteRecord(
             site.id, site.form, site.dtype, planned.item.scope.path, site.output, planned.kappa, site.cap,
-            planned.choice.lowering, len(group), pack(node),
+            planned.choice.lowering, len(group), pack(node), planned.rank,
         )  # fmt: skip
         return group
 
@@ -112,6 +115,8 @@ def _group(edit: Edit, planned: Planned) -> list[onnx.NodeProto]:
         runtime=_runtime_name(edit, item.scope),
         draw=_own_draw(edit, custom=custom),
         cap=site.cap if planned.cap_inside else edit.cap_of_others if custom else None,
+        rank=planned.rank,
+        kappa_is_input=custom and edit.kappa_is_input,
     )
     if draws_in_graph_per_site(edit.plan):
         drawn = uniform_nodes(edit, f"{base}/jr_drawn")

@@ -46,6 +46,8 @@ class Edit:
         jumps: The jumps written as nodes of the op library.
         draws: Whether the op library draws kappa in front of the graph.
         cap_of_others: The cap that nodes of the op library name where they have none; None where they name none.
+        kappa_is_input: Whether nodes of the op library read a fixed kappa at their second input, for some site has one
+            for each channel.
     """
 
     model: onnx.ModelProto
@@ -65,6 +67,7 @@ class Edit:
     jumps: list[Jump] = field(default_factory=list)
     draws: bool = False
     cap_of_others: float | None = None
+    kappa_is_input: bool = False
 
     @cached_property
     def not_run(self) -> str:

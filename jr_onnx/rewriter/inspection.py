@@ -12,7 +12,7 @@ from jr_onnx.records import Record
 from jr_onnx.rewriter.agreement import Mismatch, examine
 from jr_onnx.rewriter.optimised import is_optimised
 from jr_onnx.rewriter.sites import SiteTable, find_sites
-from jr_onnx.semantics import OP_DOMAIN, OP_TYPE
+from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, SiteKappa
 
 _DRAWN_BY = {
     "input": "by jr_onnx.InferenceSession and jr-onnx serve, into the input {name!r}",
@@ -29,7 +29,7 @@ class InspectedSite(Record):
         id: As in the original.
         form: How the ReLU was written.
         dtype: NumPy name of the element type.
-        kappa: The jump; None where it is drawn.
+        kappa: The jump, or one for each channel; None where it is drawn.
         kappa_range: The range that it is drawn from, or None.
         kappa_label: Either of them in words, and the input that it comes from.
         cap: Upper bound, or None.
@@ -40,7 +40,7 @@ class InspectedSite(Record):
     id: str
     form: str
     dtype: str
-    kappa: float | None
+    kappa: SiteKappa | None
     kappa_range: tuple[float, float] | None
     kappa_label: str
     cap: float | None

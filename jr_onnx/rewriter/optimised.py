@@ -13,9 +13,10 @@ import onnx
 
 from jr_onnx.provenance import OPTIMISED_KEY, Provenance
 from jr_onnx.rewriter.scopes import all_nodes
-from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, round_to
+from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, channels_of, kappa_label, round_to
 
 _KAPPA_NAME = "/jr_kappa"
+_SHOWN = 8
 
 
 def is_optimised(model: onnx.ModelProto) -> bool:
@@ -44,9 +45,11 @@ def optimised_mismatches(model: onnx.ModelProto, record: Provenance) -> Iterator
             yield f"nothing in the graph draws kappa from {random.low:g} to {random.high:g}, as the provenance says"
         return
     for site in record.sites:
-        if round_to(site.kappa, "float32") not in kappas:
-            held = ", ".join(f"{kappa:g}" for kappa in sorted(kappas)) or "none"
-            yield f"site {site.id} has kappa {site.kappa:g} by the provenance, and the kappas in the graph are {held}"
+        if not {round_to(kappa, "float32") for kappa in channels_of(site.kappa)} <= kappas:
+            held = ", ".join(f"{kappa:g}" for kappa in sorted(kappas)[:_SHOWN]) or "none"
+            held += f" and {len(kappas) - _SHOWN} more" if len(kappas) > _SHOWN else ""
+            said = f"site {site.id} has kappa {kappa_label(site.kappa, 'g')} by the provenance"
+            yield f"{said}, and the kappas in the graph are {held}"
 
 
 def _jumps(model: onnx.ModelProto) -> tuple[set[float], set[tuple[float, float]]]:

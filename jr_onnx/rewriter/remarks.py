@@ -5,6 +5,7 @@ from __future__ import annotations
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.rewriter.edit import Edit
 from jr_onnx.rewriter.lowering import KEEPS_NAN
+from jr_onnx.semantics import SiteKappa, channels_of, kappa_label
 
 
 def warnings_of(plan: KappaPlan, edit: Edit) -> list[str]:
@@ -28,18 +29,29 @@ def warnings_of(plan: KappaPlan, edit: Edit) -> list[str]:
             "Where does not exist for the type and opset of some sites, so that they are written without it: NaN stays "
             "NaN there, where JumpReLU gives 0"
         )
-    above = [record for record in edit.records if record.cap is not None and record.kappa >= record.cap]
+    above = [
+        record for record in edit.records if record.cap is not None and max(channels_of(record.kappa)) >= record.cap
+    ]
     if above:
         found.append(
             f"kappa is not below the cap at {len(above)} of {len(edit.records)} sites ({above[0].id} is one: kappa "
-            f"{above[0].kappa:g}, cap {above[0].cap:g}), which therefore yield nothing but 0 and their cap"
+            f"{kappa_label(above[0].kappa, 'g')}, cap {above[0].cap:g}), which therefore yield nothing but 0 and their "
+            "cap"
         )
-    flat = [record for record in edit.records if record.kappa == 0]
+    flat = [record for record in edit.records if 0 in channels_of(record.kappa)]
     wanted = plan.for_sites(record.id for record in flat)
-    lost = [record for record in flat if wanted[record.id]]
+    lost = [record for record in flat if _rounds_to_zero(wanted[record.id], record.kappa)]
     if lost:
         found.append(
             f"kappa rounds to 0 in {lost[0].dtype} at {len(lost)} of {len(edit.records)} sites ({lost[0].id} is one), "
             "which therefore stay plain ReLUs in effect"
         )
     return found
+
+
+def _rounds_to_zero(wanted: SiteKappa | None, rounded: SiteKappa) -> bool:
+    """Tell whether a value of a kappa is not 0 before it is rounded, and 0 after it."""
+    if wanted is None:
+        return False
+    pairs = zip(channels_of(wanted), channels_of(rounded), strict=True)
+    return any(value != 0 and result == 0 for value, result in pairs)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from jr_onnx.records import Record
 from jr_onnx.rewriter.sites import Refusal
+from jr_onnx.semantics import SiteKappa
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class RewrittenSite(Record):
     id: str
     form: str
     dtype: str
-    kappa: float
+    kappa: SiteKappa
     cap: float | None
     lowering: str
     reason: str

@@ -123,11 +123,12 @@ class LocatedSite:
 
 @dataclass(frozen=True)
 class Findings:
-    """What `locate` returns: the located sites, gates and clamps among them, and the table of everything."""
+    """What `locate` returns: the located sites, gates and clamps among them, the table of everything, and shapes."""
 
     located: tuple[LocatedSite, ...]
     table: SiteTable
     tops: Sequence[Scope]
+    shapes: Shapes
 
 
 def find_sites(model: onnx.ModelProto | str | Path, folder: Path | None = None) -> SiteTable:
@@ -199,7 +200,7 @@ def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Fin
                 )  # fmt: skip
                 located.append(LocatedSite(site, scope, index, verdict, is_aside=aside is not None))
     table = SiteTable(tuple(item.site for item in located if not item.is_aside), tuple(refusals), tuple(others))
-    return Findings(tuple(located), table, tops)
+    return Findings(tuple(located), table, tops, context.shapes)
 
 
 def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:

@@ -68,11 +68,13 @@ def kappa_source(retrofit: onnx.ModelProto, record: Provenance, *, has_library: 
     """Copy from a retrofit what its jumps read, before the retrofit is undone.
 
     Raises:
-        NotFollowedError: kappa is drawn by the op library, which is missing.
+        NotFollowedError: kappa is drawn by the op library, which is missing, or a site has one for each channel.
     """
     random, graph = record.plan.random, retrofit.graph
     if random is not None and random.source == "op" and not has_library:
         raise NotFollowedError("kappa is drawn by the op library, which is not there")
+    if any(isinstance(site.kappa, tuple) for site in record.sites):
+        raise NotFollowedError("a site has a kappa per channel")
     return KappaSource(
         inputs=tuple(copied(value) for value in graph.input if value.name in record.undo.inputs_added),
         initializers=tuple(copied(item) for item in graph.initializer if item.name in record.undo.initializers_added),

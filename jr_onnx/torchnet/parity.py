@@ -24,6 +24,7 @@ from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError, ModelError, VerificationError
 from jr_onnx.quantised import is_quantised
 from jr_onnx.records import Record
+from jr_onnx.semantics import one_kappa
 from jr_onnx.torchnet.comparison import Comparison, Floats, Pair
 from jr_onnx.torchnet.loading import load
 from jr_onnx.torchnet.mean_draws import with_mean_draws
@@ -118,7 +119,10 @@ def check_parity(
         notes.append("the retrofit draws kappa inside the graph, so only the original was compared")
     elif record is not None:
         rounding = pair.rounding_at_sites(data)
-        pair.set_kappas(dict.fromkeys(net.sites, 0.0) | {site.id: site.kappa for site in record.sites})
+        pair.set_kappas(
+            dict.fromkeys(net.sites, 0.0)
+            | {site.id: one_kappa(site.kappa, site.id, "the torch module") for site in record.sites}
+        )
         comparisons.append(pair.compare("retrofit", Reference(served, output, net.values), data, rounding))
     name = "" if isinstance(source.given, onnx.ModelProto) else Path(source.given).name
     report = ParityReport(name, tuple(comparisons), tuple(notes), is_quantised(source.model))

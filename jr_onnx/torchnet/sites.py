@@ -11,7 +11,7 @@ from jr_onnx.opsets import normal_domain
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.scopes import Scope, unique, walk
 from jr_onnx.rewriter.sites import LocatedSite
-from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, round_kappa
+from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, one_kappa, round_kappa
 from jr_onnx.torchnet.references import SitePlan
 
 _DEFAULT_ALPHA = 1.0
@@ -69,7 +69,7 @@ def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -
             found.node_name,
             found.output,
             found.cap,
-            kappas.get(found.id, 0.0),
+            one_kappa(kappas.get(found.id, 0.0), found.id, "the torch module"),
         )
         result.append((site, SitePlan(number, found.cap, item.match.operand or None)))
     return result

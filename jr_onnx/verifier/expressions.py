@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from jr_onnx.errors import KappaError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.records import dumps, loads
+from jr_onnx.semantics import SiteKappa
 
 MOST_SECONDS = 30.0
 _CHILD = (
@@ -25,7 +26,7 @@ _CHILD = (
 
 def recorded_kappas(
     plan: KappaPlan, site_ids: Sequence[str], most_seconds: float = MOST_SECONDS
-) -> dict[str, float | None]:
+) -> dict[str, SiteKappa | None]:
     """Return what `KappaPlan.for_sites` returns, of a plan that is not trusted.
 
     Args:
@@ -52,8 +53,9 @@ def recorded_kappas(
         raise KappaError(
             f"the expressions of the recorded kappa map cannot be tried: the process left with {done.returncode}"
         )
-    wanted: list[float | None] = json.loads(done.stdout)
-    return dict(zip(site_ids, wanted, strict=True))
+    wanted: list[float | list[float] | None] = json.loads(done.stdout)
+    kappas = [tuple(kappa) if isinstance(kappa, list) else kappa for kappa in wanted]
+    return dict(zip(site_ids, kappas, strict=True))
 
 
 def answer(question: str) -> str:

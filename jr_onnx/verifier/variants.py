@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from jr_onnx.modelfile import ModelFile
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS, in_every_lowering
+from jr_onnx.semantics import SiteKappa
 from jr_onnx.verifier.evaluators.ort import Runnable
 from jr_onnx.verifier.sites.groups import SiteGroup, site_groups
 
@@ -61,7 +62,7 @@ class Variant:
 
 
 def variants(
-    original: ModelFile, kappas: dict[str, float], lowerings: Sequence[RequestedLowering] = EXPLICIT_LOWERINGS
+    original: ModelFile, kappas: Mapping[str, SiteKappa], lowerings: Sequence[RequestedLowering] = EXPLICIT_LOWERINGS
 ) -> tuple[list[Variant], list[str]]:
     """Rewrite the original with every lowering.
 

@@ -16,7 +16,7 @@ import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from jr_onnx.rewriter.lowering.base import scalar_tensor
+from jr_onnx.rewriter.lowering.base import constant_tensor
 
 ELEMENT = {
     "float16": TensorProto.FLOAT16,
@@ -84,7 +84,7 @@ class Build:
         return node
 
     def constant(self, value: float) -> onnx.NodeProto:
-        return self.node("Constant", [], value=scalar_tensor(value, self.dtype))
+        return self.node("Constant", [], value=constant_tensor(value, self.dtype))
 
     def bound(self, value: float) -> tuple[list[onnx.NodeProto], str]:
         """Return a scalar: a Constant node, or an initializer of the main graph, which may be overridable."""
@@ -92,7 +92,7 @@ class Build:
             node = self.constant(value)
             return [node], node.output[0]
         name = self.fresh()
-        tensor = scalar_tensor(value, self.dtype)
+        tensor = constant_tensor(value, self.dtype)
         tensor.name = name
         self.initializers[name] = tensor
         if _IR[self.opset] < 4 or self.draw(st.booleans()):
@@ -168,7 +168,7 @@ def _scan(build: Build, operand: str) -> list[onnx.NodeProto]:
     build.depth += 1
     build.inside.append("scan")
     two = onnx.TensorProto(data_type=ELEMENT[build.dtype], dims=[2])
-    two.raw_data = scalar_tensor(1.0, build.dtype).raw_data * 2
+    two.raw_data = constant_tensor(1.0, build.dtype).raw_data * 2
     given = build.node("Constant", [], value=two)
     state, item = build.fresh(), build.fresh()
     copied = build.node("Identity", [item])

@@ -346,5 +346,5 @@ def test_our_own_bodies_are_known(plan: str) -> None:
 
 def test_a_record_is_compared_field_by_field() -> None:
     """Every field of a site's record is in the comparison, or named here with the reason."""
-    compared = {"form", "dtype", "scope", "output", "cap", "lowering", "nodes", "kappa", "original"}
+    compared = {"form", "dtype", "scope", "output", "cap", "lowering", "nodes", "kappa", "rank", "original"}
     assert {field.name for field in dataclasses.fields(SiteRecord)} == compared | {"id"}  # the id finds the site

@@ -35,6 +35,7 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.records import dumps
 from jr_onnx.rewriter.pair import open_pair
 from jr_onnx.runtime.providers import CPU, full_name, require_providers
+from jr_onnx.semantics import one_kappa
 
 BATCH = 256
 """Samples in memory at once, on a CPU."""
@@ -105,7 +106,8 @@ def prepare(request: AttackRequest) -> PreparedRun:
         VerificationError: A torch module does not compute what ONNX Runtime computes.
     """
     files, digests, provenance = _files(request)
-    kappas = {site.id: site.kappa for site in provenance.sites} if provenance is not None else {}
+    sites = () if provenance is None else provenance.sites
+    kappas = {site.id: one_kappa(site.kappa, site.id, "an attack") for site in sites}
     random = provenance is not None and provenance.plan.random is not None
     chosen = {RETROFIT} if random else set()
     return prepare_files(request, files, digests, dict.fromkeys(files, kappas), random=chosen)

@@ -24,9 +24,13 @@ LOWERINGS: dict[Lowering, Callable[[Jump, Names], list[onnx.NodeProto]]] = {
 KEEPS_NAN: frozenset[str] = frozenset({"cast_mul", "log_step"})
 """Lowerings that give NaN for NaN, and may give -0.0 for 0."""
 
+ONE_KAPPA: frozenset[str] = frozenset({"thresholded", "log_step"})
+"""Lowerings that hold one number, and no kappa per channel."""
+
 __all__ = [
     "KEEPS_NAN",
     "LOWERINGS",
+    "ONE_KAPPA",
     "Choice",
     "Jump",
     "Lowering",

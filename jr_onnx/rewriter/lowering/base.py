@@ -12,6 +12,7 @@ from onnx import helper
 
 from jr_onnx.element_types import NUMBERS
 from jr_onnx.rewriter.scopes import Scope, walk
+from jr_onnx.semantics import SiteKappa, channels_of, kappa_dims
 
 
 class Names:
@@ -55,10 +56,13 @@ class Jump:
         base: What the names of helper nodes and tensors start with.
         dtype: NumPy name of the element type.
         opset: Version of the standard operator set where the nodes will stand.
-        kappa: The jump, rounded to the dtype.
+        kappa: The jump, rounded to the dtype, or one for each channel.
         runtime: Name of a float32 scalar that holds kappa at run time, or None.
         draw: Low and high end if the node itself shall draw kappa, or None.
         cap: Upper bound if the lowering itself shall apply it, or None.
+        rank: Rank of z where kappa is one for each channel, axis 1 of (N, C, ...).
+        kappa_is_input: Whether a node of the op library shall read a fixed kappa at its second input, not in an
+            attribute: one function body serves all nodes of a file, and a kappa per channel is an input.
     """
 
     operand: str
@@ -67,25 +71,36 @@ class Jump:
     base: str
     dtype: str
     opset: int
-    kappa: float
+    kappa: SiteKappa
     runtime: str | None = None
     draw: tuple[float, float] | None = None
     cap: float | None = None
+    rank: int | None = None
+    kappa_is_input: bool = False
 
 
-def constant(names: Names, base: str, what: str, value: float, dtype: str) -> onnx.NodeProto:
-    """Return a Constant node that holds a scalar of the dtype, under a fresh name."""
+def constant(
+    names: Names, base: str, what: str, value: SiteKappa, dtype: str, rank: int | None = None
+) -> onnx.NodeProto:
+    """Return a Constant node that holds a scalar of the dtype, or one per channel, under a fresh name."""
     name = names.fresh(f"{base}/jr_{what}")
-    return helper.make_node("Constant", [], [name], name=name, value=scalar_tensor(value, dtype))
+    return helper.make_node("Constant", [], [name], name=name, value=constant_tensor(value, dtype, rank))
 
 
-def scalar_tensor(value: float, dtype: str) -> onnx.TensorProto:
-    """Return a scalar TensorProto with raw data; the value is exact in the dtype."""
+def constant_tensor(value: SiteKappa, dtype: str, rank: int | None = None) -> onnx.TensorProto:
+    """Return a TensorProto with raw data, whose values are exact in the dtype.
+
+    Args:
+        value: A scalar, or one value for each channel.
+        dtype: NumPy name of the element type.
+        rank: Rank of the tensor with these channels, over which the result broadcasts.
+    """
+    values = channels_of(value)
     if dtype == "bfloat16":
-        raw = (int(np.float32(value).view(np.uint32)) >> 16).to_bytes(2, "little")
+        raw = (np.asarray(values, dtype="<f4").view("<u4") >> 16).astype("<u2").tobytes()
     else:
-        raw = np.asarray(value, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
-    return onnx.TensorProto(data_type=NUMBERS[dtype], raw_data=raw)
+        raw = np.asarray(values, dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+    return onnx.TensorProto(data_type=NUMBERS[dtype], dims=kappa_dims(value, rank), raw_data=raw)
 
 
 @lru_cache(maxsize=4096)

@@ -36,6 +36,8 @@ class Setting:
         capped: Whether the site has a cap that the custom node would hold.
         model_opset: Version of the main graph's, which the custom operator's body has too; 0 where it is the site's.
         custom_problem: Why the other sites make the custom lowering impossible, or None.
+        per_channel: Whether kappa is one for each channel.
+        kappa_is_input: Whether a custom node reads a fixed kappa from an input, for some site has one per channel.
         not_run: An operator of the model that ONNX Runtime does not run at this opset; "" where there is none.
     """
 
@@ -50,6 +52,8 @@ class Setting:
     capping: tuple[str, ...] = ()
     model_opset: int = 0
     custom_problem: str | None = None
+    per_channel: bool = False
+    kappa_is_input: bool = False
     not_run: str = ""
 
 
@@ -90,8 +94,9 @@ def choose(requested: RequestedLowering, setting: Setting, site_id: str) -> Choi
 def _below_seven(requested: RequestedLowering, setting: Setting, site_id: str) -> Choice:
     """Choose below opset 7, where ONNX Runtime lacks Sub, Greater and Mul."""
     where = f"site {site_id}: opset {setting.opset} is below {_LOWEST_OPSET}"
-    if not log_step_allowed(setting.opset, setting.dtype, variable=setting.variable):
-        kind = "a kappa that changes" if setting.variable else setting.dtype
+    if not log_step_allowed(setting.opset, setting.dtype, variable=setting.variable or setting.per_channel):
+        changes = "a kappa that changes" if setting.variable else setting.dtype
+        kind = "a kappa per channel" if setting.per_channel else changes
         raise OpsetError(f"{where}, where no lowering exists for {kind}")
     if requested not in ("auto", "where"):
         raise RefusalError(f"{where}, where the lowering {requested} is impossible", hint="Use --lowering where")
@@ -111,7 +116,9 @@ def _auto(setting: Setting, site_id: str) -> Choice:
     form = _where_form(setting)
     if form is not None:
         reason = "standard nodes with a kernel for this type, opset and target"
-        if not on_cuda:
+        if setting.per_channel:
+            reason += "; ThresholdedRelu has one threshold for all channels"
+        elif not on_cuda:
             reason += f"; ONNX Runtime has no CUDA kernel of ThresholdedRelu at opset {setting.opset}"
         return Choice(form, reason)
     if setting.ir_version >= MINIMUM_IR and _problem("custom", setting) is None:
@@ -132,11 +139,15 @@ def _problem(requested: str, setting: Setting) -> str | None:
     if requested == "thresholded":
         if setting.variable:
             return "ThresholdedRelu holds kappa as an attribute, it cannot change at run time"
+        if setting.per_channel:
+            return "ThresholdedRelu has one threshold, and kappa is one for each channel"
         if setting.target == "cuda" and setting.opset >= _THRESHOLDED_ON_CUDA_BEFORE:
             return f"ONNX Runtime has no CUDA kernel of ThresholdedRelu at opset {setting.opset}"
         if not thresholded_allowed(setting.opset, setting.dtype):
             return f"ThresholdedRelu does not take {setting.dtype} at opset {setting.opset}"
         return _strange(setting, ("ThresholdedRelu", *setting.capping))
+    if setting.per_channel:
+        return "the op library takes one kappa for a site"
     if setting.custom_problem is not None:
         return setting.custom_problem
     if setting.ir_version < MINIMUM_IR and not setting.may_raise_ir:
@@ -148,11 +159,12 @@ def _problem(requested: str, setting: Setting) -> str | None:
     problem = custom_problem(
         setting.model_opset or setting.opset,
         setting.dtype,
-        variable=setting.variable,
+        variable=setting.variable or setting.kappa_is_input,
         capped=setting.capped,
         target=setting.target,
     )
-    return problem or _strange(setting, () if setting.capped else setting.capping)
+    written = ("Constant",) if setting.kappa_is_input else ()
+    return problem or _strange(setting, written if setting.capped else (*written, *setting.capping))
 
 
 def _where_form(setting: Setting) -> Lowering | None:

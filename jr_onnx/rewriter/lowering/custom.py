@@ -10,6 +10,9 @@ With caps in the plan it ends in Min(., @cap), and nodes without a cap name +inf
 kernel from the operating system's entropy: per site by attributes kappa_low and kappa_high, per network by one
 jr_onnx::DrawKappa that feeds the second input of every JumpRelu. Their bodies use RandomUniform, which is
 predictable; the library is meant to be there.
+
+A kappa per channel is the second input, a float constant of shape (C, 1, ..., 1) that broadcasts over z, and so are
+then the kappas of all other sites of the file, for they share the function.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from onnx import AttributeProto, helper
 
 from jr_onnx.element_types import FLOAT_DTYPES, NUMBERS
 from jr_onnx.modelfile import copied
-from jr_onnx.rewriter.lowering.base import Jump, Names, allows
+from jr_onnx.rewriter.lowering.base import Jump, Names, allows, constant
 from jr_onnx.rewriter.lowering.where import where_allowed
 from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, OP_VERSION
 
@@ -51,7 +54,7 @@ class Needs:
         return Needs(
             frozenset(jump.dtype for jump in jumps),
             any(jump.cap is not None for jump in jumps),
-            any(jump.runtime is not None for jump in jumps),
+            any(jump.runtime is not None or jump.kappa_is_input for jump in jumps),
             any(jump.draw is not None for jump in jumps),
             target,
         )
@@ -68,7 +71,7 @@ def custom_problem(opset: int, dtype: str, *, variable: bool, capped: bool, targ
     Args:
         opset: Version of the standard operator set.
         dtype: NumPy name of the element type.
-        variable: Whether kappa is drawn or given at run time.
+        variable: Whether kappa is drawn or an input.
         capped: Whether the site has a cap.
         target: portable, cpu or cuda.
     """
@@ -94,18 +97,23 @@ def body_problem(needs: Needs, opset: int) -> str | None:
 
 
 def lower_custom(jump: Jump, names: Names) -> list[onnx.NodeProto]:
-    """Write J as one jr_onnx::JumpRelu."""
-    del names
-    inputs = [jump.operand] if jump.runtime is None else [jump.operand, jump.runtime]
+    """Write J as one jr_onnx::JumpRelu, behind the constant where kappa is its second input."""
+    nodes: list[onnx.NodeProto] = []
+    inputs = [jump.operand]
+    if jump.runtime is not None:
+        inputs.append(jump.runtime)
+    elif jump.kappa_is_input:
+        nodes.append(constant(names, jump.base, "kappa", jump.kappa, "float32", jump.rank))
+        inputs.append(str(nodes[0].output[0]))
     node = helper.make_node(OP_TYPE, inputs, [jump.result], name=jump.node_name, domain=OP_DOMAIN)
     if jump.draw is not None:
         node.attribute.append(helper.make_attribute("kappa_low", jump.draw[0]))
         node.attribute.append(helper.make_attribute("kappa_high", jump.draw[1]))
-    elif jump.runtime is None:
+    elif len(inputs) == 1:
         node.attribute.append(helper.make_attribute("kappa", jump.kappa))
     if jump.cap is not None:
         node.attribute.append(helper.make_attribute("cap", jump.cap))
-    return [node]
+    return [*nodes, node]
 
 
 def draw_node(result: str, low: float, high: float) -> onnx.NodeProto:

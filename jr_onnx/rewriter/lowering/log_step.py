@@ -17,6 +17,7 @@ import onnx
 from onnx import helper
 
 from jr_onnx.rewriter.lowering.base import Jump, Names
+from jr_onnx.semantics import one_kappa
 
 OPSET = 6
 WITHOUT_KERNEL = frozenset({
@@ -34,7 +35,7 @@ def log_step_allowed(opset: int, dtype: str, *, variable: bool) -> bool:
 
 def lower_log_step(jump: Jump, names: Names) -> list[onnx.NodeProto]:
     """Write J as one or two HardSigmoid, Log, Sum, Relu."""
-    kappa = float(np.float32(jump.kappa))
+    kappa = float(np.float32(one_kappa(jump.kappa, jump.base, "this lowering")))
     # Of float32: 24 bits, and no exponent below that of the smallest subnormal number.
     spacing = 2.0 ** max(math.frexp(kappa)[1] - 24, -149) if kappa else 2.0**-149
     nodes: list[onnx.NodeProto] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import onnx
 
 from jr_onnx.rewriter.lowering.base import Jump, Names, allows
+from jr_onnx.semantics import one_kappa
 
 
 def thresholded_allowed(opset: int, dtype: str) -> bool:
@@ -22,5 +23,7 @@ def lower_thresholded(jump: Jump, names: Names) -> list[onnx.NodeProto]:
     node = onnx.NodeProto(
         op_type="ThresholdedRelu", input=[jump.operand], output=[jump.result], name=jump.node_name or None
     )
-    node.attribute.add(name="alpha", type=onnx.AttributeProto.FLOAT, f=jump.kappa)
+    node.attribute.add(
+        name="alpha", type=onnx.AttributeProto.FLOAT, f=one_kappa(jump.kappa, jump.base, "this lowering")
+    )
     return [node]

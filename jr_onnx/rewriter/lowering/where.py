@@ -1,5 +1,7 @@
 """z -> Where(Greater(Sub(z, kappa), 0), z, 0): three standard nodes, from opset 9.
 
+A kappa per channel is a constant of shape (C, 1, ..., 1), which broadcasts over (N, C, ...).
+
 At opset 7 and 8, which have no Where (and for types that Where does not take yet), `cast_mul`:
 
     c = max(z, lowest finite)     so that -inf gives 0, not NaN
@@ -93,7 +95,7 @@ def _bound_below(jump: Jump, names: Names, result: str) -> list[onnx.NodeProto]:
 def _kappa(jump: Jump, names: Names) -> tuple[list[onnx.NodeProto], str]:
     """Return the nodes that bring kappa into the site's dtype, and its name."""
     if jump.runtime is None:
-        node = constant(names, jump.base, "kappa", jump.kappa, jump.dtype)
+        node = constant(names, jump.base, "kappa", jump.kappa, jump.dtype, jump.rank)
         return [node], node.output[0]
     if jump.dtype == "float32":
         return [], jump.runtime

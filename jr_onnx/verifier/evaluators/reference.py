@@ -10,7 +10,7 @@ import onnx
 
 from jr_onnx.element_types import Array
 from jr_onnx.errors import one_line
-from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, jump_relu
+from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, SiteKappa, jump_relu
 from jr_onnx.verifier.compare import Value
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.older_operators import older_operators
@@ -61,14 +61,16 @@ class SiteEvaluator:
 
     Args:
         proto: The model; see `marked`.
-        kappas: Site id -> the jump to apply.
+        kappas: Site id -> the jump to apply, or one for each channel.
         caps: Site id -> upper bound or None.
 
     Raises:
         CannotLoadError: See `OnnxEvaluator`.
     """
 
-    def __init__(self, proto: onnx.ModelProto, kappas: Mapping[str, float], caps: Mapping[str, float | None]) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, kappas: Mapping[str, SiteKappa], caps: Mapping[str, float | None]
+    ) -> None:
         self._kappas, self._caps = kappas, caps
         self._recorded: PreActivations = []
         self._evaluator = OnnxEvaluator(proto, [self._site_operator()])

@@ -17,14 +17,14 @@ from jr_onnx.element_types import Array
 from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import form_label
 from jr_onnx.rewriter.lowering import KEEPS_NAN
-from jr_onnx.semantics import jump_relu, round_kappa
+from jr_onnx.semantics import SiteKappa, jump_relu, kappa_label, round_kappa
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.ort import LEVELS, Level, OrtSession, Runnable
 from jr_onnx.verifier.evaluators.reference import OnnxEvaluator
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.sites.groups import SiteGroup
 from jr_onnx.verifier.sites.probe import OPERAND, RUNTIME, kind_of, probe_model, signature, takes_branch
-from jr_onnx.verifier.sites.values import probe_values
+from jr_onnx.verifier.sites.values import channel_values, probe_values
 
 _RANDOM_VALUES = 4096
 _REFERENCE = "ONNX reference"
@@ -150,12 +150,18 @@ def _try(distinct: DistinctSite, run: Any, check: str, seed: int) -> tuple[int, 
     """Feed all values, for a run-time kappa with several kappas, and compare."""
     record, group = distinct.group.record, distinct.group
     generator = np.random.default_rng(seed)
-    kappas = [record.kappa] if group.runtime is None else _runtime_kappas(record.kappa, record.dtype)
+    kappas: list[SiteKappa] = [record.kappa]
+    if group.runtime is not None and not isinstance(record.kappa, tuple):
+        kappas = [*_runtime_kappas(record.kappa, record.dtype)]
     count, worst = 0, 0.0
     for kappa in kappas:
         jump = kappa if group.runtime is None else round_kappa(kappa, record.dtype)
-        marks = [jump] + ([record.cap] if record.cap is not None else [])
-        z = probe_values(record.dtype, marks, _RANDOM_VALUES, generator)
+        if isinstance(jump, tuple):
+            rank = record.rank or 0
+            z = channel_values(record.dtype, jump, record.cap, rank, _RANDOM_VALUES, generator)
+        else:
+            marks = [jump] + ([record.cap] if record.cap is not None else [])
+            z = probe_values(record.dtype, marks, _RANDOM_VALUES, generator)
         feeds: dict[str, Array] = {OPERAND: z}
         if group.runtime is not None:
             feeds[RUNTIME] = np.asarray(kappa, dtype=np.float32)
@@ -168,7 +174,7 @@ def _try(distinct: DistinctSite, run: Any, check: str, seed: int) -> tuple[int, 
         worst = max(worst, size)
         if failure is not None:
             given, expected, value, rule = failure
-            more = f"{rule}; kappa {jump:.9g}" + ("" if record.cap is None else f", cap {record.cap:g}")
+            more = f"{rule}; kappa {kappa_label(jump, '.9g')}" + ("" if record.cap is None else f", cap {record.cap:g}")
             return count, Failure(check, record.id, f"z = {given}", expected, value, more), worst
     return count, None, worst
 
@@ -180,14 +186,14 @@ def _runtime_kappas(default: float, dtype: str) -> list[float]:
 
 
 def compare_jump(
-    z: Array, found: Array, kappa: float, cap: float | None, *, cast_mul: bool = False
+    z: Array, found: Array, kappa: SiteKappa, cap: float | None, *, cast_mul: bool = False
 ) -> tuple[tuple[str, str, str, str] | None, float]:
     """Compare a site's result with NumPy's J, bit for bit.
 
     Args:
         z: What the site was given.
         found: What it gave.
-        kappa: The jump, rounded to the type of `z`.
+        kappa: The jump, rounded to the type of `z`, or one for each channel, axis 1.
         cap: Upper bound or None.
         cast_mul: Allow what that lowering documents: -0.0 for +0.0, and NaN where z is NaN.
 

@@ -16,7 +16,7 @@ from jr_onnx.element_types import Array, numpy_dtype
 from jr_onnx.errors import JrError
 from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import Provenance
-from jr_onnx.semantics import round_kappa
+from jr_onnx.semantics import channels_of, round_kappa
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
@@ -36,8 +36,10 @@ def kappa_in_words(record: Provenance) -> str:
     plan = record.plan
     if plan.random is not None:
         return f"U[{plan.random.low:g}, {plan.random.high:g}] per {plan.random.per}, drawn by {plan.random.source}"
-    values = sorted({site.kappa for site in record.sites})
+    values = sorted({kappa for site in record.sites for kappa in channels_of(site.kappa)})
     text = f"{values[0]:.9g}" if len(values) == 1 else f"{values[0]:.9g} to {values[-1]:.9g}"
+    if any(isinstance(site.kappa, tuple) for site in record.sites):
+        text += ", per channel"
     return f"{text}, default of the input {plan.input_name!r}" if plan.input_name else text
 
 

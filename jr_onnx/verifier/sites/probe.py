@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from jr_onnx.element_types import NUMBERS
 from jr_onnx.modelfile import copied
-from jr_onnx.semantics import OP_DOMAIN
+from jr_onnx.semantics import OP_DOMAIN, kappa_dims
 from jr_onnx.verifier.sites.groups import SiteGroup
 
 Kind = Literal["main", "function", "branch"]
@@ -34,17 +34,21 @@ def kind_of(group: SiteGroup) -> Kind:
 
 
 def probe_model(model: onnx.ModelProto, group: SiteGroup) -> onnx.ModelProto:
-    """Return the tiny model of a site: inputs z (N,) and, for a run-time kappa, a float32 scalar; output y (N,)."""
+    """Return the tiny model of a site: inputs z and, for a run-time kappa, a float32 scalar; output y.
+
+    z and y are of shape (N,), or (N, C, 1, ..., 1) for a kappa per channel.
+    """
     element = NUMBERS[group.record.dtype]
+    shape: list[str | int] = ["N", *kappa_dims(group.record.kappa, group.record.rank)]
     names = {group.operand: OPERAND, group.record.output: RESULT}
     if group.runtime is not None:
         names[group.runtime] = RUNTIME
     nodes = [_constant(name, tensor, names) for name, tensor in group.constants.items()]
     nodes.extend(_renamed(node, names) for node in group.jump)
-    inputs = [helper.make_tensor_value_info(OPERAND, element, ["N"])]
+    inputs = [helper.make_tensor_value_info(OPERAND, element, shape)]
     if group.runtime is not None:
         inputs.append(helper.make_tensor_value_info(RUNTIME, TensorProto.FLOAT, []))
-    outputs = [helper.make_tensor_value_info(RESULT, element, ["N"])]
+    outputs = [helper.make_tensor_value_info(RESULT, element, shape)]
     functions = [function for function in model.functions if function.domain == OP_DOMAIN]
     imports = list(model.opset_import)
     kind = kind_of(group)

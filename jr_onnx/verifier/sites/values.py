@@ -13,6 +13,8 @@ from jr_onnx.element_types import Array, numpy_dtype
 
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
 _NEIGHBOURS = 64
+_CHANNEL_NEIGHBOURS = 8
+_MOST_VALUES = 1 << 22
 
 
 def probe_values(dtype: str, marks: list[float], count: int, generator: np.random.Generator) -> Array:
@@ -45,12 +47,41 @@ def probe_values(dtype: str, marks: list[float], count: int, generator: np.rando
     return np.concatenate(parts)
 
 
-def _around(mark: float, kind: np.dtype[np.generic], bits: Any) -> list[Array]:
+def channel_values(
+    dtype: str, kappa: tuple[float, ...], cap: float | None, rank: int, count: int, generator: np.random.Generator
+) -> Array:
+    """Return values (N, C, 1, ..., 1) to try a site with that has a kappa for each of C channels.
+
+    Every channel is given its own kappa and its nearest neighbours, and what `probe_values` gives for all, of which a
+    site with many channels is given a random part.
+
+    Args:
+        dtype: NumPy name of the site's type.
+        kappa: The jumps.
+        cap: Upper bound, or None.
+        rank: Rank of the result.
+        count: How many random ones.
+        generator: Draws them.
+    """
+    kind, bits = numpy_dtype(dtype), _BITS[dtype]
+    own = [np.concatenate(_around(value, kind, bits, _CHANNEL_NEIGHBOURS)) for value in kappa]
+    rows = max(len(values) for values in own)
+    # A kappa of less than some steps above 0 has fewer neighbours below.
+    columns = np.stack([np.resize(values, rows) for values in own], axis=1)
+    shared = probe_values(dtype, [] if cap is None else [cap], count, generator)
+    most = max(256, _MOST_VALUES // len(kappa))
+    if shared.size > most:
+        shared = generator.permutation(shared)[:most]
+    every = np.repeat(shared[:, None], len(kappa), axis=1)
+    return np.concatenate([columns, every]).reshape((-1, len(kappa), *(1 for _ in range(rank - 2))))
+
+
+def _around(mark: float, kind: np.dtype[Any], bits: Any, steps: int = _NEIGHBOURS) -> list[Array]:
     """Return the mark, its negative and their neighbours, by counting bit patterns up and down."""
     centre = np.array(mark, dtype=kind)
     if not np.isfinite(centre):
         return []
     pattern = int(centre.view(bits))
-    near = [pattern + step for step in range(-_NEIGHBOURS, _NEIGHBOURS + 1) if pattern + step >= 0]
+    near = [pattern + step for step in range(-steps, steps + 1) if pattern + step >= 0]
     above = np.array(near, dtype=bits).view(kind)
     return [above, -above]

@@ -26,6 +26,7 @@ from jr_onnx.records import Record
 from jr_onnx.rewriter import find_sites
 from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS, in_every_lowering, kappa_not_wanted
+from jr_onnx.semantics import one_kappa
 from jr_onnx.torchnet.comparison import Comparison, Pair
 from jr_onnx.torchnet.parity import draws_inside, original_of
 from jr_onnx.torchnet.runtime import Reference
@@ -169,9 +170,10 @@ def _names_of_calls(ids: list[str], calls: int, records: Sequence[Provenance]) -
 
 def _kappas_of_calls(names: list[str], ids: list[str], record: Provenance) -> dict[str, float]:
     """Return the kappa of every call of the network."""
+    kappas = {site.id: one_kappa(site.kappa, site.id, "a torch network") for site in record.sites}
     if names == ids:
-        return dict.fromkeys(ids, 0.0) | {site.id: site.kappa for site in record.sites}
-    return dict.fromkeys(names, record.sites[0].kappa)
+        return dict.fromkeys(ids, 0.0) | kappas
+    return dict.fromkeys(names, kappas[record.sites[0].id])
 
 
 def _retrofits(

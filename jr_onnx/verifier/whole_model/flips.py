@@ -24,8 +24,10 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jr_onnx.element_types import Array
+from jr_onnx.semantics import SiteKappa, kappa_array
 from jr_onnx.verifier.compare import dtype_name, finite_difference, magnitude
 from jr_onnx.verifier.whole_model.steps import StepFlip
 from jr_onnx.verifier.whole_model.tolerance import FLOOR_ROUNDINGS, SAFETY, unit_roundoff
@@ -46,17 +48,22 @@ class SiteTrace:
 
     Attributes:
         id: The site.
-        kappa: Its jump, rounded to the element type.
+        kappa: Its jump, rounded to the element type, or one for each channel, axis 1.
         one: Pre-activations of the first evaluation, of any shape.
         other: Those of the second.
         noise: The largest difference of the two evaluations at this site in the control; see `control_noise`.
     """
 
     id: str
-    kappa: float
+    kappa: SiteKappa
     one: Array
     other: Array
     noise: float
+
+    @property
+    def jumps(self) -> NDArray[np.float64]:
+        """Kappa as float64, of a shape that broadcasts over the pre-activations."""
+        return kappa_array(self.kappa, self.one.ndim, np.float64)
 
 
 @dataclass(frozen=True)
@@ -152,8 +159,9 @@ def nearest(trace: SiteTrace, error: float) -> NearJump | None:
     if error <= 0 or trace.one.size == 0:
         return None
     one, other = trace.one.astype(np.float64), trace.other.astype(np.float64)
-    crossing = (one > trace.kappa) != (other > trace.kappa)
-    distance = np.minimum(np.abs(one - trace.kappa), np.abs(other - trace.kappa))
+    jumps = np.broadcast_to(trace.jumps, one.shape)
+    crossing = (one > jumps) != (other > jumps)
+    distance = np.minimum(np.abs(one - jumps), np.abs(other - jumps))
     distance = np.where(np.isnan(distance), np.inf, distance)
     # An element on both sides of the jump explains more than one that is merely close.
     ranked = np.where(crossing, distance - 2 * error, distance)
@@ -162,8 +170,9 @@ def nearest(trace: SiteTrace, error: float) -> NearJump | None:
     if not distance[place] <= error:
         return None
     return NearJump(
-        trace.id, place, float(one[place]), float(other[place]), trace.kappa, error, crosses=bool(crossing[place])
-    )
+        trace.id, place, float(one[place]), float(other[place]), float(jumps[place]), error,
+        crosses=bool(crossing[place]),
+    )  # fmt: skip
 
 
 def expected_near(traces: Sequence[SiteTrace]) -> float:
@@ -175,7 +184,7 @@ def expected_near(traces: Sequence[SiteTrace]) -> float:
         if width <= 0 or trace.one.size == 0:
             continue
         with np.errstate(invalid="ignore"):
-            distance = np.abs(trace.one.astype(np.float64) - trace.kappa)
+            distance = np.abs(trace.one.astype(np.float64) - trace.jumps)
         ring += int(np.count_nonzero((distance > width) & (distance <= _RING * width)))
     return ring / (_RING - 1) if ring >= _CHANCE_FROM else 0.0
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from jr_onnx.element_types import Array
 from jr_onnx.rewriter.lowering import KEEPS_NAN
-from jr_onnx.semantics import jump_relu, round_kappa
+from jr_onnx.semantics import SiteKappa, jump_relu, kappa_array, kappa_label, round_kappa
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
@@ -124,7 +124,7 @@ def _check_jumps(case: Case, compared: str, groups: Sequence[SiteGroup], runs: S
             worst = max(worst, size)
             if seen is not None:
                 given, expected, value, rule = seen
-                words = f"{rule}; kappa {kappa:.9g}"
+                words = f"{rule}; kappa {kappa_label(kappa, '.9g')}"
                 failures.append(Failure(_IN_PLACE, record.id, f"sample {number}, z = {given}", expected, value, words))
     verdict: Verdict = "failed" if failures else "passed"
     beside = f"; {hidden} more in functions or sub-graphs are not seen" if hidden else ""
@@ -155,7 +155,7 @@ def _check_drawn(case: Case, file: Variant, groups: Sequence[SiteGroup], runs: S
     case.log.add(Check(what, f"{file.name}: one for the network", len(drawn), 0.0, None, 0, verdict, detail), *failures)
 
 
-def _rounded_later(z: Array, found: Array, kappa: float, cap: float | None) -> bool:
+def _rounded_later(z: Array, found: Array, kappa: SiteKappa, cap: float | None) -> bool:
     """Tell whether all that is wrong is that z was compared with kappa in float32, and rounded to kappa afterwards.
 
     ONNX Runtime's CPU provider computes float16 in float32 (see `Case.sees_float16`): z within half a step of kappa may
@@ -164,11 +164,12 @@ def _rounded_later(z: Array, found: Array, kappa: float, cap: float | None) -> b
     expected = jump_relu(z, kappa, cap)
     wrong = expected != found
     other = np.where(expected == 0, jump_relu(z, -np.inf, cap), np.zeros((), z.dtype))
-    near = np.abs(z.astype(np.float64) - kappa) <= float(np.spacing(np.asarray(kappa, dtype=z.dtype)))
+    jump = kappa_array(kappa, z.ndim, z.dtype)
+    near = np.abs(z.astype(np.float64) - jump.astype(np.float64)) <= np.spacing(jump).astype(np.float64)
     return bool(np.all(~wrong | (near & (found == other))))
 
 
-def _kappa(group: SiteGroup, values: Values) -> float | None:
+def _kappa(group: SiteGroup, values: Values) -> SiteKappa | None:
     source = kappa_source(group)
     if source is not None:
         return round_kappa(float(np.asarray(values[source]).reshape(())), group.record.dtype)
