@@ -13,8 +13,8 @@ from jr_onnx.errors import InputError
 from jr_onnx.modelfile import external_tensors, save
 from jr_onnx.rewriter.lowering import RequestedLowering, Target
 from jr_onnx.rewriter.pair import in_every_lowering, open_pair
-from jr_onnx.runtime.providers import CPU, CUDA, CUDA_OPTIONS, require_providers
-from jr_onnx.runtime.running import ProviderChoice, Session, open_model, quiet_options
+from jr_onnx.runtime.providers import CPU, CUDA, CUDA_OPTIONS, ProviderChoice, require_providers
+from jr_onnx.runtime.running import Session, open_model, quiet_options
 from jr_onnx.runtime.skeleton import FOLDER_KEY
 
 SessionKind = Literal["onnxruntime", "plain", "optimised", "standard"]

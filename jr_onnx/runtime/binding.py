@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import require
 from jr_onnx.runtime import entropy
 
-onnxruntime: Any = require("onnxruntime", "cpu")
+_ort: Any = require("onnxruntime", "cpu")
 
 
-class KappaBinding(onnxruntime.IOBinding):  # type: ignore[misc] # onnxruntime has no type information
+class KappaBinding(_ort.IOBinding):  # type: ignore[misc] # onnxruntime has no type information
     """ONNX Runtime's IOBinding, which remembers what was done with it.
 
     Attributes:
@@ -24,7 +25,7 @@ class KappaBinding(onnxruntime.IOBinding):  # type: ignore[misc] # onnxruntime h
             look at what was bound since. None where the session captures nothing.
     """
 
-    def __init__(self, session: Any, kappa_input: str | None, device: int | None = None) -> None:
+    def __init__(self, session: object, kappa_input: str | None, device: int | None = None) -> None:
         super().__init__(session)
         self._kappa_input = kappa_input
         self._device = device
@@ -32,7 +33,7 @@ class KappaBinding(onnxruntime.IOBinding):  # type: ignore[misc] # onnxruntime h
         self.changes = 0
         self.has_kappa = False
 
-    def bind_cpu_input(self, name: str, arr_on_cpu: Any) -> None:
+    def bind_cpu_input(self, name: str, arr_on_cpu: object) -> None:
         """Bind an array; see ONNX Runtime's method of this name.
 
         Raises:
@@ -45,32 +46,32 @@ class KappaBinding(onnxruntime.IOBinding):  # type: ignore[misc] # onnxruntime h
         self.has_kappa = True
         self.set_kappa(name, entropy.checked(arr_on_cpu, name))
 
-    def set_kappa(self, name: str, kappa: Any) -> None:
+    def set_kappa(self, name: str, kappa: Array) -> None:
         """Let the next run use this kappa, a float32 scalar."""
         if self._place is not None:
             self._place.update_inplace(kappa)
         elif self._device is None:
             bind_kappa(self, name, kappa)
         else:
-            self._place = onnxruntime.OrtValue.ortvalue_from_numpy(kappa, "cuda", self._device)
+            self._place = _ort.OrtValue.ortvalue_from_numpy(kappa, "cuda", self._device)
             super().bind_ortvalue_input(name, self._place)
 
-    def bind_input(self, name: str, *arguments: Any, **keywords: Any) -> None:
+    def bind_input(self, name: str, *arguments: object, **keywords: object) -> None:
         """Bind memory; see ONNX Runtime's method of this name."""
         self._note(name)
         super().bind_input(name, *arguments, **keywords)
 
-    def bind_ortvalue_input(self, name: str, ortvalue: Any) -> None:
+    def bind_ortvalue_input(self, name: str, ortvalue: object) -> None:
         """Bind an OrtValue; see ONNX Runtime's method of this name."""
         self._note(name)
         super().bind_ortvalue_input(name, ortvalue)
 
-    def bind_output(self, name: str, *arguments: Any, **keywords: Any) -> None:
+    def bind_output(self, name: str, *arguments: object, **keywords: object) -> None:
         """Bind memory; see ONNX Runtime's method of this name."""
         self._note(name)
         super().bind_output(name, *arguments, **keywords)
 
-    def bind_ortvalue_output(self, name: str, ortvalue: Any) -> None:
+    def bind_ortvalue_output(self, name: str, ortvalue: object) -> None:
         """Bind an OrtValue; see ONNX Runtime's method of this name."""
         self._note(name)
         super().bind_ortvalue_output(name, ortvalue)
@@ -92,6 +93,6 @@ class KappaBinding(onnxruntime.IOBinding):  # type: ignore[misc] # onnxruntime h
             self.has_kappa, self._place = True, None
 
 
-def bind_kappa(binding: Any, name: str, kappa: Any) -> None:
+def bind_kappa(binding: object, name: str, kappa: Array) -> None:
     """Bind a scalar to the kappa input; ONNX Runtime binds arrays only to inputs that have no default."""
-    onnxruntime.IOBinding.bind_ortvalue_input(binding, name, onnxruntime.OrtValue.ortvalue_from_numpy(kappa))
+    _ort.IOBinding.bind_ortvalue_input(binding, name, _ort.OrtValue.ortvalue_from_numpy(kappa))

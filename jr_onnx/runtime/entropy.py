@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ def draw(random: RandomKappa) -> npt.NDArray[np.float32]:
             return np.asarray(value, dtype=np.float32)
 
 
-def checked(value: Any, name: str) -> npt.NDArray[np.float32]:
+def checked(value: object, name: str) -> npt.NDArray[np.float32]:
     """Return a kappa that a caller feeds as a float32 scalar.
 
     Raises:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from jr_onnx.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxruntime import IOBinding, RunOptions
 
 GRAPH_ID: Final = "gpu_graph_id"
 NO_GRAPH: Final = "-1"
@@ -22,7 +25,7 @@ _FIRST = "0"  # what ONNX Runtime calls the graph of a run whose options name no
 
 @dataclass(frozen=True)
 class _Captured:
-    binding: Any
+    binding: IOBinding
     changes: int
 
 
@@ -32,7 +35,7 @@ class CapturedGraphs(threading.local):
     def __init__(self) -> None:
         self._known: dict[str, _Captured | None] = {}
 
-    def run(self, run: Callable[[], None], binding: Any, run_options: Any) -> None:
+    def run(self, run: Callable[[], None], binding: IOBinding, run_options: RunOptions | None) -> None:
         """Capture or replay a graph.
 
         Args:
@@ -65,7 +68,7 @@ class CapturedGraphs(threading.local):
             )
 
 
-def without_graph(run_options: Any) -> Any:
+def without_graph(run_options: RunOptions | None) -> RunOptions:
     """Return run options of a run that neither captures nor replays.
 
     Args:
@@ -87,7 +90,7 @@ def without_graph(run_options: Any) -> Any:
     return run_options
 
 
-def _graph_of(run_options: Any) -> str:
+def _graph_of(run_options: RunOptions | None) -> str:
     try:
         return _FIRST if run_options is None else str(run_options.get_run_config_entry(GRAPH_ID))
     except RuntimeError:  # it has no such entry

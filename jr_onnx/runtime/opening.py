@@ -18,7 +18,8 @@ from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.ops_library import Target, register
 from jr_onnx.runtime.optimizer import optimise
 from jr_onnx.runtime.options import copy_options, knows_jump
-from jr_onnx.runtime.providers import CPU, CUDA, prefers_nhwc
+from jr_onnx.runtime.providers import CPU, CUDA, ProviderChoice, prefers_nhwc
+from jr_onnx.runtime.running import SessionOptions
 from jr_onnx.runtime.skeleton import Feed, Skeleton, foreign_domain
 
 _ON_CPU = {CPU, "AzureExecutionProvider"}  # Azure's takes only the calls to its own services
@@ -41,7 +42,7 @@ class Prepared:
     """
 
     feed: Feed | None
-    options: Any
+    options: SessionOptions
     info: RetrofitInfo
 
 
@@ -64,13 +65,13 @@ class Opening:
         self,
         skeleton: Skeleton,
         agreement: Agreement,
-        options: Any,
-        providers: Sequence[Any] | None,
-        arguments: Mapping[str, Any],
+        options: SessionOptions | None,
+        providers: Sequence[ProviderChoice] | None,
+        arguments: Mapping[str, object],
         way: Way,
         *,
         wants_library: bool = True,
-        cuda: Mapping[str, Any] | None = None,
+        cuda: Mapping[str, object] | None = None,
     ) -> None:
         self._skeleton = skeleton
         self._agreement = agreement
@@ -176,14 +177,14 @@ class Opening:
             options.graph_optimization_level = _levels().ORT_DISABLE_ALL
         return Prepared(None, options, replace(info, mode="saved", jumps=mark.jumps, fused=mark.fused))
 
-    def _plain_options(self) -> tuple[Any, RetrofitInfo]:
+    def _plain_options(self) -> tuple[SessionOptions, RetrofitInfo]:
         """Return options for the plain way, the library registered with them where it serves.
 
         It does not where CUDA is asked for the layout (N, H, W, C), which passes by standard operators only, unless it
         draws kappa.
         """
         serves = not self._nhwc or self._draws()
-        if self._why_not_copied() is None:
+        if self._options is None or self._why_not_copied() is None:
             options = copy_options(self._options)
             return options, self._registered(options, serves=serves)
         # Custom operators and devices of the caller's only exist in the very object that the caller gave.
@@ -207,7 +208,7 @@ class Opening:
             return "the session options choose devices themselves"
         return None
 
-    def _registered(self, options: Any, *, serves: bool = True) -> RetrofitInfo:
+    def _registered(self, options: SessionOptions, *, serves: bool = True) -> RetrofitInfo:
         """Register the op library if it is there, wanted and of use, and note it."""
         if not (self._wants_library and serves):
             return replace(self._info(), library_problem="not wanted")
@@ -237,7 +238,7 @@ def _kappa_input(model: onnx.ModelProto, record: Provenance | None) -> str | Non
     return None
 
 
-def _names(providers: Sequence[Any] | None) -> tuple[str, ...]:
+def _names(providers: Sequence[ProviderChoice] | None) -> tuple[str, ...]:
     import onnxruntime
 
     if not providers:

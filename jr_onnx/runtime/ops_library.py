@@ -10,12 +10,13 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from jr_onnx.errors import InputError, JrError, OpLibraryError, one_line, require
 from jr_onnx.records import Record
+from jr_onnx.runtime.running import SessionOptions
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION, jump_relu, round_kappa
 
 Target = Literal["cpu", "cuda"]
@@ -68,7 +69,7 @@ def library_path(target: Target) -> Path:
     return path
 
 
-def register(session_options: Any, target: Target) -> Path:
+def register(session_options: SessionOptions, target: Target) -> Path:
     """Add the operators to the session options of ONNX Runtime.
 
     Args:

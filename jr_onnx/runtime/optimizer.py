@@ -23,7 +23,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx
 
@@ -35,7 +34,8 @@ from jr_onnx.runtime.biases import find_tails
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, find_markers, insert_markers
 from jr_onnx.runtime.ops_library import Target
-from jr_onnx.runtime.providers import CPU, CUDA
+from jr_onnx.runtime.providers import CPU, CUDA, ProviderChoice
+from jr_onnx.runtime.running import SessionOptions
 from jr_onnx.runtime.skeleton import Feed, Skeleton, can_take_files, feed_of, has_entry
 
 _EXTERNAL_FILE = "session.optimized_model_external_initializers_file_name"
@@ -71,12 +71,12 @@ class Optimised:
 def optimise(
     skeleton: Skeleton,
     agreement: Agreement,
-    options: Any,
+    options: SessionOptions,
     *,
     has_library: bool,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     target: Target = "cpu",
-    nhwc: Mapping[str, Any] | None = None,
+    nhwc: Mapping[str, object] | None = None,
 ) -> Optimised:
     """Optimise a retrofit and put its jumps back in.
 
@@ -112,12 +112,16 @@ def optimise(
 
 
 def _without_jumps(
-    skeleton: Skeleton, options: Any, arguments: Mapping[str, Any], target: Target, nhwc: Mapping[str, Any] | None
+    skeleton: Skeleton,
+    options: SessionOptions,
+    arguments: Mapping[str, object],
+    target: Target,
+    nhwc: Mapping[str, object] | None,
 ) -> Optimised:
     """Optimise the model with the markers, for CUDA only so far as the docstring of this module says."""
     import onnxruntime
 
-    providers: list[Any] = [CPU]
+    providers: list[ProviderChoice] = [CPU]
     if nhwc is not None:  # a session that lays out the model and never runs it
         providers.insert(0, (CUDA, {name: nhwc[name] for name in ("device_id", "prefer_nhwc") if name in nhwc}))
     elif target == "cuda":
@@ -159,7 +163,9 @@ def _describe(model: onnx.ModelProto, about: onnx.ModelProto) -> None:
     model.ir_version = ir_version
 
 
-def _run_optimiser(feed: Feed, options: Any, arguments: Mapping[str, Any], providers: Sequence[Any]) -> Optimised:
+def _run_optimiser(
+    feed: Feed, options: SessionOptions, arguments: Mapping[str, object], providers: Sequence[ProviderChoice]
+) -> Optimised:
     """Let ONNX Runtime optimise a model and return what it serialises."""
     import onnxruntime
 

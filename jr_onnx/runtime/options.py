@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
 
+from jr_onnx.runtime.running import SessionOptions
+
 _lock = threading.Lock()
 
 
-def copy_options(options: Any) -> Any:
+def copy_options(options: SessionOptions | None) -> SessionOptions:
     """Return a copy of session options; new ones for None.
 
     Configuration entries, dimension overrides, threads and all else come along. Custom operators do not: ONNX Runtime
@@ -20,7 +21,8 @@ def copy_options(options: Any) -> Any:
     import onnxruntime
 
     if options is None:
-        return onnxruntime.SessionOptions()
+        new: SessionOptions = onnxruntime.SessionOptions()
+        return new
     # ONNX Runtime has no copy constructor in Python, but a session hands out a copy of what it was opened with.
     with _lock:
         saved = options.optimized_model_filepath, options.enable_profiling, options.intra_op_num_threads
@@ -29,12 +31,12 @@ def copy_options(options: Any) -> Any:
             probe = onnxruntime.InferenceSession(_smallest_model(), options, providers=["CPUExecutionProvider"])
         finally:
             options.optimized_model_filepath, options.enable_profiling, options.intra_op_num_threads = saved
-    copy = probe.get_session_options()
+    copy: SessionOptions = probe.get_session_options()
     copy.optimized_model_filepath, copy.enable_profiling, copy.intra_op_num_threads = saved
     return copy
 
 
-def knows_jump(options: Any) -> bool:
+def knows_jump(options: SessionOptions) -> bool:
     """Tell whether the op library was registered with session options: it must not be registered twice."""
     import onnxruntime
 

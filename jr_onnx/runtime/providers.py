@@ -24,6 +24,10 @@ from jr_onnx.records import Record
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
+ProviderChoice = str | tuple[str, Mapping[str, object]]
+"""A provider as ONNX Runtime takes it: its name, or its name and options."""
+ProviderOptions = Sequence[Mapping[str, object]]
+"""Options of every provider, in the order of the providers."""
 SHORT_NAMES: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 CUDA_OPTIONS: Final[dict[str, dict[str, str]]] = {
     "default": {},
@@ -178,8 +182,8 @@ def why_unusable(name: str) -> str:
 
 
 def without_unusable_cuda(
-    providers: Sequence[Any] | None, provider_options: Sequence[Mapping[str, object]] | None
-) -> tuple[Sequence[Any] | None, Sequence[Mapping[str, object]] | None, str]:
+    providers: Sequence[ProviderChoice] | None, provider_options: ProviderOptions | None
+) -> tuple[Sequence[ProviderChoice] | None, ProviderOptions | None, str]:
     """Leave CUDA out of what a session is asked for where it does not work.
 
     Args:
@@ -227,8 +231,8 @@ def device_id(options: Mapping[str, Mapping[str, str]]) -> int:
 
 
 def cuda_options(
-    providers: Sequence[Any] | None, provider_options: Sequence[Mapping[str, object]] | None
-) -> dict[str, Any]:
+    providers: Sequence[ProviderChoice] | None, provider_options: ProviderOptions | None
+) -> dict[str, object]:
     """Return the options that a session gives to CUDA; none where it does not ask for it.
 
     Args:

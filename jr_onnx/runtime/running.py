@@ -11,10 +11,7 @@ from typing import Any, Protocol
 
 from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, JrError, ModelError, one_line, require
-from jr_onnx.runtime.providers import CPU
-
-ProviderChoice = str | tuple[str, Mapping[str, str]]
-"""A provider as ONNX Runtime takes it: its name, or its name and options."""
+from jr_onnx.runtime.providers import CPU, ProviderChoice
 
 
 class SessionValue(Protocol):
@@ -69,6 +66,17 @@ class SessionOptions(Protocol):
 
     def add_session_config_entry(self, key: str, value: str) -> None:
         """Set a configuration entry."""
+
+    def get_session_config_entry(self, key: str) -> str:
+        """Return a configuration entry; an error of ONNX Runtime's where it is not set."""
+
+    def register_custom_ops_library(self, path: str) -> None:
+        """Load a library of operators."""
+
+    def add_external_initializers_from_files_in_memory(
+        self, names: Sequence[str], contents: Sequence[bytes | memoryview], lengths: Sequence[int]
+    ) -> None:
+        """Take the contents of files of external data; ONNX Runtime 1.24 and later."""
 
 
 def quiet_options(*, threads: int = 0, optimised: bool = True) -> SessionOptions:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jr_onnx import provenance
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, RefusalError, one_line, require
 from jr_onnx.kappa import RandomKappa
 from jr_onnx.modelfile import absorb
@@ -28,23 +29,28 @@ from jr_onnx.runtime.info import RetrofitInfo, Way
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.opening import Opening
 from jr_onnx.runtime.options import copy_options
-from jr_onnx.runtime.providers import CUDA, captures_graphs, cuda_options, device_id, without_unusable_cuda
+from jr_onnx.runtime.providers import (
+    CUDA,
+    ProviderChoice,
+    ProviderOptions,
+    captures_graphs,
+    cuda_options,
+    device_id,
+    without_unusable_cuda,
+)
 from jr_onnx.runtime.skeleton import add_external_files, read_skeleton
 from jr_onnx.semantics import OP_DOMAIN
 
 if TYPE_CHECKING:
     from onnxruntime import IOBinding, OrtValue, RunOptions, SessionOptions
 
-onnxruntime: Any = require("onnxruntime", "cpu")
-
-Providers = Sequence[str | tuple[str, Mapping[str, object]]]
-"""Execution providers by name, each alone or with its options."""
+_ort: Any = require("onnxruntime", "cpu")
 
 _WAYS = ("auto", "plain", "optimised")
 _log = logging.getLogger("jr_onnx.runtime")
 
 
-class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # onnxruntime has no type information
+class InferenceSession(_ort.InferenceSession):  # type: ignore[misc] # onnxruntime has no type information
     """ONNX Runtime's session, which runs retrofitted models at the speed of their originals.
 
     Args:
@@ -73,8 +79,8 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         self,
         path_or_bytes: str | bytes | os.PathLike[str],
         sess_options: SessionOptions | None = None,
-        providers: Providers | None = None,
-        provider_options: Sequence[Mapping[str, object]] | None = None,
+        providers: Sequence[ProviderChoice] | None = None,
+        provider_options: ProviderOptions | None = None,
         *,
         retrofit: Way = "auto",
         op_library: bool = True,
@@ -91,7 +97,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         self._open(providers, provider_options)
 
     def set_providers(
-        self, providers: Providers | None = None, provider_options: Sequence[Mapping[str, object]] | None = None
+        self, providers: Sequence[ProviderChoice] | None = None, provider_options: ProviderOptions | None = None
     ) -> None:
         """Open the model again on other providers; see ONNX Runtime's method of this name."""
         self._release_captured_graphs_if_any()
@@ -102,7 +108,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         output_names: Sequence[str] | None,
         input_feed: Mapping[str, object],
         run_options: RunOptions | None = None,
-    ) -> list[Any]:
+    ) -> list[Array]:
         """Compute the outputs; see ONNX Runtime's method of this name.
 
         Returns:
@@ -113,7 +119,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             KappaError: The kappa that was fed is invalid.
             InputError: The session captures CUDA graphs, and the run options name one: it takes bound inputs.
         """
-        outputs: list[Any] = super().run(output_names, self._with_kappa(input_feed), self._eager(run_options))
+        outputs: list[Array] = super().run(output_names, self._with_kappa(input_feed), self._eager(run_options))
         return outputs
 
     def run_async(
@@ -139,7 +145,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
         if name is not None and name in feed:
             entropy.checked(feed[name].numpy(), name)
         elif name is not None and self._random is not None:
-            feed[name] = onnxruntime.OrtValue.ortvalue_from_numpy(entropy.draw(self._random))
+            feed[name] = _ort.OrtValue.ortvalue_from_numpy(entropy.draw(self._random))
         outputs: list[OrtValue] = super().run_with_ort_values(output_names, feed, self._eager(run_options))
         return outputs
 
@@ -166,21 +172,22 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc] # on
             run = super().run_with_iobinding
             self._graphs.run(lambda: run(iobinding, run_options), iobinding, run_options)
 
-    def _eager(self, run_options: Any) -> Any:
+    def _eager(self, run_options: RunOptions | None) -> RunOptions | None:
         return run_options if self._graphs is None else without_graph(run_options)
 
-    def _with_kappa(self, feed: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _with_kappa(self, feed: Mapping[str, object]) -> Mapping[str, object]:
         name = self.retrofit.kappa_input
         if name is None:
             return feed
         if name in feed:
-            if hasattr(feed[name], "numpy"):  # an OrtValue
-                entropy.checked(feed[name].numpy(), name)
+            to_numpy = getattr(feed[name], "numpy", None)
+            if to_numpy is not None:  # an OrtValue
+                entropy.checked(to_numpy(), name)
                 return feed
             return {**feed, name: entropy.checked(feed[name], name)}
         return feed if self._random is None else {**feed, name: entropy.draw(self._random)}
 
-    def _open(self, providers: Sequence[Any] | None, provider_options: Sequence[Mapping[str, object]] | None) -> None:
+    def _open(self, providers: Sequence[ProviderChoice] | None, provider_options: ProviderOptions | None) -> None:
         source, options, arguments = self._given
         asked_for_cuda = bool(providers)
         providers, provider_options, reason = without_unusable_cuda(providers, provider_options)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -22,6 +21,7 @@ from jr_onnx.modelfile.wire import Buffer, Payload, Payloads, WireError, join, s
 from jr_onnx.opened import FileView, OpenedFile, pieces
 from jr_onnx.rewriter.scopes import all_nodes, function_key
 from jr_onnx.runtime.nhwc import NHWC
+from jr_onnx.runtime.running import SessionOptions
 from jr_onnx.semantics import OP_DOMAIN
 
 FOLDER_KEY = "session.model_external_initializers_file_folder_path"
@@ -53,7 +53,7 @@ class Feed:
     files: dict[str, Buffer] = field(default_factory=dict)
     folder: Path | None = None
 
-    def prepare(self, options: Any) -> None:
+    def prepare(self, options: SessionOptions) -> None:
         """Tell session options where the weights are."""
         if self.files:
             options.add_external_initializers_from_files_in_memory(
@@ -83,7 +83,7 @@ def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | N
     return Skeleton(proto, payloads, folder) if proto.HasField("graph") else None
 
 
-def add_external_files(options: Any, files: Mapping[str, Buffer]) -> None:
+def add_external_files(options: SessionOptions, files: Mapping[str, Buffer]) -> None:
     """Give session options the contents of external data, so that nothing of it is read from a disk."""
     if files:
         Feed(b"", dict(files)).prepare(options)
@@ -134,7 +134,7 @@ def can_take_files() -> bool:
     return hasattr(onnxruntime.SessionOptions, "add_external_initializers_from_files_in_memory")
 
 
-def has_entry(options: Any, key: str) -> bool:
+def has_entry(options: SessionOptions, key: str) -> bool:
     """Tell whether session options hold a configuration entry."""
     try:
         options.get_session_config_entry(key)

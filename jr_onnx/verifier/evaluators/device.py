@@ -15,8 +15,7 @@ from contextvars import ContextVar
 from typing import Final, Literal
 
 from jr_onnx.runtime.ops_library import Target
-from jr_onnx.runtime.providers import CPU, CUDA
-from jr_onnx.runtime.running import ProviderChoice
+from jr_onnx.runtime.providers import CPU, CUDA, ProviderChoice
 
 Device = Literal["cpu", "cuda"]
 DEVICES: Final[tuple[Device, ...]] = ("cpu", "cuda")
