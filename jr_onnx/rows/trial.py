@@ -59,6 +59,11 @@ class TrialInput:
         """Whether a row is larger than what is drawn for a trial."""
         return int(np.prod(self.row_shape, dtype=object)) > _LARGEST
 
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row in bytes; of strings, of the references to them."""
+        return int(np.prod(self.row_shape, dtype=object)) * self.dtype.itemsize
+
     def draw(self, generator: np.random.Generator, size: float = 1.0) -> Array:
         """Draw one row: normal numbers of the given size, or 0 and 1 for integers."""
         if self.dtype.kind == "O":

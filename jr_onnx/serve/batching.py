@@ -1,7 +1,8 @@
 """Waiting requests, and how they are joined into runs: a bounded queue in front of one model's session.
 
-Requests with the same inputs, element types and sizes beyond the batch are joined, up to a number of rows; a request
-never waits longer than the delay for others. While all instances run, requests pile up and join without any delay.
+Requests with the same inputs, element types and sizes beyond the batch are joined, up to a number of rows and of
+bytes; a request never waits longer than the delay for others. While all instances run, requests pile up and join
+without any delay.
 
 A run that takes less than a thread switch is done on the event loop itself; longer ones in threads, so that the
 server stays responsive. The queue belongs to the event loop: there are no locks.
@@ -41,6 +42,7 @@ _Answer = Outputs | Exception
 class _Waiting:
     inputs: dict[str, Array]
     rows: int
+    bytes: int
     answer: asyncio.Future[Outputs]
     since: float
     holding: Holding | None = None
@@ -60,6 +62,7 @@ class Batcher:
         run: Computes the outputs of a feed; called from several threads if there are several instances.
         metrics: Where waiting and running are recorded.
         max_rows: Largest batch to join; 1 never joins.
+        max_bytes: Largest inputs of a batch that is joined, together: a run of joined requests takes them once more.
         delay_s: How long a request may wait for others.
         instances: How many runs there are at a time.
         queue: How many requests may wait.
@@ -72,6 +75,7 @@ class Batcher:
         metrics: ModelMetrics,
         *,
         max_rows: int,
+        max_bytes: int,
         delay_s: float,
         instances: int,
         queue: int,
@@ -80,6 +84,7 @@ class Batcher:
         self._run = run
         self._metrics = metrics
         self._max_rows = max(1, max_rows)
+        self._max_bytes = max_bytes
         self._delay_s = delay_s if max_rows > 1 else 0.0
         self._queue = queue
         self._inline_seconds = INLINE_SECONDS if inline else 0.0
@@ -110,7 +115,8 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         key = self._key(call)
-        waiting = _Waiting(call.inputs, call.rows, loop.create_future(), time.perf_counter(), call.holding)
+        size = sum(array.nbytes for array in call.inputs.values())
+        waiting = _Waiting(call.inputs, call.rows, size, loop.create_future(), time.perf_counter(), call.holding)
         if self._length >= self._queue:
             waiting.let_go()
             raise OverloadedError(f"{self._length} requests are waiting already", hint="Ask again later")
@@ -133,7 +139,7 @@ class Batcher:
         """Schedule the next look at the queue: soon, or after the delay where a batch may still grow."""
         if not self._free:
             return  # a run that ends looks
-        grows = self._delay_s > 0 and sum(waiting.rows for waiting in line) < self._max_rows
+        grows = self._delay_s > 0 and sum(waiting.rows for waiting in line) < self._limit(line[0])
         if self._wakeup is not None and not grows:
             self._wakeup.cancel()
             self._wakeup = None
@@ -180,8 +186,8 @@ class Batcher:
         """Take as many requests as one run holds from the queue that was served longest ago."""
         key, line = next(iter(self._lines.items()))
         group: list[_Waiting] = []
-        rows = 0
-        while line and (not group or rows + line[0].rows <= self._max_rows):
+        rows, limit = 0, self._limit(line[0])
+        while line and (not group or rows + line[0].rows <= limit):
             waiting = line.popleft()
             self._length -= 1
             if waiting.answer.done():  # cancelled by its client just now
@@ -194,6 +200,10 @@ class Batcher:
         else:
             del self._lines[key]
         return key, group
+
+    def _limit(self, waiting: _Waiting) -> int:
+        """Return how many rows like those of a request are joined at most; all rows of a queue are of one size."""
+        return min(self._max_rows, self._max_bytes * waiting.rows // waiting.bytes)
 
     def _start(self, key: _Key, group: list[_Waiting]) -> None:
         now = time.perf_counter()

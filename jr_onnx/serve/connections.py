@@ -13,7 +13,8 @@ import resource
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Final, Protocol
 
@@ -43,7 +44,7 @@ _BACKLOG: Final = 1024
 _HANDSHAKE_S: Final = 10.0
 _SLOW_HANDSHAKE_S: Final = 1.0  # then it is evicted before connections that have had a request
 _BACK: Final = 2.0  # seconds further back in the queue for every second used of the event loop
-_LAST_S: Final = 0.2
+_LAST_S: Final = 0.2  # within which a client that has just connected or had an answer sends its request
 _POLL_S: Final = 0.01
 _ACCEPTED: Final = 16  # connections at a time
 _CANDIDATES: Final = 32  # of the oldest connections, of which the quietest is evicted
@@ -172,22 +173,18 @@ class ConnectionTable:
     def add(self, connection: Connection) -> None:
         """Add an open connection."""
         self._open[connection] = None
-        if self._is_draining:  # it was accepted just before the listener closed, perhaps with a request
-            asyncio.get_running_loop().call_later(_LAST_S, connection.drain)
+        if self._is_draining:  # it was accepted just before the listener closed
+            _drain(connection)
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection that is closed."""
         self._open.pop(connection, None)
         self._used.pop(connection, None)
 
-    @contextlib.contextmanager
-    def handshake(self, task: asyncio.Task[None]) -> Iterator[None]:
+    def set_up(self, task: asyncio.Task[None]) -> None:
         """Count a connection that a task is setting up; the task is cancelled if the connection is evicted."""
         self._in_handshake[task] = task.get_loop().time()
-        try:
-            yield
-        finally:
-            self._in_handshake.pop(task, None)
+        task.add_done_callback(lambda done: self._in_handshake.pop(done, None))
 
     async def sweep(self) -> None:
         """Check all timeouts periodically, for ever."""
@@ -202,7 +199,7 @@ class ConnectionTable:
         """Ask all to close after their answers; close the rest after so many seconds."""
         self._is_draining = True
         for connection in self._all():
-            connection.drain()
+            _drain(connection)
         end = time.monotonic() + seconds
         while (len(self) or self._in_handshake) and time.monotonic() < end:
             await asyncio.sleep(_POLL_S)
@@ -243,7 +240,6 @@ class Listener:
         self._socket = _bind(address.host, port, what)
         self._factory = factory
         self._table = table
-        self._setting_up: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
@@ -257,45 +253,50 @@ class Listener:
         asyncio.get_running_loop().add_reader(self._socket, self._accept)
 
     def close(self) -> None:
-        """Stop accepting."""
+        """Accept what is waiting, which the system would reset with the requests already sent on it, then no more."""
         asyncio.get_running_loop().remove_reader(self._socket)
+        for _ in range(_BACKLOG // _ACCEPTED):
+            if not self._accept():
+                break
         self._socket.close()
 
-    def _accept(self) -> None:
-        """Accept what is waiting: a queue that is full makes clients wait for a second."""
+    def _accept(self) -> bool:
+        """Accept what is waiting, at most `_ACCEPTED` connections, and return whether there may be more.
+
+        A queue that is full makes clients wait for a second.
+        """
         for _ in range(_ACCEPTED):
             try:
                 connection, _ = self._socket.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError:  # out of files, or the client has gone already
                 self._table.make_room()
-                return
+                return False
             connection.setblocking(False)
             if not self._table.make_room():
                 connection.close()
                 continue
             task = asyncio.get_running_loop().create_task(self._set_up(connection))
-            self._setting_up.add(task)
-            task.add_done_callback(self._setting_up.discard)
+            task.add_done_callback(partial(_close_if_cancelled, connection))
+            self._table.set_up(task)
+        return True
 
     async def _set_up(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         if connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        task = asyncio.current_task(loop)
-        with self._table.handshake(task) if task is not None else contextlib.nullcontext():
-            try:
-                if self._tls is None:
-                    await loop.connect_accepted_socket(self._factory, connection)
-                else:
-                    self._renew()
-                    await loop.connect_accepted_socket(
-                        self._factory, connection, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S
-                    )
-            except (OSError, ssl.SSLError):
-                connection.close()
+        try:
+            if self._tls is None:
+                await loop.connect_accepted_socket(self._factory, connection)
+            else:
+                self._renew()
+                await loop.connect_accepted_socket(
+                    self._factory, connection, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE_S
+                )
+        except (OSError, ssl.SSLError):
+            connection.close()
 
     def _renew(self) -> None:
         """Reload a renewed certificate; one that does not match its key is tried again later."""
@@ -305,6 +306,21 @@ class Listener:
         with contextlib.suppress(OSError, ssl.SSLError):
             _load(self._tls, self._address)
             self._stamp = stamp
+
+
+def _close_if_cancelled(connection: socket.socket, done: asyncio.Task[None]) -> None:
+    """Close the socket of a connection that was evicted while it was set up."""
+    if done.cancelled():
+        connection.close()
+
+
+def _drain(connection: Connection) -> None:
+    """Drain a connection, after a moment where a request may be under way: it is new or was used just now."""
+    loop = asyncio.get_running_loop()
+    if loop.time() - connection.quiet_since > _LAST_S:
+        connection.drain()
+    else:
+        loop.call_later(_LAST_S, connection.drain)
 
 
 def _quietest(connections: Iterable[Connection]) -> Connection | None:

@@ -22,7 +22,7 @@ from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.serve.opening import can_misfit, draws_kappa, interface_of, open_session, read_checked, values_decide
 from jr_onnx.serve.options import DEFAULT_PROVIDERS, Limits, Running
 from jr_onnx.serve.private import read_privately
-from jr_onnx.serve.probe import best_rows
+from jr_onnx.serve.probe import batch_bytes, best_rows
 from jr_onnx.serve.tensors import TensorSpec
 
 _kserve: Any = kserve_module("kserve.model")
@@ -84,6 +84,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             self.run,
             self.metrics,
             max_rows=self.join_rows,
+            max_bytes=batch_bytes(self.interface.inputs.values(), self.join_rows),
             delay_s=running.delay_us / 1e6,
             instances=running.instances,
             queue=limits.queue,

@@ -21,6 +21,18 @@ _TIMED_RUNS: Final = 3
 _WORTH: Final = 0.95  # a larger batch must cost less than this part of the best so far, row by row
 
 
+_FEWEST_BYTES: Final = 1 << 20
+
+
+def batch_bytes(specs: Iterable[TensorSpec], rows: int) -> int:
+    """Return how large the inputs of a joined run may be together: those of the batches that were timed, or a mebibyte.
+
+    Open sizes are up to the client: joined, the largest requests would take all their memory once more, and nothing is
+    known about whether that is faster.
+    """
+    return max(_FEWEST_BYTES, rows * sum(_input(spec).row_bytes for spec in specs))
+
+
 def best_rows(
     run: Callable[[Mapping[str, Array]], dict[str, Array]],
     specs: Iterable[TensorSpec],
@@ -32,7 +44,7 @@ def best_rows(
     Sizes that would take too long to try are left out; the larger one is chosen only where it is clearly better. Where
     the model cannot be run on drawn inputs, nothing is known, and the largest is taken.
     """
-    inputs = [TrialInput(spec.name, spec.dims or (), spec.dtype) for spec in specs]
+    inputs = [_input(spec) for spec in specs]
     if any(item.is_too_large for item in inputs):
         return 1
     generator = np.random.default_rng(0)
@@ -52,6 +64,10 @@ def best_rows(
         if last_cost < _WORTH * best_cost:
             best, best_cost = size, last_cost
     return best
+
+
+def _input(spec: TensorSpec) -> TrialInput:
+    return TrialInput(spec.name, spec.dims or (), spec.dtype)
 
 
 def _timed(

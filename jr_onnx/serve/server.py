@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
 
+from jr_onnx.serve.allocator import return_free_pages, return_large_blocks
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.connections import ConnectionTable, Listener
 from jr_onnx.serve.dataplane import DataPlane
@@ -24,10 +23,6 @@ from jr_onnx.serve.repository import Registry, RepositoryExtension
 from jr_onnx.serve.rest import RestApp
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-_M_TRIM_THRESHOLD = -1
-_LARGE_BLOCK_BYTES = 1 << 20
-_KEPT_BYTES = 32 << 20
 _SIGNAL_EXIT = 128  # added to the signal's number, as shells do
 _SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another wants it; Python's 5 ms would be added to a run's time."""
@@ -69,7 +64,7 @@ class Server:
         for model in self._registry.open_all():
             self._say(_describe(model))
         sys.setswitchinterval(_SWITCH_SECONDS)
-        _return_large_blocks()
+        return_large_blocks()
         gc.collect()
         gc.freeze()  # these objects live as long as the server; the collector need not scan them again
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -79,7 +74,7 @@ class Server:
         loop = asyncio.get_running_loop()
         address = self._options.address
         self._rest = Listener(address, address.http_port, "HTTP", "http/1.1", self._connection, self._table)
-        sweeping = asyncio.create_task(self._table.sweep())
+        periodical = [asyncio.create_task(self._table.sweep()), asyncio.create_task(return_free_pages())]
         grpc_port = await self._grpc.open() if self._grpc is not None else None
         self._rest.open()
         self._stopped = asyncio.Event()
@@ -87,7 +82,8 @@ class Server:
             loop.add_signal_handler(number, self.stop, number)
         self._say(_ready_line(address, self._rest.port, grpc_port))
         await self._stopped.wait()
-        sweeping.cancel()
+        for task in periodical:
+            task.cancel()
         for model in self._registry.all():
             model.stop()
         self._say(f"stopped: {self._accepted()} requests accepted, {self._answered()} answered")
@@ -121,14 +117,6 @@ class Server:
 
     def _answered(self) -> int:
         return self._app.answered + (self._grpc.answered if self._grpc is not None else 0)
-
-
-def _return_large_blocks() -> None:
-    """Make the C library return large free blocks to the system at once; by default it learns to keep them."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)  # setting the other one alone would reset this to far less
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,6 +2,10 @@
 
 One at a time bounds the memory that a copy or a parsed text takes beside the budget. Parsing JSON has a thread of its
 own, because it takes far longer, byte for byte, than copying tensors, which must not wait for it.
+
+The request that waits for a piece of work holds its bytes in the budget. If the request is cancelled, because the
+client has gone, work that has not begun is dropped with its arguments, and work that has begun is waited for: bytes
+are never given back while a thread still uses them.
 """
 
 from __future__ import annotations
@@ -9,7 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from contextlib import suppress
+from typing import Any, Final, TypeVar
 
 LARGE_BYTES: Final = 2 << 20
 """What is copied in a fraction of a millisecond is copied on the event loop."""
@@ -24,9 +29,30 @@ _Result = TypeVar("_Result")
 
 async def copying(work: Callable[..., _Result], *arguments: object) -> _Result:
     """Return what a function returns that copies many bytes."""
-    return await asyncio.get_running_loop().run_in_executor(_COPYING, work, *arguments)
+    return await _done(_COPYING, work, arguments)
 
 
 async def parsing(work: Callable[..., _Result], *arguments: object) -> _Result:
     """Return what a function returns that looks at many elements, one by one."""
-    return await asyncio.get_running_loop().run_in_executor(_PARSING, work, *arguments)
+    return await _done(_PARSING, work, arguments)
+
+
+async def _done(thread: ThreadPoolExecutor, work: Callable[..., _Result], arguments: tuple[object, ...]) -> _Result:
+    task: list[Any] = [work, arguments]  # emptied when the work begins or is dropped: the queue keeps the list
+    del work, arguments
+    future = thread.submit(_begin, task)
+    answer = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(answer)
+    except asyncio.CancelledError:
+        if future.cancel():
+            task.clear()
+        while not answer.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([answer])
+        raise
+
+
+def _begin(task: list[Any]) -> Any:
+    arguments, work = task.pop(), task.pop()
+    return work(*arguments)

@@ -46,7 +46,7 @@ class Recorder:
 
 
 def batcher(run: Callable[[Feed], Any], **options: Any) -> Batcher:
-    settings = {"max_rows": 8, "delay_s": 0.0, "instances": 1, "queue": 100, **options}
+    settings = {"max_rows": 8, "max_bytes": 1 << 20, "delay_s": 0.0, "instances": 1, "queue": 100, **options}
     return Batcher(run, ModelMetrics("test", "1"), **settings)
 
 
@@ -89,6 +89,13 @@ def test_a_request_larger_than_a_batch_runs_alone() -> None:
     model = Recorder(0.01)
     ask(batcher(model, max_rows=4), [call(*range(9)), call(1)])
     assert [len(run) for run in model.runs] == [9, 1]
+
+
+def test_large_rows_are_joined_only_as_far_as_there_are_bytes_for_them() -> None:
+    for width, sizes in ((16, [8, 4]), (100, [3, 3, 3, 3]), (500, [1] * 12)):
+        model = Recorder(0.02)
+        ask(batcher(model, max_bytes=3 * 400), [call(number, width=width) for number in range(12)])
+        assert [len(run) for run in model.runs] == sizes, f"rows of {4 * width} bytes"
 
 
 def test_nothing_is_joined_where_that_is_not_wanted() -> None:
@@ -256,5 +263,6 @@ def test_a_full_batch_does_not_wait_for_the_delay() -> None:
     model = Recorder()
     started = time.perf_counter()
     ask(batcher(model, delay_s=30.0, max_rows=4), [call(number) for number in range(4)])
-    assert [len(run) for run in model.runs] == [4]
+    ask(batcher(model, delay_s=30.0, max_bytes=1200), [call(number, width=100) for number in range(3)])
+    assert [len(run) for run in model.runs] == [4, 3]
     assert time.perf_counter() - started < 15

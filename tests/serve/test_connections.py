@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from typing import Any
 
 import pytest
 
 pytest.importorskip("httptools", reason="the server's packages are not installed")
-from jr_onnx.serve.connections import ConnectionTable, LoopTime
+from jr_onnx.serve.connections import ConnectionTable, Listener, LoopTime
 from jr_onnx.serve.gate import ByteBudget
 from jr_onnx.serve.http1 import Http1Connection
 from jr_onnx.serve.http2 import Http2Connection
+from jr_onnx.serve.options import Address
 from jr_onnx.serve.rest import failure
 from tests.serve.test_gate import Held
 from tools.checks.serving.barrages import frame, grpc_headers
 
 
 async def _shake_hands(table: ConnectionTable) -> asyncio.Task[None]:
-    async def wait() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        with table.handshake(task):
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(wait())
+    task = asyncio.create_task(asyncio.sleep(60))
+    table.set_up(task)
     await asyncio.sleep(0)
     return task
 
@@ -60,6 +57,94 @@ def test_whoever_has_just_come_stays_where_a_quiet_connection_can_go() -> None:
         newcomer.cancel()
 
     asyncio.run(scenario())
+
+
+class Receiver(asyncio.Protocol):
+    """A connection that answers the first bytes that it receives, and closes."""
+
+    def __init__(self, table: ConnectionTable) -> None:
+        self._table = table
+        self.quiet_since = asyncio.get_running_loop().time()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._table.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._table.remove(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+        self._transport.close()
+
+    def is_expendable(self) -> bool:
+        return True
+
+    def sweep(self, now: float) -> None:
+        del now
+
+    def drain(self) -> None:
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+
+def test_requests_on_connections_that_wait_to_be_accepted_are_answered_after_the_listener_is_closed() -> None:
+    """The system has set such connections up already: their clients may have sent requests, which it would reset."""
+
+    async def scenario() -> list[bytes]:
+        table = ConnectionTable(most=128)
+        listener = Listener(Address(), 0, "HTTP", "http/1.1", lambda: Receiver(table), table)
+        listener.open()
+        clients = [socket.create_connection(("127.0.0.1", listener.port), timeout=5) for _ in range(50)]
+        for client in clients[:40]:
+            client.sendall(b"asked")
+        listener.close()  # without a turn of the event loop in between
+        draining = asyncio.create_task(table.drain(5.0))
+        await asyncio.sleep(0.05)
+        for client in clients[40:]:
+            client.sendall(b"late")
+        await draining
+        answers = [client.recv(10) for client in clients]
+        for client in clients:
+            client.close()
+        return answers
+
+    assert asyncio.run(scenario()) == [b"asked"] * 40 + [b"late"] * 10
+
+
+def test_a_drain_ends_new_connections_without_a_request_soon() -> None:
+    async def scenario() -> float:
+        table = ConnectionTable(most=8)
+        listener = Listener(Address(), 0, "HTTP", "http/1.1", lambda: Receiver(table), table)
+        listener.open()
+        client = socket.create_connection(("127.0.0.1", listener.port), timeout=5)
+        listener.close()
+        started = asyncio.get_running_loop().time()
+        await table.drain(30.0)
+        client.close()
+        return asyncio.get_running_loop().time() - started
+
+    assert asyncio.run(scenario()) < 10
+
+
+def test_a_connection_that_is_evicted_before_it_is_set_up_is_closed() -> None:
+    async def scenario() -> bytes:
+        table = ConnectionTable(most=2)
+        listener = Listener(Address(), 0, "HTTP", "http/1.1", lambda: Receiver(table), table)
+        listener.open()
+        clients = [socket.create_connection(("127.0.0.1", listener.port), timeout=5) for _ in range(3)]
+        listener.close()
+        await asyncio.sleep(0.05)
+        answer = clients[0].recv(10)
+        await table.drain(0.0)
+        for client in clients:
+            client.close()
+        return answer
+
+    assert asyncio.run(scenario()) == b""
 
 
 class Transport:

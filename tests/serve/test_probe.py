@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from jr_onnx.serve.probe import best_rows
+from jr_onnx.serve.probe import batch_bytes, best_rows
 from jr_onnx.serve.tensors import TensorSpec
 
 SPECS = [TensorSpec("x", "FP32", np.dtype(np.float32), (-1, 16))]
@@ -49,3 +49,10 @@ def test_a_batch_that_fails_is_not_formed() -> None:
 
     clock = iter(range(1000))
     assert best_rows(run, SPECS, 24, clock=lambda: 1e-3 * next(clock)) in (1, 2)
+
+
+def test_joined_requests_take_as_much_as_the_batches_that_were_timed() -> None:
+    images = TensorSpec("x", "FP32", np.dtype(np.float32), (-1, 3, -1, -1))
+    indices = TensorSpec("i", "INT64", np.dtype(np.int64), (-1, 2))
+    assert batch_bytes([images, indices], 16) == 16 * (3 * 224 * 224 * 4 + 2 * 8)
+    assert batch_bytes(SPECS, 32) == 1 << 20, "small ones are joined whatever their sizes"

@@ -20,6 +20,7 @@ COMPARED = "answers compared"
 DRAWN = "answers of a drawn kappa compared"
 REFUSED = "bad requests refused"
 CUT_OFF = "connection closed before an answer"
+CUT_OFF_LATER = "connection closed after the stop, before an answer"
 TIMEOUT_S = 60
 TOO_LARGE_BYTES = 3 << 20
 """Bytes of a request that the server, started with less, must refuse."""
@@ -123,7 +124,7 @@ class RestClient(Client):
             return False
         except (OSError, http.client.HTTPException):
             self._connection.close()
-            self.tally.add(f"REST: {CUT_OFF}")
+            self.tally.add(f"REST: {CUT_OFF_LATER if self.stopping.is_set() else CUT_OFF}")
         return True
 
     def close(self) -> None:
