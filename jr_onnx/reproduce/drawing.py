@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,33 +32,52 @@ def draw(result: ItemResult, sheets: Sequence[Sheet] = ()) -> Any:
     return _table(result) if result.layout == "table" else _curves(result)
 
 
-def text_of(cell: Cell | None) -> str:
-    """Write a cell: paper / here, and the images that survived a minimal attack."""
+def text_of(cell: Cell | None, *, interval: bool = False) -> str:
+    """Write a cell: paper / here, on request with its 95 % interval, and the images that survived a minimal attack."""
     if cell is None:
         return ""
     digits = 2 if cell.kind in ("accuracy", "auc") else 1
     paper = "" if cell.paper is None else f"{cell.paper:.{digits}f} / "
     if cell.here is None:
         return paper.removesuffix(" / ")
-    left = f" ({cell.survived:.1f} survive)" if cell.survived is not None and cell.kind == "relative" else ""
-    return f"{paper}{cell.here:.{digits}f}{left}"
+    behind = []
+    if interval and cell.low is not None and cell.high is not None and math.isfinite(cell.low + cell.high):
+        behind.append(f"{cell.low:.1f} to {cell.high:.1f}")
+    if cell.survived is not None and cell.kind == "relative":
+        behind.append(f"{cell.survived:.1f} survive")
+    return f"{paper}{cell.here:.{digits}f}" + (f" ({', '.join(behind)})" if behind else "")
 
 
 def _table(result: ItemResult) -> Any:
-    rows, columns = result.rows, result.columns
-    texts = [[text_of(result.at(row, column)).replace(" (", "\n(") for column in columns] for row in rows]
-    figure = _figure(1.9 + 1.25 * len(columns), 0.9 + 0.45 * (len(rows) + 1))
+    columns = ["", *result.columns]
+    texts = [[row, *(_stacked(result.at(row, column)) for column in result.columns)] for row in result.rows]
+    longest = [max(len(line) for text in texts_of for line in text.split("\n"))
+               for texts_of in zip(columns, *texts, strict=True)]  # fmt: skip
+    widths = [0.075 * count + 0.25 for count in longest]  # inches, for characters of 7.5 points
+    lines = [1, *(max(text.count("\n") + 1 for text in row) for row in texts)]
+    heights = [0.14 * count + 0.16 for count in lines]
+    figure = _figure(max(sum(widths), 4.5), sum(heights) + 0.55)
     axes = figure.subplots()
     axes.axis("off")
-    axes.set_title(f"{result.title}\nper cent, paper / here", loc="left", fontsize=9)
-    if not rows:
+    axes.set_title(f"{result.title}\nper cent, paper / here (95 % interval)", loc="left", fontsize=9)
+    if not texts:
         axes.text(0, 0.5, "\n".join(note for note in result.notes if "open" in note), fontsize=8, wrap=True)
         return figure
-    table = axes.table(texts, rowLabels=rows, colLabels=columns, cellLoc="center", loc="upper left", edges="horizontal")
+    table = axes.table(texts, colLabels=columns, colWidths=[width / sum(widths) for width in widths],
+                       cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal")  # fmt: skip
     table.auto_set_font_size(False)
     table.set_fontsize(7.5)
-    table.scale(1, 1.7)
+    for (row, column), cell in table.get_celld().items():
+        cell.set_height(heights[row] / sum(heights))
+        cell.set_linewidth(0.6)
+        if column == 0:
+            cell.set_text_props(ha="left")
+            cell.PAD = 0.03
     return figure
+
+
+def _stacked(cell: Cell | None) -> str:
+    return text_of(cell, interval=True).replace(" (", "\n(").replace(", ", ",\n")
 
 
 def _curves(result: ItemResult) -> Any:
@@ -68,17 +88,32 @@ def _curves(result: ItemResult) -> Any:
     left = figure.subplots()
     right = left.twinx() if "relative" in kinds.values() and "accuracy" in kinds.values() else left
     lines = []
-    for number, row in enumerate(result.rows):
+    styles = _styles(result)
+    for row, style in styles.items():
         cells = [cell for column in result.columns if (cell := result.at(row, column)) is not None]
         at, here = [float(cell.column) for cell in cells], [cell.here or 0.0 for cell in cells]
         axes = right if kinds[row] == "relative" else left
-        style = {"color": _COLOURS[number % 7], "linestyle": _STYLES[number % 4], "label": row, "linewidth": 1.4}
         spans = [[max(0.0, (cell.here or 0) - (cell.low or 0)) for cell in cells],
                  [max(0.0, (cell.high or 0) - (cell.here or 0)) for cell in cells]]  # fmt: skip
-        lines.append(axes.errorbar(at, here, yerr=spans, marker=_MARKS[number % 7], markersize=4, capsize=2, **style))
+        name = f"{row}, right axis" if axes is not left else row
+        lines.append(axes.errorbar(at, here, yerr=spans, markersize=4, capsize=2, linewidth=1.4, label=name, **style))
     _label_axes(result, left, right)
     figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
+
+
+def _styles(result: ItemResult) -> dict[str, dict[str, str]]:
+    """Return how a series is drawn: one colour for each model and one dash for each attack, where it names both."""
+    found = {}
+    models = list(dict.fromkeys(row.partition(", ")[0] for row in result.rows))
+    attacks = list(dict.fromkeys(row.partition(", ")[2] for row in result.rows))
+    for number, row in enumerate(result.rows):
+        model, _, attack = row.partition(", ")
+        places = (models.index(model), attacks.index(attack)) if attack else (number, number)
+        colours = _COLOURS[1:] if attack else _COLOURS
+        found[row] = {"color": colours[places[0] % len(colours)], "linestyle": _STYLES[places[1] % 4],
+                      "marker": _MARKS[places[1] % 7]}  # fmt: skip
+    return found
 
 
 def _functions(result: ItemResult) -> Any:
@@ -129,6 +164,8 @@ def _matrix(result: ItemResult) -> Any:
 
 
 def _sheets(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
+    if all(len(sheet.clean) == 1 for sheet in sheets):
+        return _sums(result, sheets)
     count = max(len(sheet.clean) for sheet in sheets)
     rows = 1 + 4 * len(sheets)
     figure = _figure(2.4 + 0.9 * count, 0.5 + 0.95 * rows)
@@ -149,11 +186,31 @@ def _sheets(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
     return figure
 
 
+def _sums(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
+    """Draw figure 1 as the paper does: clean image + perturbation = adversarial example, a network a row."""
+    rows = [(sheet, label) for sheet in sheets for label in (RELU, JUMP)]
+    figure = _figure(5.6, 0.6 + 1.5 * len(rows))
+    grid = figure.subplots(len(rows), 3, squeeze=False)
+    most = max(float(np.abs(sheet.adversarial[label] - sheet.clean).max()) for sheet, label in rows) or 1.0
+    for axes, (sheet, label) in zip(grid, rows, strict=True):
+        images = sheet.adversarial[label]
+        sizes = np.abs(images - sheet.clean).max(axis=1, keepdims=True)
+        _row(axes[:1], f"{sheet.attack}\n{label}", sheet.clean)
+        _row(axes[1:2], "+", sizes, most)
+        _row(axes[2:], "=", images, failed=~sheet.fooled[label])
+        for panel in axes:
+            panel.axis("off")
+    for panel, title in zip(grid[0], ("clean", "perturbation", "adversarial"), strict=True):
+        panel.set_title(title, fontsize=8)
+    figure.suptitle(result.title, fontsize=9, wrap=True)
+    return figure
+
+
 def _row(axes: Any, title: str, images: Any, most: float | None = None, failed: Any = None) -> None:
     for place, (panel, image) in enumerate(zip(axes, images, strict=False)):
         picture = np.clip(np.moveaxis(np.asarray(image), 0, -1), 0, 1 if most is None else most)
         if most is not None:
-            panel.imshow(picture[:, :, 0], cmap="Reds", vmin=0, vmax=most)
+            panel.imshow(picture[:, :, 0], cmap=_reds(), vmin=0, vmax=most)
         elif picture.shape[2] == 1:
             panel.imshow(picture[:, :, 0], cmap="gray_r", vmin=0, vmax=1)
         else:
@@ -161,6 +218,15 @@ def _row(axes: Any, title: str, images: Any, most: float | None = None, failed: 
         if failed is not None and failed[place]:
             panel.text(0.9, 0.9, "×", transform=panel.transAxes, color="#b4442c", fontsize=12, ha="center", va="center")
     axes[0].text(-0.15, 0.5, title, transform=axes[0].transAxes, ha="right", va="center", fontsize=7.5)
+
+
+def _reds() -> Any:
+    """Return the paper's colours of a perturbation; matplotlib's own begin with a light red in place of white."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list(
+        "white to dark red", ["#ffffff", "#fcae91", "#fb6a4a", "#cb181d", "#67000d"]
+    )
 
 
 def _figure(width: float, height: float) -> Any:

@@ -14,7 +14,7 @@ from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.kappa import KappaPlan
-from jr_onnx.reproduce.attacks import apgd_entries, pair, paper_entry
+from jr_onnx.reproduce.attacks import RELU, apgd_entries, pair, paper_entry
 from jr_onnx.reproduce.measuring import Bench, measure
 from jr_onnx.reproduce.networks import Checkpoint
 from jr_onnx.reproduce.result import Cell, ItemResult, accuracy, mean
@@ -125,8 +125,9 @@ def iterations(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     found = measure(bench, checkpoint, "iterations", pair(network), entries, limit=bench.at_most(bench.adaptive_limit))
     cells = [
         accuracy(f"{label}, {entry}", str(count), _alive(outcome, count), adaptive="smooth" in entry)
-        for label, outcomes in found.outcomes.items()
-        for entry, outcome in outcomes.items()
+        for label in pair(network)
+        for entry, outcome in found.outcomes[label].items()
+        if label != RELU or "smooth" not in entry  # without a jump it is the same attack
         for count in (0, *ITERATIONS)
     ]
     notes = [

@@ -44,7 +44,7 @@ def pictures(bench: Bench, checkpoint: Checkpoint, number: int) -> tuple[ItemRes
     Args:
         bench: What all items share.
         checkpoint: The network.
-        number: 1 (one image, DF), 5 or 6 (all attacks).
+        number: 1 (one image), 5 or 6 (several, and DF2 too).
     """
     network = checkpoint.network
     entries = [
@@ -56,7 +56,7 @@ def pictures(bench: Bench, checkpoint: Checkpoint, number: int) -> tuple[ItemRes
     good = np.logical_and(*(found.outcomes[label]["DF"].attacked for label in plans))
     chosen = np.flatnonzero(good)[: 1 if number == 1 else SHOWN]
     sheets, cells = [], []
-    for entry in entries[: 2 if number == 1 else 3]:
+    for entry in (entries[0], entries[2]) if number == 1 else entries:
         sheets.append(
             Sheet(
                 entry.name,
@@ -72,11 +72,12 @@ def pictures(bench: Bench, checkpoint: Checkpoint, number: int) -> tuple[ItemRes
                      adaptive="adaptive" in entry.name, survived=0.0 if outcome.fooled[row] else 100.0)
                 for row in chosen
             ]  # fmt: skip
+    scale = "all" if number == 1 else "the attack, the same scale for both networks"
     notes = [
-        "perturbations are drawn from white (0) to dark red (the largest of the attack, the same scale for both "
-        "networks)",
-        "DF: linf, DF2: l2, the paper's attacks; DDN, adaptive: the least L2 perturbation with a surrogate backward "
-        "pass",
+        f"perturbations are drawn from white (0) to dark red (the largest of {scale}), in colour images the largest of "
+        "the three channels",
+        f"DF: linf{'' if number == 1 else ', DF2: l2'}, as in the paper; DDN, adaptive: the least L2 perturbation with "
+        "a surrogate backward pass",
         "a cross marks an image on which the attack failed",
     ]
     title = f"Figure {number}: perturbations that fool {network.title} without and with JumpReLU"

@@ -60,7 +60,12 @@ class Cell(Record):
 
     @property
     def agrees(self) -> bool | None:
-        """Whether the difference is within the aim or within the sampling error, whichever is larger."""
+        """Whether the difference is within the aim or within the sampling error, whichever is larger.
+
+        None where there is nothing to compare, and for an area (table 3), since the paper does not say what it is of.
+        """
+        if self.kind == "auc":
+            return None
         if self.difference is None or self.low is None or self.high is None or self.paper is None or self.here is None:
             return None
         aim = PART * abs(self.paper) if self.kind == "relative" else POINTS

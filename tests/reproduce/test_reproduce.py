@@ -238,5 +238,11 @@ def test_the_page_has_what_lies_in_the_folder(lab: dict[str, Any]) -> None:
     text = page(out, out.parent / "page.md")
     assert "| JumpReLU (base) | 99.53 / " in text
     assert "![Figure 3: activations, and the derivatives that attacks use](out/figure-3.png)" in text
-    assert "Beyond the sampling error:" in text
+    assert "Beyond the sampling error (12 compared with the paper" in text
+    cell = load_file(ItemResult, out / "table-2a.json").at("JumpReLU (base)", "adaptive")
+    assert cell is not None
+    comparison = text.partition("## Against an attacker who knows the jump")[2].partition("\n## ")[0]
+    (row,) = [line for line in comparison.splitlines() if "| base |" in line]
+    assert row.endswith(f"{cell.here:.2f} ({cell.low:.1f} to {cell.high:.1f}) |")
+    assert "| `lenet_like_base.onnx` | fitted by a test |" in text.partition("## Networks")[2]
     assert "Table 2(d)" not in text
