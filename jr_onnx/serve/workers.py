@@ -51,6 +51,8 @@ async def _done(thread: ThreadPoolExecutor, work: Callable[..., _Result], argume
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([answer])
         raise
+    finally:
+        del answer, future  # an error holds this frame: the cycle would keep a parsed request until garbage collection
 
 
 def _begin(task: list[Any]) -> Any:

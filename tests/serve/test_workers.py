@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import weakref
 from collections.abc import Callable
@@ -68,6 +69,30 @@ def test_work_that_has_begun_is_waited_for_however_often_it_is_given_up(fails: b
         assert task.cancelled()
 
     asyncio.run(scenario())
+
+
+def test_work_that_fails_leaves_nothing_for_the_garbage_collector() -> None:
+    async def scenario() -> None:
+        body = Body()
+        seen = weakref.ref(body)
+
+        def refuse(held: Body) -> None:
+            raise ValueError(repr(held))
+
+        with pytest.raises(ValueError, match="Body"):
+            await parsing(refuse, body)
+        del body
+        for _ in range(200):  # the thread lets go of the work a moment after its end
+            if seen() is None:
+                break
+            await asyncio.sleep(0.005)
+        assert seen() is None
+
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
 
 
 def test_results_and_errors_come_back() -> None:
