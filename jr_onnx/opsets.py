@@ -1,12 +1,15 @@
 """The operator sets that a model imports, and the two names of the standard one.
 
-The functions take any ModelProto-like object; this module imports no onnx.
+This module imports no onnx: it only reads the fields of the messages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, OperatorSetIdProto
 
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
 _LARGEST_VERSION = 2**31 - 1  # onnx looks schemas up by a C int
@@ -17,12 +20,12 @@ def normal_domain(domain: str) -> str:
     return "" if domain in STANDARD_DOMAINS else domain
 
 
-def opset_table(imports: Iterable[Any]) -> dict[str, int]:
+def opset_table(imports: Iterable[OperatorSetIdProto]) -> dict[str, int]:
     """Return domain -> version of a list of opset imports."""
     return {normal_domain(entry.domain): min(int(entry.version), _LARGEST_VERSION) for entry in imports}
 
 
-def main_opsets(model: Any) -> dict[str, int]:
+def main_opsets(model: ModelProto) -> dict[str, int]:
     """Return domain -> version of the main graph."""
     opsets = opset_table(model.opset_import)
     if "" not in opsets and model.ir_version < 3:
@@ -30,6 +33,6 @@ def main_opsets(model: Any) -> dict[str, int]:
     return opsets
 
 
-def main_opset(model: Any) -> int:
+def main_opset(model: ModelProto) -> int:
     """Return the version of the standard domain in the main graph; 0 where it is not imported."""
     return main_opsets(model).get("", 0)

@@ -11,13 +11,16 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from jr_onnx.errors import InputError, ModelError
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.quantised import brought_up_to_date
 from jr_onnx.records import Record, dumps, loads
 from jr_onnx.semantics import SiteKappa
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 METADATA_KEY = "jr_onnx.provenance"
 OPTIMISED_KEY = "jr_onnx.optimised"
@@ -137,7 +140,7 @@ class Provenance(Record):
     created: str | None = None
 
 
-def read(model: Any) -> Provenance | None:
+def read(model: ModelProto) -> Provenance | None:
     """Return the provenance of a retrofitted ModelProto, None for a model that is not a retrofit.
 
     Of a retrofit that was quantised after the rewrite it is brought up to date; see `quantised`.
@@ -160,14 +163,14 @@ def read(model: Any) -> Provenance | None:
     return brought_up_to_date(model, record)
 
 
-def write(model: Any, provenance: Provenance) -> None:
+def write(model: ModelProto, provenance: Provenance) -> None:
     """Append the provenance to the model's metadata."""
     entry = model.metadata_props.add()
     entry.key = METADATA_KEY
     entry.value = dumps(provenance, indent=None)
 
 
-def remove(model: Any) -> None:
+def remove(model: ModelProto) -> None:
     """Take the provenance out of the model's metadata."""
     for index in reversed(range(len(model.metadata_props))):
         if model.metadata_props[index].key == METADATA_KEY:

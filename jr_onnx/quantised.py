@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE
 
 if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
     from jr_onnx.provenance import Provenance, SiteRecord, Undo
 
 QUANTISERS = frozenset(
@@ -34,12 +36,12 @@ _CUSTOM_IR = 8
 _JUMPS = {"thresholded": "ThresholdedRelu", "custom": OP_TYPE}
 
 
-def is_quantised(model: Any) -> bool:
+def is_quantised(model: ModelProto) -> bool:
     """Tell whether the main graph of a model holds an operator of a quantised network."""
     return any(node.op_type in QUANTISERS for node in model.graph.node)
 
 
-def brought_up_to_date(model: Any, record: Provenance) -> Provenance:
+def brought_up_to_date(model: ModelProto, record: Provenance) -> Provenance:
     """Return the provenance updated to a quantised graph; the same object where nothing was quantised.
 
     Args:
@@ -56,7 +58,7 @@ def brought_up_to_date(model: Any, record: Provenance) -> Provenance:
     return replace(record, sites=sites, undo=undo)
 
 
-def _site(site: SiteRecord, makers: dict[str, Any]) -> SiteRecord:
+def _site(site: SiteRecord, makers: dict[str, NodeProto]) -> SiteRecord:
     jump = makers.get(site.output)
     if site.scope or site.nodes != 1 or jump is None or jump.op_type != _JUMPS.get(site.lowering):
         return site
@@ -75,7 +77,7 @@ def _site(site: SiteRecord, makers: dict[str, Any]) -> SiteRecord:
     return replace(site, original=_packed(original))
 
 
-def _in_front_of_quantiser(name: str, makers: dict[str, Any]) -> str | None:
+def _in_front_of_quantiser(name: str, makers: dict[str, NodeProto]) -> str | None:
     """Return what a value was before QuantizeLinear and DequantizeLinear; None where it does not come from such."""
     for wanted in ("DequantizeLinear", "QuantizeLinear"):
         node = makers.get(name)
@@ -85,7 +87,7 @@ def _in_front_of_quantiser(name: str, makers: dict[str, Any]) -> str | None:
     return name
 
 
-def _undo(model: Any, record: Provenance) -> Undo:
+def _undo(model: ModelProto, record: Provenance) -> Undo:
     """Return what undoes the rewrite, with the operator sets and the IR version that the quantiser left."""
     recorded = record.undo
     known = set(recorded.opset_import)

@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
             raise TypeError(f"{COMMANDS[cmd_name]}.command is not a click command")
         return command
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         """Run a command; a broken pipe, which click takes for that of the output and exits silently, is an error.
 
         Raises:

@@ -43,13 +43,16 @@ class Command(click.Command):
 
     def __init__(
         self,
-        *args: Any,
+        name: str | None,
+        *,
+        callback: Callable[..., object] | None = None,
+        params: list[click.Parameter] | None = None,
+        help: str | None = None,  # noqa: A002 - as click names it
         examples: Sequence[str],
         arguments: type[object],
         new_flags: Mapping[str, str],
-        **settings: Any,
     ) -> None:
-        super().__init__(*args, **settings)
+        super().__init__(name, callback=callback, params=params, help=help)
         self.examples = tuple(examples)
         self.arguments = arguments
         self.new_flags = dict(new_flags)
@@ -85,7 +88,7 @@ class Option(click.Option):
         return extra
 
 
-def option(*names: str, **settings: Any) -> Callable[[_Decorated], _Decorated]:
+def option(*names: str, **settings: object) -> Callable[[_Decorated], _Decorated]:
     """Add an option to a command, as `click.option` does."""
     return click.option(*names, cls=Option, **settings)
 
@@ -93,9 +96,18 @@ def option(*names: str, **settings: Any) -> Callable[[_Decorated], _Decorated]:
 class RenamedOption(click.Option):
     """An old spelling of an option: hidden from the help, accepted for one more release with a warning."""
 
-    def __init__(self, *args: Any, new: str, target: str, convert: Callable[[Any], object], **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.hidden = True
+    def __init__(
+        self,
+        param_decls: Sequence[str] | None = None,
+        *,
+        type: click.ParamType[object] | None = None,  # noqa: A002 - as click names it
+        is_flag: bool | None = None,
+        help: str | None = None,  # noqa: A002 - as click names it
+        new: str,
+        target: str,
+        convert: Callable[..., object],
+    ) -> None:
+        super().__init__(param_decls, type=type, is_flag=is_flag, help=help, hidden=True)
         self.new, self.target, self.convert = new, target, convert
 
 
@@ -103,8 +115,9 @@ def renamed_option(
     old: str,
     new: str,
     *,
-    convert: Callable[[Any], object] = lambda value: value,
-    **settings: Any,
+    convert: Callable[..., object] = lambda value: value,
+    type: click.ParamType[object] | None = None,  # noqa: A002 - as click names it
+    is_flag: bool | None = None,
 ) -> Callable[[_Decorated], _Decorated]:
     """Accept the old spelling of an option for one more release.
 
@@ -112,7 +125,8 @@ def renamed_option(
         old: The old spelling, such as `--out`.
         new: The new one, such as `--output`.
         convert: Makes the new option's value of the old one's.
-        settings: Of the old option, as `click.option` takes them.
+        type: Of the old option's value.
+        is_flag: Whether the old option takes no value.
     """
     target, old_name = (name.removeprefix("--").replace("-", "_") for name in (new, old))
     return click.option(
@@ -123,7 +137,8 @@ def renamed_option(
         target=target,
         convert=convert,
         help=f"Old spelling of {new}.",
-        **settings,
+        type=type,
+        is_flag=is_flag,
     )
 
 

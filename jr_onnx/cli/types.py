@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+Value = TypeVar("Value")
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,7 +37,7 @@ class Moment(click.ParamType["datetime"]):
 
     name = "DATE"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Parse 2026-11-01 or 2026-11-01T12:00:00Z."""
         from datetime import UTC, datetime
 
@@ -53,7 +55,7 @@ class Words(click.ParamType[tuple[str, ...]]):
 
     name = "NAME,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Parse plain,optimised into ("plain", "optimised")."""
         del param, ctx
         if isinstance(value, tuple):
@@ -66,7 +68,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 
     name = "N,..."
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """Parse 0,1 into (0, 1)."""
         if isinstance(value, tuple):
             return value
@@ -82,7 +84,7 @@ class NamedShape(click.ParamType[tuple[str, tuple[int, ...]]]):
     name = "NAME=N,..."
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, tuple[int, ...]]:
         """Parse x=3,224,224 into ("x", (3, 224, 224)), and x= into ("x", ()), a scalar."""
         if isinstance(value, tuple):
@@ -98,7 +100,7 @@ class NamedNumber(click.ParamType[tuple[str, float]]):
 
     name = "NAME=NUMBER"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
         """Parse keep_prob=1 into ("keep_prob", 1.0); true is 1 and false is 0."""
         if isinstance(value, tuple):
             return value
@@ -112,7 +114,7 @@ class NamedNumber(click.ParamType[tuple[str, float]]):
         return name, number
 
 
-def by_name(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+def by_name(ctx: click.Context, param: click.Parameter, pairs: tuple[tuple[str, Value], ...]) -> dict[str, Value]:
     """Return the pairs of a repeatable option as a dictionary; a callback of that option.
 
     Raises:
@@ -130,7 +132,7 @@ class Budget(click.ParamType[float]):
 
     name = "NUMBER"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse 8/255 or 0.03."""
         import math
 

@@ -6,7 +6,7 @@ The public names are imported on first use, so that checking a package imports n
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jr_onnx.deploy.compose import ComposeOptions, Publish, package_compose
@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562)."""
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
