@@ -10,6 +10,7 @@ does. At kappa = 0 this is ReLU, value for value, on every input without NaN.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, overload
 
@@ -93,6 +94,16 @@ def kappa_label(kappa: SiteKappa, digits: str = ".6g") -> str:
 def channels_of(kappa: SiteKappa) -> tuple[float, ...]:
     """Return all values of a kappa: one, or one for each channel."""
     return kappa if isinstance(kappa, tuple) else (kappa,)
+
+
+def map_kappa(kappa: SiteKappa, function: Callable[[float], float]) -> SiteKappa:
+    """Return a kappa whose every value went through a function."""
+    return tuple(map(function, kappa)) if isinstance(kappa, tuple) else function(kappa)
+
+
+def is_jump(kappa: SiteKappa) -> bool:
+    """Return whether a kappa differs from ReLU's 0, in any channel."""
+    return any(channels_of(kappa))
 
 
 def one_kappa(kappa: SiteKappa, site_id: str, taker: str) -> float:

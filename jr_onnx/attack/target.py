@@ -21,9 +21,10 @@ from jr_onnx.attack.pixels import PixelMap, Units, require_units
 from jr_onnx.attack.surrogate import parse_backward
 from jr_onnx.data.preprocessing import Preprocessing
 from jr_onnx.errors import InputError, RefusalError
+from jr_onnx.semantics import SiteKappa
 from jr_onnx.torchnet.jump import SiteBackward
 
-Kappa = float | Mapping[str, float] | None
+Kappa = float | Mapping[str, float] | Mapping[str, SiteKappa] | None
 """One jump for all sites, a map from site id to jump, or None: the model's own."""
 
 

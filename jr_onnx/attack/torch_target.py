@@ -23,7 +23,7 @@ from jr_onnx.attack.target import Kappa, Target
 from jr_onnx.data.preprocessing import Preprocessing
 from jr_onnx.errors import InputError, RefusalError
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.semantics import validate_kappa
+from jr_onnx.semantics import SiteKappa, map_kappa, validate_kappa, validate_site_kappa
 from jr_onnx.torchnet.jump import SiteBackward
 from jr_onnx.torchnet.module import OnnxModule
 from jr_onnx.torchnet.program import Observer
@@ -34,8 +34,8 @@ from jr_onnx.torchnet.settings import KappaSetting, PassSettings
 class JumpNetwork(Protocol):
     """A network whose JumpReLU sites take their kappas and derivatives with each call, as `OnnxModule` does."""
 
-    def kappas_with(self, kappas: KappaSetting) -> Mapping[str, float]:
-        """Return site id -> kappa of a pass with these `PassSettings.kappas`."""
+    def kappas_with(self, kappas: KappaSetting) -> Mapping[str, SiteKappa]:
+        """Return site id -> kappa of a pass with these `PassSettings.kappas`, a number or one for each channel."""
 
     def __call__(self, x: Tensor, settings: PassSettings) -> Tensor:
         """Evaluate the preprocessed input to logits (N, K)."""
@@ -52,7 +52,7 @@ class Settings:
         draw: Fix the model's randomness to this draw.
     """
 
-    kappa: float | tuple[tuple[str, float], ...] | None = None
+    kappa: float | tuple[tuple[str, SiteKappa], ...] | None = None
     backward: SiteBackward | None = None
     random: RandomKappa | None = None
     draw: int | None = None
@@ -197,7 +197,7 @@ class TorchTarget(Target):
         validate_kappa(factor, "the factor of kappa")
         if self.settings.random is not None:
             return self.with_kappa(self.settings.random.middle * factor)
-        return self.with_kappa({name: kappa * factor for name, kappa in self.kappas("a multiple of kappa").items()})
+        return self.with_kappa(scaled(self.kappas("a multiple of kappa"), factor))
 
     def with_random_kappa(self, random: RandomKappa) -> TorchTarget:
         """Return a view that draws kappa anew for every forward pass (paper, appendix C)."""
@@ -208,7 +208,7 @@ class TorchTarget(Target):
         """Return a view with the randomness fixed by `key`."""
         return self._set(draw=key) if self.is_random else self
 
-    def kappas(self, wanted: str = "its kappas") -> Mapping[str, float]:
+    def kappas(self, wanted: str = "its kappas") -> Mapping[str, SiteKappa]:
         """Return site id -> kappa of this view, unless kappa is drawn.
 
         Raises:
@@ -306,9 +306,14 @@ def _device_of(model: Callable[[Tensor], Tensor], wanted: torch.device | str | N
     return tensors[0].device if tensors else torch.device(wanted or "cpu")
 
 
-def _frozen(kappa: Kappa) -> float | tuple[tuple[str, float], ...] | None:
+def scaled(kappas: Mapping[str, SiteKappa], factor: float) -> dict[str, SiteKappa]:
+    """Return the kappas of sites times a factor."""
+    return {site: map_kappa(kappa, lambda value: value * factor) for site, kappa in kappas.items()}
+
+
+def _frozen(kappa: Kappa) -> float | tuple[tuple[str, SiteKappa], ...] | None:
     if kappa is None:
         return None
     if isinstance(kappa, Mapping):
-        return tuple(sorted((key, validate_kappa(value, f"kappa of {key!r}")) for key, value in kappa.items()))
+        return tuple(sorted((key, validate_site_kappa(value, f"kappa of {key!r}")) for key, value in kappa.items()))
     return validate_kappa(kappa)

@@ -56,7 +56,7 @@ class Arguments(DataArguments):
     freeze: tuple[str, ...]
     batch_statistics: bool
     kappa: float | None
-    learn_kappa: Literal["no", "per-site"]
+    learn_kappa: Literal["no", "per-site", "per-channel"]
     labels: Literal["given", "from-model"]
     patience: int
     limit: int | None
@@ -115,9 +115,9 @@ class Arguments(DataArguments):
 @option("--kappa", type=float, help="Train with this threshold at every site, and write a retrofit.")
 @option(
     "--learn-kappa",
-    type=click.Choice(["no", "per-site"]),
+    type=click.Choice(["no", "per-site", "per-channel"]),
     default="no",
-    help="Train the threshold of every site too, starting from --kappa.",
+    help="Train the threshold of every site, or one for each channel of it, too, starting from --kappa.",
 )
 @option(
     "--labels",
@@ -257,6 +257,7 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
     from jr_onnx.cli.progress import progress
     from jr_onnx.harden import HARDENED, WITH_JUMP, ContestRequest, hold
     from jr_onnx.rewriter import restore
+    from jr_onnx.semantics import is_jump
 
     output = Path(result.output)
     folder = output_folder(given.evaluation or output.with_name(f"{output.stem}.attack"))
@@ -277,7 +278,7 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
     )
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".without-jump-") as place:
         files = {"original": request.model, HARDENED: output}
-        if any(result.hardening.kappas.values()):
+        if any(map(is_jump, result.hardening.kappas.values())):
             plain = restore(output, Path(place) / f"{output.stem}.without-jump.onnx")
             files = {"original": request.model, HARDENED: plain, WITH_JUMP: output}
         with progress("attacking") as notify:
@@ -289,6 +290,8 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
 
 
 def _show(result: HardenResult) -> None:
+    from jr_onnx.semantics import kappa_label
+
     hardening = result.hardening
     if hardening.surrogate:
         print_lines(f"derivative of the jump: {hardening.surrogate}")
@@ -298,7 +301,7 @@ def _show(result: HardenResult) -> None:
         f"{before.clean:.1%} -> {best.clean:.1%}, under attack {before.robust:.1%} -> {best.robust:.1%}"
     )
     if hardening.kappas:
-        print_lines("kappas: " + ", ".join(f"{site}={kappa:g}" for site, kappa in hardening.kappas.items()))
+        print_lines("kappas: " + ", ".join(f"{site}={kappa_label(kappa)}" for site, kappa in hardening.kappas.items()))
     if result.contest is not None:
         _show_contest(result.contest, hardening.recipe)
 

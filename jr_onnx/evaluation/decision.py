@@ -21,6 +21,7 @@ from jr_onnx.evaluation.summary import (
     share_of,
 )
 from jr_onnx.records import Record
+from jr_onnx.semantics import channels_of
 
 _STRONGEST = "knows everything"
 
@@ -96,7 +97,7 @@ def attacks_by_attacker(evaluation: Evaluation, entries: Mapping[str, Outcome]) 
 
 def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str:
     """Say in one sentence whether to deploy the retrofit."""
-    kappas = sorted(set(evaluation.run.kappas.values()))
+    kappas = sorted({value for kappa in evaluation.run.kappas.values() for value in channels_of(kappa)})
     name = "this model" if not kappas else f"kappa {kappas[0]:g}" + ("" if len(kappas) == 1 else f" to {kappas[-1]:g}")
     strongest = next((row for row in rows if row.attacker == _STRONGEST), None)
     if strongest is None:

@@ -33,6 +33,7 @@ from jr_onnx.evaluation.examples import ExampleSet, ExampleTable
 from jr_onnx.evaluation.outcome import Outcome, merge
 from jr_onnx.modelfile import atomic_path, atomic_write
 from jr_onnx.records import Record, dumps, load_file
+from jr_onnx.semantics import SiteKappa
 
 _RUN = "run.json"
 _MAY_DIFFER = ("versions", "host", "device", "notes", "files", "command", "date")
@@ -49,7 +50,7 @@ class RunRecord(Record):
         suite: Name of the suite.
         entries: Names of its entries, in order.
         models: Label -> SHA-256 of the model file.
-        kappas: Site id -> kappa of the retrofit.
+        kappas: Site id -> kappa of the retrofit, or one for each channel.
         data: Name of the data.
         data_sha256: Digest of the images and labels.
         samples: How many samples.
@@ -73,7 +74,7 @@ class RunRecord(Record):
     suite: str
     entries: tuple[str, ...]
     models: dict[str, str]
-    kappas: dict[str, float]
+    kappas: dict[str, SiteKappa]
     data: str
     data_sha256: str
     samples: int

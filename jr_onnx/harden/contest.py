@@ -34,7 +34,6 @@ from jr_onnx.evaluation.summary import (
 )
 from jr_onnx.harden.record import Contest
 from jr_onnx.modelfile import load as load_file
-from jr_onnx.semantics import one_kappa
 
 HARDENED, WITH_JUMP = "hardened", "hardened with jump"
 _LEVEL = 0.05
@@ -76,7 +75,7 @@ def hold(request: ContestRequest, notify: Callable[[Progress], None] = lambda _:
         digests[label] = file.sha256
         found = provenance.read(file.proto)
         sites = () if found is None else found.sites
-        kappas[label] = {site.id: one_kappa(site.kappa, site.id, "an attack") for site in sites}
+        kappas[label] = {site.id: site.kappa for site in sites}
     prepared = prepare_files(
         replace(request.attack, data=request.data, force=True), request.files, digests, kappas, same_weights=False
     )

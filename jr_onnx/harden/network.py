@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jr_onnx.attack.cpu import FastFirstConvolution
 from jr_onnx.attack.pixels import PixelMap
 from jr_onnx.attack.torch_target import in_input_shape
 from jr_onnx.data import Preprocessing
-from jr_onnx.semantics import round_kappa
+from jr_onnx.errors import KappaError
+from jr_onnx.semantics import SiteKappa, channels_of, round_kappa, validate_site_kappa
 from jr_onnx.torchnet.jump import LearnedKappa
 from jr_onnx.torchnet.module import OnnxModule
 
@@ -37,12 +39,42 @@ class TrainedNetwork:
         self._bfloat16 = bfloat16 and net.device.type == "cuda"
         self.kappas: dict[str, nn.Parameter] = {}
 
-    def learn_kappas(self) -> None:
-        """Make the jump of every site a parameter, from its kappa now on."""
+    def learn_kappas(self, image: NDArray[Any] | None = None) -> None:
+        """Make the jump of every site a parameter, from its kappa now on.
+
+        Args:
+            image: One image (1, C, H, W), to learn one for each channel of a site (axis 1 of its tensor).
+
+        Raises:
+            KappaError: A site has no axis of channels, or several numbers of them.
+        """
+        channels = {} if image is None else self._channels(torch.from_numpy(image).to(self.net.device))
         for name, kappa in self.net.kappas.items():
-            self.kappas[name] = nn.Parameter(torch.tensor(kappa, dtype=torch.float32, device=self.net.device))
-        widths = {name: _BANDWIDTH * float(value.detach()) for name, value in self.kappas.items()}
-        self.net.learn_kappas({name: LearnedKappa(value, widths[name]) for name, value in self.kappas.items()})
+            shape = (channels[name],) if name in channels else ()
+            first = max(channels_of(kappa))
+            start = torch.full(shape, first, dtype=torch.float32, device=self.net.device)
+            self.kappas[name] = nn.Parameter(start)
+            self.net.learn_kappas({name: LearnedKappa(self.kappas[name], _BANDWIDTH * first)})
+
+    def _channels(self, image: Tensor) -> dict[str, int]:
+        """Return site id -> number of channels."""
+        found: dict[str, int] = {}
+
+        def note(site: str, z: Tensor, _: Tensor) -> None:
+            if z.dim() < 2:
+                raise KappaError(
+                    f"site {site!r} has a tensor of rank {z.dim()}, which has no axis of channels",
+                    hint="Use --learn-kappa per-site",
+                )
+            if found.setdefault(site, z.shape[1]) != z.shape[1]:
+                raise KappaError(
+                    f"site {site!r} is in a function that is called with {found[site]} and {z.shape[1]} channels",
+                    hint="Use --learn-kappa per-site",
+                )
+
+        with torch.no_grad(), self.net.observing(note):
+            self(image)
+        return {name: count for name, count in found.items() if name in self.net.kappas}
 
     def keep_kappas_valid(self) -> None:
         """Bring kappas that a step made negative back to 0."""
@@ -51,10 +83,11 @@ class TrainedNetwork:
                 value.clamp_(min=0)
 
     @property
-    def learned(self) -> dict[str, float]:
-        """Site id -> its learned kappa, rounded to the site's type."""
+    def learned(self) -> dict[str, SiteKappa]:
+        """Site id -> its learned kappa, or one for each channel, rounded to the site's type."""
         return {
-            name: round_kappa(float(value.detach()), self.net.sites[name].dtype) for name, value in self.kappas.items()
+            name: round_kappa(validate_site_kappa(value.detach()), self.net.sites[name].dtype)
+            for name, value in self.kappas.items()
         }
 
     def parameters(self) -> list[nn.Parameter]:

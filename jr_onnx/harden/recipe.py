@@ -13,7 +13,7 @@ from jr_onnx.semantics import validate_kappa
 Method = Literal["pgd", "trades", "fgsm"]
 TrainingNorm = Literal["linf", "l2"]
 Augmentation = Literal["auto", "none", "crop_flip"]
-LearnKappa = Literal["no", "per-site"]
+LearnKappa = Literal["no", "per-site", "per-channel"]
 RAMP = 0.4
 """Share of the training in which the budget grows, for a model that needs it."""
 NEEDS_RAMP = 0.1
@@ -48,7 +48,8 @@ class Recipe(Record):
         average: Decay of the running average of the weights, of which the result is made; 0 for the last weights.
         augmentation: none, crop_flip (shifts by up to an eighth, and mirrors), or auto: crop_flip for colour images.
         kappa: The jump of all sites that the model is trained with; None to train it as it is.
-        learn_kappa: per-site to train the jumps too, from `kappa` on.
+        learn_kappa: per-site to train the jumps too, from `kappa` on; per-channel to train one for each channel of a
+            site.
         batch_statistics: Whether means and variances of BatchNormalization are estimated anew after every epoch.
         patience: Epochs without a better robust accuracy on validation images before the training ends.
         validation: Validation images that are attacked after every epoch.

@@ -9,6 +9,7 @@ from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.harden.validation import EpochRow
 from jr_onnx.records import Record, dumps
+from jr_onnx.semantics import SiteKappa
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Hardening(Record):
         rows: What was measured on validation images before training and after every epoch.
         best: Number of the epoch whose weights these are.
         stopped: Why the training ended before its last epoch, "" where it did not.
-        kappas: Site id -> kappa that it was trained with; empty without a jump.
+        kappas: Site id -> kappa that it was trained with, or one for each channel; empty without a jump.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.hardening/1"
@@ -44,7 +45,7 @@ class Hardening(Record):
     rows: tuple[EpochRow, ...]
     best: int
     stopped: str
-    kappas: dict[str, float]
+    kappas: dict[str, SiteKappa]
 
     def as_metadata(self) -> str:
         """Return the entry's text; without wall times, so that the same run gives the same file."""

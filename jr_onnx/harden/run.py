@@ -33,6 +33,7 @@ from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import dumps
 from jr_onnx.rewriter import rewrite
 from jr_onnx.rewriter.api import output_path
+from jr_onnx.semantics import is_jump
 from jr_onnx.torchnet import OnnxModule
 from jr_onnx.torchnet import load as load_torch
 from jr_onnx.weights import Weight, find_weights, save_weights
@@ -101,7 +102,7 @@ def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: 
     if request.restart:
         state.remove()
     if request.recipe.learn_kappa != "no":
-        network.learn_kappas()
+        network.learn_kappas(train.images[:1] if request.recipe.learn_kappa == "per-channel" else None)
     outcome = Trainer(network, request.recipe, train, validation, state).run(notify)
     kappas = network.learned or (dict(network.net.kappas) if request.recipe.kappa else {})
     hardening = Hardening(
@@ -241,7 +242,7 @@ def _key(request: HardenRequest, source: ModelFile, weights: Sequence[Weight], t
 def _write(request: HardenRequest, net: OnnxModule, hardening: Hardening, path: Path) -> None:
     """Write the result: the trained weights, and where it was trained with jumps, these."""
     metadata = {provenance.HARDENED_KEY: hardening.as_metadata()}
-    jumps = {site: kappa for site, kappa in hardening.kappas.items() if kappa > 0}
+    jumps = {site: kappa for site, kappa in hardening.kappas.items() if is_jump(kappa)}
     if not jumps:
         save_weights(request.model, net, path, force=request.replace, metadata=metadata)
         return

@@ -102,7 +102,7 @@ class Trainer:
         groups = network.groups(recipe.weight_decay, recipe.rate)
         nesterov = recipe.momentum > 0
         self._optimizer = torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=nesterov)
-        self._kappa_scale = max((float(value.detach()) for value in network.kappas.values()), default=0.0)
+        self._kappa_scale = max((float(value.detach().max()) for value in network.kappas.values()), default=0.0)
         self._average = values_of(self._weights)
         self._best, self._best_epoch = values_of(self._everything), 0
         self._rows: list[EpochRow] = []

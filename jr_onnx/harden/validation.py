@@ -15,6 +15,7 @@ from jr_onnx.harden.craft import craft, random_start
 from jr_onnx.harden.network import TrainedNetwork
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.records import Record
+from jr_onnx.semantics import SiteKappa
 from jr_onnx.torchnet.jump import SiteBackward
 
 _PIECE = 128
@@ -40,7 +41,7 @@ class EpochRow(Record):
         robust: Accuracy on them under projected gradient descent in the budget.
         one_step: Accuracy under one step of the budget's length, which a network can learn to mislead.
         seconds: Wall time of the epoch.
-        kappas: Site id -> learned kappa.
+        kappas: Site id -> learned kappa, or one for each channel.
         went_back: Whether most of the clean accuracy was lost, so that the training went on from the best weights
             before, at a lower learning rate.
     """
@@ -52,7 +53,7 @@ class EpochRow(Record):
     robust: float
     one_step: float
     seconds: float
-    kappas: dict[str, float]
+    kappas: dict[str, SiteKappa]
     went_back: bool = False
 
 

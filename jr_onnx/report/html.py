@@ -16,6 +16,7 @@ from jr_onnx.report.content import Report, read
 from jr_onnx.report.pictures import groups
 from jr_onnx.report.plots import accuracy_by_iterations, minimal_perturbation, robust_accuracy, security_curve
 from jr_onnx.report.texts import as_csv, as_json, as_markdown
+from jr_onnx.semantics import channels_of
 
 
 def write_report(folders: Sequence[Path], path: Path, form: str = "html") -> Evaluation:
@@ -74,7 +75,7 @@ def page(report: Report) -> str:
     )
     environment.filters.update(percent=percent, interval=interval, relative=relative, p=p_value)
     run = evaluation.run
-    kappas = sorted(set(run.kappas.values()))
+    kappas = sorted({value for kappa in run.kappas.values() for value in channels_of(kappa)})
     shown = {figures.model: report.outcomes[figures.model] for figures in evaluation.models}
     examples = report.examples
     template = environment.get_template("report.html")

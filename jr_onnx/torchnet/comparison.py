@@ -15,6 +15,7 @@ The samples that need it are counted, and callers compare at kappa 0 first, wher
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -27,6 +28,7 @@ from torch import Tensor
 from jr_onnx.element_types import Array
 from jr_onnx.errors import ModelError
 from jr_onnx.records import Record
+from jr_onnx.semantics import SiteKappa, map_kappa
 
 Floats = npt.NDArray[np.float64]
 _OTHERS = 8.0
@@ -77,7 +79,7 @@ class Evaluated(Protocol):
     def eps(self) -> float:
         """Unit in the last place of 1 in its precision."""
 
-    def set_kappas(self, kappas: Mapping[str, float]) -> None:
+    def set_kappas(self, kappas: Mapping[str, SiteKappa]) -> None:
         """Set the jump of every site, unrounded."""
 
     def logits(self, part: Tensor) -> Floats:
@@ -102,9 +104,9 @@ class Pair:
         self._plain = plain
         self._exact = exact
         self._batch = max(1, batch)
-        self._kappas: dict[str, float] = {}
+        self._kappas: dict[str, SiteKappa] = {}
 
-    def set_kappas(self, kappas: Mapping[str, float]) -> None:
+    def set_kappas(self, kappas: Mapping[str, SiteKappa]) -> None:
         """Set the kappas of both."""
         self._kappas = dict(kappas)
         for side in (self._own, self._plain, self._exact):
@@ -154,7 +156,7 @@ class Pair:
         largest = np.zeros(len(base))
         for signs in _directions(len(self._kappas)):
             shifted = {
-                name: max(0.0, kappa + sign * (1 + _OTHERS) * rounding.get(name, 0.0)) if kappa > 0 else 0.0
+                name: map_kappa(kappa, functools.partial(_shifted, sign * (1 + _OTHERS) * rounding.get(name, 0.0)))
                 for (name, kappa), sign in zip(self._kappas.items(), signs, strict=True)
             }
             self._exact.set_kappas(shifted)
@@ -180,6 +182,10 @@ def _judge(what: str, own: Floats, theirs: Floats, bound: float, wide: Floats) -
         near_jump=int(((difference > bound) & (difference <= limits)).sum()),
         passed=bool((difference <= limits).all()),
     )
+
+
+def _shifted(by: float, kappa: float) -> float:
+    return max(0.0, kappa + by) if kappa > 0 else 0.0
 
 
 def _directions(sites: int) -> Sequence[Floats]:

@@ -7,11 +7,13 @@ Backward, by mode:
     straight_through 1 where z > 0                         as if the site were a ReLU
     smooth           s + beta z s (1 - s)                  s = sigmoid(beta (z - kappa)), the derivative of z s
 
-each times 1 where z < cap. The smooth derivative sees the jump's own gain, which the other two are blind to.
+each times 1 where z < cap. The smooth derivative sees the jump's own gain, which the other two are blind to. Where
+kappa is 0 all three are that of ReLU. A kappa may also be one value for each channel, axis 1 of z.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -20,8 +22,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone uses
 from torch import Tensor
 
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, KappaError
 from jr_onnx.records import Record
+from jr_onnx.semantics import SiteKappa
 
 Mode = Literal["exact", "straight_through", "smooth"]
 
@@ -73,7 +76,7 @@ class LearnedKappa:
     """A jump that is trained.
 
     Attributes:
-        value: Its kappa, a tensor without axes, >= 0.
+        value: Its kappa, >= 0: a tensor without axes, or (C,) with one for each channel.
         bandwidth: Width of the kernel with which the derivative sees the jump.
     """
 
@@ -82,20 +85,24 @@ class LearnedKappa:
 
 
 def jump(
-    z: Tensor, kappa: float | LearnedKappa, cap: float | None, backward: SiteBackward, *, overwrite: bool = False
+    z: Tensor, kappa: SiteKappa | LearnedKappa, cap: float | None, backward: SiteBackward, *, overwrite: bool = False
 ) -> Tensor:
     """Apply JumpReLU.
 
     Args:
-        z: Pre-activations of any shape and floating type.
-        kappa: The jump, >= 0; 0 is ReLU. One that is learned gets a derivative too (see `_LearnedJump`).
+        z: Pre-activations of any shape and floating type; (N, C, ...) for a kappa per channel.
+        kappa: The jump, >= 0; 0 is ReLU. One that is learned gets a derivative too (see `_TensorJump`).
         cap: Upper bound, or None.
         backward: The derivative to use; where kappa is 0 all three are that of ReLU.
         overwrite: Nobody else needs z, which may become the result. That spares memory, and so cache misses.
+
+    Raises:
+        KappaError: There is a kappa per channel, and z has another number of channels.
     """
     if isinstance(kappa, LearnedKappa):
-        learned: Tensor = _LearnedJump.apply(z, kappa.value, cap, backward, kappa.bandwidth)  # type: ignore[no-untyped-call] # torch has no types here
-        return learned
+        return _tensor_jump(z, kappa.value, cap, backward, kappa.bandwidth)
+    if isinstance(kappa, tuple):
+        return _tensor_jump(z, _as_tensor(kappa, z.dtype, z.device), cap, backward, None)
     if overwrite and kappa == 0 and cap is None:
         return torch.relu_(z)
     if overwrite and kappa > 0 and not (z.requires_grad and torch.is_grad_enabled()):
@@ -137,17 +144,40 @@ class _Jump(torch.autograd.Function):
         return result, None, None, None
 
 
-class _LearnedJump(torch.autograd.Function):
-    """JumpReLU with a derivative for kappa (Rajamanoharan et al. 2024, section 3, "Jumping Ahead").
+@functools.lru_cache(maxsize=256)
+def _as_tensor(kappa: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is made in inference mode cannot be kept for a derivative later
+        return torch.tensor(kappa, dtype=torch.float64).to(device, dtype)
 
-    d J / d kappa = -kappa / h where |z - kappa| < h / 2, else 0: an estimate, with a rectangle of width h as kernel,
-    of what moving the jump does on average. The derivative for z is that of `backward`.
+
+def _tensor_jump(
+    z: Tensor, kappa: Tensor, cap: float | None, backward: SiteBackward, bandwidth: float | None
+) -> Tensor:
+    if kappa.dim():
+        channels = z.shape[1] if z.dim() > 1 else None
+        if channels != len(kappa):
+            found = "no axis of channels" if channels is None else f"{channels} channels"
+            raise KappaError(
+                f"kappa has {len(kappa)} values, one per channel, and the tensor has {found}",
+                hint="Give one number, or one for each channel (axis 1)",
+            )
+        kappa = kappa.reshape(-1, *[1] * (z.dim() - 2))
+    result: Tensor = _TensorJump.apply(z, kappa, cap, backward, bandwidth)  # type: ignore[no-untyped-call] # torch has no types here
+    return result
+
+
+class _TensorJump(torch.autograd.Function):
+    """JumpReLU whose kappa is a tensor that broadcasts over z, with a derivative for a kappa that is learned.
+
+    d J / d kappa = -kappa / h where |z - kappa| < h / 2, else 0 (Rajamanoharan et al. 2024, section 3, "Jumping
+    Ahead"): an estimate, with a rectangle of width h as kernel, of what moving the jump does on average. The derivative
+    for z is that of `backward`.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(z: Tensor, kappa: Tensor, cap: float | None, backward: SiteBackward, bandwidth: float) -> Tensor:
+    def forward(z: Tensor, kappa: Tensor, cap: float | None, backward: SiteBackward, bandwidth: float | None) -> Tensor:
         del backward, bandwidth
         result = torch.where(z > kappa.to(z.dtype), z, torch.zeros((), dtype=z.dtype, device=z.device))
         return result if cap is None else result.clamp(max=cap)
@@ -160,15 +190,18 @@ class _LearnedJump(torch.autograd.Function):
         ctx.save_for_backward(z, kappa)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         z, kappa = ctx.saved_tensors
         grad, zero = grads[0], torch.zeros((), dtype=z.dtype, device=z.device)
         size = kappa.to(z.dtype)
-        near = (z - size).abs() < ctx.bandwidth / 2
-        for_kappa = -(kappa / ctx.bandwidth) * torch.where(near, grad, zero).sum().to(kappa.dtype)
+        for_kappa = None
+        if ctx.bandwidth is not None:
+            near = torch.where((z - size).abs() < ctx.bandwidth / 2, grad, zero).sum_to_size(kappa.shape)
+            for_kappa = -(kappa / ctx.bandwidth) * near.to(kappa.dtype)
         if ctx.mode.mode == "smooth":
-            beta = ctx.mode.beta_kappa / size.clamp_min(torch.finfo(z.dtype).tiny)
-            result = grad * _smooth_derivative(z, size, beta)
+            one = torch.ones((), dtype=z.dtype, device=z.device)
+            slope = _smooth_derivative(z, size, ctx.mode.beta_kappa / torch.where(size > 0, size, one))
+            result = grad * torch.where(size > 0, slope, (z > 0).to(z.dtype))
         else:
             result = torch.where(z > (size if ctx.mode.mode == "exact" else zero), grad, zero)
         if ctx.cap is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError, InputError
 from jr_onnx.kappa import RandomKappa
+from jr_onnx.semantics import SiteKappa
 from jr_onnx.torchnet.blueprint import Blueprint
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward
@@ -161,16 +162,16 @@ class OnnxModule(nn.Module):
         return self._device
 
     @property
-    def kappas(self) -> dict[str, float]:
-        """Site id -> its kappa, rounded to the site's element type."""
+    def kappas(self) -> dict[str, SiteKappa]:
+        """Site id -> its kappa, or one for each channel, rounded to the site's element type."""
         return {name: self._settings.kappas[site.number] for name, site in self.sites.items()}
 
     @property
-    def all_kappas(self) -> dict[str, float]:
+    def all_kappas(self) -> dict[str, SiteKappa]:
         """Site id -> its kappa, the jumps that the model has by itself included."""
         return dict(zip(self._ids, self._settings.kappas, strict=True))
 
-    def kappas_with(self, kappas: KappaSetting) -> dict[str, float]:
+    def kappas_with(self, kappas: KappaSetting) -> dict[str, SiteKappa]:
         """Return site id -> kappa of a forward pass with these `PassSettings.kappas`.
 
         Raises:
@@ -192,8 +193,8 @@ class OnnxModule(nn.Module):
         """Set the jump of sites; 0 makes a ReLU.
 
         Args:
-            kappa: One number for all sites; a mapping of site id to number, which leaves other sites as they are;
-                or None for what the loaded file has.
+            kappa: One number for all sites; a mapping of site id to number, or to one number for each channel of the
+                site, which leaves other sites as they are; or None for what the loaded file has.
 
         Raises:
             KappaError: A value is not a valid kappa, or an id is unknown.
@@ -208,7 +209,7 @@ class OnnxModule(nn.Module):
         """
         self._settings.learn(kappas)
 
-    def set_kappa_unrounded(self, kappas: Mapping[str, float]) -> None:
+    def set_kappa_unrounded(self, kappas: Mapping[str, SiteKappa]) -> None:
         """Set the jump of sites to values that their element type need not have, to study what rounding does.
 
         Raises:
@@ -356,7 +357,7 @@ class OnnxModule(nn.Module):
         draw = Draw(generator, self._mean_draws)
         return Context(self._device, kappas, backwards, self._ids, self._observer, draw=draw)
 
-    def _kappas_by_number(self, kappas: KappaSetting) -> Sequence[float]:
+    def _kappas_by_number(self, kappas: KappaSetting) -> Sequence[SiteKappa]:
         return self._settings.kappas if kappas is None else self._settings.with_kappas(kappas)
 
     def _check_shape(self, x: Tensor) -> None:

@@ -24,7 +24,7 @@ from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError, ModelError, VerificationError
 from jr_onnx.quantised import is_quantised
 from jr_onnx.records import Record
-from jr_onnx.semantics import one_kappa
+from jr_onnx.semantics import SiteKappa
 from jr_onnx.torchnet.comparison import Comparison, Floats, Pair
 from jr_onnx.torchnet.loading import load
 from jr_onnx.torchnet.mean_draws import with_mean_draws
@@ -121,7 +121,7 @@ def check_parity(
         rounding = pair.rounding_at_sites(data)
         pair.set_kappas(
             dict.fromkeys(net.sites, 0.0)
-            | {site.id: one_kappa(site.kappa, site.id, "the torch module") for site in record.sites}
+            | {site.id: site.kappa for site in record.sites}
         )
         comparisons.append(pair.compare("retrofit", Reference(served, output, net.values), data, rounding))
     name = "" if isinstance(source.given, onnx.ModelProto) else Path(source.given).name
@@ -182,7 +182,7 @@ class _Net:
         """See `Evaluated`."""
         return float(torch.finfo(self._net.dtype).eps)
 
-    def set_kappas(self, kappas: Mapping[str, float]) -> None:
+    def set_kappas(self, kappas: Mapping[str, SiteKappa]) -> None:
         """See `Evaluated`."""
         self._net.set_kappa_unrounded(kappas)
 

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jr_onnx.errors import ModelError
+from jr_onnx.errors import KappaError, ModelError
+from jr_onnx.semantics import SiteKappa
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward, jump
 from jr_onnx.torchnet.registry import Function
@@ -42,7 +43,7 @@ class Context:
     """
 
     device: torch.device
-    kappas: Sequence[float | LearnedKappa]
+    kappas: Sequence[SiteKappa | LearnedKappa]
     backwards: Sequence[SiteBackward]
     ids: Sequence[str]
     observer: Observer | None = None
@@ -157,7 +158,10 @@ class SiteStep(Step):
         # An observer must see z itself.
         overwrite = self.overwrite and context.observer is None and not context.mapped
         kappa, backward = context.kappas[self.site], context.backwards[self.site]
-        result = jump(z, kappa, self.cap, backward, overwrite=overwrite)
+        try:
+            result = jump(z, kappa, self.cap, backward, overwrite=overwrite)
+        except KappaError as error:
+            raise KappaError(f"site {context.ids[self.site]!r}: {error.message}", hint=error.hint) from None
         if context.observer is not None:
             context.observer(context.ids[self.site], z, result)
         values[self.outputs[0]] = result

@@ -11,11 +11,11 @@ import torch
 
 from jr_onnx.errors import KappaError
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.semantics import round_kappa
+from jr_onnx.semantics import SiteKappa, round_kappa, validate_site_kappa
 from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward
 from jr_onnx.torchnet.sites import TorchSite
 
-KappaSetting = float | Mapping[str, float] | None
+KappaSetting = float | Mapping[str, float] | Mapping[str, SiteKappa] | None
 BackwardSetting = SiteBackward | Mapping[str, SiteBackward]
 
 
@@ -24,7 +24,8 @@ class PassSettings:
     """What one forward pass uses in place of the module's own settings; None keeps those.
 
     Attributes:
-        kappas: One jump for all retrofit sites, or a mapping of site id to jump that leaves other sites as they are.
+        kappas: One jump for all retrofit sites, or a mapping of site id to jump (one, or one per channel) that leaves
+            other sites as they are.
             Nothing is drawn then.
         backward: The derivative at every site.
         seed: Fixes the random numbers that the model draws by itself.
@@ -61,7 +62,7 @@ class SiteSettings:
         twin.kappas, twin.backwards, twin.learned = list(self.kappas), list(self.backwards), dict(self.learned)
         return twin
 
-    def with_kappas(self, kappa: KappaSetting) -> list[float]:
+    def with_kappas(self, kappa: KappaSetting) -> list[SiteKappa]:
         """Return the kappas by site number, with some or all of them replaced; None for what the file has.
 
         Raises:
@@ -69,8 +70,9 @@ class SiteSettings:
         """
         if kappa is None:
             return [site.kappa for site in self._sites]
+        chosen: dict[TorchSite, SiteKappa]
         if isinstance(kappa, Mapping):
-            chosen = {site: kappa[site.id] for site in self._named(kappa)}
+            chosen = {site: validate_site_kappa(kappa[site.id], f"kappa of {site.id}") for site in self._named(kappa)}
         else:
             chosen = {site: kappa for site in self._sites if site.form != "own_jump"}
         found = list(self.kappas)
@@ -78,7 +80,7 @@ class SiteSettings:
             found[site.number] = round_kappa(value, site.dtype)
         return found
 
-    def set_unrounded(self, kappas: Mapping[str, float]) -> None:
+    def set_unrounded(self, kappas: Mapping[str, SiteKappa]) -> None:
         """Set kappas that the sites' element types need not have.
 
         Raises:
@@ -107,7 +109,7 @@ class SiteSettings:
         """
         self.learned.update({site.number: kappas[site.id] for site in self._named(kappas)})
 
-    def in_use(self) -> Sequence[float | LearnedKappa]:
+    def in_use(self) -> Sequence[SiteKappa | LearnedKappa]:
         """Return the kappas of one forward pass by site number, those that are being trained included."""
         kappas = self.draw()
         return [self.learned.get(number, kappa) for number, kappa in enumerate(kappas)] if self.learned else kappas
@@ -116,7 +118,7 @@ class SiteSettings:
         """Draw kappa from a range, by a CPU generator (None: torch's global one); None stops that."""
         self.random, self._generator = random, generator if random is not None else None
 
-    def draw(self) -> list[float]:
+    def draw(self) -> list[SiteKappa]:
         """Return the kappas of one forward pass by site number: those that are set, or drawn ones."""
         if self.random is None:
             return self.kappas

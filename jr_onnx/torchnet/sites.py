@@ -11,7 +11,7 @@ from jr_onnx.opsets import normal_domain
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.scopes import Scope, unique, walk
 from jr_onnx.rewriter.sites import LocatedSite
-from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, one_kappa, round_kappa
+from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, SiteKappa, round_kappa
 from jr_onnx.torchnet.references import SitePlan
 
 _DEFAULT_ALPHA = 1.0
@@ -31,7 +31,7 @@ class TorchSite:
         node_name: Name of the node, may be "".
         output: Name of the output tensor.
         cap: Upper bound of ReLU6 and similar activations, or None.
-        kappa: The jump in the file that was loaded.
+        kappa: The jump in the file that was loaded, or one for each channel.
     """
 
     id: str
@@ -43,7 +43,7 @@ class TorchSite:
     node_name: str
     output: str
     cap: float | None
-    kappa: float
+    kappa: SiteKappa
 
 
 def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -> list[tuple[TorchSite, SitePlan]]:
@@ -69,7 +69,7 @@ def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -
             found.node_name,
             found.output,
             found.cap,
-            one_kappa(kappas.get(found.id, 0.0), found.id, "the torch module"),
+            kappas.get(found.id, 0.0),
         )
         result.append((site, SitePlan(number, found.cap, item.match.operand or None)))
     return result

@@ -29,8 +29,9 @@ from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.result import AttackResult
 from jr_onnx.attack.square import Square
 from jr_onnx.attack.target import ArrayTarget
-from jr_onnx.attack.torch_target import TorchTarget
+from jr_onnx.attack.torch_target import TorchTarget, scaled
 from jr_onnx.errors import InputError
+from jr_onnx.semantics import SiteKappa, is_jump
 
 ObjectiveName = Literal["adaptive", "paper", "black-box"]
 Replay = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
@@ -83,7 +84,7 @@ class Objective:
     def scores(
         self,
         target: TorchTarget,
-        kappas: Mapping[str, float],
+        kappas: Mapping[str, SiteKappa],
         images: npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64],
         *,
@@ -132,7 +133,7 @@ class Objective:
         self,
         attacked: TorchTarget,
         target: TorchTarget,
-        kappas: Mapping[str, float],
+        kappas: Mapping[str, SiteKappa],
         images: npt.NDArray[np.float32],
         labels: npt.NDArray[np.int64],
         replay: Replay | None,
@@ -152,7 +153,7 @@ class Objective:
                     survives = ~replay(found.adversarials.numpy(), labels[left])
                 left = left[survives]
 
-        plain = not any(kappas.values())
+        plain = not any(map(is_jump, kappas.values()))
         for backward in _BACKWARDS[:1] if plain else _BACKWARDS:
             attack_rest(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed, backward=backward), None)
         if plain:
@@ -161,7 +162,7 @@ class Objective:
                 attack_rest(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed + number), None)
         else:
             for factor in _SOURCE_FACTORS:
-                source = target.with_kappa({site: kappa * factor for site, kappa in kappas.items()})
+                source = target.with_kappa(scaled(kappas, factor))
                 attack_rest(APGD(norm=self.norm, eps=self.eps, steps=self.steps, seed=self.seed), source)
         scores = np.zeros(len(labels), dtype=np.float64)
         scores[left] = 1.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jr_onnx.records import Record
+from jr_onnx.semantics import SiteKappa
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class TunePoint(Record):
 
     SCHEMA: ClassVar[str] = "jr_onnx.tune_point/1"
     kappa: float | None
-    kappas: dict[str, float]
+    kappas: dict[str, SiteKappa]
     clean: float
     drop: float
     objective: float

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from jr_onnx.semantics import SiteKappa
 from jr_onnx.tune.records import TunePoint
 
-Measure = Callable[[dict[str, float], str], TunePoint | None]
+Measure = Callable[[dict[str, SiteKappa], str], TunePoint | None]
 """Measures a setting, given with its description; None for a setting that costs too much accuracy."""
 
 
@@ -61,5 +62,5 @@ def merit(point: TunePoint) -> tuple[float, float]:
     return point.objective, point.clean
 
 
-def _key(kappas: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+def _key(kappas: Mapping[str, SiteKappa]) -> tuple[tuple[str, SiteKappa], ...]:
     return tuple(sorted(kappas.items()))

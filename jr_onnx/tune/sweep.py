@@ -25,7 +25,7 @@ from jr_onnx.modelfile import load as load_model
 from jr_onnx.quantised import is_quantised
 from jr_onnx.rewriter import find_sites, rewrite
 from jr_onnx.rewriter.pair import open_pair
-from jr_onnx.semantics import validate_kappa
+from jr_onnx.semantics import SiteKappa, is_jump, validate_kappa
 from jr_onnx.tune.clean import CleanAccuracy
 from jr_onnx.tune.objective import Objective
 from jr_onnx.tune.records import TunePoint, TuneResult
@@ -218,14 +218,14 @@ class _Search:
         )
         return search.run(points)
 
-    def _allowed(self, kappas: dict[str, float], clean: float, what: str) -> TunePoint | None:
+    def _allowed(self, kappas: dict[str, SiteKappa], clean: float, what: str) -> TunePoint | None:
         """Measure a setting, unless it costs too much of the clean accuracy."""
         accuracy = self._accuracy(kappas)
         if clean - accuracy > self.request.max_drop:
             return None
         return self._point(None, kappas, accuracy, what)
 
-    def _point(self, kappa: float | None, kappas: dict[str, float], accuracy: float, what: str = "") -> TunePoint:
+    def _point(self, kappa: float | None, kappas: dict[str, SiteKappa], accuracy: float, what: str = "") -> TunePoint:
         scores = self._scores(kappas)
         if self.base is None:
             self.base = accuracy, scores
@@ -269,23 +269,23 @@ class _Search:
         self.done += 1
         self.notify(self.done, self.total, what)
 
-    def _scores(self, kappas: dict[str, float]) -> Floats:
+    def _scores(self, kappas: dict[str, SiteKappa]) -> Floats:
         objective, images, labels = self.request.objective, self.attacked.images, self.attacked.labels
         if self.target is None:
             return objective.scores_of_served(self._served_at(kappas).target(), images, labels)
         replay = self._served_at(kappas).misclassifies if self._replays else None
         return objective.scores(self.target, kappas, images, labels, replay=replay)
 
-    def _served_at(self, kappas: dict[str, float]) -> ServedClassifier:
+    def _served_at(self, kappas: dict[str, SiteKappa]) -> ServedClassifier:
         """Return the file that would be served with these kappas."""
-        if not any(kappas.values()):
+        if not any(map(is_jump, kappas.values())):
             return self._served
         path = self._folder / "setting.jr.onnx"
         rewrite(self._model, KappaPlan(by_site=tuple(kappas.items())), output=path, force=True)
         served, _ = self._opener.open(path)
         return served
 
-    def _accuracy(self, kappas: dict[str, float]) -> float:
+    def _accuracy(self, kappas: dict[str, SiteKappa]) -> float:
         """Return clean accuracy where sites differ, which the one run-time kappa cannot express."""
         if self.target is None:
             served = self._served_at(kappas)

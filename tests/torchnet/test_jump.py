@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, KappaError
 from jr_onnx.records import dumps, loads
-from jr_onnx.semantics import jump_relu, round_kappa
+from jr_onnx.semantics import SiteKappa, jump_relu, round_kappa
 from jr_onnx.torchnet import SiteBackward
-from jr_onnx.torchnet.jump import jump
+from jr_onnx.torchnet.jump import LearnedKappa, jump
 
 _KAPPA = round_kappa(0.3, "float32")
 _CHOICES = (SiteBackward.exact(), SiteBackward.straight_through(), SiteBackward.smooth(4.0))
@@ -27,7 +27,7 @@ def _neighbours(kappa: float) -> list[float]:
     return [float(np.nextafter(single, np.float32(-1))), float(single), float(np.nextafter(single, np.float32(2)))]
 
 
-def _derivative(z: Tensor, kappa: float, cap: float | None, backward: SiteBackward) -> Tensor:
+def _derivative(z: Tensor, kappa: SiteKappa, cap: float | None, backward: SiteBackward) -> Tensor:
     z = z.clone().requires_grad_()
     (grad,) = torch.autograd.grad(jump(z, kappa, cap, backward).sum(), z)
     return grad
@@ -118,6 +118,57 @@ def test_vmap_and_empty_input_work() -> None:
     whole = jump(z, _KAPPA, None, SiteBackward.exact())
     assert torch.equal(torch.vmap(lambda row: jump(row, _KAPPA, None, SiteBackward.exact()))(z), whole)
     assert jump(torch.zeros(0, 3), _KAPPA, 6.0, SiteBackward.smooth(2.0)).shape == (0, 3)
+
+
+_CHANNELS = (0.0, round_kappa(0.3, "float32"), 1.0)
+
+
+@pytest.mark.parametrize("backward", _CHOICES, ids=str)
+@pytest.mark.parametrize("cap", [None, 6.0])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 5), (2, 3, 2, 2)])
+def test_every_channel_jumps_and_has_the_derivative_of_its_own_kappa(
+    backward: SiteBackward, cap: float | None, shape: tuple[int, ...]
+) -> None:
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * 3
+    flat = z.transpose(0, 1).reshape(3, -1)  # a view or a copy
+    flat[:, 0], flat[:, 1] = torch.tensor(_CHANNELS), torch.tensor(0.0)  # at the jump, and at 0
+    z = flat.reshape(shape[1], shape[0], *shape[2:]).transpose(0, 1)
+    found, slope = jump(z, _CHANNELS, cap, backward), _derivative(z, _CHANNELS, cap, backward)
+    for channel, kappa in enumerate(_CHANNELS):
+        assert torch.equal(found[:, channel], jump(z[:, channel], kappa, cap, backward))
+        # The same operations, but beta is a tensor in float32 here and a double there: rounded once more.
+        torch.testing.assert_close(
+            slope[:, channel], _derivative(z[:, channel], kappa, cap, backward), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_special_values_are_those_of_the_definition_in_every_channel() -> None:
+    values = np.array([math.nan, math.inf, -math.inf, -0.0, 1e-45, *_neighbours(_KAPPA)], dtype=np.float32)
+    z = np.stack([values] * 3)[None]
+    found = jump(torch.from_numpy(z.copy()), _CHANNELS, 6.0, SiteBackward.exact()).numpy()
+    assert found.tobytes() == np.stack([jump_relu(values, kappa, 6.0) for kappa in _CHANNELS])[None].tobytes()
+
+
+def test_a_kappa_that_was_first_used_without_derivatives_has_them_later() -> None:
+    kappas = (0.25, 0.5, 0.125)
+    with torch.inference_mode():
+        jump(torch.ones(2, 3), kappas, None, SiteBackward.exact())
+    assert _derivative(torch.ones(2, 3), kappas, None, SiteBackward.smooth(5.0)).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 1)])
+def test_another_number_of_channels_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(KappaError, match="kappa has 3 values, one per channel, and the tensor has"):
+        jump(torch.zeros(shape), _CHANNELS, None, SiteBackward.exact())
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_a_learned_kappa_that_has_come_to_0_has_a_finite_derivative(shape: tuple[int, ...]) -> None:
+    kappa = torch.zeros(shape, requires_grad=True)
+    z = torch.tensor([[-1.0, 0.0], [1e-30, 2.0]], requires_grad=True)
+    jump(z, LearnedKappa(kappa, 0.5), None, SiteBackward.smooth(5.0)).sum().backward()
+    assert torch.equal(z.grad, torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+    assert kappa.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("backward", _CHOICES, ids=str)

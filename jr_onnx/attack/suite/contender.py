@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jr_onnx.attack.classifier.served import ServedClassifier
-from jr_onnx.attack.torch_target import TorchTarget
+from jr_onnx.attack.torch_target import TorchTarget, scaled
+from jr_onnx.semantics import SiteKappa, is_jump
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Contender:
     label: str
     served: ServedClassifier
     target: TorchTarget | None
-    sources: Mapping[str, float]
+    sources: Mapping[str, SiteKappa]
     sha256: str
     weights: str = ""
 
@@ -45,8 +46,8 @@ class Contender:
             return self.target
         if jump is not None:
             return self.target.with_kappa(jump)
-        return self.target.with_kappa({site: kappa * (multiple or 0.0) for site, kappa in self.sources.items()})
+        return self.target.with_kappa(scaled(self.sources, multiple or 0.0))
 
 
 def _without_jumps(target: TorchTarget) -> bool:
-    return not target.is_random and not any(target.kappas().values())
+    return not target.is_random and not any(map(is_jump, target.kappas().values()))

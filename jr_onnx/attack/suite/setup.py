@@ -35,7 +35,7 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.records import dumps
 from jr_onnx.rewriter.pair import open_pair
 from jr_onnx.runtime.providers import CPU, full_name, require_providers
-from jr_onnx.semantics import one_kappa
+from jr_onnx.semantics import SiteKappa
 
 BATCH = 256
 """Samples in memory at once, on a CPU."""
@@ -107,7 +107,7 @@ def prepare(request: AttackRequest) -> PreparedRun:
     """
     files, digests, provenance = _files(request)
     sites = () if provenance is None else provenance.sites
-    kappas = {site.id: one_kappa(site.kappa, site.id, "an attack") for site in sites}
+    kappas = {site.id: site.kappa for site in sites}
     random = provenance is not None and provenance.plan.random is not None
     chosen = {RETROFIT} if random else set()
     return prepare_files(request, files, digests, dict.fromkeys(files, kappas), random=chosen)
@@ -117,7 +117,7 @@ def prepare_files(
     request: AttackRequest,
     files: Mapping[str, Path],
     digests: Mapping[str, str],
-    kappas: Mapping[str, Mapping[str, float]],
+    kappas: Mapping[str, Mapping[str, SiteKappa]],
     *,
     random: Set[str] = frozenset(),
     same_weights: bool = True,
@@ -245,7 +245,7 @@ def _run_record(
     request: AttackRequest,
     entries: list[Entry],
     contenders: list[Contender],
-    kappas: dict[str, float],
+    kappas: dict[str, SiteKappa],
     device: torch.device,
 ) -> RunRecord:
     data = request.data
