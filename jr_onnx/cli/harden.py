@@ -245,7 +245,9 @@ def _shown() -> Iterator[Callable[[Moment], None]]:
                 loss = f", loss {row.loss:.3f}" if row.epoch else ""
                 print_message(f"{name}: validation accuracy {row.clean:.1%} clean, {row.robust:.1%} under attack{loss}")
                 if row.went_back:
-                    print_message("that lost most of the clean accuracy: back to the best weights, at a lower rate")
+                    print_message(
+                        "most of the clean accuracy was lost: back to the best weights, at a quarter of the rate"
+                    )
             notify(moment.step, moment.steps, f"step {moment.step}" if moment.step else "")
 
         yield show

@@ -39,7 +39,7 @@ _LEAST_CLEAN = 0.5
 _RUINS = 3
 """A training whose first epochs are all like that is not going to recover."""
 _LOWER = 0.25
-"""After a destroyed epoch the training goes on from the best weights, at this share of the learning rate."""
+"""After a destroyed epoch the training starts over from the best weights, at this share of the learning rate."""
 _LOOK_AT_LOSSES = 20
 """On a GPU losses are looked at once in so many steps, for each look waits for the device."""
 
@@ -107,7 +107,7 @@ class Trainer:
         self._best, self._best_epoch = values_of(self._everything), 0
         self._rows: list[EpochRow] = []
         self._done, self._loss, self._counted = 0, 0.0, 0
-        self._rate_scale = 1.0
+        self._rate_scale, self._began = 1.0, 0
         self._pending: list[Tensor] = []
 
     def run(self, notify: Callable[[Moment], None] = lambda _: None) -> Outcome:
@@ -143,8 +143,10 @@ class Trainer:
         epoch, first = divmod(self._done, steps)
         began = saved = time.monotonic()
         for step, pixels, labels, generator in self._batches.epoch(epoch, first):
-            self._set_rate(self._done / total)
-            self._step(pool, pixels, labels, generator, self._recipe.at((self._done + 1) / total, self._ramp))
+            left = total - self._began
+            self._set_rate((self._done - self._began) / left)
+            recipe = self._recipe.at((self._done + 1 - self._began) / left, self._ramp)
+            self._step(pool, pixels, labels, generator, recipe)
             self._done += 1
             if self._is_cpu or len(self._pending) >= _LOOK_AT_LOSSES or step == steps - 1:
                 problem = self._look_at_losses(epoch, step)
@@ -175,11 +177,11 @@ class Trainer:
         return ""
 
     def _go_back(self) -> None:
-        """Go on from the best weights, at a lower rate and without the momentum that led away from them."""
+        """Start over from the best weights, at a lower rate, with a schedule for the steps that are left."""
         copy_into(self._everything, self._best)
         self._average = values_of(self._weights)
         self._optimizer.state.clear()
-        self._rate_scale *= _LOWER
+        self._rate_scale, self._began = self._rate_scale * _LOWER, self._done
 
     @property
     def _ramp(self) -> float:
@@ -208,7 +210,8 @@ class Trainer:
         if last.epoch >= _RUINS and all(map(self._is_ruin, self._rows[1:])):
             return f"most of the clean accuracy was lost in each of {last.epoch} epochs"
         # While the budget grows, the whole one may be out of reach.
-        began = max(self._best_epoch, math.ceil(self._ramp * self._recipe.epochs))
+        first = self._began // self._batches.steps
+        began = max(self._best_epoch, first + math.ceil(self._ramp * (self._recipe.epochs - first)))
         if last.epoch - began >= self._recipe.patience:
             return f"no better robust accuracy on validation images for {self._recipe.patience} epochs"
         return ""
@@ -311,6 +314,7 @@ class Trainer:
                 "rows": [dumps(row, indent=None) for row in self._rows],
                 "done": self._done,
                 "rate_scale": self._rate_scale,
+                "began": self._began,
                 "loss": [self._loss, self._counted],
             }
         )
@@ -323,5 +327,5 @@ class Trainer:
         self._average, self._best, self._best_epoch = found["average"], found["best"], found["best_epoch"]
         self._optimizer.load_state_dict(found["optimizer"])
         self._rows = [loads(EpochRow, text) for text in found["rows"]]
-        self._done, self._rate_scale = found["done"], found["rate_scale"]
+        self._done, self._rate_scale, self._began = found["done"], found["rate_scale"], found["began"]
         self._loss, self._counted = found["loss"]

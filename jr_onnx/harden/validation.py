@@ -42,8 +42,8 @@ class EpochRow(Record):
         one_step: Accuracy under one step of the budget's length, which a network can learn to mislead.
         seconds: Wall time of the epoch.
         kappas: Site id -> learned kappa, or one for each channel.
-        went_back: Whether most of the clean accuracy was lost, so that the training went on from the best weights
-            before, at a lower learning rate.
+        went_back: Whether most of the clean accuracy was lost, so that the training started over from the best
+            weights before, at a lower learning rate.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.harden_epoch/1"

@@ -119,10 +119,7 @@ def check_parity(
         notes.append("the retrofit draws kappa inside the graph, so only the original was compared")
     elif record is not None:
         rounding = pair.rounding_at_sites(data)
-        pair.set_kappas(
-            dict.fromkeys(net.sites, 0.0)
-            | {site.id: site.kappa for site in record.sites}
-        )
+        pair.set_kappas(dict.fromkeys(net.sites, 0.0) | {site.id: site.kappa for site in record.sites})
         comparisons.append(pair.compare("retrofit", Reference(served, output, net.values), data, rounding))
     name = "" if isinstance(source.given, onnx.ModelProto) else Path(source.given).name
     report = ParityReport(name, tuple(comparisons), tuple(notes), is_quantised(source.model))

@@ -16,7 +16,7 @@ from jr_onnx.attack.suite.setup import AttackRequest
 from jr_onnx.errors import DataError, InputError, RefusalError
 from jr_onnx.harden import ContestRequest, Hardening, HardenRequest, Recipe, harden, hold, worst_case
 from jr_onnx.modelfile import load
-from jr_onnx.records import loads
+from jr_onnx.records import dumps, loads
 from jr_onnx.weights.find import tensors_by_place
 from tests.harden.conftest import images, untrained
 from tests.weights import models
@@ -126,6 +126,27 @@ def test_learned_kappas_move_and_stand_in_the_file(request_of: Make) -> None:
     kappas = torchnet.load(result.output).kappas
     assert kappas == result.hardening.kappas
     assert all(kappa >= 0 and kappa != np.float32(0.2) for kappa in kappas.values())
+
+
+def test_every_channel_learns_a_kappa_of_its_own(request_of: Make, tmp_path: Path) -> None:
+    result = harden(request_of({"kappa": 0.2, "learn_kappa": "per-channel", "epochs": 2}))
+    net = torchnet.load(result.output)
+    assert net.kappas == result.hardening.kappas
+    assert [len(kappa) for kappa in net.kappas.values()] == [8, 32]  # channels of the kernel, rows of the matrix
+    for kappa in net.kappas.values():
+        assert len(set(kappa)) > len(kappa) / 2  # a unit that nothing activates keeps its first value
+        assert min(kappa) >= 0
+    data = images(60, 3)
+    request = request_of()
+    attack = AttackRequest(
+        model=request.model, data=data, preprocessing=request.preprocessing, device="cpu", plan=None, suite="adaptive",
+        norm="linf", eps=0.1, out=tmp_path / "attacks",
+    )  # fmt: skip
+    contest = hold(ContestRequest({"original": request.model, "hardened": Path(result.output)}, data, attack))
+    evaluation = contest.evaluations["hardened"]
+    assert evaluation.run.kappas == net.kappas
+    assert any("smooth" in entry.entry for entry in evaluation.models[1].entries)
+    assert loads(Hardening, dumps(result.hardening)) == result.hardening
 
 
 def test_statistics_stay_unless_asked_for(request_of: Make) -> None:

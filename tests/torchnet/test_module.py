@@ -53,6 +53,34 @@ def test_retrofit_is_the_original_at_its_kappas(lowering: str, x: Tensor) -> Non
     assert check_parity(original, retrofit, x).passed
 
 
+def test_a_retrofit_with_a_kappa_per_channel_is_the_original_at_its_kappas(x: Tensor) -> None:
+    original = load(mlp())
+    seen: dict[str, int] = {}
+    with original.observing(lambda site, z, _: seen.update({site: z.shape[1]})):
+        original(x)
+    wanted = {site: [round_kappa(0.1 * channel, "float32") for channel in range(seen[site])] for site in seen}
+    retrofit, _ = rewrite(mlp(), kappa=wanted)
+    net = load(retrofit)
+    assert net.kappas == {site: tuple(values) for site, values in wanted.items()}
+    original.set_kappa(wanted)
+    assert torch.equal(net(x), original(x))
+    assert check_parity(original, retrofit, x).passed
+    net.set_backward(SiteBackward.smooth(5.0))
+    assert not torch.equal(_grad(net, x), _grad(original, x))
+    assert torch.equal(net(x, PassSettings(kappas=0.3)), _at(mlp(), 0.3)(x))
+
+
+def test_kappas_of_another_number_of_channels_are_refused_by_the_site(net: OnnxModule, x: Tensor) -> None:
+    with pytest.raises(KappaError, match="site 'node1': kappa has 2 values, one per channel, and the tensor has"):
+        net(x, PassSettings(kappas={"node1": (0.1, 0.2)}))
+
+
+def _at(model: onnx.ModelProto, kappa: float) -> OnnxModule:
+    net = load(model)
+    net.set_kappa(kappa)
+    return net
+
+
 @pytest.mark.parametrize("make", [with_functions, lambda: with_if("shape"), lambda: with_if("true")])
 def test_sites_in_functions_and_branches_jump(make: Callable[[], onnx.ModelProto], x: Tensor) -> None:
     retrofit, _ = rewrite(make(), kappa=0.4)
