@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jr_onnx.evaluation.summary import Evaluation
     from jr_onnx.kappa import KappaPlan, RandomKappa
     from jr_onnx.report import write_report
-    from jr_onnx.rewriter import Options, RewriteResult, SiteTable, find_sites, restore, rewrite
+    from jr_onnx.rewriter import Options, RewriteResult, SiteTable, find_sites, fuse, restore, rewrite
     from jr_onnx.runtime.saved import optimize
     from jr_onnx.runtime.session import InferenceSession
     from jr_onnx.semantics import jump_relu
@@ -84,6 +84,7 @@ _PUBLIC = {
     "evaluate_robustness": "jr_onnx.attack.suite.evaluate",
     "find_sites": "jr_onnx.rewriter",
     "find_weights": "jr_onnx.weights",
+    "fuse": "jr_onnx.rewriter",
     "jump_relu": "jr_onnx.semantics",
     "optimize": "jr_onnx.runtime.saved",
     "prove_conversion": "jr_onnx.verifier",
@@ -130,6 +131,7 @@ __all__ = [
     "evaluate_robustness",
     "find_sites",
     "find_weights",
+    "fuse",
     "jump_relu",
     "optimize",
     "prove_conversion",

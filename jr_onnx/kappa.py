@@ -66,6 +66,7 @@ class KappaPlan(Record):
             that site alone and wins over expressions; among expressions the first match wins.
         random: Draw kappa instead.
         input_name: kappa is an optional scalar graph input of this name; `kappa` is its default.
+        own: The sites are the jumps that the model has itself, each with its own thresholds (`fuse`).
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.kappa_plan/1"
@@ -73,6 +74,7 @@ class KappaPlan(Record):
     by_site: tuple[tuple[str, SiteKappa], ...] = ()
     random: RandomKappa | None = None
     input_name: str | None = None
+    own: bool = False
 
     def __post_init__(self) -> None:
         """Refuse contradictory plans, and invalid kappas."""
@@ -99,7 +101,12 @@ class KappaPlan(Record):
                 )
             if self.kappa is None and self.random is None:
                 raise KappaError("a kappa input needs a default", hint="Give --kappa or --random too")
-        if self.kappa is None and not self.by_site and self.random is None:
+        given = self.kappa is not None or bool(self.by_site) or self.random is not None
+        if self.own and (given or self.input_name is not None):
+            raise KappaError(
+                "the thresholds of the model's own jumps exclude another kappa", hint="Give one of the two"
+            )
+        if not given and not self.own:
             raise KappaError("no kappa was given", hint="Give --kappa, --kappa-map or --random")
 
     @classmethod

@@ -42,7 +42,8 @@ class SiteRecord(Record):
     Attributes:
         id: Stable readable id: scope path and node or output name.
         form: How the ReLU was written: relu, clip, max, where, mask, abs, min, slope, thresholded, fused_conv,
-            fused_gemm, nchwc_conv.
+            fused_gemm, nchwc_conv; or the jump that the model had itself: jump_where, jump_mask, jump_relu_where,
+            jump_relu_mask.
         dtype: NumPy name of the element type.
         scope: Scope path, "" for the main graph.
         output: Name of the site's output tensor, which the rewrite keeps.
@@ -95,6 +96,7 @@ class Undo(Record):
         nodes_prepended: How many nodes were put in front of the main graph's.
         calls: Scope path, index in the source and serialised NodeProto of calls that were changed.
         has_ir_version: Whether the source names its IR version at all.
+        nodes_removed: Scope path, index in the source and serialised NodeProto of nodes that nothing read any more.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.undo/1"
@@ -108,6 +110,7 @@ class Undo(Record):
     nodes_prepended: int = 0
     calls: tuple[tuple[str, int, str], ...] = ()
     has_ir_version: bool = True
+    nodes_removed: tuple[tuple[str, int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import onnx
 import pytest
 import yaml
 
 from jr_onnx.cli.app import COMMANDS, app, run
+from tests.cli.conftest import autoencoder
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -79,8 +81,9 @@ def test_every_command_is_documented(name: str) -> None:
 def test_the_commands_run_and_print_what_is_shown(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All blocks of a page run in their order in one folder that holds the digits classifier as model.onnx."""
+    """All blocks of a page run in their order in one folder; model.onnx is the digits classifier, sae.onnx small."""
     shutil.copy(ROOT / "models" / "exported" / "digits_cnn.onnx", tmp_path / "model.onnx")
+    onnx.save(autoencoder(), tmp_path / "sae.onnx")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1795730400")  # the time of the packages that are shown
     for block in _BLOCK.finditer(TEXTS[page]):

@@ -16,12 +16,13 @@ from jr_onnx._version import __version__
 from jr_onnx.errors import EXIT_CODES, JrError, PrintableFormatter, printable_lines
 
 _OUTPUT_EXIT = 74  # as sysexits.h calls an error of input or output
-_MANY_OBJECTS = {"inspect", "rewrite", "restore", "verify"}
+_MANY_OBJECTS = {"inspect", "rewrite", "fuse", "restore", "verify"}
 # Group -> command -> the line that `jr-onnx --help` shows without importing the command's module.
 GROUPS: dict[str, dict[str, str]] = {
     "Rewrite and prove": {
         "inspect": "List every ReLU of a model: what can be rewritten, what cannot and why.",
         "rewrite": "Replace the ReLUs of a model with JumpReLU, and change nothing else.",
+        "fuse": "Make one operator of every jump that a model has itself, with its own thresholds.",
         "restore": "Undo a rewrite: restore the original model.",
         "verify": "Prove that a retrofit computes what it should.",
     },

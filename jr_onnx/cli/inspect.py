@@ -10,10 +10,10 @@ import click
 
 from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.options import model_argument
-from jr_onnx.cli.output import counted, json_option, print_json_object, print_message, print_table
+from jr_onnx.cli.output import counted, json_option, next_step, print_json_object, print_message, print_table
 
 if TYPE_CHECKING:
-    from jr_onnx.rewriter import SiteTable
+    from jr_onnx.rewriter import OwnJump, SiteTable
     from jr_onnx.rewriter.inspection import InspectedRetrofit
 
 
@@ -29,11 +29,11 @@ class Arguments:
 @model_argument
 @json_option
 def command(given: Arguments) -> int:
-    """List every ReLU of MODEL: what can be rewritten, what cannot and why.
+    """List every ReLU of MODEL, and every jump that it has itself: what can be rewritten, what cannot and why.
 
     Sites are found in the main graph, in If, Loop and Scan bodies and in model-local functions. For a retrofit, its
-    sites are listed with their kappas and lowerings. Exits with code 3 if the model has no site, and with code 1 if the
-    graph of a retrofit contradicts its provenance.
+    sites are listed with their kappas and lowerings. Exits with code 3 if the model has no site and no
+    jump, and with code 1 if the graph of a retrofit contradicts its provenance.
     """
     from jr_onnx.modelfile import load
     from jr_onnx.rewriter.inspection import inspect
@@ -44,9 +44,11 @@ def command(given: Arguments) -> int:
         print_json_object({**table.to_json(), **({"retrofit": retrofit.to_json()} if retrofit is not None else {})})
     else:
         _show(table, retrofit)
+        if any(not jump.problem for jump in table.jumps):
+            print_message(next_step("fuse", given.model))
     if retrofit is not None:
         return 1 if retrofit.mismatches else 0
-    return 0 if table.sites else 3
+    return 0 if table.sites or table.jumps else 3
 
 
 def _show(table: SiteTable, retrofit: InspectedRetrofit | None) -> None:
@@ -60,6 +62,13 @@ def _show(table: SiteTable, retrofit: InspectedRetrofit | None) -> None:
                 for site in table.sites
             ],
         )
+    if table.jumps:
+        if table.sites or retrofit is not None:
+            click.echo()
+        print_table(
+            ("jump of the model", "form", "dtype", "thresholds", "feeds"),
+            [(jump.id, jump.form, jump.dtype, _thresholds(jump), ", ".join(jump.feeds)) for jump in table.jumps],
+        )
     refused = [item for item in table.refusals if item.kind == "refused"]
     aside = [item for item in table.refusals if item.kind != "refused"]
     if aside:
@@ -70,12 +79,14 @@ def _show(table: SiteTable, retrofit: InspectedRetrofit | None) -> None:
         if rows_of:
             click.echo()
             print_table((title, "operator", "why"), [(item.id, item.op_type, item.reason) for item in rows_of])
-    left = f", {counted(len(aside), 'gate or clamp', 'gates or clamps')} left alone" if aside else ""
+    bounded = sum(item.kind != "jump" for item in aside)
+    left = f", {counted(bounded, 'gate or clamp', 'gates or clamps')} left alone" if bounded else ""
     rest = f"{len(refused)} cannot be rewritten{left}, {len(table.others)} are not ReLUs"
-    counts = f"{counted(len(table.sites), 'site')}, {rest}"
+    jumps = f", {counted(len(table.jumps), 'jump')} of its own" if table.jumps else ""
+    counts = f"{counted(len(table.sites), 'site')}, {rest}{jumps}"
     if retrofit is None:
         print_message(counts)
-    elif table.sites or table.refusals or table.others:
+    elif table.sites or table.refusals or table.others or table.jumps:
         print_message(f"not retrofitted: {counts}")
 
 
@@ -104,6 +115,14 @@ def _show_retrofit(retrofit: InspectedRetrofit) -> None:
         )
     else:
         print_message(f"{what}; jr-onnx restore undoes it")
+
+
+def _thresholds(jump: OwnJump) -> str:
+    if jump.low is None or jump.high is None:
+        return f"cannot be fused: {jump.problem}"
+    if jump.low == jump.high:
+        return f"{jump.low:.6g}"
+    return f"{jump.low:.6g} to {jump.high:.6g} ({jump.thresholds} along axis {jump.axis})"
 
 
 def _cap(cap: float | None) -> str:

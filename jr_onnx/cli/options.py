@@ -126,6 +126,12 @@ shape_option = option(
     "--shape", type=NamedShape(), multiple=True, callback=by_name, help="Whole shape of an input. Repeatable."
 )
 kappa_option = option("--kappa", type=float, help="The threshold of every site; MODEL is then an original.")
+external_data_option = option(
+    "--external-data",
+    type=click.Choice(["auto", "copy", "hardlink", "reference"]),
+    default="auto",
+    help="How external data reach another folder; auto shares blocks where the file system can, and otherwise copies.",
+)
 force_option = option("--force", is_flag=True, help="Replace an existing output.")
 sign_option = option("--sign", "sign_key", type=PATH, help="Private key (PEM) to sign the package with.")
 release_option = option("--triton-release", default=TRITON_RELEASE, help="Triton release that will serve it.")

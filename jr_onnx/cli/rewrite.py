@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from jr_onnx.cli.command import cli_command, option, renamed_option
-from jr_onnx.cli.options import KappaArguments, force_option, kappa_options, model_argument, output_option
+from jr_onnx.cli.options import (
+    KappaArguments,
+    external_data_option,
+    force_option,
+    kappa_options,
+    model_argument,
+    output_option,
+)
 from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_lines, print_message, print_table
 from jr_onnx.cli.types import INTEGER
 
@@ -123,12 +130,7 @@ class Arguments(KappaArguments):
     help="Remove initializers from the graph inputs (IR 3 lists them there) if the IR version must be raised.",
 )
 @option("--replace", is_flag=True, help="Give the sites of MODEL, a retrofit, another kappa.")
-@option(
-    "--external-data",
-    type=click.Choice(["auto", "copy", "hardlink", "reference"]),
-    default="auto",
-    help="How external data reach another folder; auto shares blocks where the file system can, and otherwise copies.",
-)
+@external_data_option
 @option("--hash-data", is_flag=True, help="Also record the SHA-256 of external data in the provenance.")
 @option("--timestamp", is_flag=True, help="Record the time in the provenance; no two files are then the same.")
 @option("--dry-run", is_flag=True, help="Write nothing.")
@@ -189,7 +191,7 @@ def _show(result: RewriteResult, plan: KappaPlan) -> None:
     print_table(("site", "form", "dtype", "kappa", "lowering"), rows)
     lost = [item for item in result.refusals if item.kind == "refused"]
     refused = f", {len(lost)} ReLUs cannot be rewritten (jr-onnx inspect says why)" if lost else ""
-    aside = len(result.refusals) - len(lost)
+    aside = sum(item.kind in ("gate", "clamp") for item in result.refusals)
     if aside:
         refused += f", {counted(aside, 'gate or clamp', 'gates or clamps')} left alone (--include takes them)"
     skipped = f", {len(result.skipped)} left as they are" if result.skipped else ""

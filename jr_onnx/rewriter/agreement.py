@@ -119,7 +119,7 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Pa
         original = copied(light)
         try:
             undo(original, record)
-            edit, again = _redo(original, record, folder)
+            edit, again = _redo(original, record, folder, held)
             found = [*_in_records(record, edit), *_in_graph(light, again, record)]
             found = found or [*_unrecorded(original, held, record), *foreign]
         except JrError as error:
@@ -199,7 +199,9 @@ def _light(model: onnx.ModelProto) -> tuple[onnx.ModelProto, Payloads]:
     return light, payloads
 
 
-def _redo(original: onnx.ModelProto, record: Provenance, folder: Path | None) -> tuple[Edit, onnx.ModelProto]:
+def _redo(
+    original: onnx.ModelProto, record: Provenance, folder: Path | None, payloads: Payloads
+) -> tuple[Edit, onnx.ModelProto]:
     """Rewrite the restored original as the provenance says.
 
     Raises:
@@ -218,7 +220,7 @@ def _redo(original: onnx.ModelProto, record: Provenance, folder: Path | None) ->
         record.plan, target=cast(Target, record.target), demote_initializer_inputs=bool(record.undo.inputs_removed)
     )
     again = copied(original)
-    return apply(again, options, folder, sites), again
+    return apply(again, options, folder, sites, payloads), again
 
 
 def _in_records(record: Provenance, edit: Edit) -> Iterator[Mismatch]:

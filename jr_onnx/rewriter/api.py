@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import onnx_graphsurgeon as gs
 
 DEFAULT_SUFFIX = ".jr.onnx"
+FUSED_SUFFIX = ".fused.onnx"
 
 
 # A ModelProto first: without stubs of protobuf its base class is Any to a type checker, and it would pass for a path.
@@ -135,6 +136,70 @@ def rewrite(
 
     done = retrofit(from_proto(surgeon.to_model(model)), options)
     return surgeon.to_graph(done.model), _with_diff(done.result, done) if diff else done.result
+
+
+@overload
+def fuse(
+    model: onnx.ModelProto, *, lowering: RequestedLowering = "custom", diff: bool = False
+) -> tuple[onnx.ModelProto, RewriteResult]: ...
+
+
+@overload
+def fuse(
+    model: str | Path,
+    output: str | Path | None = None,
+    *,
+    lowering: RequestedLowering = "custom",
+    force: bool = False,
+    external_data: ExternalMode = "auto",
+    dry_run: bool = False,
+    diff: bool = False,
+) -> tuple[Path, RewriteResult]: ...
+
+
+def fuse(
+    model: str | Path | onnx.ModelProto,
+    output: str | Path | None = None,
+    *,
+    lowering: RequestedLowering = "custom",
+    force: bool = False,
+    external_data: ExternalMode = "auto",
+    dry_run: bool = False,
+    diff: bool = False,
+) -> tuple[Path | onnx.ModelProto, RewriteResult]:
+    """Make one operator of every jump that a model has itself, with its own thresholds, and change nothing else.
+
+    Such are `z * (z > threshold)`, `relu(z) * (z > threshold)` and `where(z > threshold, z, 0)` in exported JumpReLU
+    sparse autoencoders. The result computes the same: docs/fuse.md says what of NaN, infinities and signed zeros.
+
+    Args:
+        model: A path or a ModelProto; the input itself is not changed.
+        output: For a path: where to write; by default `<name>.fused.onnx` beside the source.
+        lowering: What to write: custom (`jr_onnx::JumpRelu` with a function body), where or thresholded.
+        force: For a path: replace an existing output.
+        external_data: For a path: how external data comes to another folder, as for `rewrite`.
+        dry_run: For a path: write nothing.
+        diff: Put a unified diff of the nodes into the result.
+
+    Returns:
+        The fused model, of the kind that came in (a path for a path), and what was done.
+
+    Raises:
+        ModelError: The input is not a usable model.
+        NoSiteError: The model has no jump of its own.
+        RefusalError: No jump can be fused, the lowering is impossible, or the model is a retrofit.
+        OutputError: The result cannot be written.
+    """
+    plan = KappaPlan(own=True)
+    if isinstance(model, onnx.ModelProto):
+        return rewrite(model, plan, lowering=lowering, diff=diff)
+    if output is None:
+        path = Path(model)
+        output = path.with_name(_stem(path.name) + FUSED_SUFFIX) if path.name else None
+    return rewrite(
+        model, plan, output=output, force=force, external_data=external_data, dry_run=dry_run, diff=diff,
+        lowering=lowering,
+    )  # fmt: skip
 
 
 def _with_diff(result: RewriteResult, done: Retrofit) -> RewriteResult:

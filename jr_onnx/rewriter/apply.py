@@ -12,12 +12,14 @@ import onnx
 from jr_onnx.errors import RefusalError
 from jr_onnx.modelfile import copied
 from jr_onnx.modelfile.messages import pack
+from jr_onnx.modelfile.wire import Payloads
 from jr_onnx.opsets import main_opset
 from jr_onnx.provenance import SiteRecord, Undo
 from jr_onnx.rewriter.edit import Edit
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Names, constant
 from jr_onnx.rewriter.lowering import custom as custom_lowering
 from jr_onnx.rewriter.options import Options
+from jr_onnx.rewriter.own_jumps import own_kappas, unused_nodes
 from jr_onnx.rewriter.planning import Planned, draws_in_graph_per_site, function_opset, plan_sites
 from jr_onnx.rewriter.runtime_kappa import bring_runtime_kappa, demote, uniform_nodes
 from jr_onnx.rewriter.scopes import Scope, add_children, function_key, substitute, top_scopes, walk
@@ -31,6 +33,7 @@ def apply(
     options: Options,
     folder: Path | None = None,
     recorded: Mapping[str, SiteRecord] | None = None,
+    payloads: Payloads | None = None,
 ) -> Edit:
     """Rewrite the sites that the options choose, in place.
 
@@ -39,6 +42,7 @@ def apply(
         options: kappa, filters, lowering and target.
         folder: The folder that external data is relative to, or None.
         recorded: The sites of an earlier rewrite, to be done again in their place; or None.
+        payloads: What tokens in the model stand for; the thresholds of its own jumps may be among them.
 
     Raises:
         NoSiteError: The model has no site, or the options exclude all of them.
@@ -50,10 +54,12 @@ def apply(
     edit = Edit(model, options, options.plan, Names(top_scopes(model)), undo, folder, recorded)
     if options.demote_initializer_inputs:
         demote(edit)
-    findings = locate(model, folder)
+    findings = locate(model, folder, payloads=payloads)
     edit.table, edit.found = findings.table, tuple(item.site for item in findings.located)
     edit.plan = options.plan.settled(site.id for site in edit.found)
     chosen = select(findings, options) if recorded is None else select_recorded(findings, recorded)
+    if options.plan.own:
+        edit.own = own_kappas(findings, chosen)
     plans = plan_sites(edit, bring_runtime_kappa(edit, chosen), findings.shapes)
     _write(edit, plans)
     _finish(edit, function_opset(plans, main_opset(model)))
@@ -81,7 +87,17 @@ def _write(edit: Edit, plans: Sequence[Planned]) -> None:
         )  # fmt: skip
         return group
 
-    substitute(marks, write)
+    removals: dict[Scope, dict[int, Planned | None]] = {scope: dict(here) for scope, here in marks.items()}
+    if edit.plan.own:
+        for scope, here in marks.items():
+            gone = unused_nodes(scope, {index: planned.item.match.operand for index, planned in here.items()})
+            removals[scope].update(dict.fromkeys(gone))
+            removed = tuple((scope.path, index, pack(scope.nodes[index])) for index in sorted(gone))
+            edit.undo = replace(edit.undo, nodes_removed=(*edit.undo.nodes_removed, *removed))
+        count = len(edit.undo.nodes_removed)
+        if count:
+            edit.changes.append(f"{count} node{'s' if count != 1 else ''} removed that nothing reads any more")
+    substitute(removals, lambda node, planned: [] if planned is None else write(node, planned))
     edit.records = [records[planned.item.site.id] for planned in plans]
     edit.choices = {planned.item.site.id: planned.choice for planned in plans}
 

@@ -11,6 +11,9 @@ from jr_onnx.semantics import CHANNEL_AXIS
 def rank_for_channels(item: LocatedSite, values: int, shapes: Shapes, recorded: int | None = None) -> int:
     """Return the rank of a site's tensor, after a check that it has as many channels as kappa has values.
 
+    The thresholds of a jump that the model has itself may belong to another axis than 1, the last of (N, T, F). Then it
+    is the rank of a tensor that begins behind the axes in front: (T, F), over which a kappa broadcasts likewise.
+
     Args:
         item: The site.
         values: How many values its kappa has.
@@ -21,6 +24,8 @@ def rank_for_channels(item: LocatedSite, values: int, shapes: Shapes, recorded: 
     Raises:
         KappaError: The tensor has other or no channels, or it is not known how many.
     """
+    if item.match.jump is not None:
+        return item.match.jump.rank
     site = item.site
     said = f"site {site.id}: kappa has {values} value{'s' if values != 1 else ''}, one per channel, and its tensor"
     one_number = "or one number"

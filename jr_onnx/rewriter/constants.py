@@ -72,7 +72,7 @@ class ConstantFinder:
 
     def __init__(self, model: onnx.ModelProto, folder: Path | None = None) -> None:
         self._model = model
-        self._folder = folder
+        self.folder = folder
         self._dequantised: dict[Scope, dict[bytes, str]] = {}
         self._index: dict[Scope, tuple[dict[str, onnx.NodeProto], dict[str, onnx.TensorProto], set[str]]] = {}
         self._values: dict[tuple[Scope, str], Array | NotConstant] = {}
@@ -100,7 +100,7 @@ class ConstantFinder:
         if depth > _MAX_DEPTH:
             return NotConstant(f"{name!r} is computed by a long chain of nodes")
         tensor = item if isinstance(item, onnx.TensorProto) else _tensor_of(item)
-        if tensor is not None and is_zero(tensor, self._folder):
+        if tensor is not None and is_zero(tensor, self.folder):
             return Uniform(0.0, tuple(tensor.dims))
         value = self.value(holder, name, depth)
         if not isinstance(value, NotConstant):
@@ -116,7 +116,7 @@ class ConstantFinder:
             producers, initializers, inputs = self._of(current)
             if name in initializers:
                 if name in inputs and (self._model.ir_version >= 4 or not current.is_main):
-                    stored = read_small(initializers[name], self._folder)
+                    stored = read_small(initializers[name], self.folder)
                     apparent = None if isinstance(stored, NotStored) else stored
                     return NotConstant(f"{name!r} is an initializer that a caller may override", apparent)
                 return current, initializers[name]
@@ -163,7 +163,7 @@ class ConstantFinder:
         if item is None:
             return self._function_input(scope, name, depth)
         if isinstance(item, TensorProto):
-            return _stored(item, name, self._folder)
+            return _stored(item, name, self.folder)
         domain = normal_domain(item.domain)
         if (called := self._bodies.get(function_key(item))) is not None and called.function is not None:
             position = list(item.output).index(name)
@@ -210,7 +210,7 @@ class ConstantFinder:
             tensor = next((item.t for item in node.attribute if item.name == "value"), None)
             if tensor is None:
                 return self._shaped(scope, 0.0, node.input[0], depth)
-            number = _stored(tensor, node.output[0], self._folder)
+            number = _stored(tensor, node.output[0], self.folder)
             if isinstance(number, NotConstant) or number.size != 1:
                 return why
             return self._shaped(scope, float(number.reshape(()).astype(np.float64)), node.input[0], depth)
@@ -317,7 +317,7 @@ class ConstantFinder:
             if attribute is None:
                 continue
             if item.name == "value" and attribute.HasField("t"):
-                return _stored(attribute.t, name, self._folder)
+                return _stored(attribute.t, name, self.folder)
             if item.name == "value_float":
                 return np.asarray(attribute.f, dtype=np.float32)
             if item.name == "value_int":

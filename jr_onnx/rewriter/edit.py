@@ -19,6 +19,7 @@ from jr_onnx.rewriter.lowering.log_step import WITHOUT_KERNEL
 from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.scopes import all_nodes
 from jr_onnx.rewriter.sites import Site, SiteTable
+from jr_onnx.semantics import SiteKappa
 
 DEFAULTS_SINCE_IR = 4
 """From here on initializers need not be inputs, and those that are become optional."""
@@ -48,6 +49,7 @@ class Edit:
         cap_of_others: The cap that nodes of the op library name where they have none; None where they name none.
         kappa_is_input: Whether nodes of the op library read a fixed kappa at their second input, for some site has one
             for each channel.
+        own: Site id -> kappa of a jump that the model has itself, where these are what is rewritten.
     """
 
     model: onnx.ModelProto
@@ -68,6 +70,7 @@ class Edit:
     draws: bool = False
     cap_of_others: float | None = None
     kappa_is_input: bool = False
+    own: Mapping[str, SiteKappa] = field(default_factory=dict)
 
     @cached_property
     def not_run(self) -> str:

@@ -22,13 +22,14 @@ FOLDED = frozenset({
 _GROWING = {"ConstantOfShape", "Expand"}
 
 
-def fold(node: onnx.NodeProto, opset: int, arguments: Sequence[Array | None]) -> Array | None:
+def fold(node: onnx.NodeProto, opset: int, arguments: Sequence[Array | None], most: int = MAX_ELEMENTS) -> Array | None:
     """Return what a node makes of its arguments, None where the evaluator does not know or the result is large.
 
     Args:
         node: A node with one output, of an operator in `FOLDED`.
         opset: Version of the standard operator set.
         arguments: Its inputs; None for one that is left out.
+        most: How many elements the result may have.
     """
     if len(node.output) != 1 or opset < 1 or any(attribute.ref_attr_name for attribute in node.attribute):
         return None
@@ -53,7 +54,7 @@ def fold(node: onnx.NodeProto, opset: int, arguments: Sequence[Array | None]) ->
     except Exception:  # noqa: BLE001 - the evaluator raises anything; then the value counts as not known
         return None
     array = np.asarray(result)
-    return array if array.size <= MAX_ELEMENTS else None
+    return array if array.size <= most else None
 
 
 @lru_cache(maxsize=256)

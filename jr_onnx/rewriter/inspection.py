@@ -11,7 +11,7 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.records import Record
 from jr_onnx.rewriter.agreement import Mismatch, examine
 from jr_onnx.rewriter.optimised import is_optimised
-from jr_onnx.rewriter.sites import SiteTable, find_sites
+from jr_onnx.rewriter.sites import SiteTable, locate
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, SiteKappa
 
 _DRAWN_BY = {
@@ -78,7 +78,7 @@ def inspect(file: ModelFile) -> tuple[SiteTable, InspectedRetrofit | None]:
     found = examine(file.proto, file.payloads, file.folder)
     record = found.record
     if record is None:
-        return find_sites(file.proto, file.folder), None
+        return locate(file.proto, file.folder, payloads=file.payloads).table, None
     sites = tuple(
         InspectedSite(
             site.id, site.form, site.dtype, site.kappa if record.plan.random is None else None, _range(record.plan),
@@ -91,15 +91,18 @@ def inspect(file: ModelFile) -> tuple[SiteTable, InspectedRetrofit | None]:
         record.source_name, record.target, _draws(record), optimised, sites, found.mismatches
     )  # fmt: skip
     if found.original is None:
-        table = find_sites(file.proto, file.folder)
+        table = locate(file.proto, file.folder, payloads=file.payloads).table
         own = f"{OP_DOMAIN}::{OP_TYPE}"
         return replace(table, others=tuple(item for item in table.others if item.op_type != own)), retrofit
     # Of the original, in which the retrofitted sites are the ReLUs they were: the others are what is left.
-    table = find_sites(found.original, file.folder)
+    table = locate(found.original, file.folder, payloads=found.payloads).table
     ids = {site.id for site in record.sites}
     sites_left = tuple(site for site in table.sites if site.id not in ids)
     refusals = tuple(item for item in table.refusals if item.id not in ids)  # a gate that was asked for
-    return replace(table, sites=sites_left, refusals=refusals), retrofit
+    if record.plan.own:  # a ReLU inside a jump went with it
+        refusals = tuple(item for item in refusals if item.kind != "jump")
+    jumps = tuple(item for item in table.jumps if item.id not in ids)
+    return replace(table, sites=sites_left, refusals=refusals, jumps=jumps), retrofit
 
 
 def _range(plan: KappaPlan) -> tuple[float, float] | None:

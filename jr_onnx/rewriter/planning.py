@@ -50,7 +50,7 @@ def plan_sites(edit: Edit, chosen: Sequence[LocatedSite], shapes: Shapes) -> lis
     """
     opset = main_opset(edit.model)
     if edit.recorded is not None:
-        return [_as_recorded(item, edit.recorded[item.site.id], opset, shapes) for item in chosen]
+        return [_as_recorded(item, edit.recorded[item.site.id], opset, shapes, edit.own) for item in chosen]
     requested = edit.options.lowering
     random = edit.plan.random
     if random is not None and random.source == "op" and random.per == "site":
@@ -62,7 +62,7 @@ def plan_sites(edit: Edit, chosen: Sequence[LocatedSite], shapes: Shapes) -> lis
         requested = "custom"
     elif random is not None and random.source == "op" and requested == "auto":
         requested = "custom"
-    kappas = edit.plan.for_sites(item.site.id for item in chosen)
+    kappas = edit.own if edit.plan.own else edit.plan.for_sites(item.site.id for item in chosen)
     # Most sites of a model are alike, and then share one setting and one choice.
     alike: dict[tuple[str, int, bool], Setting] = {}
     settings = [_shared_setting(edit, item, kappas, opset, alike) for item in chosen]
@@ -150,10 +150,12 @@ def _plan(
     return Planned(item, choice, kappa, choice.lowering == "custom" and setting.capped, rank)
 
 
-def _as_recorded(item: LocatedSite, record: SiteRecord, model_opset: int, shapes: Shapes) -> Planned:
-    """Plan a site as an earlier rewrite recorded it."""
+def _as_recorded(
+    item: LocatedSite, record: SiteRecord, model_opset: int, shapes: Shapes, own: Mapping[str, SiteKappa]
+) -> Planned:
+    """Plan a site as an earlier rewrite recorded it; a jump of the model's own has its thresholds as they are now."""
     lowering = cast(Lowering, record.lowering)
-    kappa = round_kappa(record.kappa, item.site.dtype)
+    kappa = round_kappa(own.get(item.site.id, record.kappa), item.site.dtype)
     cap_inside = lowering == "custom" and _attribute_holds_cap(item.site, model_opset or item.scope.opset)
     rank: int | None = None
     if isinstance(kappa, tuple):

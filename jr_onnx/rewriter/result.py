@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jr_onnx.records import Record
-from jr_onnx.rewriter.sites import Refusal
+from jr_onnx.rewriter.sites import OwnJump, Refusal
 from jr_onnx.semantics import SiteKappa
 
 
@@ -40,6 +40,7 @@ class RewriteResult(Record):
         checker_problem: What onnx.checker reports for both the source and the result, None if nothing.
         proof: How it was proved that a conversion to another opset computes the same, None without a conversion.
         diff: Unified diff of the nodes, None unless it was asked for.
+        left: Of jumps that the model has itself, those that could not be fused; empty where they were not asked for.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.rewrite_result/1"
@@ -54,3 +55,4 @@ class RewriteResult(Record):
     checker_problem: str | None = None
     proof: str | None = None
     diff: str | None = None
+    left: tuple[OwnJump, ...] = ()

@@ -82,7 +82,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
     original = base.model
     files = check(original.proto, original.folder, hash_data=options.hash_data) if original.folder is not None else ()
     model = copied(original.proto)
-    edit = apply(model, options, original.folder)
+    edit = apply(model, options, original.folder, payloads=original.payloads)
     ids = {item.id for item in edit.records}
     table = edit.table
     options = dataclasses.replace(options, plan=edit.plan)
@@ -102,6 +102,7 @@ def _retrofit(source: ModelFile, options: Options) -> Retrofit:
         rows, skipped, tuple(item for item in table.refusals if item.id not in ids),
         (*base.conversion, *edit.changes), tuple(warnings_of(options.plan, edit)),
         base.source_sha256, checker_problem=verdict.problem, proof=base.proof,
+        left=tuple(jump for jump in table.jumps if jump.problem) if options.plan.own else (),
     )  # fmt: skip
     return Retrofit(original, model, result, record)
 
@@ -125,7 +126,9 @@ def _base(source: ModelFile, options: Options) -> _Base:
         if not options.replace:
             raise RefusalError(
                 f"{source.name or 'the model'} is a retrofit already",
-                hint="Use --replace to give its sites a new kappa, or jr-onnx restore for the original",
+                hint="jr-onnx restore gives the original"
+                if options.plan.own
+                else "Use --replace to give its sites a new kappa, or jr-onnx restore for the original",
             )
         original = copied(source.proto)
         record = restore_in_place(original, source.name or "the model", source.payloads, source.folder)

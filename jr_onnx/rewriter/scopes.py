@@ -71,6 +71,13 @@ class Scope:
             names.update(self.function.input)
         return names
 
+    @property
+    def results(self) -> set[str]:
+        """The names of the values that this scope yields to the outside."""
+        if self.graph is not None:
+            return {value.name for value in self.graph.output}
+        return set(self.function.output) if self.function is not None else set()
+
     def node_label(self, node: onnx.NodeProto) -> str:
         """Return the name by which people know a node: its name, else its first output."""
         if name := node.name:

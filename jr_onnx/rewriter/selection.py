@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from jr_onnx.errors import InputError, KappaError, ModelError, NoSiteError, RefusalError
 from jr_onnx.provenance import SiteRecord
+from jr_onnx.rewriter.detect.own_jump import ITSELF
 from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.sites import Findings, LocatedSite, SiteTable
 
@@ -15,12 +16,16 @@ from jr_onnx.rewriter.sites import Findings, LocatedSite, SiteTable
 def select(findings: Findings, options: Options) -> list[LocatedSite]:
     """Return the sites to rewrite; gates and clamps only if `include` or the kappa map names them.
 
+    Of a plan for the model's own jumps, those that can be fused; of any other plan, none of them.
+
     Raises:
         NoSiteError: There is none.
         KappaError: A pattern of the kappa map matches no site.
         InputError: A filter is not a valid regular expression, or matches no site.
     """
-    located, table = findings.located, findings.table
+    if options.plan.own:
+        return _own_jumps(findings)
+    located, table = [item for item in findings.located if item.match.jump is None], findings.table
     if not located:
         raise NoSiteError(_why_no_site(table))
     ids = dict.fromkeys(item.site.id for item in located)
@@ -65,6 +70,25 @@ def select_recorded(findings: Findings, recorded: Mapping[str, SiteRecord]) -> l
     return chosen
 
 
+def _own_jumps(findings: Findings) -> list[LocatedSite]:
+    jumps = findings.table.jumps
+    problems = {jump.id: jump.problem for jump in jumps}
+    chosen = [item for item in findings.located if item.match.jump is not None and not problems[item.site.id]]
+    _require_defined_once(chosen)
+    if chosen:
+        return chosen
+    if jumps:
+        more = f" (and {len(jumps) - 1} more)" if len(jumps) > 1 else ""
+        raise RefusalError(f"no jump can be fused: {jumps[0].id}: {jumps[0].problem}{more}")
+    refused = next((item for item in findings.table.refusals if item.reason.startswith(ITSELF)), None)
+    if refused is not None:
+        raise RefusalError(f"no jump can be fused: {refused.id}: {refused.reason}")
+    raise NoSiteError(
+        "no jump found: the model multiplies or selects nothing by a comparison with a constant",
+        hint="jr-onnx fuse is for models with a jump of their own; jr-onnx rewrite gives ReLUs one",
+    )
+
+
 def _require_defined_once(located: Sequence[LocatedSite]) -> None:
     """Refuse a site whose output another node of its scope yields too: nothing could tell the two apart.
 
@@ -106,6 +130,10 @@ def _why_no_site(table: SiteTable) -> str:
         first = next(item for item in table.refusals if item.kind == "refused")
         more = f" (and {len(table.refusals) - 1} more)" if len(table.refusals) > 1 else ""
         return f"no site can be rewritten: {first.id} ({first.op_type}): {first.reason}{more}"
+    if table.jumps:
+        return (
+            f"no site found: the model has no ReLU; {table.jumps[0].id} is a jump of its own, which jr-onnx fuse takes"
+        )
     if table.others:
         first_other = table.others[0]
         return f"no site found: the model has no ReLU; {first_other.id} ({first_other.op_type}): {first_other.reason}"

@@ -11,17 +11,21 @@ import onnx
 from onnx import TensorProto
 
 from jr_onnx.element_types import FLOAT_DTYPES, NAMES
+from jr_onnx.errors import RefusalError
 from jr_onnx.modelfile import load, readable, require_text
+from jr_onnx.modelfile.wire import Payloads
 from jr_onnx.opsets import normal_domain
 from jr_onnx.records import Record
 from jr_onnx.rewriter.constants import ConstantFinder
 from jr_onnx.rewriter.detect import DETECTORS, PATTERNS, refuse
-from jr_onnx.rewriter.detect.base import Context, Match, NotASite, Refused
-from jr_onnx.rewriter.detect.role import set_aside
+from jr_onnx.rewriter.detect.base import Context, Match, NotASite, Refused, Threshold
+from jr_onnx.rewriter.detect.own_jump import ITSELF
+from jr_onnx.rewriter.detect.role import Aside, set_aside
 from jr_onnx.rewriter.detect.shapes import Shapes
 from jr_onnx.rewriter.dtypes import ElementTypes
 from jr_onnx.rewriter.expansion import MOST_ADDED
 from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, unique, walk
+from jr_onnx.rewriter.thresholds import ThresholdReader
 from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 
 _FEEDS_SHOWN = 4
@@ -33,7 +37,8 @@ class Site(Record):
 
     Attributes:
         id: Stable readable id: scope path and node name, or output name where the node has none.
-        form: relu, clip, max, where, mask, abs, min, slope, thresholded, fused_conv, fused_gemm or nchwc_conv.
+        form: relu, clip, max, where, mask, abs, min, slope, thresholded, fused_conv, fused_gemm or nchwc_conv; of a
+            jump that the model has itself jump_where, jump_mask, jump_relu_where or jump_relu_mask.
         op_type: Operator of the node, with its domain unless it is the standard one.
         dtype: NumPy name of the element type.
         scope: Scope path, "" for the main graph.
@@ -54,6 +59,11 @@ class Site(Record):
     cap: float | None
     feeds: tuple[str, ...]
 
+    @property
+    def is_own_jump(self) -> bool:
+        """Whether it is a jump that the model has itself, which `fuse` takes, and no ReLU."""
+        return self.form.startswith("jump_")
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal(Record):
@@ -64,8 +74,8 @@ class Refusal(Record):
         op_type: Operator of the node.
         scope: Scope path, "" for the main graph.
         reason: Why, in words.
-        kind: "refused" where it cannot be rewritten; "gate" or "clamp" where it is not an activation, and is rewritten
-            only if its id is asked for (`include`).
+        kind: "refused" where it cannot be rewritten; "gate" or "clamp" where it is not an activation, "jump" where it
+            is the ReLU inside a jump, and is rewritten only if its id is asked for (`include`).
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.refusal/1"
@@ -88,13 +98,48 @@ class Other(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class OwnJump(Record):
+    """A jump that the model has itself, as exported JumpReLU sparse autoencoders do; `fuse` makes it one operator.
+
+    Attributes:
+        id: As a site's.
+        form: How it is written: jump_where, jump_mask, jump_relu_where or jump_relu_mask.
+        op_type: Operator of its last node.
+        dtype: NumPy name of the element type.
+        scope: Scope path, "" for the main graph.
+        output: Name of the output tensor.
+        thresholds: How many there are: 1, or one for every entry of an axis.
+        axis: That axis of the operand; None for one threshold.
+        low: The smallest threshold; None where they were not read.
+        high: The largest.
+        feeds: What reads the output, as a site's.
+        problem: Why it cannot be fused; "" if it can.
+    """
+
+    SCHEMA: ClassVar[str] = "jr_onnx.own_jump/1"
+    id: str
+    form: str
+    op_type: str
+    dtype: str
+    scope: str
+    output: str
+    thresholds: int
+    axis: int | None
+    low: float | None
+    high: float | None
+    feeds: tuple[str, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SiteTable(Record):
-    """All of a model's sites, refusals and others, in graph order."""
+    """All of a model's sites, refusals, others, and jumps of its own, in graph order."""
 
     SCHEMA: ClassVar[str] = "jr_onnx.site_table/1"
     sites: tuple[Site, ...]
     refusals: tuple[Refusal, ...]
     others: tuple[Other, ...]
+    jumps: tuple[OwnJump, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +151,8 @@ class LocatedSite:
         scope: Where it is.
         index: Position of its node in the scope.
         match: What the detector found.
-        is_aside: Whether it is a gate or a clamp: no site of the table, but there to be asked for.
+        is_aside: Whether it is no site of the table, but there to be asked for: a gate, a clamp, a ReLU inside a jump,
+            or a jump that the model has itself.
     """
 
     site: Site
@@ -123,12 +169,21 @@ class LocatedSite:
 
 @dataclass(frozen=True)
 class Findings:
-    """What `locate` returns: the located sites, gates and clamps among them, the table of everything, and shapes."""
+    """What `locate` returns.
+
+    Attributes:
+        located: The sites, and what is set aside, with their places.
+        table: Everything that was found.
+        tops: The scopes of the main graph and the functions.
+        shapes: Knows the shapes of values.
+        thresholds: Reads the thresholds of jumps.
+    """
 
     located: tuple[LocatedSite, ...]
     table: SiteTable
     tops: Sequence[Scope]
     shapes: Shapes
+    thresholds: ThresholdReader
 
 
 def find_sites(model: onnx.ModelProto | str | Path, folder: Path | None = None) -> SiteTable:
@@ -143,13 +198,18 @@ def find_sites(model: onnx.ModelProto | str | Path, folder: Path | None = None) 
     """
     if not isinstance(model, onnx.ModelProto):
         source = load(model)
-        return locate(source.proto, source.folder).table
+        return locate(source.proto, source.folder, payloads=source.payloads).table
     with readable("the model"):
         require_text(model)
     return locate(model, folder).table
 
 
-def locate(model: onnx.ModelProto, folder: Path | None = None, most_added: int = MOST_ADDED) -> Findings:
+def locate(
+    model: onnx.ModelProto,
+    folder: Path | None = None,
+    most_added: int = MOST_ADDED,
+    payloads: Payloads | None = None,
+) -> Findings:
     """Find the sites of a proto, with their places in it.
 
     Args:
@@ -157,19 +217,22 @@ def locate(model: onnx.ModelProto, folder: Path | None = None, most_added: int =
         folder: The folder that external data is relative to. Without it bounds that are stored there are not known, and
             the sites that need them are refused.
         most_added: How many nodes the calls of functions may expand to on top of those in the file.
+        payloads: What tokens stand for; without them the thresholds of jumps that are tokens are not read.
 
     Raises:
         ModelError: The model is nested too deeply, recursive, or holds names that are not text.
     """
     with readable("the model"):
-        return _locate(model, folder, most_added)
+        return _locate(model, folder, most_added, payloads or Payloads())
 
 
-def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Findings:
+def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int, payloads: Payloads) -> Findings:
     tops = top_scopes(model)
     types = ElementTypes(tops, most_added)
     functions = {function_key(function) for function in model.functions}
     context = Context(model, ConstantFinder(model, folder), Shapes(model), functions)
+    thresholds = ThresholdReader(context.constants, payloads)
+    jumps: list[OwnJump] = []
     located: list[LocatedSite] = []
     refusals: list[Refusal] = []
     others: list[Other] = []
@@ -191,16 +254,52 @@ def _locate(model: onnx.ModelProto, folder: Path | None, most_added: int) -> Fin
                 others.append(Other(name, shown, scope.path, verdict.reason))
             else:
                 output = str(node.output[0])
-                aside = set_aside(context, scope, verdict, output, context.consumers(scope))
+                site = Site(
+                    name, verdict.form, shown, verdict.dtype, scope.path, str(node.name), output, verdict.cap,
+                    readers.of(output),
+                )  # fmt: skip
+                if verdict.jump is not None:
+                    jumps.append(_own_jump(site, verdict.jump, thresholds))
+                    located.append(LocatedSite(site, scope, index, verdict, is_aside=True))
+                    continue
+                aside = _inside_jump(context, scope, node) or set_aside(
+                    context, scope, verdict, output, context.consumers(scope)
+                )
                 if aside is not None:
                     refusals.append(Refusal(name, shown, scope.path, aside.reason, aside.kind))
-                feeds = readers.of(output)
-                site = Site(
-                    name, verdict.form, shown, verdict.dtype, scope.path, str(node.name), output, verdict.cap, feeds
-                )  # fmt: skip
                 located.append(LocatedSite(site, scope, index, verdict, is_aside=aside is not None))
-    table = SiteTable(tuple(item.site for item in located if not item.is_aside), tuple(refusals), tuple(others))
-    return Findings(tuple(located), table, tops, context.shapes)
+    sites = tuple(item.site for item in located if not item.is_aside)
+    table = SiteTable(sites, tuple(refusals), tuple(others), tuple(jumps))
+    return Findings(tuple(located), table, tops, context.shapes, thresholds)
+
+
+def _own_jump(site: Site, jump: Threshold, thresholds: ThresholdReader) -> OwnJump:
+    low: float | None = None
+    high: float | None = None
+    problem = ""
+    try:
+        kappas = thresholds.kappas(jump, site.dtype)
+        values = kappas if isinstance(kappas, tuple) else (kappas,)
+        low, high = min(values), max(values)
+    except RefusalError as error:
+        problem = error.message
+    return OwnJump(
+        site.id, site.form, site.op_type, site.dtype, site.scope, site.output, jump.count, jump.axis, low, high,
+        site.feeds, problem,
+    )  # fmt: skip
+
+
+def _inside_jump(context: Context, scope: Scope, node: onnx.NodeProto) -> Aside | None:
+    """Return why a ReLU is left alone whose result nothing reads but jumps that begin with it."""
+    output = str(node.output[0])
+    readers = context.consumers(scope).get(output, [])
+    if not readers or scope.children or output in scope.results:
+        return None
+    for reader in readers:
+        verdict = _judge(context, scope, reader) if reader.op_type in ("Mul", "Where") else None
+        if not (isinstance(verdict, Match) and verdict.jump is not None and verdict.jump.clamped):
+            return None
+    return Aside("jump", f"it is the ReLU inside the jump {scope.node_label(readers[0])}; jr-onnx fuse makes them one")
 
 
 def _judge(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:
@@ -238,11 +337,23 @@ def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refu
         return Refused(f"its function is called with several element types ({names}), and kappa is rounded to one")
     number = found.pop()
     name = _type_name(number)
+    if name in FLOAT_DTYPES and match.widened and not _widens(name, match.widened):
+        return Refused(
+            f"{ITSELF if match.jump is not None else 'it may be a ReLU'}, compared as {_type_name(match.widened)}, to "
+            f"which a Cast may round what is {name}"
+        )
     if name in FLOAT_DTYPES:
         return match.with_dtype(name)
+    if name.startswith(("int", "uint")) and match.jump is not None:
+        return NotASite(f"it is a jump of integers ({name})")
     if name.startswith(("int", "uint")):
         return Refused(f"it is an integer ReLU ({name}); a jump below 1 would change nothing, others are not meant")
     return Refused(f"its element type is {name}, expected one of {', '.join(FLOAT_DTYPES)}")
+
+
+def _widens(dtype: str, number: int) -> bool:
+    """Tell whether every number of a floating type is one of another type, too."""
+    return NAMES[number] in (dtype, "float64") or (NAMES[number] == "float32" and dtype != "float64")
 
 
 def _type_name(number: int) -> str:
@@ -258,12 +369,7 @@ class _Readers:
         self._scope = scope
         self._context = context
         self._by_name: dict[str, list[tuple[Scope, onnx.NodeProto]]] | None = None
-        outputs: Sequence[str] = ()
-        if scope.graph is not None:
-            outputs = [value.name for value in scope.graph.output]
-        elif scope.function is not None:
-            outputs = list(scope.function.output)
-        self._outputs = set(outputs)
+        self._outputs = scope.results
 
     def of(self, name: str) -> tuple[str, ...]:
         if not self._scope.children_of:

@@ -17,7 +17,8 @@ from onnx import TensorProto, numpy_helper
 from jr_onnx.element_types import NUMBERS, Array
 from jr_onnx.errors import ModelError, one_line
 from jr_onnx.modelfile import external_place, resolve
-from jr_onnx.modelfile.wire import MOST_ZEROS_BYTES, TOKEN_BYTES, stands_for_zeros
+from jr_onnx.modelfile.wire import MOST_ZEROS_BYTES, TOKEN_BYTES, Payloads, stands_for_zeros
+from jr_onnx.opened import pieces
 
 _MAX_ELEMENTS = 4096
 _PIECE = 1 << 20
@@ -51,6 +52,46 @@ def read_small(tensor: TensorProto, folder: Path | None) -> Array | NotStored:
         raise
     except Exception as error:  # noqa: BLE001 - onnx raises anything on a tensor that contradicts itself
         return NotStored(f"cannot be read: {one_line(error)}", unread=external)
+
+
+def read_large(tensor: TensorProto, folder: Path | None, payloads: Payloads, most: int) -> Array | NotStored:
+    """Return the array of a tensor that may be large, and whose data may be a token.
+
+    Args:
+        tensor: The tensor.
+        folder: The folder that external data is relative to, or None.
+        payloads: What tokens stand for.
+        most: How many elements it may have.
+    """
+    count = math.prod(tensor.dims)
+    external = tensor.data_location == TensorProto.EXTERNAL
+    if external and folder is None:
+        return NotStored("lies in external data, which is not available", unread=True)
+    if count > most:
+        return NotStored(f"has {count} elements, more than {most}")
+    try:
+        whole = _with_data(tensor, folder) if external and folder is not None else _with_payload(tensor, payloads)
+        array = numpy_helper.to_array(whole)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - onnx raises anything on a tensor that contradicts itself
+        return NotStored(f"cannot be read: {one_line(error)}", unread=external)
+    return array
+
+
+def _with_payload(tensor: TensorProto, payloads: Payloads) -> TensorProto:
+    """Return a tensor with its payload in the place of the token for it; any other tensor as it is."""
+    for values, dtype in ((tensor.float_data, "<f4"), (tensor.double_data, "<f8")):
+        if len(values) == TOKEN_BYTES // np.dtype(dtype).itemsize and not tensor.raw_data:
+            token = np.asarray(list(values), dtype).tobytes()
+            break
+    else:
+        token = tensor.raw_data
+    payload = payloads.get(token)
+    if payload is None:
+        return tensor
+    data = b"".join(bytes(piece) for piece in pieces(payload))
+    return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data)
 
 
 def is_zero(tensor: TensorProto, folder: Path | None) -> bool:

@@ -11,7 +11,7 @@ from jr_onnx import provenance
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile.messages import unpack
 from jr_onnx.provenance import Provenance, SiteRecord
-from jr_onnx.rewriter.scopes import Scope, function_key, scopes_by_path, substitute
+from jr_onnx.rewriter.scopes import Scope, function_key, replace_nodes, scopes_by_path, substitute
 
 _FROM_ORIGINAL = "Rewrite the original model again"
 
@@ -43,6 +43,7 @@ def undo(model: onnx.ModelProto, record: Provenance | None = None) -> Provenance
             hint="Use the retrofit that jr-onnx optimize was given",
         )
     _restore_sites(model, record.sites)
+    _insert_removed(model, record.undo.nodes_removed)
     _remove_functions(model, set(record.undo.functions_added))
     _restore_graph(model, record)
     provenance.remove(model)
@@ -80,6 +81,25 @@ def _restore_sites(model: onnx.ModelProto, sites: tuple[SiteRecord, ...]) -> Non
         here.update({index: [] for index in place})
         here[end] = [unpack(onnx.NodeProto, site.original)]
     substitute(originals, lambda _, nodes: nodes)
+
+
+def _insert_removed(model: onnx.ModelProto, removed: tuple[tuple[str, int, str], ...]) -> None:
+    """Put nodes back to where they stood in the source, in which all others have their places again."""
+    if not removed:
+        return
+    scopes = scopes_by_path(model)
+    of_scope: dict[str, list[tuple[int, str]]] = {}
+    for path, index, packed in removed:
+        of_scope.setdefault(path, []).append((index, packed))
+    for path, places in of_scope.items():
+        if path not in scopes:
+            raise ModelError(f"the model no longer has the scope {path!r}", hint=_FROM_ORIGINAL)
+        nodes = list(scopes[path].nodes)
+        for index, packed in sorted(places):
+            if not 0 <= index <= len(nodes):
+                raise ModelError(f"node {index} of scope {path!r} has no place in the graph", hint=_FROM_ORIGINAL)
+            nodes.insert(index, unpack(onnx.NodeProto, packed))
+        replace_nodes(scopes[path], nodes)
 
 
 def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:

@@ -12,7 +12,7 @@ Verdict = Literal["passed", "failed", "not run"]
 Conclusion = Literal["verified", "failed", "model not run"]
 
 _WHOLE_MODEL = (
-    "kappa 0, ", "kappa, ", "kappa given at run time", "sites in place", "between the sites",
+    "kappa 0, ", "own thresholds, ", "kappa, ", "kappa given at run time", "sites in place", "between the sites",
     "reference run", "whole model",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ import onnx
 from jr_onnx._version import __version__
 from jr_onnx.data import required_inputs
 from jr_onnx.errors import InputError, VerificationError, require
-from jr_onnx.kappa import Kappa
+from jr_onnx.kappa import Kappa, KappaPlan
 from jr_onnx.runtime.providers import full_name, require_providers
 from jr_onnx.verifier.evaluators import device
 from jr_onnx.verifier.evaluators.device import DEVICES, Device, on_device
@@ -114,8 +114,13 @@ def _verify(subject: Subject, wanted: _Wanted) -> VerifyReport:
     library = _library_works(log)
     file = _subject_variant(subject)
     kappas = {site.id: site.kappa for site in subject.record.sites}
-    others, refused = variants(subject.original, kappas)
-    zeros, _ = variants(subject.original, dict.fromkeys(kappas, 0.0))
+    own = subject.record.plan.own
+    others, refused = variants(
+        subject.original, subject.record.plan if own else KappaPlan(by_site=tuple(kappas.items()))
+    )
+    zeros = list(others)  # with the thresholds of its own jumps, as with kappa 0 at ReLUs, it is the original
+    if not own:
+        zeros, _ = variants(subject.original, KappaPlan(by_site=tuple((site, 0.0) for site in kappas)))
     family = [file, *others]
     if library:
         others = others + [item.with_library() for item in family if item.uses_custom]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,14 +61,19 @@ class Variant:
         return Variant(name, runnable, self.record, self.original)
 
 
+def control_kappas(record: Provenance) -> dict[str, SiteKappa]:
+    """Return the kappas at which a retrofit computes its original: 0 at ReLUs, its own at its own jumps."""
+    return {site.id: site.kappa if record.plan.own else 0.0 for site in record.sites}
+
+
 def variants(
-    original: ModelFile, kappas: Mapping[str, SiteKappa], lowerings: Sequence[RequestedLowering] = EXPLICIT_LOWERINGS
+    original: ModelFile, plan: KappaPlan, lowerings: Sequence[RequestedLowering] = EXPLICIT_LOWERINGS
 ) -> tuple[list[Variant], list[str]]:
     """Rewrite the original with every lowering.
 
     Args:
         original: The model before.
-        kappas: Site id -> kappa; other sites stay.
+        plan: The kappas; sites that it does not name stay.
         lowerings: The lowerings to try.
 
     Returns:
@@ -78,7 +83,7 @@ def variants(
         VerificationError: A site of the plan is not in the original.
     """
     try:
-        made, refused = in_every_lowering(original, KappaPlan(by_site=tuple(kappas.items())), lowerings)
+        made, refused = in_every_lowering(original, plan, lowerings)
     except JrError as error:
         hint = "Give the very model that was rewritten, or none: it is restored from the retrofit then"
         raise VerificationError(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -63,4 +65,37 @@ def model(tmp_path: Path) -> Path:
     """The small model in a file of its own folder."""
     path = tmp_path / "net.onnx"
     onnx.save(small_model(), path)
+    return path
+
+
+def autoencoder(threshold: float | np.ndarray[Any, Any] = 0.25) -> onnx.ModelProto:
+    """A JumpReLU sparse autoencoder as PyTorch exports it, (N, 8) -> 16 features -> (N, 8)."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+sae (float[N,8] x) => (float[N,8] y) {
+  h = MatMul(x, encoder)
+  z = Add(h, bias)
+  a = Relu(z)
+  above = Greater(z, threshold)
+  mask = Cast<to = 1>(above)
+  features = Mul(a, mask)
+  y = MatMul(features, decoder)
+}"""
+    model = onnx.parser.parse_model(text)
+    for node, name in zip(
+        model.graph.node, ("encode", "shift", "relu", "above", "mask", "gate", "decode"), strict=True
+    ):
+        node.name = name
+    generator = np.random.default_rng(11)
+    weights = {"encoder": (8, 16), "bias": (16,), "decoder": (16, 8)}
+    tensors = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in weights.items()}
+    tensors["threshold"] = np.asarray(threshold, np.float32)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in tensors.items())
+    return model
+
+
+@pytest.fixture
+def sae(tmp_path: Path) -> Path:
+    """The file of a JumpReLU sparse autoencoder."""
+    path = tmp_path / "sae.onnx"
+    onnx.save(autoencoder(), path)
     return path

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.cli.commands import LEAVES
-from tests.cli.conftest import Outcome
+from tests.cli.conftest import Outcome, autoencoder
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "exported" / "digits_cnn.onnx"
 EXAMPLES = [(name, example) for name, command in LEAVES.items() for example in command.examples]
@@ -37,8 +38,9 @@ _SECONDS = 60
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that holds the digits classifier as model.onnx, and in which commands run."""
+    """A folder in which commands run; model.onnx is the digits classifier, sae.onnx a small sparse autoencoder."""
     shutil.copy(MODEL, tmp_path / "model.onnx")
+    onnx.save(autoencoder(), tmp_path / "sae.onnx")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

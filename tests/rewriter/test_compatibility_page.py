@@ -30,6 +30,8 @@ def of_way(way: Way) -> str:
         return f"site, form `{way.form}`" + ("" if way.cap is None else f", cap {way.cap:g}")
     if way.listed == "others":
         return "named, no ReLU"
+    if way.listed == "jumps":
+        return "a jump of the model's own; `jr-onnx fuse` takes it"
     aside = find_sites(model_of(way)).refusals[0].kind != "refused"
     return "named, not rewritten" + ("; `--include` rewrites it" if aside else "")
 

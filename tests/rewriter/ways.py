@@ -187,7 +187,7 @@ WAYS = (
            "q = f.clip(h, zero) p = f.clip(q, one) r = Identity(p)", initializers=ONE,
            functions='<domain: "f", opset_import: ["" : 17]>\nclip (a, lo) => (b) { b = Clip(a, lo) }'),
     _named("Selu with alpha 0 and another gamma", "refusals", "times its gamma", "r = Selu<alpha = 0.0>(h)"),
-    _named("Where(z > c, z, 0) with c > 0", "others", "a jump itself", "g = Greater(h, one) r = Where(g, h, zero)",
+    _named("Where(z > c, z, 0) with c > 0", "jumps", "", "g = Greater(h, one) r = Where(g, h, zero)",
            initializers=ONE),
     _named("ThresholdedRelu", "others", "ThresholdedRelu already", "r = ThresholdedRelu<alpha = 0.5>(h)"),
     _named("LeakyRelu, PRelu, Elu, Selu", "others", "lets negative values through", "r = LeakyRelu(h)"),

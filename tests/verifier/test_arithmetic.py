@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import from_proto
 from jr_onnx.rewriter import rewrite
 from jr_onnx.runtime import status
@@ -68,7 +69,7 @@ def library() -> None:
 
 
 def of_all_lowerings(model: onnx.ModelProto, sites: tuple[str, ...]) -> dict[str, Arithmetic]:
-    found, _ = variants(from_proto(model), dict.fromkeys(sites, KAPPA))
+    found, _ = variants(from_proto(model), KappaPlan(by_site=tuple((site, KAPPA) for site in sites)))
     members = {item.name: item for item in found}
     if status("cpu").loadable:
         members |= {f"{item.name} + library": item.with_library() for item in found if item.uses_custom}

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import from_proto
 from jr_onnx.runtime import status
 from jr_onnx.verifier import InputOptions, verify
@@ -114,7 +115,7 @@ def optimised(
     model: onnx.ModelProto, path: Path, lowering: Any, *, library: bool
 ) -> tuple[list[str], list[int] | None]:
     """Return what ONNX Runtime makes of a lowering: its operators but the site's, and which sizes of y it knows."""
-    ((item,), _) = variants(from_proto(model), {"act": 0.06}, (lowering,))
+    ((item,), _) = variants(from_proto(model), KappaPlan(by_site=(("act", 0.06),)), (lowering,))
     OrtSession(Runnable("it", item.runnable.file, library=library), "optimised", written=path)
     graph = onnx.load(path).graph
     site = {"ThresholdedRelu", "JumpRelu"}

@@ -82,6 +82,29 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """What a jump of the model's own compares with; `rewriter.thresholds` reads the numbers.
+
+    Attributes:
+        scope: Where the thresholds are seen.
+        name: What they are called there.
+        axis: The axis of the operand along which they differ; None for one threshold.
+        count: How many there are.
+        rank: Rank of a tensor whose axis 1 is that axis: the operand's rank, less the axes in front of the last one.
+        strict: Whether a value at its threshold becomes 0; if not, it passes.
+        clamped: Whether a threshold below 0 counts as 0, for a ReLU lies in front.
+    """
+
+    scope: Scope
+    name: str
+    axis: int | None
+    count: int
+    rank: int
+    strict: bool
+    clamped: bool
+
+
+@dataclass(frozen=True)
 class Match:
     """A ReLU: `before` nodes compute `operand`, then J, then `after` nodes (a cap).
 
@@ -94,6 +117,9 @@ class Match:
         after: The Clip that applies the cap to J's output, or None; an upper bound without a name is for the
             lowering to fill in.
         dtype: Element type, filled in by the caller.
+        widened: The element type that the operand is cast to before it is compared, or 0; the caller checks that the
+            cast is exact.
+        jump: The thresholds of a jump that the model has itself; None for a ReLU.
     """
 
     form: str
@@ -103,11 +129,13 @@ class Match:
     before: tuple[onnx.NodeProto, ...] = ()
     after: onnx.NodeProto | None = None
     dtype: str = field(default="")
+    widened: int = 0
+    jump: Threshold | None = None
 
     def with_dtype(self, dtype: str) -> Match:
         """Return the match with its element type and the cap rounded to it; a type's largest number is not a cap."""
         if self.cap is None:
-            return Match(self.form, self.operand, self.typed_by, None, self.before, self.after, dtype)
+            return dataclasses.replace(self, dtype=dtype)
         cap = round_to(self.cap, dtype)
         if cap >= largest(dtype):
             return dataclasses.replace(self, dtype=dtype, cap=None, after=None)

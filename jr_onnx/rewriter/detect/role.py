@@ -34,13 +34,13 @@ _ROUNDING = {"Round", "Floor", "Ceil"}
 _PROBABILITIES = {"Sigmoid", "HardSigmoid", "Softmax"}
 _AFFINE = {"Add", "Sub", "Mul", "Div"}
 
-Kind = Literal["gate", "clamp"]
+Kind = Literal["gate", "clamp", "jump"]
 Consumers = Mapping[str, list[onnx.NodeProto]]
 
 
 @dataclass(frozen=True)
 class Aside:
-    """A bounded ReLU that is not an activation, and how that is seen."""
+    """A ReLU that is not an activation of its own, and how that is seen."""
 
     kind: Kind
     reason: str

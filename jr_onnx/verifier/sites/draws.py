@@ -14,6 +14,7 @@ import numpy as np
 
 from jr_onnx.element_types import Array, numpy_dtype
 from jr_onnx.errors import JrError
+from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import from_proto
 from jr_onnx.provenance import Provenance
 from jr_onnx.semantics import channels_of, round_kappa
@@ -103,7 +104,7 @@ def check_kappa_input(case: Case, file: Variant) -> None:
         compared = f"{file.name} fed {kappa:g} with a fixed retrofit"
         fixed = {site.id: round_kappa(kappa, site.dtype) for site in file.record.sites}
         try:
-            members, _ = variants(case.subject.original, fixed, ("where",))
+            members, _ = variants(case.subject.original, KappaPlan(by_site=tuple(fixed.items())), ("where",))
             expected = run_all(members[0].runnable, "plain", case.samples)
             feeds = [{**sample, name: np.asarray(kappa, dtype=np.float32)} for sample in case.samples]
             found = run_all(file.runnable, "plain", feeds)

@@ -3,6 +3,7 @@
 conversion:          the original before its opset was converted equals the converted one within the rounding bound
 kappa 0, plain:      every lowering equals the original, value for value (float16: within the rounding bound)
 kappa 0, optimised:  every lowering equals the optimised original within the rounding bound
+own thresholds:      the same of jumps that the original has itself, for J with their thresholds is the original
 kappa, either:       every lowering equals the file in the same setting, value for value where ONNX Runtime computes
                      both with the same arithmetic (see `arithmetic`); where not, and in float16, as the next
 kappa:               the optimised file equals the plain file within the bound, except flips at the jump
@@ -50,10 +51,10 @@ def check_conversion(case: Case) -> None:
 
 
 def check_zero(case: Case, zeros: Sequence[Variant]) -> None:
-    """Compare every lowering at kappa 0 with the original."""
+    """Compare every lowering with the original, at kappa 0 or at the thresholds of jumps that the original has."""
     for level in LEVELS:
         truth = case.plain if level == "plain" else case.optimised
-        what = f"kappa 0, {level}"
+        what = f"{'own thresholds' if case.subject.record.plan.own else 'kappa 0'}, {level}"
         if truth is None:
             case.log.not_run(what, "lowerings with the original", "ONNX Runtime cannot optimise the original")
             continue

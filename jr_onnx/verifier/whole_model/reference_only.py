@@ -16,7 +16,7 @@ from jr_onnx.verifier.evaluators.weights import with_weights
 from jr_onnx.verifier.inputs import GivenInputs, InputOptions, Inputs, InputsError, Sample, given_inputs, make_inputs
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.subject import Subject
-from jr_onnx.verifier.variants import Variant
+from jr_onnx.verifier.variants import Variant, control_kappas
 from jr_onnx.verifier.whole_model.case import CheckLog
 from jr_onnx.verifier.whole_model.marked import marked
 
@@ -39,7 +39,7 @@ def check_without_ort(
     try:
         proto = evaluator_form(marked(with_weights(subject.original), set(caps), subject.original.folder))
         jumping = SiteEvaluator(proto, {site.id: site.kappa for site in record.sites}, caps)
-        control = SiteEvaluator(proto, dict.fromkeys(caps, 0.0), caps)
+        control = SiteEvaluator(proto, control_kappas(record), caps)
     except CannotLoadError as error:
         log.not_run(_WHAT, "ONNX's reference evaluator", error.message)
         return Inputs([], "none")

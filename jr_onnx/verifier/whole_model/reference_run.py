@@ -24,7 +24,7 @@ from jr_onnx.verifier.evaluators.reference import PreActivations, SiteEvaluator
 from jr_onnx.verifier.evaluators.weights import with_weights
 from jr_onnx.verifier.inputs import Sample
 from jr_onnx.verifier.report import Failure
-from jr_onnx.verifier.variants import Variant
+from jr_onnx.verifier.variants import Variant, control_kappas
 from jr_onnx.verifier.whole_model.case import Case, nudged_samples
 from jr_onnx.verifier.whole_model.flips import FlipTally, SiteTrace, control_noise, judge
 from jr_onnx.verifier.whole_model.judged import enter_tally, excess, exposed_runnable, with_steps
@@ -63,7 +63,8 @@ def load_references(original: onnx.ModelProto, file: Variant) -> SiteEvaluators:
     kappas = {site.id: site.kappa for site in file.record.sites}
     caps = {site.id: site.cap for site in file.record.sites}
     proto = evaluator_form(marked(original, set(kappas), file.runnable.file.folder))
-    return SiteEvaluators(SiteEvaluator(proto, kappas, caps), SiteEvaluator(proto, dict.fromkeys(kappas, 0.0), caps))
+    control = SiteEvaluator(proto, control_kappas(file.record), caps)
+    return SiteEvaluators(SiteEvaluator(proto, kappas, caps), control)
 
 
 def check_reference(case: Case, file: Variant, zero: Variant | None, count: int) -> None:
