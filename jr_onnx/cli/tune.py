@@ -41,6 +41,7 @@ class Arguments(DataArguments):
     max_accuracy_drop: str
     objective: Literal["adaptive", "paper"]
     grid: str | None
+    candidate: tuple[Path, ...]
     per_site: bool
     rounds: int
     norm: Literal["linf", "l2"]
@@ -74,6 +75,14 @@ class Arguments(DataArguments):
     help="Robust accuracy against adaptive attacks, or the paper's DeepFool perturbation (figure 4; not adaptive).",
 )
 @option("--grid", show_default="quantiles of the pre-activations", help="Kappas to try, such as 0.1,0.2,0.5.")
+@option(
+    "--candidate",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="Also measure the kappas of this map, as rewrite --kappa-map takes it, lists of one for each channel of a "
+    "site included. Repeatable.",
+)
 @option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best common one.")
 @option(
     "--rounds",
@@ -101,6 +110,7 @@ def command(given: Arguments) -> None:
     """
     from jr_onnx.cli.progress import progress
     from jr_onnx.errors import require
+    from jr_onnx.kappa import read_kappa_map
     from jr_onnx.modelfile import atomic_write
 
     require("torch", "attack")
@@ -124,6 +134,7 @@ def command(given: Arguments) -> None:
         attacked=given.limit,
         preprocessing=preprocessing,
         grid=grid,
+        candidates={path.name: read_kappa_map(path) for path in given.candidate},
         max_drop=max_drop,
         per_site=given.per_site,
         rounds=given.rounds,
@@ -212,11 +223,13 @@ def _share(text: str) -> float:
 
 
 def _show(result: TuneResult) -> None:
+    from jr_onnx.semantics import kappa_label
+
     print_table(
         ("kappa", "clean", "drop", result.objective, "gain", "95 %", "p", ""),
         [
             (
-                f"{point.kappa:g}" if point.kappa is not None else "per site",
+                f"{point.kappa:g}" if point.kappa is not None else point.name or "per site",
                 f"{point.clean:.2%}",
                 f"{point.drop:.2%}",
                 f"{point.objective:.2%}",
@@ -232,7 +245,8 @@ def _show(result: TuneResult) -> None:
     )
     chosen = result.points[result.recommended]
     if chosen.kappa is None:
-        print_lines("\nrecommendation: a kappa per site: " + ", ".join(f"{k}={v:g}" for k, v in chosen.kappas.items()))
+        shown = ", ".join(f"{site}={kappa_label(kappa)}" for site, kappa in chosen.kappas.items())
+        print_lines(f"\nrecommendation: {chosen.name or 'a kappa per site'}: {shown}")
     else:
         print_lines(f"\nrecommendation: kappa {chosen.kappa:g}")
     print_lines(f"reason: {result.reason}")

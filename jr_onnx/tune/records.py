@@ -15,7 +15,7 @@ class TunePoint(Record):
 
     Attributes:
         kappa: For all sites; None where the sites differ.
-        kappas: Site id -> kappa.
+        kappas: Site id -> kappa, or one for each channel.
         clean: Clean accuracy.
         drop: Clean accuracy at kappa 0 minus `clean`.
         objective: Mean over the samples.
@@ -24,6 +24,7 @@ class TunePoint(Record):
         high: Upper end.
         p_value: One-sided sign test that it is more than at kappa 0, on the same samples.
         allowed: Whether the drop is within the limit.
+        name: Of the map that was given with these kappas, or "".
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.tune_point/1"
@@ -37,6 +38,7 @@ class TunePoint(Record):
     high: float
     p_value: float
     allowed: bool
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

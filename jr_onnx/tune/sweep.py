@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.data import ImageData
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, KappaError
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import binomial_tail, paired_difference, wilson
 from jr_onnx.evaluation.store import host, versions
@@ -52,6 +52,8 @@ class TuneRequest(ClassifierRequest):
         objective: What kappa is chosen for.
         attacked: How many of the samples the objective is measured on, from the front.
         grid: Kappas to try; empty for the default grid. 0 is always tried.
+        candidates: Name -> map of sites (ids or regular expressions) to kappas, numbers or one for each channel, to
+            measure beside the grid; sites that a map does not name stay at 0.
         max_drop: Largest allowed drop of clean accuracy, as a share.
         per_site: Search site by site too.
         rounds: How often that goes over all sites at most; it ends when a round changes nothing.
@@ -61,6 +63,7 @@ class TuneRequest(ClassifierRequest):
     objective: Objective = field(default_factory=Objective)
     attacked: int = 200
     grid: tuple[float, ...] = ()
+    candidates: Mapping[str, Mapping[str, SiteKappa]] = field(default_factory=dict)
     max_drop: float = 0.01
     per_site: bool = False
     rounds: int = 3
@@ -92,6 +95,7 @@ def tune_kappa(request: TuneRequest, notify: Notify | None = None) -> TuneResult
         model, _ = open_pair(request.model).save(Path(folder))
         search = _Search(request, model, Path(folder), notify or (lambda *_: None))
         points = search.uniform()
+        points += search.candidates()
         if request.per_site:
             found = search.by_site(points)
             points += [found] if found not in points else []
@@ -185,6 +189,7 @@ class _Search:
             values=request.values,
         )
         self.attacked = request.data.take(np.arange(min(request.attacked, len(request.data))))
+        self._candidates = {name: self._on_sites(name, kappas) for name, kappas in request.candidates.items()}
         self.done, self.total, self.measured = 0, 0, 0
         self.base: tuple[float, Floats] | None = None
 
@@ -198,12 +203,34 @@ class _Search:
         if not wanted and self.target is not None:
             wanted = default_grid(self.target, self.attacked)
         grid = sorted({0.0, *wanted})
-        self.total = len(grid) + (len(self.sites) * len(grid) if self.request.per_site else 0)
+        self.total = len(grid) + len(self._candidates) + (len(self.sites) * len(grid) if self.request.per_site else 0)
         hits = self.clean.sweep(grid)
         return [
             self._point(kappa, dict.fromkeys(self.sites, kappa), float(np.mean(right)))
             for kappa, right in zip(grid, hits, strict=True)
         ]
+
+    def candidates(self) -> list[TunePoint]:
+        """Measure the maps that were given."""
+        return [self._point(None, kappas, self._accuracy(kappas), name) for name, kappas in self._candidates.items()]
+
+    def _on_sites(self, name: str, kappas: Mapping[str, SiteKappa]) -> dict[str, SiteKappa]:
+        """Return site id -> kappa of a map.
+
+        Raises:
+            KappaError: A kappa is invalid, an entry names no site, or a site has another number of channels.
+        """
+        plan = KappaPlan.of(kappas)
+        if lost := plan.unmatched(self.sites):
+            raise KappaError(
+                f"the map {name} names {lost[0]!r}, which is no site", hint="jr-onnx inspect lists the sites"
+            )
+        found = {site: kappa or 0.0 for site, kappa in plan.for_sites(self.sites).items()}
+        if self.target is not None:
+            with torch.no_grad():  # one image: before anything is measured
+                pixels = torch.from_numpy(self.request.data.images[:1]).to(self.target.device)
+                self.target.with_kappa(found).logits(pixels)
+        return found
 
     def by_site(self, points: Sequence[TunePoint]) -> TunePoint:
         """Improve one site's kappa at a time, from the best allowed uniform one."""
@@ -245,6 +272,7 @@ class _Search:
             high=high,
             p_value=binomial_tail(more, more + less, 0.5),
             allowed=before - accuracy <= self.request.max_drop,
+            name=what if what in self._candidates else "",
         )
 
     def test_accuracy(self, clean: float) -> float | None:

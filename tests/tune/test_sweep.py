@@ -67,6 +67,33 @@ def test_clean_accuracies_are_numpys_through_one_session(model: Path) -> None:
     assert loads(TuneResult, dumps(result)) == result
 
 
+def test_a_map_with_a_kappa_per_channel_is_measured_beside_the_grid(model: Path) -> None:
+    site = find_sites(model).sites[0].id
+    width = small.weights()[0].shape[1]
+    mixed = [0.6 if channel % 2 else 0.0 for channel in range(width)]
+    maps = {"same": {site: [0.6] * width}, "mixed": {".": mixed}, "plain": {site: 0.2}}
+    result = tune_kappa(request(model, candidates=maps))
+    plain, low, high, *found = result.points
+    assert [point.name for point in result.points] == ["", "", "", "same", "mixed", "plain"]
+    assert [point.clean for point in found[::2]] == [high.clean, low.clean]
+    assert [point.objective for point in found[::2]] == [high.objective, low.objective]
+    assert found[1].kappas == {site: tuple(mixed)}
+    hidden = small.images(40).images.reshape(40, -1) @ small.weights()[0] + small.weights()[1]
+    hidden = np.where(hidden > np.float32(mixed), hidden, 0)
+    right = (np.maximum(hidden, 0) @ small.weights()[2]).argmax(1) == small.images(40).labels
+    assert found[1].clean == pytest.approx(float(np.mean(right)))
+    assert plain.clean >= 0.5
+    assert loads(TuneResult, dumps(result)) == result
+
+
+def test_a_map_that_does_not_fit_is_refused_before_anything_is_measured(model: Path) -> None:
+    site = find_sites(model).sites[0].id
+    with pytest.raises(KappaError, match=r"the map odd names 'nowhere', which is no site"):
+        tune_kappa(request(model, candidates={"odd": {"nowhere": 0.1}}))
+    with pytest.raises(KappaError, match=r"kappa has 2 values, one per channel"):
+        tune_kappa(request(model, candidates={"short": {site: [0.1, 0.2]}}))
+
+
 def test_a_retrofit_is_tuned_from_its_original(model: Path, tmp_path: Path) -> None:
     retrofit = tmp_path / "small.jr.onnx"
     rewrite(model, 0.4, output=retrofit)
