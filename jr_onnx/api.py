@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from jr_onnx.errors import require
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from jr_onnx.bench.records import BenchReport
     from jr_onnx.data import ImageData
     from jr_onnx.evaluation.summary import Evaluation
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from jr_onnx.report import Report
     from jr_onnx.tune.records import TuneResult
 
-Rows = list[dict[str, Any]]
+Rows = list[dict[str, object]]
 
 
 class Shown(ABC):
@@ -54,13 +56,14 @@ class Shown(ABC):
         )
         return f"<p><strong>{escape(self.title)}</strong></p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"  # noqa: E501
 
-    def to_dataframe(self) -> Any:
+    def to_dataframe(self) -> DataFrame:
         """Return the rows as a pandas DataFrame.
 
         Raises:
             ModuleNotFoundError: pandas is not installed.
         """
-        return importlib.import_module("pandas").DataFrame(self.rows())
+        frame: DataFrame = importlib.import_module("pandas").DataFrame(self.rows())
+        return frame
 
 
 @dataclass(frozen=True, repr=False)

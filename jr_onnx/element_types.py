@@ -5,13 +5,14 @@ Numbers are those of onnx.TensorProto.DataType; they are part of the file format
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.generic]
 """An array of any element type."""
+Element = TypeVar("Element", bound=np.generic)
 
 
 class ElementType(NamedTuple):

@@ -34,7 +34,7 @@ from jr_onnx.errors import InputError
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 LARGEST_TEXT_BYTES = 64 << 20
 LARGEST_RESULT_BYTES = 1 << 30
-Decoder = Callable[[Any], Any]
+_Decoder = Callable[[Any], Any]
 _NON_FINITE = {"nan", "inf", "-inf"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 _PLAIN = {str, int, bool, type(None)}
@@ -196,7 +196,7 @@ class _MisfitError(InputError):
 
 
 @functools.cache
-def _decoder(kind: Any) -> Decoder:
+def _decoder(kind: Any) -> _Decoder:
     """Return what decodes JSON values of an annotation; a file of results decodes the same few a million times."""
     origin = typing.get_origin(kind)
     if kind is Any:
@@ -254,7 +254,7 @@ def _decode_sequence(arguments: tuple[Any, ...], origin: Any, value: Any) -> Any
     return tuple(items) if origin is tuple else items
 
 
-def _decode_part(decoder: Decoder, value: Any, kind: str, place: object) -> Any:
+def _decode_part(decoder: _Decoder, value: Any, kind: str, place: object) -> Any:
     try:
         return decoder(value)
     except _MisfitError as error:
@@ -279,7 +279,7 @@ def _decode_dataclass(kind: Any, value: Any) -> Any:
 
 
 @functools.cache
-def _decoders_of(kind: Any) -> tuple[dict[str, Decoder], dict[str, frozenset[type]], frozenset[str]]:
+def _decoders_of(kind: Any) -> tuple[dict[str, _Decoder], dict[str, frozenset[type]], frozenset[str]]:
     """Return of a dataclass's fields what decodes them, the types they take as they are, and which have no default."""
     hints = typing.get_type_hints(kind)
     fields = [field for field in dataclasses.fields(kind) if field.init]

@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from jr_onnx.element_types import FLOAT_DTYPES, LARGEST, Array
+from jr_onnx.element_types import FLOAT_DTYPES, LARGEST, Array, Element
 from jr_onnx.errors import KappaError
 
 OP_DOMAIN = "jr_onnx"
@@ -47,13 +47,13 @@ def jump_relu(z: Array, kappa: SiteKappa, cap: float | None = None) -> Array:
     """
     zero = np.zeros((), dtype=z.dtype)
     with np.errstate(invalid="ignore"):  # comparing NaN is the point: it yields False
-        result = np.where(z > kappa_array(kappa, z.ndim, z.dtype), z, zero)
+        result = np.where(np.greater(z, kappa_array(kappa, z.ndim, z.dtype)), z, zero)
     if cap is not None:
         result = np.minimum(result, np.asarray(cap, dtype=z.dtype))
     return result
 
 
-def kappa_array(kappa: SiteKappa, rank: int, dtype: DTypeLike) -> NDArray[Any]:
+def kappa_array(kappa: SiteKappa, rank: int, dtype: np.dtype[Element] | type[Element]) -> NDArray[Element]:
     """Return a kappa as an array that broadcasts over the tensor of its site.
 
     Args:
@@ -125,23 +125,23 @@ def one_kappa(kappa: SiteKappa, site_id: str, taker: str) -> float:
     return kappa
 
 
-def validate_site_kappa(kappa: Any, what: str = "kappa") -> SiteKappa:
+def validate_site_kappa(kappa: object, what: str = "kappa") -> SiteKappa:
     """Return the kappa of a site: a float, or a tuple of floats for a list, tuple or 1-D array.
 
     Raises:
         KappaError: A value is not a number, negative, NaN or infinite; there is none; or the values are nested.
     """
-    if hasattr(kappa, "tolist"):  # NumPy's arrays and scalars, and tensors of torch
-        kappa = kappa.tolist()
-    if not isinstance(kappa, list | tuple):
-        return validate_kappa(kappa, what)
-    if not kappa:
+    # NumPy's arrays and scalars, and tensors of torch, have `tolist`.
+    given: Any = kappa.tolist() if hasattr(kappa, "tolist") else kappa
+    if not isinstance(given, list | tuple):
+        return validate_kappa(given, what)
+    if not given:
         raise KappaError(f"{what} is an empty list", hint="Give one number, or one for each channel")
-    if any(isinstance(value, list | tuple | dict) for value in kappa):
+    if any(isinstance(value, list | tuple | dict) for value in given):
         raise KappaError(
             f"{what} holds lists in a list", hint="Give one number, or a flat list of one for each channel"
         )
-    return tuple(validate_kappa(value, f"{what}, channel {index},") for index, value in enumerate(kappa))
+    return tuple(validate_kappa(value, f"{what}, channel {index},") for index, value in enumerate(given))
 
 
 def validate_kappa(kappa: float, what: str = "kappa") -> float:

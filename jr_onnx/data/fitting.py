@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from jr_onnx.element_types import Element
+
 Axes = tuple[int | str | None, ...]
-Element = TypeVar("Element", bound=np.generic)
 
 
 def fit(axes: Axes | None, image: tuple[int, int, int]) -> tuple[int, ...] | None:

@@ -16,7 +16,6 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jr_onnx.deploy.deployment import (
     MOST_SECONDS,
@@ -32,6 +31,7 @@ from jr_onnx.deploy.deployment import (
 from jr_onnx.deploy.haproxy import GRPC_PORT, HAPROXY_IMAGE, HTTP_PORT, MAX_REPLICAS, STATUS_PORT, haproxy_config
 from jr_onnx.deploy.releases import image
 from jr_onnx.errors import InputError, require_number
+from jr_onnx.records import JsonValue
 
 MOUNT_PATH = "/models"
 _NETWORK_NAME = "triton"
@@ -122,7 +122,7 @@ def package_compose(repository: str | Path, target: str | Path, options: Compose
     return write_deployment(folder, files, options, kind="compose", name=options.name)
 
 
-def compose_file(repository: Repository, folder: Path, options: ComposeOptions) -> dict[str, Any]:
+def compose_file(repository: Repository, folder: Path, options: ComposeOptions) -> dict[str, JsonValue]:
     """Return the compose file; paths in it are relative to its folder."""
     source = os.path.relpath(repository.root, folder.absolute().resolve())
     if options.gpus:
@@ -136,16 +136,16 @@ def compose_file(repository: Repository, folder: Path, options: ComposeOptions) 
     }
 
 
-def _triton(source: str, options: ComposeOptions, gpu: int | None) -> dict[str, Any]:
-    deploy: dict[str, Any] = {"replicas": options.replicas if gpu is None else 1}
-    limits = {"cpus": _compose_cpus(options.resources.cpus), "memory": options.resources.memory[:-1].lower()}
-    deploy["resources"] = {"limits": limits}
+def _triton(source: str, options: ComposeOptions, gpu: int | None) -> dict[str, JsonValue]:
+    memory = options.resources.memory[:-1].lower()
+    resources: dict[str, JsonValue] = {"limits": {"cpus": _compose_cpus(options.resources.cpus), "memory": memory}}
     if gpu is not None:
-        device = {"driver": "nvidia", "device_ids": [str(gpu)], "capabilities": ["gpu"]}
-        deploy["resources"]["reservations"] = {"devices": [device]}
+        device: JsonValue = {"driver": "nvidia", "device_ids": [str(gpu)], "capabilities": ["gpu"]}
+        resources["reservations"] = {"devices": [device]}
+    deploy: dict[str, JsonValue] = {"replicas": options.replicas if gpu is None else 1, "resources": resources}
     return {
         "image": image(options.release),
-        "command": server_command(MOUNT_PATH, HTTP_PORT, GRPC_PORT),
+        "command": [*server_command(MOUNT_PATH, HTTP_PORT, GRPC_PORT)],
         "user": f"{SERVER_UID}:{SERVER_UID}",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
@@ -164,7 +164,7 @@ def _triton(source: str, options: ComposeOptions, gpu: int | None) -> dict[str, 
     }
 
 
-def _balancer(replicas: list[str], options: ComposeOptions) -> dict[str, Any]:
+def _balancer(replicas: list[str], options: ComposeOptions) -> dict[str, JsonValue]:
     publish = options.publish
     host = f"[{publish.address}]" if ":" in publish.address else publish.address
     ports = [(publish.http_port, HTTP_PORT), (publish.grpc_port, GRPC_PORT), (publish.status_port, STATUS_PORT)]

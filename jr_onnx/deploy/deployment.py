@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -23,6 +22,7 @@ from jr_onnx.deploy.releases import DEFAULT_RELEASE, find_release
 from jr_onnx.deploy.signing import check_private_key, sign
 from jr_onnx.deploy.verification import VerifiedPackage, verify
 from jr_onnx.errors import InputError, IntegrityError, OutputError, RefusalError, require_number
+from jr_onnx.records import JsonValue
 
 GPU_RESOURCE = "nvidia.com/gpu"
 SERVER_UID = 1000
@@ -203,7 +203,7 @@ def write_deployment(
     return Deployed(target, tuple(target / file_name for file_name in files))
 
 
-def to_yaml(document: Mapping[str, Any]) -> str:
+def to_yaml(document: Mapping[str, JsonValue]) -> str:
     """Return a document as YAML, keys in their order, without anchors."""
     return yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=1 << 16)
 
@@ -211,7 +211,7 @@ def to_yaml(document: Mapping[str, Any]) -> str:
 class _PlainDumper(yaml.SafeDumper):
     """A dumper without anchors: a value that occurs twice is written twice."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         del data
         return True
 

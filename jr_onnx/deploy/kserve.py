@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jr_onnx.deploy.deployment import (
     GPU_RESOURCE,
@@ -29,6 +29,7 @@ from jr_onnx.deploy.deployment import (
 )
 from jr_onnx.deploy.releases import image
 from jr_onnx.errors import InputError, require_number
+from jr_onnx.records import JsonValue
 
 MOUNT_PATH = "/mnt/models"
 HTTP_PORT = 8080
@@ -124,12 +125,12 @@ def package_kserve(repository: str | Path, target: str | Path, options: KServeOp
     return write_deployment(Path(target), files, options, kind="kserve", name=name)
 
 
-def serving_runtime(name: str, options: KServeOptions, gpus: int) -> dict[str, Any]:
+def serving_runtime(name: str, options: KServeOptions, gpus: int) -> dict[str, JsonValue]:
     """Return the ServingRuntime: one Triton container, not root, with probes."""
-    container = {
+    container: dict[str, JsonValue] = {
         "name": "kserve-container",
         "image": image(options.release),
-        "args": server_command(MOUNT_PATH, HTTP_PORT, GRPC_PORT, f"--metrics-port={METRICS_PORT}"),
+        "args": [*server_command(MOUNT_PATH, HTTP_PORT, GRPC_PORT, f"--metrics-port={METRICS_PORT}")],
         "ports": [_port(options)],
         "readinessProbe": {**_probe(options, "ready"), "periodSeconds": 5, "failureThreshold": 3},
         "livenessProbe": {
@@ -165,9 +166,9 @@ def serving_runtime(name: str, options: KServeOptions, gpus: int) -> dict[str, A
     }
 
 
-def inference_service(name: str, options: KServeOptions, gpus: int) -> dict[str, Any]:
+def inference_service(name: str, options: KServeOptions, gpus: int) -> dict[str, JsonValue]:
     """Return the InferenceService: storage, runtime and its version, resources and autoscaling."""
-    predictor: dict[str, Any] = {
+    predictor: dict[str, JsonValue] = {
         "minReplicas": options.scaling.minimum,
         "maxReplicas": options.scaling.maximum,
         "scaleMetric": "concurrency",
@@ -191,28 +192,28 @@ def inference_service(name: str, options: KServeOptions, gpus: int) -> dict[str,
     }
 
 
-def _port(options: KServeOptions) -> dict[str, Any]:
+def _port(options: KServeOptions) -> dict[str, JsonValue]:
     """Return the one port; its name tells Knative the protocol."""
     if options.transport == "grpc":
         return {"name": "h2c", "containerPort": GRPC_PORT, "protocol": "TCP"}
     return {"name": "http1", "containerPort": HTTP_PORT, "protocol": "TCP"}
 
 
-def _probe(options: KServeOptions, state: str) -> dict[str, Any]:
+def _probe(options: KServeOptions, state: str) -> dict[str, JsonValue]:
     if options.transport == "grpc":
         return {"grpc": {"port": GRPC_PORT}, "timeoutSeconds": 5}
     return {"httpGet": {"path": f"/v2/health/{state}", "port": HTTP_PORT}, "timeoutSeconds": 5}
 
 
-def _resources(options: KServeOptions, gpus: int) -> dict[str, dict[str, str]]:
-    wanted = {"cpu": options.resources.cpus, "memory": options.resources.memory}
+def _resources(options: KServeOptions, gpus: int) -> JsonValue:
+    wanted: dict[str, JsonValue] = {"cpu": options.resources.cpus, "memory": options.resources.memory}
     if gpus:
         wanted[GPU_RESOURCE] = str(gpus)
     return {"requests": wanted, "limits": dict(wanted)}
 
 
-def _metadata(name: str, service: str, options: KServeOptions) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name}
+def _metadata(name: str, service: str, options: KServeOptions) -> dict[str, JsonValue]:
+    metadata: dict[str, JsonValue] = {"name": name}
     if options.namespace is not None:
         metadata["namespace"] = options.namespace
     metadata["labels"] = {"app.kubernetes.io/name": service, "app.kubernetes.io/managed-by": "jr-onnx"}

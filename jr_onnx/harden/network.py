@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -94,10 +93,10 @@ class TrainedNetwork:
         """Return weights, then learned kappas."""
         return [*self.net.parameters(), *self.kappas.values()]
 
-    def groups(self, weight_decay: float, rate: float) -> list[dict[str, Any]]:
+    def groups(self, weight_decay: float, rate: float) -> list[dict[str, object]]:
         """Return the optimiser's groups: matrices and kernels decay, biases, scales and kappas do not."""
         weights = [item for item in self.net.parameters() if item.requires_grad]
-        found: list[dict[str, Any]] = [
+        found: list[dict[str, object]] = [
             {"params": [item for item in weights if item.dim() > 1], "weight_decay": weight_decay},
             {"params": [item for item in weights if item.dim() <= 1], "weight_decay": 0.0},
             {"params": list(self.kappas.values()), "weight_decay": 0.0},
@@ -115,7 +114,7 @@ class TrainedNetwork:
         with convolving, self._precision():
             return self._logits(pixels)
 
-    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast("cuda", torch.bfloat16) if self._bfloat16 else contextlib.nullcontext()
 
     def _logits(self, pixels: Tensor) -> Tensor:

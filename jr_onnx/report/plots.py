@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from jr_onnx.evaluation.minimal import least, minimal_outcomes
 from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import ALL_ATTACKS, EntryFigures, Evaluation
 from jr_onnx.report.svg import COLOURS, INK, LINES, MARKS, NARROW, ORIGINAL, RETROFIT, THIRD, as_svg, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _BAR = 0.38
 _HATCH = {"original": "///"}
@@ -134,7 +137,7 @@ def accuracy_by_iterations(curves: Sequence[IterationCurve], *, narrow: bool = F
 def trade_off(
     kappas: Sequence[float], clean: Sequence[float], objective: Sequence[float], measure: str, *, is_share: bool,
     chosen: float | None = None, clean_spans: Spans | None = None, spans: Spans | None = None, narrow: bool = False,
-) -> Any:  # fmt: skip
+) -> Figure:  # fmt: skip
     """Return a figure of clean accuracy and an objective over kappa (paper, figure 4).
 
     Args:
@@ -152,7 +155,7 @@ def trade_off(
     left = figure.subplots()
     right = left if is_share else left.twinx()
     style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 1}
-    lines = [
+    lines: list[Any] = [
         left.errorbar(kappas, clean, _bars(clean, clean_spans), marker="s", linestyle="--", color=ORIGINAL,
                       label="clean accuracy", **style),
         right.errorbar(kappas, objective, _bars(objective, spans), marker="o", color=RETROFIT,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jr_onnx.errors import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, ORIGINAL, RETROFIT, THIRD = "#30363d", "#6b7785", "#0b6fb8", "#8f5fb0"
 """Colours of lines and text, of the two models, and of any other."""
@@ -30,7 +33,7 @@ NARROW = 4.4
 """Width in inches of a chart for a telephone: its text of 10 points is then some 10 pixels high."""
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of matplotlib's; sizes in inches.
 
     Raises:
@@ -42,7 +45,7 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, max(1.6, height)), layout="constrained")
 
 
-def as_svg(figure: Any, description: str) -> str:
+def as_svg(figure: Figure, description: str) -> str:
     """Return a figure as an SVG element that scales with the page; no date, so that equal figures are equal text.
 
     Its colours are variables of the page's style sheet, with the colours of the figure where the page defines none. Its

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,23 +13,29 @@ from jr_onnx.reproduce.attacks import JUMP, RELU
 from jr_onnx.reproduce.pictures import Sheet
 from jr_onnx.reproduce.result import Cell, ItemResult
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _COLOURS = ("#30363d", "#0b6fb8", "#b4442c", "#2d7a4b", "#8f5fb0", "#b07d12", "#5b6670")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":")
 
 
-def draw(result: ItemResult, sheets: Sequence[Sheet] = ()) -> Any:
+def draw(result: ItemResult, sheets: Sequence[Sheet] = ()) -> Figure:
     """Return the figure of an item; matplotlib's.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", "report")
+    figure: Figure
     if result.layout == "pictures":
-        return _sheets(result, sheets)
-    if result.layout == "matrix":
-        return _matrix(result)
-    return _table(result) if result.layout == "table" else _curves(result)
+        figure = _sheets(result, sheets)
+    elif result.layout == "matrix":
+        figure = _matrix(result)
+    else:
+        figure = _table(result) if result.layout == "table" else _curves(result)
+    return figure
 
 
 def text_of(cell: Cell | None, *, interval: bool = False) -> str:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +29,7 @@ from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import dumps
 from jr_onnx.reproduce.networks import Checkpoint
-from jr_onnx.reproduce.result import Cell, ItemResult
+from jr_onnx.reproduce.result import Cell, ItemResult, Layout
 from jr_onnx.rewriter import rewrite
 
 BLOCK, BATCH = 100, 250
@@ -97,7 +96,7 @@ class Bench:
         most = {"df": self.deepfool_limit, "df2": self.deepfool_limit, "tr": self.trust_limit}.get(attack)
         return self.limit if most is None else self.at_most(most)
 
-    def result(self, item: str, title: str, layout: Any, columns: Sequence[str], cells: Sequence[Cell],
+    def result(self, item: str, title: str, layout: Layout, columns: Sequence[str], cells: Sequence[Cell],
                notes: Sequence[str], used: Sequence[Checkpoint]) -> ItemResult:  # fmt: skip
         """Return an item's record with what a reader needs to repeat it."""
         return ItemResult(

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ from jr_onnx.evaluation.statistics import wilson
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.records import Record, dumps
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Layout = Literal["table", "curves", "matrix", "pictures"]
 Kind = Literal["accuracy", "relative", "auc", "value"]
 POINTS, PART = 0.3, 0.10
 """Aims for the authors' own weights: accuracies within 0.3 points, perturbations within 10 %, or the sampling error."""
@@ -96,7 +100,7 @@ class ItemResult(Record):
     SCHEMA: ClassVar[str] = "jr_onnx.reproduction/1"
     item: str
     title: str
-    layout: Literal["table", "curves", "matrix", "pictures"]
+    layout: Layout
     columns: tuple[str, ...]
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
@@ -144,7 +148,7 @@ def mean(
     return Cell(row, column, "relative", middle, middle - spread, middle + spread, total, paper, adaptive, survived)
 
 
-def write(result: ItemResult, figure: Any, folder: Path) -> list[Path]:
+def write(result: ItemResult, figure: Figure | None, folder: Path) -> list[Path]:
     """Write ITEM.json, ITEM.csv and, with a figure of matplotlib's, ITEM.svg and ITEM.png; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"json": dumps(result).encode(), "csv": as_csv(result).encode()}
@@ -158,7 +162,7 @@ def write(result: ItemResult, figure: Any, folder: Path) -> list[Path]:
     return paths
 
 
-def pictures(figure: Any) -> dict[str, bytes]:
+def pictures(figure: Figure) -> dict[str, bytes]:
     """Return a figure as SVG and PNG; no date, so that equal figures are equal files."""
     import matplotlib as mpl
 

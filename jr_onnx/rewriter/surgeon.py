@@ -6,8 +6,6 @@ rewrite files or protos where that matters.
 
 from __future__ import annotations
 
-from typing import Any
-
 import onnx
 import onnx_graphsurgeon as gs
 
@@ -35,7 +33,7 @@ def to_graph(model: onnx.ModelProto) -> gs.Graph:
 
 
 @gs.Graph.register()  # type: ignore[untyped-decorator] # graphsurgeon has no type information
-def jump_relu(self: gs.Graph, operand: Any, kappa: float) -> Any:
+def jump_relu(self: gs.Graph, operand: gs.Tensor, kappa: float) -> gs.Tensor:
     """Append J(operand) to a graph and return its tensor, of the operand's dtype and shape.
 
     Written as ThresholdedRelu for float and float16 from opset 10 on, as Sub, Greater and Where from opset 9 on.
