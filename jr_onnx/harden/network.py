@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterable
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jr_onnx.attack.cpu import FastFirstConvolution
 from jr_onnx.attack.pixels import PixelMap
 from jr_onnx.attack.torch_target import in_input_shape
 from jr_onnx.data import Preprocessing
+from jr_onnx.element_types import Array
 from jr_onnx.errors import KappaError
 from jr_onnx.semantics import SiteKappa, channels_of, round_kappa, validate_site_kappa
 from jr_onnx.torchnet.jump import LearnedKappa
@@ -38,7 +38,7 @@ class TrainedNetwork:
         self._bfloat16 = bfloat16 and net.device.type == "cuda"
         self.kappas: dict[str, nn.Parameter] = {}
 
-    def learn_kappas(self, image: NDArray[Any] | None = None) -> None:
+    def learn_kappas(self, image: Array | None = None) -> None:
         """Make the jump of every site a parameter, from its kappa now on.
 
         Args:
