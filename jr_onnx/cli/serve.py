@@ -11,7 +11,7 @@ import click
 from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import TrustArguments, fallback_option, trust_options
 from jr_onnx.cli.output import print_message
-from jr_onnx.cli.types import INTEGER, PATH
+from jr_onnx.cli.types import INTEGER, PATH, Numbers
 
 if TYPE_CHECKING:
     from jr_onnx.serve.options import ServeOptions
@@ -42,6 +42,8 @@ class Arguments(TrustArguments):
     threads: int | None
     provider: tuple[str, ...]
     allow_fallback: bool
+    cuda_options: str
+    graph_batch: tuple[int, ...]
     max_body_mib: int
     max_json_mib: int
     max_total_mib: int
@@ -84,6 +86,20 @@ class Arguments(TrustArguments):
     help="Where ONNX Runtime computes; NAME is ONNX Runtime's name of a provider. Repeatable, the preferred one first.",
 )
 @fallback_option
+@option(
+    "--cuda-options",
+    metavar="NAME",
+    default="default",
+    help="Options of the CUDA provider: default, fuse_conv_bias, prefer_nhwc, both (of them), tf32_off, heuristic; "
+    "graph, graph_fused, graph_both (captured graphs: alone, with fuse_conv_bias, with both).",
+)
+@option(
+    "--graph-batch",
+    type=Numbers(),
+    default=(),
+    show_default="powers of 2 up to the largest joined batch",
+    help="Numbers of rows to capture a CUDA graph for; requests of other sizes run without.",
+)
 @option("--max-body-mib", type=INTEGER, default=64, help="Largest request body.")
 @option("--max-json-mib", type=INTEGER, default=8, help="Largest JSON in a request body.")
 @option("--max-total-mib", type=INTEGER, default=1024, help="All request bodies in flight together.")
@@ -130,6 +146,8 @@ def _options(given: Arguments) -> ServeOptions:
             threads=given.threads,
             providers=given.provider or DEFAULT_PROVIDERS,
             allow_fallback=given.allow_fallback,
+            cuda_options=given.cuda_options,
+            graph_batch=tuple(sorted(set(given.graph_batch))),
             expose_kappa=given.expose_kappa,
             reject_non_finite=given.reject_non_finite,
         ),

@@ -13,16 +13,18 @@ import onnx
 from jr_onnx import provenance
 from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import ModelFile, external_tensors, load
+from jr_onnx.opsets import STANDARD_DOMAINS
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.agreement import disagreement, examine
 from jr_onnx.rewriter.optimised import is_optimised
 from jr_onnx.rewriter.scopes import all_nodes
-from jr_onnx.rows import RowProof, prove_rows
+from jr_onnx.rows import RANDOM_OPERATORS, RowProof, prove_rows
 from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
 
 _BLOCKED_LAYOUT = "com.microsoft.nchwc"
 """Domain of the operators into which ONNX Runtime lays a network out for one processor."""
 
+_TRAINING_MODE = 2  # the input that tells Dropout whether it drops anything
 _RANDOM_ATTRIBUTES = {"kappa_low", "kappa_high"}
 
 
@@ -56,6 +58,7 @@ class ModelFacts:
         custom_ops: Operator types of this package's domain that nodes of the model use.
         fallbacks: Those of `custom_ops` that a model-local function defines as well.
         draws_in_op: A node draws kappa itself, from the operating system's entropy.
+        draws_in_graph: Type of a standard operator of the model that may draw random numbers, "" without one.
         provenance: What the retrofit recorded, None for a model that is not a retrofit.
         is_host_bound: ONNX Runtime or `jr-onnx optimize` has fitted the file to the processor it ran on.
         rows: Whether the rows of a batch are proved independent.
@@ -72,6 +75,7 @@ class ModelFacts:
     draws_in_op: bool
     provenance: Provenance | None
     is_host_bound: bool = False
+    draws_in_graph: str = ""
     rows: RowProof = field(default_factory=lambda: RowProof(proved=False, reason="the graph was not looked at"))
     mismatch: str = ""
 
@@ -114,6 +118,7 @@ def read_model(path: Path, *, named: Path | None = None, source: ModelFile | Non
         custom_ops=tuple(custom_ops),
         fallbacks=tuple(name for name in custom_ops if name in functions),
         draws_in_op=any(_draws(node) for node in nodes),
+        draws_in_graph=next((node.op_type for node in everything if _may_draw(node)), ""),
         provenance=provenance.read(model),
         is_host_bound=any(node.domain == _BLOCKED_LAYOUT for node in everything) or is_optimised(model),
         mismatch=examine(model, source.payloads, source.folder).reason,
@@ -163,6 +168,12 @@ def _tensor(value: onnx.ValueInfoProto, path: Path, *, optional: bool = False) -
         return TensorFacts(value.name, tensor.elem_type, None, optional)
     dims = tuple(max(dim.dim_value, -1) if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
     return TensorFacts(value.name, tensor.elem_type, dims, optional)
+
+
+def _may_draw(node: onnx.NodeProto) -> bool:
+    if node.domain not in STANDARD_DOMAINS:
+        return False
+    return node.op_type in RANDOM_OPERATORS or (node.op_type == "Dropout" and len(node.input) > _TRAINING_MODE)
 
 
 def _draws(node: onnx.NodeProto) -> bool:

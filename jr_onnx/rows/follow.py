@@ -29,11 +29,11 @@ _TIMES: Final = 3
 that the file holds. Functions that call each other can stand for more nodes than any file holds."""
 
 _DEEPEST: Final = 50
-_RANDOM: Final = {
-    *((STANDARD, name) for name in ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform")),
-    (STANDARD, "RandomUniformLike"),
-    (OP_DOMAIN, DRAW_OP_TYPE),
-}
+RANDOM_OPERATORS: Final = (
+    "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+)  # fmt: skip
+"""Standard operators that draw random numbers."""
+_RANDOM: Final = {*((STANDARD, name) for name in RANDOM_OPERATORS), (OP_DOMAIN, DRAW_OP_TYPE)}
 _BUILT_IN: Final = (STANDARD, MICROSOFT, BLOCKED, CLASSICAL)
 _DRAWING_ATTRIBUTES: Final = {"kappa_low", "kappa_high"}
 _GRAPHS: Final = (AttributeProto.GRAPH, AttributeProto.GRAPHS)

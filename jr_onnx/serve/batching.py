@@ -11,6 +11,7 @@ server stays responsive. The queue belongs to the event loop: there are no locks
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
@@ -152,6 +153,21 @@ class Batcher:
         if self._wakeup is not None:
             self._wakeup.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def in_every_thread(self, work: Callable[[], None]) -> None:
+        """Call a function once in each thread that runs the model, before the first request.
+
+        Raises:
+            Exception: The first that it raised.
+        """
+        everywhere = threading.Barrier(self._free)
+
+        def once() -> None:
+            everywhere.wait()  # so that no thread does it twice
+            work()
+
+        for done in [self._threads.submit(once) for _ in range(self._free)]:
+            done.result()
 
     def _expire(self, waiting: _Waiting, key: _Key, timeout_s: float) -> None:
         if not waiting.answer.done():

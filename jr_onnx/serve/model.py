@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,27 @@ from jr_onnx.deploy.model import ModelFacts
 from jr_onnx.element_types import Array
 from jr_onnx.errors import JrError
 from jr_onnx.rows import Joining
+from jr_onnx.runtime.running import Session
 from jr_onnx.serve.batching import Batcher, Outputs
 from jr_onnx.serve.call import Call
 from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, one_line
+from jr_onnx.serve.guard import GPU
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.labels import read_labels
 from jr_onnx.serve.metrics import ModelMetrics
-from jr_onnx.serve.opening import can_misfit, draws_kappa, interface_of, open_session, read_checked, values_decide
+from jr_onnx.serve.opening import (
+    can_misfit,
+    draws_kappa,
+    interface_of,
+    open_session,
+    read_checked,
+    values_decide,
+    without_capture,
+)
 from jr_onnx.serve.options import DEFAULT_PROVIDERS, Limits, Running
-from jr_onnx.serve.private import read_privately
-from jr_onnx.serve.probe import batch_bytes, best_rows
+from jr_onnx.serve.private import PrivateModel, read_privately
+from jr_onnx.serve.probe import batch_bytes, best_rows, powers_of_two
+from jr_onnx.serve.replays import GraphSizes, Replays, why_not_captured
 from jr_onnx.serve.tensors import TensorSpec
 
 _kserve: Any = kserve_module("kserve.model")
@@ -72,7 +83,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             )
         if running.expose_kappa and not facts.kappa_inputs:
             self.notes.append("kappa is not a runtime input of this model, there is nothing to expose")
-        self._session = open_session(source, running)
+        self._session, self._replays = self._opened(source, facts, running)
         self.instances = running.instances
         self.delay_us = running.delay_us
         self.on_cpu = self._session.get_providers()[0] == DEFAULT_PROVIDERS[0]
@@ -88,8 +99,10 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             delay_s=running.delay_us / 1e6,
             instances=running.instances,
             queue=limits.queue,
-            inline=not values_decide(self.interface),
+            inline=self._replays is None and not values_decide(self.interface),
         )
+        if self._replays is not None:
+            self._capture(self._replays, source, running)
         self.ready = True
 
     @property
@@ -105,7 +118,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         """Return the outputs for the model's metadata."""
         return _described(self.interface.outputs)
 
-    @contextmanager
+    @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep the model open while a request that has chosen it is read, computed and answered."""
         self._users += 1
@@ -136,7 +149,9 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             OverloadedError: There is not enough memory.
         """
         try:
-            answers = self._session.run(self._output_names, feed)
+            with contextlib.nullcontext() if self.on_cpu else GPU.together():
+                runs = self._session if self._replays is None else self._replays
+                answers = runs.run(self._output_names, feed)
         except JrError:
             raise
         except Exception as error:
@@ -152,6 +167,35 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         """Answer nothing any more; called by kserve's registry on unloading."""
         super().stop()
         self._batcher.close()
+
+    def _opened(self, source: PrivateModel, facts: ModelFacts, running: Running) -> tuple[Session, Replays | None]:
+        """Open the model, once for every instance where graphs are captured, for they belong to a session each."""
+        if not running.captures:
+            with GPU.together():
+                return open_session(source, running), None
+        reason = why_not_captured(facts, self.interface)
+        with GPU.together():
+            try:
+                if not reason:
+                    sessions = [open_session(source, running) for _ in range(running.instances)]
+                    return sessions[0], Replays(sessions, self.interface)
+            except JrError as error:
+                reason = error.message
+            self.notes.append(f"no CUDA graphs are captured: {reason}")
+            return open_session(source, without_capture(running)), None
+
+    def _capture(self, replays: Replays, source: PrivateModel, running: Running) -> None:
+        """Capture the graphs; where that fails, go on without: ONNX Runtime would replay what it has of them."""
+        sizes = GraphSizes(running.graph_batch or powers_of_two(self.join_rows), may_pad=self.join_rows > 1)
+        try:
+            replays.capture(sizes, self._batcher.in_every_thread)
+        except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises, the model runs without graphs
+            with GPU.together():
+                self._replays, self._session = None, open_session(source, without_capture(running))
+            self.notes.append(f"no CUDA graphs are captured: {one_line(str(error))}")
+        else:
+            rows = f" of {', '.join(map(str, sizes.rows))} rows" if self.interface.batched else ""
+            self.notes.append(f"CUDA graphs{rows} are captured")
 
     def _join_rows(self, facts: ModelFacts, running: Running) -> int:
         """Decide how many rows waiting requests are joined into; 1 for never."""

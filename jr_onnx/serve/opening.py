@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,18 @@ def open_session(model: PrivateModel, running: Running) -> Any:
         model.data,
         str(model.path),
         options=options,
-        providers=running.providers,
+        providers=running.provider_choices,
         retrofit="auto",
         # A line that clients cannot multiply.
         failure=lambda error: ModelError(f"ONNX Runtime cannot open {model.path}: {one_line(str(error))}"),
         external_data=model.external,
     )
+
+
+def without_capture(running: Running) -> Running:
+    """Return how a model runs whose runs cannot be captured: with the provider's other options."""
+    rest = {"graph": "default", "graph_fused": "fuse_conv_bias", "graph_both": "both"}
+    return replace(running, cuda_options=rest[running.cuda_options], graph_batch=())
 
 
 def draws_kappa(facts: ModelFacts) -> bool:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from jr_onnx.errors import InputError, require_number
+from jr_onnx.errors import InputError, require_choice, require_number
+from jr_onnx.runtime.providers import CUDA, CUDA_OPTIONS, captures_graphs, full_name
+from jr_onnx.runtime.running import ProviderChoice
 
 MEBIBYTE = 1 << 20
 DEFAULT_PROVIDERS = ("CPUExecutionProvider",)
@@ -131,6 +133,9 @@ class Running:
         threads: Threads of one run; None leaves a core to the server itself.
         providers: ONNX Runtime's execution providers, the preferred one first.
         allow_fallback: Go on without providers that do not work here, with a warning, rather than refuse.
+        cuda_options: Options of the CUDA provider, by a name of `runtime.providers.CUDA_OPTIONS`.
+        graph_batch: Numbers of rows that CUDA graphs are captured for, if the options capture; () for the powers of 2
+            up to the largest batch that requests are joined into.
         expose_kappa: Clients see the kappa input and may set it.
         reject_non_finite: Refuse NaN and infinities in inputs.
     """
@@ -142,6 +147,8 @@ class Running:
     threads: int | None = None
     providers: tuple[str, ...] = DEFAULT_PROVIDERS
     allow_fallback: bool = False
+    cuda_options: str = "default"
+    graph_batch: tuple[int, ...] = ()
     expose_kappa: bool = False
     reject_non_finite: bool = False
 
@@ -152,6 +159,31 @@ class Running:
             raise InputError(f"requests were to be joined, but the largest batch is {self.max_batch}")
         if not self.providers:
             raise InputError("no execution provider was given, expected at least one")
+        require_choice("the name of options of the CUDA provider", self.cuda_options, tuple(CUDA_OPTIONS))
+        if self.cuda_options != "default" and CUDA not in map(full_name, self.providers):
+            raise InputError(
+                f"options of the CUDA provider were given ({self.cuda_options}), but not the provider",
+                hint="Add --provider cuda",
+            )
+        if self.graph_batch and not self.captures:
+            raise InputError(
+                f"graphs of {self.graph_batch[0]} rows were asked for, but the options of the CUDA provider "
+                f"({self.cuda_options}) capture none",
+                hint="Add --cuda-options graph, graph_fused or graph_both",
+            )
+        for rows in self.graph_batch:
+            require_number("the number of rows of a captured graph", rows, 1, 1 << 16)
+
+    @property
+    def captures(self) -> bool:
+        """Whether runs are captured as CUDA graphs."""
+        return captures_graphs(CUDA_OPTIONS[self.cuda_options])
+
+    @property
+    def provider_choices(self) -> tuple[ProviderChoice, ...]:
+        """The providers with their options, as ONNX Runtime takes them."""
+        options = CUDA_OPTIONS[self.cuda_options]
+        return tuple((name, options) if name == CUDA and options else name for name in self.providers)
 
 
 @dataclass(frozen=True, slots=True)

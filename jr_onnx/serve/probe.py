@@ -51,7 +51,7 @@ def best_rows(
     row = {item.name: item.draw(generator) for item in inputs}
     best, best_cost, last_cost = 1, float("inf"), 0.0
     left = _TRIAL_SECONDS
-    for size in sorted({*(1 << power for power in range(most.bit_length())), most}):
+    for size in powers_of_two(most):
         if size * last_cost * _TIMED_RUNS > left:
             break
         feed = {name: np.repeat(array, size, axis=0) for name, array in row.items()}
@@ -68,6 +68,11 @@ def best_rows(
 
 def _input(spec: TensorSpec) -> TrialInput:
     return TrialInput(spec.name, spec.dims or (), spec.dtype)
+
+
+def powers_of_two(most: int) -> tuple[int, ...]:
+    """Return the powers of 2 up to a number, and that number."""
+    return tuple(sorted({*(1 << power for power in range(most.bit_length())), most}))
 
 
 def _timed(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jr_onnx.errors import InputError, PrintableFormatter, require
 from jr_onnx.opened import OpenedFile
-from jr_onnx.runtime.providers import full_name, require_providers, usable_providers
+from jr_onnx.runtime.providers import CUDA, full_name, require_providers, usable_providers
 from jr_onnx.serve.catalogue import Catalogue
 from jr_onnx.serve.gate import Gate
 from jr_onnx.serve.options import Address, Running, ServeOptions
@@ -59,6 +59,8 @@ def on_usable_providers(running: Running, say: Callable[[str], None]) -> Running
         names = usable_providers(names, lambda words: say(f"warning: {words}"))
     else:
         require_providers(names)
+    if CUDA not in names:  # its options would have nothing to apply to
+        return replace(running, providers=names, cuda_options="default", graph_batch=())
     return replace(running, providers=names)
 
 

@@ -45,6 +45,7 @@ Stream the_default_stream;
 std::mutex memory_lock;
 std::map<const char*, Memory> memory;
 std::atomic<long> launches{0};
+std::atomic<long> replays{0};
 
 Stream& of(cudaStream_t stream) {
   const bool own = stream != nullptr && stream != cudaStreamLegacy && stream != cudaStreamPerThread;
@@ -113,6 +114,7 @@ void fake_cuda_enqueue(void* stream, const Work& work) {
   queue(static_cast<cudaStream_t>(stream), work);
 }
 long fake_cuda_launches() { return launches; }
+long fake_cuda_replays() { return replays; }
 
 cudaError_t cudaMalloc(void** out, std::size_t size) { return allocate(out, size, cudaMemoryTypeDevice); }
 cudaError_t cudaMallocHost(void** out, std::size_t size) { return allocate(out, size, cudaMemoryTypeHost); }
@@ -251,6 +253,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t graph, unsign
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  ++replays;
   for (const Work& work : reinterpret_cast<Graph*>(graph)->work) work();
   return cudaSuccess;
 }
