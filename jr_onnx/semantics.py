@@ -34,20 +34,22 @@ SiteKappa = float | tuple[float, ...]
 """The jump of a site: one for all of its tensor, or one for each channel, axis 1 of (N, C, ...)."""
 
 
-def jump_relu(z: Array, kappa: SiteKappa, cap: float | None = None) -> Array:
+def jump_relu(z: Array, kappa: SiteKappa, cap: float | None = None, rank: int | None = None) -> Array:
     """Apply JumpReLU to an array of any shape and floating dtype.
 
     Args:
         z: Pre-activations; (N, C, ...) with a kappa per channel.
         kappa: The jump, already representable in the dtype of `z` (see `round_kappa`).
         cap: Upper bound of ReLU6 and similar activations, or None.
+        rank: The rank that a kappa per channel was made for, where it is not that of `z`: with 2, kappa lies along the
+            last axis of `z`.
 
     Returns:
         A new array of the shape and dtype of `z`.
     """
     zero = np.zeros((), dtype=z.dtype)
     with np.errstate(invalid="ignore"):  # comparing NaN is the point: it yields False
-        result = np.where(np.greater(z, kappa_array(kappa, z.ndim, z.dtype)), z, zero)
+        result = np.where(np.greater(z, kappa_array(kappa, rank or z.ndim, z.dtype)), z, zero)
     if cap is not None:
         result = np.minimum(result, np.asarray(cap, dtype=z.dtype))
     return result

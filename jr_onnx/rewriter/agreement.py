@@ -37,6 +37,7 @@ from jr_onnx.rewriter.lowering.custom import is_own_body
 from jr_onnx.rewriter.optimised import is_optimised, optimised_mismatches
 from jr_onnx.rewriter.options import Options
 from jr_onnx.rewriter.scopes import all_scopes, function_key, scopes_by_path
+from jr_onnx.rewriter.stored import expand_constants
 from jr_onnx.rewriter.undo import undo
 from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, channels_of, round_kappa, round_to
 
@@ -120,7 +121,7 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Pa
         try:
             undo(original, record)
             edit, again = _redo(original, record, folder, held)
-            found = [*_in_records(record, edit), *_in_graph(light, again, record)]
+            found = [*_in_records(record, edit), *_in_graph(light, again, record, held)]
             found = found or [*_unrecorded(original, held, record), *foreign]
         except JrError as error:
             found = [Mismatch("", error.message)]
@@ -255,13 +256,20 @@ def _in_plan(plan: KappaPlan, site: SiteRecord) -> Iterator[Mismatch]:
         yield Mismatch(site.id, f"its kappa is {site.kappa!r} in the provenance, whose plan says {wanted!r}")
 
 
-def _in_graph(model: onnx.ModelProto, again: onnx.ModelProto, record: Provenance) -> Iterator[Mismatch]:
+def _in_graph(
+    model: onnx.ModelProto, again: onnx.ModelProto, record: Provenance, payloads: Payloads
+) -> Iterator[Mismatch]:
     """Compare the graph with that of the rewrite done again, sites first, then everything else."""
     provenance.remove(model)
     for one in (model, again):
         for function in one.functions:
             if function_key(function) in record.undo.functions_added:
                 function.doc_string = ""  # words to a reader, which another version may choose differently
+    if any(isinstance(site.kappa, tuple) for site in record.sites):
+        groups = _Groups(model)
+        for site in record.sites:
+            if isinstance(site.kappa, tuple):
+                expand_constants(groups.of(site), payloads, len(site.kappa))
     if same_message(model, again):
         return
     groups, others = _Groups(model), _Groups(again)

@@ -7,6 +7,7 @@ all zero, which ends at the first byte that is not; the token of a payload of ze
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +93,20 @@ def _with_payload(tensor: TensorProto, payloads: Payloads) -> TensorProto:
         return tensor
     data = b"".join(bytes(piece) for piece in pieces(payload))
     return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data)
+
+
+def expand_constants(nodes: Iterable[onnx.NodeProto], payloads: Payloads, count: int) -> None:
+    """Put the data back into Constant nodes of so many elements, in place: a kappa per channel may be a token.
+
+    Args:
+        nodes: The nodes.
+        payloads: What tokens stand for.
+        count: How many elements; other Constants stay as they are.
+    """
+    for node in nodes:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if math.prod(attribute.t.dims) == count and (payload := payloads.get(attribute.t.raw_data)) is not None:
+                attribute.t.raw_data = b"".join(bytes(piece) for piece in pieces(payload))
 
 
 def is_zero(tensor: TensorProto, folder: Path | None) -> bool:

@@ -47,7 +47,8 @@ class Variant:
         Raises:
             VerificationError: A site is not as the provenance says.
         """
-        return site_groups(self.proto, self.record, self.original, self.runnable.file.folder)
+        file = self.runnable.file
+        return site_groups(self.proto, self.record, self.original, file.folder, file.payloads)
 
     @property
     def uses_custom(self) -> bool:

@@ -18,6 +18,7 @@ from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile.messages import same_message
 from jr_onnx.rewriter import find_sites, fuse, restore, rewrite
 from jr_onnx.semantics import jump_relu
+from jr_onnx.verifier import InputOptions, verify
 
 T = 0.375
 BEFORE = float(np.nextafter(np.float32(T), np.float32(0)))
@@ -275,3 +276,59 @@ g (float[N,4] x, bool k) => (float[N,4] y) {
     for taken in (True, False):
         np.testing.assert_array_equal(session.run(None, {"x": x, "k": np.asarray(taken)})[0], jump_relu(x, T))
     assert restore(path, tmp_path / "back.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
+
+
+VECTOR = np.linspace(0.0, 0.75, 4, dtype=np.float32)
+PER_FEATURE = {
+    "features": ("N,4", VECTOR, 1),
+    "tokens and features": ("N,3,4", VECTOR, 2),
+    "channels": ("N,4,2,5", VECTOR.reshape(1, 4, 1, 1), 1),
+    "rows": ("N,4,2", VECTOR.reshape(4, 1), 1),
+}
+
+
+@pytest.mark.parametrize(("shape", "vector", "axis"), PER_FEATURE.values(), ids=PER_FEATURE.keys())
+def test_thresholds_that_differ_by_feature(shape: str, vector: Array, axis: int) -> None:
+    """Along whichever axis they lie; the first is 0, at which J is a ReLU."""
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+g (float[{shape}] x) => (float[{shape}] y) {{ a = Relu(x) c = Less(t, x) m = Cast<to = 1>(c) y = Mul(a, m) }}"""
+    model = parser.parse_model(text)
+    model.graph.initializer.append(numpy_helper.from_array(vector, "t"))
+    (jump,) = find_sites(model).jumps
+    assert (jump.thresholds, jump.axis, jump.low, jump.high) == (4, axis, 0.0, 0.75)
+    fused, result = fuse(model, lowering="where")
+    assert result.sites[0].kappa == tuple(VECTOR.tolist())
+    dims = [int(dim) if dim.isdigit() else 3 for dim in shape.split(",")]
+    around = np.concatenate([VECTOR, np.nextafter(VECTOR, np.float32(1)), np.nextafter(VECTOR, np.float32(-1))])
+    x = np.random.default_rng(3).choice(np.concatenate([around, -around]), dims).astype(np.float32)
+    np.testing.assert_array_equal(run(fused, x), run(model, x))
+    np.testing.assert_array_equal(run(fused, x), np.where(x > vector, x, np.float32(0)))
+    report = verify(fused, model, input_options=InputOptions(shapes={"x": tuple(dims)}), samples=2)
+    assert report, report.failures
+    assert same_message(restore(fused), model)
+
+
+def test_more_thresholds_than_stay_in_a_model_that_is_edited(tmp_path: Path) -> None:
+    """40,000 bytes of them are a token while the file is edited, and so are the kappas in what is written."""
+    features = 10_000
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,2,{features}] x) => (float[N,2,{features}] y) {{ c = Greater(x, t) y = Where(c, x, zero) }}"""
+    model = parser.parse_model(text)
+    vector = np.linspace(0.1, 0.2, features, dtype=np.float32)
+    for name, value in (("t", vector), ("zero", np.zeros((), np.float32))):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    onnx.save(model, tmp_path / "m.onnx")
+    (jump,) = find_sites(tmp_path / "m.onnx").jumps
+    assert (jump.thresholds, jump.low, jump.high) == (features, float(vector[0]), float(vector[-1]))
+    path, _ = fuse(tmp_path / "m.onnx", lowering="where")
+    assert restore(path, tmp_path / "back.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
+    report = verify(path, tmp_path / "m.onnx", samples=1)
+    assert report, report.failures
+    changed = onnx.load(path)
+    (kappas,) = [node for node in changed.graph.node if node.name.endswith("jr_kappa")]
+    values = numpy_helper.to_array(kappas.attribute[0].t).copy()
+    values[77] = 0.3
+    kappas.attribute[0].t.CopyFrom(numpy_helper.from_array(values))
+    onnx.save(changed, path)
+    with pytest.raises(RefusalError, match="does not compute what its provenance says"):
+        restore(path, tmp_path / "again.onnx")

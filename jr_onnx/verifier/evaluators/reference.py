@@ -63,15 +63,21 @@ class SiteEvaluator:
         proto: The model; see `marked`.
         kappas: Site id -> the jump to apply, or one for each channel.
         caps: Site id -> upper bound or None.
+        ranks: Site id -> the rank that a kappa per channel was made for, as in the site's record; by default that of
+            the site's tensor.
 
     Raises:
         CannotLoadError: See `OnnxEvaluator`.
     """
 
     def __init__(
-        self, proto: onnx.ModelProto, kappas: Mapping[str, SiteKappa], caps: Mapping[str, float | None]
+        self,
+        proto: onnx.ModelProto,
+        kappas: Mapping[str, SiteKappa],
+        caps: Mapping[str, float | None],
+        ranks: Mapping[str, int | None] | None = None,
     ) -> None:
-        self._kappas, self._caps = kappas, caps
+        self._kappas, self._caps, self._ranks = kappas, caps, ranks or {}
         self._recorded: PreActivations = []
         self._evaluator = OnnxEvaluator(proto, [self._site_operator()])
 
@@ -86,7 +92,7 @@ class SiteEvaluator:
 
     def _jump(self, site: str, z: Array) -> Array:
         self._recorded.append((site, z))
-        return jump_relu(z, self._kappas[site], self._caps[site])
+        return jump_relu(z, self._kappas[site], self._caps[site], self._ranks.get(site))
 
     def _site_operator(self) -> type[OpRun]:
         from onnx.reference.op_run import OpRun

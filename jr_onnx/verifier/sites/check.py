@@ -186,7 +186,7 @@ def _runtime_kappas(default: float, dtype: str) -> list[float]:
 
 
 def compare_jump(
-    z: Array, found: Array, kappa: SiteKappa, cap: float | None, *, cast_mul: bool = False
+    z: Array, found: Array, kappa: SiteKappa, cap: float | None, *, cast_mul: bool = False, rank: int | None = None
 ) -> tuple[tuple[str, str, str, str] | None, float]:
     """Compare a site's result with NumPy's J, bit for bit.
 
@@ -195,12 +195,13 @@ def compare_jump(
         found: What it gave.
         kappa: The jump, rounded to the type of `z`, or one for each channel, axis 1.
         cap: Upper bound or None.
+        rank: As for `jump_relu`.
         cast_mul: Allow what that lowering documents: -0.0 for +0.0, and NaN where z is NaN.
 
     Returns:
         The first disagreement as texts (z, expected, found, rule) or None, and the largest difference.
     """
-    expected = jump_relu(z, kappa, cap)
+    expected = jump_relu(z, kappa, cap, rank)
     if found.shape != expected.shape or found.dtype != expected.dtype:
         shapes = f"{expected.dtype}{list(expected.shape)}", f"{found.dtype}{list(found.shape)}"
         return ("all values", *shapes, "shape and type"), float("inf")

@@ -14,10 +14,13 @@ from pathlib import Path
 import onnx
 
 from jr_onnx.errors import VerificationError
+from jr_onnx.modelfile import copied
+from jr_onnx.modelfile.wire import Payloads
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.rewriter.constants import ConstantFinder, NotConstant
 from jr_onnx.rewriter.scopes import Scope, function_key, scopes_by_path
 from jr_onnx.rewriter.sites import LocatedSite, locate
+from jr_onnx.rewriter.stored import expand_constants
 from jr_onnx.semantics import OP_DOMAIN
 
 
@@ -54,7 +57,11 @@ class SiteGroup:
 
 
 def site_groups(
-    model: onnx.ModelProto, record: Provenance, original: onnx.ModelProto, folder: Path | None = None
+    model: onnx.ModelProto,
+    record: Provenance,
+    original: onnx.ModelProto,
+    folder: Path | None = None,
+    payloads: Payloads | None = None,
 ) -> list[SiteGroup]:
     """Return the groups of all sites, in graph order.
 
@@ -63,6 +70,7 @@ def site_groups(
         record: Its provenance.
         original: The model before, in which the sites are found again.
         folder: The folder that external data is relative to, or None.
+        payloads: What tokens in the retrofit stand for.
 
     Raises:
         VerificationError: A site is not in the file as its provenance says, or reads something else.
@@ -71,7 +79,8 @@ def site_groups(
     located = {item.site.id: item for item in locate(original, folder).located}
     constants = ConstantFinder(model, folder)
     runtimes = _runtime_names(model, record)
-    return [_group(scopes, located, constants, runtimes, site) for site in record.sites]
+    held = payloads or Payloads()
+    return [_group(scopes, located, constants, runtimes, site, held) for site in record.sites]
 
 
 def _group(
@@ -80,6 +89,7 @@ def _group(
     constants: ConstantFinder,
     runtimes: set[str],
     site: SiteRecord,
+    payloads: Payloads,
 ) -> SiteGroup:
     scope, item = scopes.get(site.scope), located.get(site.id)
     if item is None:
@@ -88,6 +98,9 @@ def _group(
     if scope is None or end is None or end + 1 < site.nodes:
         raise VerificationError(f"site {site.id} is not in the file: nothing computes {site.output!r} in its scope")
     nodes = list(scope.nodes[end - site.nodes + 1 : end + 1])
+    if isinstance(site.kappa, tuple):
+        nodes = [copied(node) for node in nodes]
+        expand_constants(nodes, payloads, len(site.kappa))
     unfused = len(item.match.before)
     jump = tuple(nodes[unfused:])
     operand = nodes[unfused - 1].output[0] if unfused else item.match.operand

@@ -52,6 +52,7 @@ class SiteTrace:
         one: Pre-activations of the first evaluation, of any shape.
         other: Those of the second.
         noise: The largest difference of the two evaluations at this site in the control; see `control_noise`.
+        rank: The rank that a kappa per channel was made for, as in the site's record.
     """
 
     id: str
@@ -59,11 +60,12 @@ class SiteTrace:
     one: Array
     other: Array
     noise: float
+    rank: int | None = None
 
     @property
     def jumps(self) -> NDArray[np.float64]:
         """Kappa as float64, of a shape that broadcasts over the pre-activations."""
-        return kappa_array(self.kappa, self.one.ndim, np.float64)
+        return kappa_array(self.kappa, self.rank or self.one.ndim, np.float64)
 
 
 @dataclass(frozen=True)

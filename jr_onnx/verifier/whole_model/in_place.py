@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jr_onnx.element_types import Array
+from jr_onnx.provenance import SiteRecord
 from jr_onnx.rewriter.lowering import KEEPS_NAN
 from jr_onnx.semantics import SiteKappa, jump_relu, kappa_array, kappa_label, round_kappa
 from jr_onnx.verifier.compare import NO_DIFFERENCE, difference
@@ -117,8 +118,9 @@ def _check_jumps(case: Case, compared: str, groups: Sequence[SiteGroup], runs: S
             record = group.record
             if kappa is None:
                 continue  # drawn inside the kernel; `draws` looks at these
-            seen, size = compare_jump(z, found, kappa, record.cap, cast_mul=record.lowering in KEEPS_NAN)
-            if seen is not None and record.dtype == "float16" and _rounded_later(z, found, kappa, record.cap):
+            keeps_nan = record.lowering in KEEPS_NAN
+            seen, size = compare_jump(z, found, kappa, record.cap, cast_mul=keeps_nan, rank=record.rank)
+            if seen is not None and record.dtype == "float16" and _rounded_later(z, found, kappa, record):
                 unrounded += 1
                 continue
             worst = max(worst, size)
@@ -155,16 +157,16 @@ def _check_drawn(case: Case, file: Variant, groups: Sequence[SiteGroup], runs: S
     case.log.add(Check(what, f"{file.name}: one for the network", len(drawn), 0.0, None, 0, verdict, detail), *failures)
 
 
-def _rounded_later(z: Array, found: Array, kappa: SiteKappa, cap: float | None) -> bool:
+def _rounded_later(z: Array, found: Array, kappa: SiteKappa, record: SiteRecord) -> bool:
     """Tell whether all that is wrong is that z was compared with kappa in float32, and rounded to kappa afterwards.
 
     ONNX Runtime's CPU provider computes float16 in float32 (see `Case.sees_float16`): z within half a step of kappa may
     then fall on either side, and its result is 0 or z all the same.
     """
-    expected = jump_relu(z, kappa, cap)
+    expected = jump_relu(z, kappa, record.cap, record.rank)
     wrong = expected != found
-    other = np.where(expected == 0, jump_relu(z, -np.inf, cap), np.zeros((), z.dtype))
-    jump = kappa_array(kappa, z.ndim, z.dtype)
+    other = np.where(expected == 0, jump_relu(z, -np.inf, record.cap), np.zeros((), z.dtype))
+    jump = kappa_array(kappa, record.rank or z.ndim, z.dtype)
     near = np.abs(z.astype(np.float64) - jump.astype(np.float64)) <= np.spacing(jump).astype(np.float64)
     return bool(np.all(~wrong | (near & (found == other))))
 

@@ -121,7 +121,7 @@ class TracesBetween:
         for group in groups:
             name = group.record.id
             noise = control_noise(control_one[name], control_other[name])
-            traces.append(SiteTrace(name, group.record.kappa, one[name], other[name], noise))
+            traces.append(SiteTrace(name, group.record.kappa, one[name], other[name], noise, group.record.rank))
         return traces
 
     def _pre_activations(self, number: int, side: Side, sample: Sample) -> dict[str, Array]:

@@ -38,8 +38,9 @@ def check_without_ort(
     caps = {site.id: site.cap for site in record.sites}
     try:
         proto = evaluator_form(marked(with_weights(subject.original), set(caps), subject.original.folder))
-        jumping = SiteEvaluator(proto, {site.id: site.kappa for site in record.sites}, caps)
-        control = SiteEvaluator(proto, control_kappas(record), caps)
+        ranks = {site.id: site.rank for site in record.sites}
+        jumping = SiteEvaluator(proto, {site.id: site.kappa for site in record.sites}, caps, ranks)
+        control = SiteEvaluator(proto, control_kappas(record), caps, ranks)
     except CannotLoadError as error:
         log.not_run(_WHAT, "ONNX's reference evaluator", error.message)
         return Inputs([], "none")
@@ -49,7 +50,8 @@ def check_without_ort(
         log.not_run(_WHAT, "ONNX's reference evaluator", str(error))
         return Inputs([], "none")
     members = [(member, jumping, "kappa") for member in (file, *others) if not member.runnable.library]
-    members += [(member, control, "kappa 0") for member in zeros if not member.runnable.library]
+    at = "own thresholds" if record.plan.own else "kappa 0"
+    members += [(member, control, at) for member in zeros if not member.runnable.library]
     for member, reference, setting in members:
         _compare(member, reference, setting, used.samples, log)
     return used

@@ -63,8 +63,9 @@ def load_references(original: onnx.ModelProto, file: Variant) -> SiteEvaluators:
     kappas = {site.id: site.kappa for site in file.record.sites}
     caps = {site.id: site.cap for site in file.record.sites}
     proto = evaluator_form(marked(original, set(kappas), file.runnable.file.folder))
-    control = SiteEvaluator(proto, control_kappas(file.record), caps)
-    return SiteEvaluators(SiteEvaluator(proto, kappas, caps), control)
+    ranks = {site.id: site.rank for site in file.record.sites}
+    control = SiteEvaluator(proto, control_kappas(file.record), caps, ranks)
+    return SiteEvaluators(SiteEvaluator(proto, kappas, caps, ranks), control)
 
 
 def check_reference(case: Case, file: Variant, zero: Variant | None, count: int) -> None:
@@ -151,11 +152,12 @@ def _traces(
 ) -> list[SiteTrace]:
     sample = case.samples[number]
     kappas = {site.id: site.kappa for site in file.record.sites}
+    ranks = {site.id: site.rank for site in file.record.sites}
     if zero is not None and all(group.in_main_graph for group in file.groups):
         others = _exposed(file, sample)
         control_others = _exposed(zero, sample)
         return [
-            SiteTrace(site, kappas[site], z, others[site], control_noise(at_zero, control_others[site]))
+            SiteTrace(site, kappas[site], z, others[site], control_noise(at_zero, control_others[site]), ranks[site])
             for (site, z), (_, at_zero) in zip(seen, control, strict=True)
         ]
     (moved,) = nudged_samples([sample], case.seed)
@@ -165,7 +167,7 @@ def _traces(
     if [site for site, _ in seen] != [site for site, _ in again] or len(control) != len(control_again):
         return []
     return [
-        SiteTrace(site, kappas[site], z, other, control_noise(one, two))
+        SiteTrace(site, kappas[site], z, other, control_noise(one, two), ranks[site])
         for (site, z), (_, other), (_, one), (_, two) in zip(seen, again, control, control_again, strict=False)
     ]
 
