@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from jr_onnx.evaluation.summary import Evaluation
     from jr_onnx.kappa import KappaPlan, RandomKappa
-    from jr_onnx.report import write_report
+    from jr_onnx.results import write_report
     from jr_onnx.rewriter import Options, RewriteResult, SiteTable, find_sites, fuse, restore, rewrite
     from jr_onnx.runtime.saved import optimize
     from jr_onnx.runtime.session import InferenceSession
@@ -93,7 +93,7 @@ _PUBLIC = {
     "save_weights": "jr_onnx.weights",
     "tune_kappa": "jr_onnx.tune",
     "verify": "jr_onnx.verifier",
-    "write_report": "jr_onnx.report",
+    "write_report": "jr_onnx.results",
 }
 
 __all__ = [

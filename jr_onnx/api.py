@@ -275,24 +275,29 @@ def report(
     runs: AttackRun | str | Path | Sequence[str | Path],
     path: str | Path,
     *,
+    results: Sequence[Tuning | Benchmark] = (),
     form: Literal["html", "md", "csv", "json"] = "html",
 ) -> Path:
     """Write what attacks found as one page, or as Markdown, CSV or JSON; see `jr-onnx report`.
 
     Args:
-        runs: A result of `attack`, or the folders of shards and of runs at other budgets.
+        runs: A result of `attack`, or the folders of shards and of runs at other budgets, and the result files of other
+            commands.
         path: The file.
+        results: What `tune` and `bench` found; each becomes a section.
         form: What to write.
 
     Raises:
         JrError: A folder holds no results, or the file cannot be written.
     """
-    from jr_onnx.report import read, write
+    from jr_onnx.report import write
+    from jr_onnx.results import gather
 
     if isinstance(runs, AttackRun):
-        found = runs.report
+        paths = [runs.folder]
     else:
-        found = read([Path(runs)] if isinstance(runs, str | Path) else [Path(folder) for folder in runs])
+        paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(item) for item in runs]
+    found = gather(paths, [item.result for item in results])
     write(found, Path(path), form)
     return Path(path)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jr_onnx.bench.records import BenchReport, CaseResult
-from jr_onnx.errors import OutputError, blaming, require
+from jr_onnx.errors import OutputError, blaming
 from jr_onnx.modelfile import atomic_path
+from jr_onnx.report.svg import NARROW, ORIGINAL, RETROFIT, THIRD, new_figure
 
-_COLOURS = {"onnxruntime": "#777777", "plain": "#d98032", "optimised": "#2f6db5", "standard": "#7fb0dd"}
+_COLOURS = {"onnxruntime": ORIGINAL, "plain": THIRD, "optimised": RETROFIT, "standard": ORIGINAL}
 
 
 def plot(report: BenchReport, path: Path) -> None:
@@ -19,15 +20,7 @@ def plot(report: BenchReport, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
         OutputError: The file cannot be written, or its format is unknown.
     """
-    require("matplotlib", "report")
-    from matplotlib.figure import Figure
-
-    count = len(report.cases)
-    rows = max(len(case.rows) for case in report.cases)
-    figure = Figure(figsize=(7.0, (0.9 + 0.38 * rows) * count + 0.6), layout="constrained")
-    panels = figure.subplots(count, 1, squeeze=False)[:, 0]
-    for axes, case in zip(panels, report.cases, strict=True):
-        _panel(axes, case)
+    figure = draw(report)
     figure.suptitle(f"{report.model}: time relative to the original")
     figure.supxlabel(
         f"{report.environment.cpu}, ONNX Runtime {report.environment.onnxruntime}, {report.environment.date[:10]}",
@@ -36,6 +29,20 @@ def plot(report: BenchReport, path: Path) -> None:
     hint = "Use a name ending in .png or .svg"
     with blaming(f"cannot write the plot {path}", OutputError, hint=hint), atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
+
+
+def draw(report: BenchReport, *, narrow: bool = False) -> Any:
+    """Return a figure with a panel for every case.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    count = len(report.cases)
+    rows = max((len(case.rows) for case in report.cases), default=0)
+    figure = new_figure(NARROW if narrow else 7.0, (0.9 + 0.38 * rows) * count + 0.6)
+    for axes, case in zip(figure.subplots(count, 1, squeeze=False)[:, 0], report.cases, strict=True):
+        _panel(axes, case)
+    return figure
 
 
 def _panel(axes: Any, case: CaseResult) -> None:

@@ -20,7 +20,7 @@ _ENDINGS = {"html": "html", "md": "md", "csv": "csv", "json": "json"}
 class Arguments:
     """What a person gives to `jr-onnx report`."""
 
-    folders: tuple[Path, ...]
+    paths: tuple[Path, ...]
     form: Literal["html", "md", "csv", "json"]
     output: Path | None
     as_json: bool
@@ -31,7 +31,7 @@ class Arguments:
     Arguments,
     examples=("jr-onnx report attacks -o report.html", "jr-onnx report attacks --format md -o report.md"),
 )
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=PATH)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
 @option(
     "--format",
     "form",
@@ -39,22 +39,29 @@ class Arguments:
     default="html",
     help="What to write: a page, or its figures.",
 )
-@output_option("The file to write.", default="report.FORMAT in the first DIR")
+@output_option("The file to write.", default="report.FORMAT in the first folder")
 @json_option
 def command(given: Arguments) -> None:
-    """Merge the results in DIR..., print them, and write them as one report.
+    """Merge the results at PATH..., print them, and write them as one report.
 
-    Shards of one run are merged. A run of the same models at another budget becomes a point of the security curve. The
-    HTML page is self-contained: it loads nothing and runs no script.
+    A PATH is a folder of jr-onnx attack, of which there must be one: shards of one run are merged, and a run of the
+    same models at another budget becomes a point of the security curve. Other results become sections: what jr-onnx
+    tune, bench or harden print with --json, a hardened model, the folder of jr-onnx reproduce or one of its JSON files.
+
+    The HTML page is self-contained: it loads nothing and runs no script.
     """
     from jr_onnx.cli.evaluation import show
-    from jr_onnx.report import write_report
+    from jr_onnx.results import write_report
 
     ending = _ENDINGS[given.form]
-    path = given.output if given.output is not None else given.folders[0] / f"report.{ending}"
-    evaluation = write_report(given.folders, path, given.form)
+    path = given.output if given.output is not None else _first_folder(given.paths) / f"report.{ending}"
+    evaluation = write_report(given.paths, path, given.form)
     if given.as_json:
         print_json(evaluation)
     else:
         show(evaluation)
     print_message(f"{'page' if given.form == 'html' else 'report'}: {path}")
+
+
+def _first_folder(paths: tuple[Path, ...]) -> Path:
+    return next((path for path in paths if path.is_dir()), paths[0].parent)

@@ -255,18 +255,9 @@ def _show(result: TuneResult) -> None:
 def _plot(result: TuneResult, path: Path) -> None:
     from jr_onnx.errors import OutputError, blaming
     from jr_onnx.modelfile import atomic_path
-    from jr_onnx.report.plots import trade_off
+    from jr_onnx.tune.plot import draw
 
-    points = [point for point in result.points if point.kappa is not None]
-    chosen = result.points[result.recommended].kappa
-    figure = trade_off(
-        [point.kappa or 0.0 for point in points],
-        [point.clean for point in points],
-        [point.objective for point in points],
-        result.measure,
-        is_share=result.objective == "adaptive",
-        chosen=chosen,
-    )
+    figure = draw(result)
     hint = "Use a name ending in .png or .svg"
     with blaming(f"cannot write the plot {path}", OutputError, hint=hint), atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)

@@ -139,6 +139,11 @@ def host() -> str:
     return f"{platform.system()} {platform.machine()}, {match.group(1).strip() if match else model}"
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is that of a run, or of a shard."""
+    return (folder / _RUN).is_file()
+
+
 class Store:
     """The folder of one run, or of one shard of it."""
 

@@ -15,6 +15,7 @@ from jr_onnx.evaluation.iterations import IterationCurve, iteration_curves
 from jr_onnx.evaluation.outcome import Outcomes
 from jr_onnx.evaluation.store import Store, by_run, merged
 from jr_onnx.evaluation.summary import Evaluation, evaluate, finished
+from jr_onnx.report.section import Section
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Report:
         outcomes: What it was found from, on the samples that are finished.
         others: Evaluations of the same models at other budgets.
         kept: Images with their adversarial examples; None where the folders have none.
+        sections: What other commands found.
     """
 
     evaluation: Evaluation
     outcomes: Outcomes
     others: tuple[Evaluation, ...] = ()
     kept: ExampleSet | None = None
+    sections: tuple[Section, ...] = ()
 
     @property
     def attackers(self) -> tuple[AttackerRow, ...]:

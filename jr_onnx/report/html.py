@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +12,11 @@ from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.advice import advice
 from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Comparison, Evaluation, Share, case_name
 from jr_onnx.modelfile import atomic_write
-from jr_onnx.report.content import Report, read
+from jr_onnx.report.content import Report
 from jr_onnx.report.pictures import groups
 from jr_onnx.report.plots import accuracy_by_iterations, minimal_perturbation, robust_accuracy, security_curve
 from jr_onnx.report.texts import as_csv, as_json, as_markdown
 from jr_onnx.semantics import channels_of
-
-
-def write_report(folders: Sequence[Path], path: Path, form: str = "html") -> Evaluation:
-    """Merge the results of an evaluation and write them as one report.
-
-    Args:
-        folders: Result folders of `jr-onnx attack`: shards of one run, and runs of the same models at other budgets,
-            which become points of the security curve.
-        path: The file.
-        form: html, md, csv or json.
-
-    Returns:
-        The merged evaluation.
-
-    Raises:
-        InputError: A folder holds no results, or those of other models; there is no such form.
-        MissingExtraError: matplotlib or jinja2 is not installed, and the form is html.
-        OutputError: The file cannot be written.
-    """
-    report = read(folders)
-    write(report, path, form)
-    return report.evaluation
 
 
 def write(report: Report, path: Path, form: str = "html") -> None:
@@ -91,6 +69,7 @@ def page(report: Report) -> str:
             attackers=report.attackers,
             security=_chart(lambda narrow: security_curve(report.curves, narrow=narrow)),
             iterations=_chart(lambda narrow: accuracy_by_iterations(report.iterations, narrow=narrow)),
+            sections=[(section, section.draw and _chart(section.draw)) for section in report.sections],
             pictures={} if examples is None else groups(examples, run.eps),
             has_examples=examples is not None,
             advice=advice(evaluation),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from jr_onnx.errors import require
 from jr_onnx.evaluation.examples import Example, ExampleSet, Images
 from jr_onnx.evaluation.scores import NO_ANSWER
+from jr_onnx.report.svg import reds
 
 MOST_BYTES = 1_900_000
 """Of all pictures of a page together, as data URIs."""
@@ -114,14 +115,15 @@ def encoder(count: int) -> Callable[[npt.NDArray[np.float32], bool], str]:
         count: How many pictures share `MOST_BYTES`; larger ones are reduced to fit.
     """
     pillow: Any = require("PIL.Image", "report")
-    mpl = require("matplotlib", "report")
+    require("matplotlib", "report")
+    colours = reds()
     # Three bytes a pixel and four characters for three bytes: even noise, which no PNG makes smaller, stays within it.
     side = min(_LARGEST, math.isqrt(int(MOST_BYTES / 4 / max(1, count))) - 4)
 
     def encode(image: npt.NDArray[np.float32], change: bool) -> str:
         small = _reduced(image, side, np.maximum if change else np.add)
         if change:
-            pixels = mpl.colormaps["Reds"](np.clip(small.max(axis=0), 0, 1))[:, :, :3]
+            pixels = colours(np.clip(small.max(axis=0), 0, 1))[:, :, :3]
         elif len(small) == 3:
             pixels = np.moveaxis(small, 0, -1)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from jr_onnx.evaluation.iterations import GRADIENTS, IterationCurve
 from jr_onnx.evaluation.minimal import least, minimal_outcomes
 from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import ALL_ATTACKS, EntryFigures, Evaluation
-from jr_onnx.report.svg import COLOURS, INK, LINES, MARKS, NARROW, ORIGINAL, RETROFIT, THIRD, as_svg, new_figure
+from jr_onnx.report.svg import COLOURS, CYCLE, INK, LINES, MARKS, NARROW, ORIGINAL, RETROFIT, THIRD, as_svg, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,9 @@ def robust_accuracy(evaluation: Evaluation, *, narrow: bool = False) -> str:
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=rows, sharex=True)[:, 0]
     for panel, (norm, eps) in zip(axes, panels, strict=True):
         _panel(panel, evaluation, norm, eps)
-    axes[-1].set_xlabel("robust accuracy, with 95 % interval")
+        if narrow:
+            panel.tick_params(axis="y", labelsize=8)
+    axes[-1].set_xlabel("robust accuracy" if narrow else "robust accuracy, with 95 % interval")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return as_svg(figure, "Bars of robust accuracy under every attack; the table of every attack has the figures")
 
@@ -170,6 +172,29 @@ def trade_off(
     left.grid(alpha=0.25)
     figure.legend(handles=lines, loc="outside lower center", frameon=False, fontsize=9)
     return figure
+
+
+def lines(
+    at: Sequence[float], curves: Mapping[str, Sequence[float]], axes: tuple[str, str], description: str, *, narrow: bool
+) -> str:  # fmt: skip
+    """Draw shares as lines that differ in colour, style and mark.
+
+    Args:
+        at: Abscissas.
+        curves: Name -> shares.
+        axes: Names of the axes.
+        description: What a screen reader says.
+        narrow: For a telephone.
+    """
+    figure = new_figure(NARROW if narrow else 6.4, 3.4)
+    panel = figure.subplots()
+    for number, (name, values) in enumerate(curves.items()):
+        style = {"color": CYCLE[number % 7], "linestyle": ("-", "--", "-.", ":")[number % 4]}
+        panel.plot(at, values, marker="os^DvPX"[number % 7], markersize=4, label=name, **style)
+    panel.set(xlabel=axes[0], ylabel=axes[1], ylim=(0, 1.02))
+    panel.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return as_svg(figure, description)
 
 
 def _bars(values: Sequence[float], spans: Spans | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import io
 import re
 from typing import TYPE_CHECKING
@@ -10,10 +11,14 @@ from typing import TYPE_CHECKING
 from jr_onnx.errors import require
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 INK, ORIGINAL, RETROFIT, THIRD = "#30363d", "#6b7785", "#0b6fb8", "#8f5fb0"
 """Colours of lines and text, of the two models, and of any other."""
+
+CYCLE = (INK, RETROFIT, "#b4442c", "#2d7a4b", THIRD, "#b07d12", ORIGINAL)
+"""Colours of as many curves as there are, each with another line and mark."""
 
 COLOURS = {"original": ORIGINAL, "retrofit": RETROFIT}
 LINES = {"original": "--", "retrofit": "-"}
@@ -26,9 +31,14 @@ _VARIABLES = {
     ORIGINAL: "chart-original",
     RETROFIT: "chart-retrofit",
     THIRD: "chart-third",
+    "#b4442c": "chart-red",
+    "#2d7a4b": "chart-green",
+    "#b07d12": "chart-ochre",
     _GRID: "line",
-    "#ffffff": "card",
 }
+_PIXELS = 105
+"""Of an inch of a figure at most, so that the text of small figures is no larger than that of large ones."""
+
 NARROW = 4.4
 """Width in inches of a chart for a telephone: its text of 10 points is then some 10 pixels high."""
 
@@ -70,7 +80,18 @@ def as_svg(figure: Figure, description: str) -> str:
     text = re.sub(r"(stroke|fill): (#[0-9a-f]{6})", _variable, text)
     own = f"c{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
     text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{own}", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+    width = round(_PIXELS * figure.get_figwidth())
+    head = f'<svg role="img" aria-label="{html.escape(description)}" style="max-width: {width}px"'
+    return text.replace("<svg", head, 1)
+
+
+def reds() -> Colormap:
+    """Return the paper's colours of a perturbation; matplotlib's own begin with a light red in place of white."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list(
+        "white to dark red", ["#ffffff", "#fcae91", "#fb6a4a", "#cb181d", "#67000d"]
+    )
 
 
 def _variable(match: re.Match[str]) -> str:

@@ -22,6 +22,7 @@ def as_json(report: Report) -> str:
         "others": [item.to_json() for item in report.others],
         "curves": [curve.to_json() for curve in report.curves],
         "examples": None if report.examples is None else report.examples.table.to_json(),
+        "results": [section.record.to_json() for section in report.sections],
         "iterations": [curve.to_json() for curve in report.iterations],
     }
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -77,6 +78,9 @@ def as_markdown(report: Report) -> str:
     for figures in evaluation.models:
         lines.append(f"- {figures.model}: {figures.verdict.headline}")
         lines += [f"  - {flag.name}: {flag.evidence}" for flag in figures.verdict.flags if flag.raised]
+    for section in report.sections:
+        lines += ["", f"## {section.title}", "", *(f"{line}\n" for line in section.text)]
+        lines += [_head(section.columns), *(_row(row) for row in section.rows)] if section.columns else []
     notes = [*run.notes, *advice(evaluation)]
     lines += ["", "## Know before you quote", "", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"

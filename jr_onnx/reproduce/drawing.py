@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jr_onnx.errors import require
+from jr_onnx.report.svg import CYCLE, NARROW, new_figure, reds
 from jr_onnx.reproduce.attacks import JUMP, RELU
 from jr_onnx.reproduce.pictures import Sheet
 from jr_onnx.reproduce.result import Cell, ItemResult
@@ -16,25 +16,31 @@ from jr_onnx.reproduce.result import Cell, ItemResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = ("#30363d", "#0b6fb8", "#b4442c", "#2d7a4b", "#8f5fb0", "#b07d12", "#5b6670")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLES = ("-", "--", "-.", ":")
 
 
-def draw(result: ItemResult, sheets: Sequence[Sheet] = ()) -> Figure:
+def draw(result: ItemResult, sheets: Sequence[Sheet] = (), *, narrow: bool = False, title: bool = True) -> Figure:
     """Return the figure of an item; matplotlib's.
+
+    Args:
+        result: The item.
+        sheets: The images of an item of pictures.
+        narrow: Curves or a matrix for a telephone.
+        title: Write the title above curves or a matrix.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    require("matplotlib", "report")
     figure: Figure
     if result.layout == "pictures":
         figure = _sheets(result, sheets)
     elif result.layout == "matrix":
-        figure = _matrix(result)
+        figure = _matrix(result, narrow=narrow)
     else:
-        figure = _table(result) if result.layout == "table" else _curves(result)
+        figure = _table(result) if result.layout == "table" else _curves(result, narrow=narrow)
+    if title and result.layout in ("matrix", "curves"):
+        figure.suptitle(result.title, fontsize=9)
     return figure
 
 
@@ -62,7 +68,7 @@ def _table(result: ItemResult) -> Any:
     widths = [0.075 * count + 0.25 for count in longest]  # inches, for characters of 7.5 points
     lines = [1, *(max(text.count("\n") + 1 for text in row) for row in texts)]
     heights = [0.14 * count + 0.16 for count in lines]
-    figure = _figure(max(sum(widths), 4.5), sum(heights) + 0.55)
+    figure = new_figure(max(sum(widths), 4.5), sum(heights) + 0.55)
     axes = figure.subplots()
     axes.axis("off")
     axes.set_title(f"{result.title}\nper cent, paper / here (95 % interval)", loc="left", fontsize=9)
@@ -86,11 +92,11 @@ def _stacked(cell: Cell | None) -> str:
     return text_of(cell, interval=True).replace(" (", "\n(").replace(", ", ",\n")
 
 
-def _curves(result: ItemResult) -> Any:
+def _curves(result: ItemResult, *, narrow: bool) -> Any:
     kinds = {cell.row: cell.kind for cell in result.cells}
     if set(kinds.values()) == {"value"}:
-        return _functions(result)
-    figure = _figure(6.6, 4.2)
+        return _functions(result, narrow=narrow)
+    figure = new_figure(NARROW if narrow else 6.6, 3.4 + 0.22 * len(kinds) if narrow else 4.2)
     left = figure.subplots()
     right = left.twinx() if "relative" in kinds.values() and "accuracy" in kinds.values() else left
     lines = []
@@ -104,7 +110,7 @@ def _curves(result: ItemResult) -> Any:
         name = f"{row}, right axis" if axes is not left else row
         lines.append(axes.errorbar(at, here, yerr=spans, markersize=4, capsize=2, linewidth=1.4, label=name, **style))
     _label_axes(result, left, right)
-    figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    figure.legend(handles=lines, loc="outside lower center", ncols=1 if narrow else 2, frameon=False, fontsize=8)
     return figure
 
 
@@ -116,33 +122,33 @@ def _styles(result: ItemResult) -> dict[str, dict[str, str]]:
     for number, row in enumerate(result.rows):
         model, _, attack = row.partition(", ")
         places = (models.index(model), attacks.index(attack)) if attack else (number, number)
-        colours = _COLOURS[1:] if attack else _COLOURS
+        colours = CYCLE[1:] if attack else CYCLE
         found[row] = {"color": colours[places[0] % len(colours)], "linestyle": _STYLES[places[1] % 4],
                       "marker": _MARKS[places[1] % 7]}  # fmt: skip
     return found
 
 
-def _functions(result: ItemResult) -> Any:
+def _functions(result: ItemResult, *, narrow: bool) -> Any:
     """Draw figure 3: the paper's panels (a) and (b), and the derivatives."""
     panels = {"(a) ReLU and swish": ("ReLU", "swish"), "(b) JumpReLU": ("JumpReLU",), "derivatives": ("derivative",)}
     at = np.array([float(column) for column in result.columns])
-    figure = _figure(9.6, 3.4)
-    for axes, (title, beginnings) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    figure = new_figure(NARROW, 8.4) if narrow else new_figure(9.6, 3.4)
+    grid = figure.subplots(3, 1) if narrow else figure.subplots(1, 3)
+    for axes, (name, beginnings) in zip(grid, panels.items(), strict=True):
         for number, row in enumerate(item for item in result.rows if item.startswith(beginnings)):
             cells = [result.at(row, column) for column in result.columns]
             values = np.array([np.nan if cell is None or cell.here is None else cell.here for cell in cells])
             jumps = np.abs(np.diff(values)) > 0.5  # no line across a jump
             values = np.where(np.append(jumps, False), np.nan, values)
-            axes.plot(at, values, _STYLES[number % 4], color=_COLOURS[number % 7], label=row, linewidth=1.6)
-        axes.set(xlabel="z", title=title)
+            axes.plot(at, values, _STYLES[number % 4], color=CYCLE[number % 7], label=row, linewidth=1.6)
+        axes.set(xlabel="z", title=name)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=7, loc="upper left")
-    figure.suptitle(result.title, fontsize=9)
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=7, loc="upper left")
     return figure
 
 
 def _label_axes(result: ItemResult, left: Any, right: Any) -> None:
-    left.set_title(result.title, loc="left", fontsize=9)
     left.grid(alpha=0.25)
     left.set(ylabel="accuracy in per cent", ylim=(0, 102))
     left.set_xlabel("kappa" if result.item.startswith("figure-4") else "iterations")
@@ -151,21 +157,21 @@ def _label_axes(result: ItemResult, left: Any, right: Any) -> None:
         right.set_ylim(bottom=0)
 
 
-def _matrix(result: ItemResult) -> Any:
+def _matrix(result: ItemResult, *, narrow: bool) -> Any:
     parts = list(dict.fromkeys(row.partition(":")[0] for row in result.rows))
-    figure = _figure(4.4 * len(parts), 4.4)
-    for axes, part in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+    shape = (len(parts), 1) if narrow else (1, len(parts))
+    figure = new_figure(4.4 * shape[1], 4.4 * shape[0])
+    for axes, part in zip(figure.subplots(*shape, squeeze=False).ravel(), parts, strict=True):
         rows = [row for row in result.rows if row.startswith(f"{part}:")]
         values = np.array([[getattr(result.at(row, column), "here", 0.0) for column in result.columns] for row in rows])
         axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
         for (row, column), value in np.ndenumerate(values):
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8,
-                      color="white" if value > 60 else "black")  # fmt: skip
+                      color="white" if value > 60 else "#111111")  # fmt: skip
         axes.set_xticks(range(len(result.columns)), result.columns)
         axes.set_yticks(range(len(rows)), [row.rpartition(" ")[2] for row in rows])
         axes.set(xlabel="target kappa", ylabel="source kappa")
         axes.set_title(part, fontsize=9)
-    figure.suptitle(result.title, fontsize=9)
     return figure
 
 
@@ -174,7 +180,7 @@ def _sheets(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
         return _sums(result, sheets)
     count = max(len(sheet.clean) for sheet in sheets)
     rows = 1 + 4 * len(sheets)
-    figure = _figure(2.4 + 0.9 * count, 0.5 + 0.95 * rows)
+    figure = new_figure(2.4 + 0.9 * count, 0.5 + 0.95 * rows)
     grid = figure.subplots(rows, count, squeeze=False)
     for axes in grid.ravel():
         axes.set_xticks([])
@@ -195,7 +201,7 @@ def _sheets(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
 def _sums(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
     """Draw figure 1 as the paper does: clean image + perturbation = adversarial example, a network a row."""
     rows = [(sheet, label) for sheet in sheets for label in (RELU, JUMP)]
-    figure = _figure(5.6, 0.6 + 1.5 * len(rows))
+    figure = new_figure(5.6, 0.6 + 1.5 * len(rows))
     grid = figure.subplots(len(rows), 3, squeeze=False)
     most = max(float(np.abs(sheet.adversarial[label] - sheet.clean).max()) for sheet, label in rows) or 1.0
     for axes, (sheet, label) in zip(grid, rows, strict=True):
@@ -216,7 +222,7 @@ def _row(axes: Any, title: str, images: Any, most: float | None = None, failed: 
     for place, (panel, image) in enumerate(zip(axes, images, strict=False)):
         picture = np.clip(np.moveaxis(np.asarray(image), 0, -1), 0, 1 if most is None else most)
         if most is not None:
-            panel.imshow(picture[:, :, 0], cmap=_reds(), vmin=0, vmax=most)
+            panel.imshow(picture[:, :, 0], cmap=reds(), vmin=0, vmax=most)
         elif picture.shape[2] == 1:
             panel.imshow(picture[:, :, 0], cmap="gray_r", vmin=0, vmax=1)
         else:
@@ -224,18 +230,3 @@ def _row(axes: Any, title: str, images: Any, most: float | None = None, failed: 
         if failed is not None and failed[place]:
             panel.text(0.9, 0.9, "×", transform=panel.transAxes, color="#b4442c", fontsize=12, ha="center", va="center")
     axes[0].text(-0.15, 0.5, title, transform=axes[0].transAxes, ha="right", va="center", fontsize=7.5)
-
-
-def _reds() -> Any:
-    """Return the paper's colours of a perturbation; matplotlib's own begin with a light red in place of white."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list(
-        "white to dark red", ["#ffffff", "#fcae91", "#fb6a4a", "#cb181d", "#67000d"]
-    )
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")

@@ -14,7 +14,8 @@ from jr_onnx.evaluation.examples import Example, ExampleSet, ExampleTable
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.store import RunRecord, Store
 from jr_onnx.evaluation.summary import Evaluation, evaluate
-from jr_onnx.report import Report, html, page, write_report
+from jr_onnx.report import Report, html, page
+from jr_onnx.results import write_report
 from tests.evaluation.builders import first, outcome, run_record
 
 Outcomes = dict[str, dict[str, Outcome]]

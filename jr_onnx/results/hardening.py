@@ -1,0 +1,89 @@
+"""Adversarial training as a section of a report: what the file says of itself, and the comparison after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jr_onnx.evaluation.summary import Evaluation, Share
+from jr_onnx.harden import gain_of, worst_case
+from jr_onnx.harden.record import Contest, Hardening, HardenResult
+from jr_onnx.report import Section
+from jr_onnx.report.plots import lines
+
+_EPOCHS = ("epoch", "clean accuracy", "under attack", "under one step", "")
+_CONTEST = ("model", "file", "clean accuracy", "robust accuracy", "against the original (95 %)", "p")
+
+
+def record(value: Any) -> HardenResult | Hardening:
+    """Read a record from JSON values."""
+    kind: type[HardenResult | Hardening] = HardenResult if value.get("schema") == HardenResult.SCHEMA else Hardening
+    return kind.from_json(value)
+
+
+def section(result: HardenResult | Hardening) -> Section:
+    """Return the section: the recipe, accuracy over the epochs, and the comparison where there is one."""
+    found = result.hardening if isinstance(result, HardenResult) else result
+    contest = result.contest if isinstance(result, HardenResult) else None
+    recipe = found.recipe
+    best = found.rows[found.best]
+    text = [
+        f"{found.source_name} was trained with {recipe.method} ({recipe.steps} steps) within {recipe.norm} "
+        f"{recipe.eps:.4g} in pixel scale on {found.data}; epoch {found.best} of {len(found.rows) - 1} is kept.",
+        f"On validation images: clean {found.rows[0].clean:.1%} before and {best.clean:.1%} after, under attack "
+        f"{found.rows[0].robust:.1%} before and {best.robust:.1%} after.",
+    ]
+    if contest is not None:
+        text.append(
+            f"On test images, which no training saw: deploy the {contest.chosen} model "
+            f"({contest.names[contest.chosen]}). Reason: {contest.reason}."
+        )
+    epochs = [float(row.epoch) for row in found.rows]
+    curves = {
+        "clean": [row.clean for row in found.rows],
+        "under attack": [row.robust for row in found.rows],
+        "under one step": [row.one_step for row in found.rows],
+    }
+    return Section(
+        title="Hardening",
+        text=tuple(text),
+        columns=_EPOCHS if contest is None else _CONTEST,
+        rows=_epochs(found) if contest is None else _rows(contest),
+        record=result,
+        draw=lambda narrow: lines(
+            epochs, curves, ("epoch", "accuracy on validation images"),
+            "Curves of accuracy over the epochs of training", narrow=narrow,
+        ),
+        caption="Accuracy on validation images before training (epoch 0) and after every epoch. Accuracy under one "
+        "step far above that under attack would mean that training misled the attack.",
+        models=(found.source_name, found.source_sha256, *(() if contest is None else contest.names.values())),
+    )  # fmt: skip
+
+
+def _epochs(found: Hardening) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        (str(row.epoch), f"{row.clean:.1%}", f"{row.robust:.1%}", f"{row.one_step:.1%}",
+         "kept" if place == found.best else "")
+        for place, row in enumerate(found.rows)
+    )  # fmt: skip
+
+
+def _rows(contest: Contest) -> tuple[tuple[str, ...], ...]:
+    rows: list[tuple[str, ...]] = []
+    for label, evaluation in contest.evaluations.items():
+        original, other = evaluation.models
+        if not rows:
+            rows.append(
+                ("original", contest.names["original"], _share(original.clean), _share(worst_case(original)), "", "")
+            )
+        rows.append((label, contest.names[label], _share(other.clean), _share(worst_case(other)), *_gain(evaluation)))
+    return tuple(rows)
+
+
+def _gain(evaluation: Evaluation) -> tuple[str, str]:
+    gain = gain_of(evaluation)
+    span = f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+    return f"{100 * gain.difference:+.1f} {span}", f"{gain.p_value:.2g}"
+
+
+def _share(share: Share) -> str:
+    return f"{share.value:.1%} ({100 * share.low:.1f} to {100 * share.high:.1f})"

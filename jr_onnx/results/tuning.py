@@ -1,0 +1,56 @@
+"""The trade-off over kappa as a section of a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jr_onnx.report import Section
+from jr_onnx.report.svg import as_svg
+from jr_onnx.tune.plot import draw
+from jr_onnx.tune.records import TunePoint, TuneResult
+
+_COLUMNS = ("kappa", "clean accuracy", "drop", "objective", "gain over kappa 0 (95 %)", "p", "")
+
+
+def record(value: Any) -> TuneResult:
+    """Read a record from JSON values."""
+    return TuneResult.from_json(value)
+
+
+def section(result: TuneResult) -> Section:
+    """Return the section: the recommendation, the chart, and a row for every kappa."""
+    chosen = result.points[result.recommended]
+    what = "a kappa for each site" if chosen.kappa is None else f"kappa {chosen.kappa:g}"
+    text = (
+        f"Chosen on validation images: {what}. Reason: {result.reason}.",
+        f"Objective: {result.measure}, on {result.attacked} images; clean accuracy on {result.samples} of "
+        f"{result.data}.",
+    )
+    return Section(
+        title="Trade-off over kappa",
+        text=text,
+        columns=_COLUMNS,
+        rows=tuple(_row(result, place, point) for place, point in enumerate(result.points)),
+        record=result,
+        draw=lambda narrow: as_svg(
+            draw(result, narrow=narrow), "Curves of clean accuracy and of the objective over kappa, with 95 % bars"
+        ),
+        caption="Clean accuracy dashed with squares, the objective solid with dots; bars are 95 % intervals, those of "
+        "a perturbation of its gain over kappa 0.",
+        models=(result.model,),
+    )
+
+
+def _row(result: TuneResult, place: int, point: TunePoint) -> tuple[str, ...]:
+    share = result.objective != "paper"
+    verdict = "recommended" if place == result.recommended else "" if point.allowed else "costs too much"
+    scale, unit = (100, " %") if share else (1, "")
+    return (
+        "per site" if point.kappa is None else f"{point.kappa:g}",
+        f"{100 * point.clean:.1f} %",
+        f"{100 * point.drop:+.1f}",
+        f"{scale * point.objective:.4g}{unit}",
+        f"{scale * point.gain:+.3g} ({scale * point.low:+.3g} to {scale * point.high:+.3g})",
+        f"{point.p_value:.2g}",
+        verdict,
+    )
