@@ -189,7 +189,7 @@ def lines(
     figure = new_figure(NARROW if narrow else 6.4, 3.4)
     panel = figure.subplots()
     for number, (name, values) in enumerate(curves.items()):
-        style = {"color": CYCLE[number % 7], "linestyle": ("-", "--", "-.", ":")[number % 4]}
+        style: dict[str, Any] = {"color": CYCLE[number % 7], "linestyle": ("-", "--", "-.", ":")[number % 4]}
         panel.plot(at, values, marker="os^DvPX"[number % 7], markersize=4, label=name, **style)
     panel.set(xlabel=axes[0], ylabel=axes[1], ylim=(0, 1.02))
     panel.grid(alpha=0.25)

@@ -68,7 +68,7 @@ def _table(result: ItemResult) -> Any:
     widths = [0.075 * count + 0.25 for count in longest]  # inches, for characters of 7.5 points
     lines = [1, *(max(text.count("\n") + 1 for text in row) for row in texts)]
     heights = [0.14 * count + 0.16 for count in lines]
-    figure = new_figure(max(sum(widths), 4.5), sum(heights) + 0.55)
+    figure: Any = new_figure(max(sum(widths), 4.5), sum(heights) + 0.55)
     axes = figure.subplots()
     axes.axis("off")
     axes.set_title(f"{result.title}\nper cent, paper / here (95 % interval)", loc="left", fontsize=9)
@@ -96,7 +96,7 @@ def _curves(result: ItemResult, *, narrow: bool) -> Any:
     kinds = {cell.row: cell.kind for cell in result.cells}
     if set(kinds.values()) == {"value"}:
         return _functions(result, narrow=narrow)
-    figure = new_figure(NARROW if narrow else 6.6, 3.4 + 0.22 * len(kinds) if narrow else 4.2)
+    figure: Any = new_figure(NARROW if narrow else 6.6, 3.4 + 0.22 * len(kinds) if narrow else 4.2)
     left = figure.subplots()
     right = left.twinx() if "relative" in kinds.values() and "accuracy" in kinds.values() else left
     lines = []
@@ -132,7 +132,7 @@ def _functions(result: ItemResult, *, narrow: bool) -> Any:
     """Draw figure 3: the paper's panels (a) and (b), and the derivatives."""
     panels = {"(a) ReLU and swish": ("ReLU", "swish"), "(b) JumpReLU": ("JumpReLU",), "derivatives": ("derivative",)}
     at = np.array([float(column) for column in result.columns])
-    figure = new_figure(NARROW, 8.4) if narrow else new_figure(9.6, 3.4)
+    figure: Any = new_figure(NARROW, 8.4) if narrow else new_figure(9.6, 3.4)
     grid = figure.subplots(3, 1) if narrow else figure.subplots(1, 3)
     for axes, (name, beginnings) in zip(grid, panels.items(), strict=True):
         for number, row in enumerate(item for item in result.rows if item.startswith(beginnings)):
@@ -160,7 +160,7 @@ def _label_axes(result: ItemResult, left: Any, right: Any) -> None:
 def _matrix(result: ItemResult, *, narrow: bool) -> Any:
     parts = list(dict.fromkeys(row.partition(":")[0] for row in result.rows))
     shape = (len(parts), 1) if narrow else (1, len(parts))
-    figure = new_figure(4.4 * shape[1], 4.4 * shape[0])
+    figure: Any = new_figure(4.4 * shape[1], 4.4 * shape[0])
     for axes, part in zip(figure.subplots(*shape, squeeze=False).ravel(), parts, strict=True):
         rows = [row for row in result.rows if row.startswith(f"{part}:")]
         values = np.array([[getattr(result.at(row, column), "here", 0.0) for column in result.columns] for row in rows])
@@ -180,7 +180,7 @@ def _sheets(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
         return _sums(result, sheets)
     count = max(len(sheet.clean) for sheet in sheets)
     rows = 1 + 4 * len(sheets)
-    figure = new_figure(2.4 + 0.9 * count, 0.5 + 0.95 * rows)
+    figure: Any = new_figure(2.4 + 0.9 * count, 0.5 + 0.95 * rows)
     grid = figure.subplots(rows, count, squeeze=False)
     for axes in grid.ravel():
         axes.set_xticks([])
@@ -201,7 +201,7 @@ def _sheets(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
 def _sums(result: ItemResult, sheets: Sequence[Sheet]) -> Any:
     """Draw figure 1 as the paper does: clean image + perturbation = adversarial example, a network a row."""
     rows = [(sheet, label) for sheet in sheets for label in (RELU, JUMP)]
-    figure = new_figure(5.6, 0.6 + 1.5 * len(rows))
+    figure: Any = new_figure(5.6, 0.6 + 1.5 * len(rows))
     grid = figure.subplots(len(rows), 3, squeeze=False)
     most = max(float(np.abs(sheet.adversarial[label] - sheet.clean).max()) for sheet, label in rows) or 1.0
     for axes, (sheet, label) in zip(grid, rows, strict=True):
