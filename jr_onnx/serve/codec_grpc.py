@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, Final
+
+from google.protobuf.message import Message
 
 from jr_onnx.element_types import Array
 from jr_onnx.serve.call import LARGEST_ID, Call, ModelInterface, client_timeout, refuse_parameters, take
@@ -71,7 +74,7 @@ def _decode(interface: ModelInterface, request: Any, raw: Sequence[bytes | memor
     return Call(inputs, rows, request.id, binary, client_timeout(timeout), classes)
 
 
-def encode(interface: ModelInterface, call: Call, outputs: Mapping[str, Array], messages: Any) -> Any:
+def encode(interface: ModelInterface, call: Call, outputs: Mapping[str, Array], messages: ModuleType) -> Message:
     """Return the `ModelInferResponse`, its tensors as raw bytes.
 
     Args:

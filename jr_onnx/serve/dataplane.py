@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from jr_onnx._version import __version__
+from jr_onnx.records import JsonValue
 from jr_onnx.serve.extensions.names import EXTENSIONS
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
@@ -35,7 +36,7 @@ class DataPlane(_dataplane.DataPlane):  # type: ignore[misc] # kserve has no typ
         """Return a loaded model; see `Registry.find`."""
         return self._registry.find(name, version)
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, JsonValue]:
         """Return name, version and extensions of the server."""
         return {"name": "jr-onnx", "version": __version__, "extensions": list(EXTENSIONS)}
 
@@ -43,7 +44,7 @@ class DataPlane(_dataplane.DataPlane):  # type: ignore[misc] # kserve has no typ
         """Return every version of every loaded model."""
         return self._registry.all()
 
-    async def model_metadata(self, model_name: str, version: str = "") -> dict[str, Any]:
+    async def model_metadata(self, model_name: str, version: str = "") -> dict[str, JsonValue]:
         """Return the metadata of a model; a hidden kappa input is not in it."""
         model = self.find(model_name, version)
         return {

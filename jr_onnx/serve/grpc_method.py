@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from jr_onnx.serve.faults import BadRequestError
 
@@ -32,17 +32,17 @@ class Method:
         streams: Messages go to and fro as long as both sides like.
     """
 
-    request: Callable[[memoryview], Any]
+    request: Callable[[memoryview], object]
     answer: Callable[[Any, GrpcCall], Any]
     is_open: bool = False
     largest: int = SMALL_MESSAGE
     streams: bool = False
 
 
-def parser(kind: Any) -> Callable[[memoryview], Any]:
+def parser(kind: type[Message]) -> Callable[[memoryview], Message]:
     """Return what makes a message of a protobuf class of its bytes, for `Method.request`."""
 
-    def parse(data: memoryview) -> Any:
+    def parse(data: memoryview) -> Message:
         try:
             return kind.FromString(bytes(data))
         except DecodeError:

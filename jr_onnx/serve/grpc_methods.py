@@ -6,6 +6,7 @@ A further method is one more line of `methods`: the class of its request, and wh
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from types import ModuleType
 from typing import Any, Final
 
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -26,7 +27,7 @@ from jr_onnx.serve.options import Limits
 from jr_onnx.serve.repository import RepositoryExtension
 from jr_onnx.serve.workers import parsing
 
-messages: Any = kserve_module("kserve.protocol.grpc.grpc_predict_v2_pb2")
+messages: ModuleType = kserve_module("kserve.protocol.grpc.grpc_predict_v2_pb2")
 SERVICE: Final = "inference.GRPCInferenceService"
 _TRITON_MODEL_NAME: Final = 2  # its field in Triton's RepositoryModelLoadRequest; kserve's has it in field 1
 _TRITON_PARAMETERS: Final = 3
@@ -134,8 +135,7 @@ class InferenceService:
                 request.parse(messages.ModelInferRequest)
         del data
         return await self._inference.answer(
-            request.message.model_name,
-            request.message.model_version,
+            *request.model,
             lambda interface: decode(interface, request),
             lambda interface, asked, outputs: framed(encode(interface, asked, outputs, messages)),
             call.take_holding(),

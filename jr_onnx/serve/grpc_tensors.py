@@ -9,14 +9,13 @@ short, and what protobuf will make of typed contents is known before it is made.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from jr_onnx.serve.faults import BadRequestError, TooLargeError
-from jr_onnx.serve.workers import LARGE_BYTES, copying, parsing
+from jr_onnx.serve.workers import LARGE_BYTES, Worker, copying, parsing
 
 SPLIT_BYTES: Final = 16 * 1024
 """A shorter message is parsed as it is: what it may become is bounded by its length."""
@@ -43,11 +42,16 @@ class InferMessage:
         worker: Where reading its tensors is done; None for at once.
     """
 
-    raw: list[Any] = field(default_factory=list)
-    message: Any = None
+    raw: list[bytes | memoryview] = field(default_factory=list)
+    message: Message | None = None
     extra_bytes: int = 0
-    worker: Callable[..., Awaitable[Any]] | None = None
+    worker: Worker | None = None
     _pieces: list[memoryview] = field(default_factory=list)
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """Name and version of the model that is asked for; empty before the message is parsed."""
+        return ("", "") if self.message is None else (self.message.model_name, self.message.model_version)
 
     @property
     def is_typed(self) -> bool:
@@ -84,7 +88,7 @@ class InferMessage:
         self.extra_bytes = 2 * (fixed + other) + _GROWTH * other
         self.worker = parsing
 
-    def parse(self, kind: Any) -> None:
+    def parse(self, kind: type[Message]) -> None:
         """Parse everything but the raw tensors.
 
         Raises:
@@ -95,7 +99,7 @@ class InferMessage:
         self.message = _parsed(text, kind)
 
 
-def whole(data: memoryview, kind: Any) -> InferMessage:
+def whole(data: memoryview, kind: type[Message]) -> InferMessage:
     """Parse a short message as it is.
 
     Raises:
@@ -178,7 +182,7 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
     raise BadRequestError(_MALFORMED)
 
 
-def _parsed(text: bytes, kind: Any) -> Any:
+def _parsed(text: bytes, kind: type[Message]) -> Any:
     try:
         return kind.FromString(text)
     except DecodeError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
+
+from google.protobuf.message import Message
 
 from jr_onnx.serve.extensions.compression import ENCODINGS
 from jr_onnx.serve.faults import GRPC_CODES, BadRequestError, reported
@@ -45,7 +47,7 @@ def prefix(data: bytearray) -> tuple[bool, int]:
     return compressed, length
 
 
-def frame(answer: Any) -> bytes:
+def frame(answer: Message) -> bytes:
     """Return a message behind its prefix."""
     data: bytes = answer.SerializeToString()
     return struct.pack(">BI", 0, len(data)) + data

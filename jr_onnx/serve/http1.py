@@ -79,10 +79,10 @@ class Http1Connection(asyncio.Protocol):
 
     # asyncio's protocol
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request."""
         self._transport = transport
-        transport.set_write_buffer_limits(high=1, low=0)  # paused means that something is not sent yet
+        self._transport.set_write_buffer_limits(high=1, low=0)  # paused means that something is not sent yet
         self._table.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -108,10 +108,10 @@ class Http2Connection(asyncio.Protocol):
 
     # asyncio's protocol
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the client's preface."""
         self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_BYTES)
+        self._transport.set_write_buffer_limits(high=_WRITE_BYTES)
         self._table.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

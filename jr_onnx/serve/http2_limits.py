@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jr_onnx.errors import require
+
+if TYPE_CHECKING:
+    from h2.connection import H2Connection
 
 _connection: Any = require("h2.connection", "serve")
 _config: Any = require("h2.config", "serve")
@@ -50,7 +53,7 @@ _LOCAL_SETTINGS: Final = {
 }
 
 
-def bounded_connection() -> Any:
+def bounded_connection() -> H2Connection:
     """Return the server's side of a connection in `h2`, with this server's settings ready to be sent."""
     result = _Bounded(_CONFIG)
     result.local_settings = _settings.Settings(client=False, initial_values=_LOCAL_SETTINGS)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 from jr_onnx.element_types import Array
 from jr_onnx.errors import JrError
@@ -14,7 +14,7 @@ from jr_onnx.serve.extensions.classification import classification_bytes
 from jr_onnx.serve.faults import InternalError, TimedOutError
 from jr_onnx.serve.gate import ByteBudget, Holding
 from jr_onnx.serve.metrics import count_unknown
-from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, copying, parsing
+from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, Worker, copying, parsing
 
 # The longest numbers in JSON, with a comma: -2.2250738585072014e-308 and -0.000012345678 of 4 bytes or fewer.
 _LONG_NUMBER: Final = 25
@@ -44,7 +44,7 @@ class Inference:
         encode: Callable[[ModelInterface, Call, Mapping[str, Array]], _Answer],
         holding: Holding,
         seconds: float,
-        worker: Callable[..., Awaitable[Any]] | None,
+        worker: Worker | None,
     ) -> _Answer:
         """Answer one request; the model is chosen now, and stays open until the answer is ready.
 

@@ -12,6 +12,7 @@ from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.model import ModelFacts
 from jr_onnx.element_types import Array
 from jr_onnx.errors import JrError
+from jr_onnx.records import JsonValue
 from jr_onnx.rows import Joining
 from jr_onnx.runtime.running import Session
 from jr_onnx.serve.batching import Batcher, Outputs
@@ -110,11 +111,11 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         """How many requests are read, wait, run or are answered."""
         return max(self._users, self._batcher.pending)
 
-    def get_input_types(self) -> list[dict[str, Any]]:
+    def get_input_types(self) -> list[JsonValue]:
         """Return the inputs for the model's metadata."""
         return _described(self.interface.inputs)
 
-    def get_output_types(self) -> list[dict[str, Any]]:
+    def get_output_types(self) -> list[JsonValue]:
         """Return the outputs for the model's metadata."""
         return _described(self.interface.outputs)
 
@@ -127,7 +128,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         finally:
             self._users -= 1
 
-    async def __call__(self, body: Call, headers: Any = None, verb: Any = None) -> tuple[Outputs, dict[str, str]]:
+    async def __call__(self, body: Call, headers: object = None, verb: object = None) -> tuple[Outputs, dict[str, str]]:
         """Answer a checked request by way of kserve's interface, of which `headers` and `verb` are part."""
         del headers, verb
         return await self.answer(body, self._limits.timeout_s), {}
@@ -224,5 +225,5 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         return joining(facts, shown, self.run, insist="--join-rows" if running.join_rows else "")
 
 
-def _described(specs: Mapping[str, TensorSpec]) -> list[dict[str, Any]]:
-    return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs.values()]
+def _described(specs: Mapping[str, TensorSpec]) -> list[JsonValue]:
+    return [{"name": spec.name, "datatype": spec.datatype, "shape": [*spec.shape]} for spec in specs.values()]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
 from jr_onnx.errors import ModelError
-from jr_onnx.runtime.running import open_model, quiet_options
+from jr_onnx.runtime.running import Session, open_model, quiet_options
 from jr_onnx.serve.call import ModelInterface
 from jr_onnx.serve.faults import one_line
 from jr_onnx.serve.options import Limits, Running
@@ -30,7 +29,7 @@ def read_checked(model: PrivateModel) -> ModelFacts:
     return facts
 
 
-def open_session(model: PrivateModel, running: Running) -> Any:
+def open_session(model: PrivateModel, running: Running) -> Session:
     """Open the session, which optimises a retrofit and draws its random kappa.
 
     Raises:

@@ -12,7 +12,7 @@ Every error has the protocol's form, `{"error": "..."}`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -42,7 +42,7 @@ from jr_onnx.serve.inference import Inference
 from jr_onnx.serve.metrics import count_unknown
 from jr_onnx.serve.options import Limits
 from jr_onnx.serve.repository import RepositoryExtension
-from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, copying, parsing
+from jr_onnx.serve.workers import LARGE_BYTES, LARGE_TEXT_BYTES, Result, Worker, copying, parsing
 
 _TRANSPORT: Final = "rest"
 _JSON: Final = (b"content-type", b"application/json")
@@ -171,12 +171,12 @@ class RestApp:
             length = len(received[0])
             size = json_length(request.headers.get(_LENGTH), length, self._limits.json_bytes)
             holding = request.take_holding(self._budget)
-            worker: Callable[..., Awaitable[Any]] | None = copying if length > LARGE_BYTES else None
+            worker: Worker | None = copying if length > LARGE_BYTES else None
 
-            async def parse(read: Callable[..., Any], interface: ModelInterface) -> Any:
+            async def parse(work: Callable[..., Result], *arguments: object) -> Result:
                 async with self._parsing:
                     holding.grow(await parsing(parsing_bytes, received[0], size))
-                    return await parsing(read, interface)
+                    return await parsing(work, *arguments)
 
             if size > LARGE_TEXT_BYTES:
                 worker = parse

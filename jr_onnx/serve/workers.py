@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 LARGE_BYTES: Final = 2 << 20
 """What is copied in a fraction of a millisecond is copied on the event loop."""
@@ -24,20 +24,27 @@ LARGE_TEXT_BYTES: Final = 8 * 1024
 
 _COPYING: Final = ThreadPoolExecutor(1, thread_name_prefix="jr-onnx-copy")
 _PARSING: Final = ThreadPoolExecutor(1, thread_name_prefix="jr-onnx-parse")
-_Result = TypeVar("_Result")
+Result = TypeVar("Result")
 
 
-async def copying(work: Callable[..., _Result], *arguments: object) -> _Result:
+class Worker(Protocol):
+    """Where work is done: `copying`, `parsing`, or what calls them."""
+
+    async def __call__(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Return what the function returns."""
+
+
+async def copying(work: Callable[..., Result], *arguments: object) -> Result:
     """Return what a function returns that copies many bytes."""
     return await _done(_COPYING, work, arguments)
 
 
-async def parsing(work: Callable[..., _Result], *arguments: object) -> _Result:
+async def parsing(work: Callable[..., Result], *arguments: object) -> Result:
     """Return what a function returns that looks at many elements, one by one."""
     return await _done(_PARSING, work, arguments)
 
 
-async def _done(thread: ThreadPoolExecutor, work: Callable[..., _Result], arguments: tuple[object, ...]) -> _Result:
+async def _done(thread: ThreadPoolExecutor, work: Callable[..., Result], arguments: tuple[object, ...]) -> Result:
     task: list[Any] = [work, arguments]  # emptied when the work begins or is dropped: the queue keeps the list
     del work, arguments
     future = thread.submit(_begin, task)

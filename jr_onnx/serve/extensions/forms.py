@@ -9,14 +9,15 @@ shared memory   none: tensors travel in requests and answers
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Final
 
 from jr_onnx.deploy.triton_config import LABELS_NAME
+from jr_onnx.records import JsonValue
 from jr_onnx.serve.faults import BadRequestError, UnimplementedError, UnknownError, quoted
 from jr_onnx.serve.model import ServedModel
 from jr_onnx.serve.tensors import BYTES, TensorSpec
 
-TRACE: Final[dict[str, Any]] = {
+TRACE: Final[dict[str, JsonValue]] = {
     "trace_level": ["OFF"],
     "trace_rate": "1000",
     "trace_count": "-1",
@@ -27,11 +28,11 @@ TRACE: Final[dict[str, Any]] = {
 _NO_SHARED_MEMORY: Final = "shared memory regions are not supported by this server, expected tensors in the request"
 
 
-def configuration(model: ServedModel) -> dict[str, Any]:
+def configuration(model: ServedModel) -> dict[str, JsonValue]:
     """Return a model's configuration (Triton's `ModelConfig`)."""
     interface = model.interface
     largest = interface.max_rows if interface.batched else 0
-    found: dict[str, Any] = {
+    found: dict[str, JsonValue] = {
         "name": interface.name,
         "platform": "onnxruntime_onnx",
         "backend": "onnxruntime",
@@ -70,13 +71,13 @@ def configuration(model: ServedModel) -> dict[str, Any]:
     return found
 
 
-def _tensor(spec: TensorSpec, *, batched: bool) -> dict[str, Any]:
+def _tensor(spec: TensorSpec, *, batched: bool) -> dict[str, JsonValue]:
     kind = "STRING" if spec.datatype == BYTES else spec.datatype
     dims = spec.shape[1:] if batched else spec.shape
-    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": dims, "is_shape_tensor": False}
+    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": [*dims], "is_shape_tensor": False}
 
 
-def log_settings() -> dict[str, Any]:
+def log_settings() -> dict[str, JsonValue]:
     """Return how this server logs."""
     level = logging.getLogger("jr_onnx").getEffectiveLevel()
     return {
@@ -89,7 +90,7 @@ def log_settings() -> dict[str, Any]:
     }
 
 
-def keep_settings(what: str, wanted: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+def keep_settings(what: str, wanted: dict[str, JsonValue], kept: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return settings that cannot be changed, unless the client asks for a change.
 
     Args:

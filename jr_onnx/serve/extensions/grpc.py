@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 
+from jr_onnx.records import JsonValue
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.extensions import forms
 from jr_onnx.serve.extensions.messages import message
@@ -79,7 +80,7 @@ class ExtensionService:
         if request.model_name:
             self._dataplane.find(request.model_name)
         # A setting without values is to be set to its default.
-        wanted = {name: list(value.value) or None for name, value in request.settings.items()}
+        wanted: dict[str, JsonValue] = {name: list(value.value) or None for name, value in request.settings.items()}
         kept = forms.keep_settings("trace", wanted, forms.TRACE)
         answer = message("TraceSettingResponse")()
         for name, value in kept.items():

@@ -12,6 +12,7 @@ import re
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
 
 _INFERENCE: Final = """
 ModelConfigRequest: 1 string name, 2 string version
@@ -123,9 +124,9 @@ def _set_type(field: Any, package: str, kind: str) -> None:
     field.type_name = f".{package}.{kind}"
 
 
-def _classes() -> dict[str, Any]:
+def _classes() -> dict[str, type[Message]]:
     pool = descriptor_pool.DescriptorPool()
-    found: dict[str, Any] = {}
+    found: dict[str, type[Message]] = {}
     for file in (
         _file("inference", _INFERENCE, ("DataType", "Format", "Kind")),
         _file("grpc.health.v1", _HEALTH, ("ServingStatus",)),
@@ -140,7 +141,7 @@ def _classes() -> dict[str, Any]:
 _CLASSES: Final = _classes()
 
 
-def message(name: str) -> Any:
+def message(name: str) -> type[Message]:
     """Return the class of a message.
 
     Args:

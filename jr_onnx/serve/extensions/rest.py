@@ -9,14 +9,18 @@ POST      /v2/systemsharedmemory/region/NAME/register   .../systemsharedmemory[/
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from jr_onnx.records import JsonValue
 from jr_onnx.serve.dataplane import DataPlane
 from jr_onnx.serve.extensions import forms
 from jr_onnx.serve.extensions.statistics import all_forms
 from jr_onnx.serve.faults import UnknownError, quoted
 
 _MEMORIES: Final = ("systemsharedmemory", "cudasharedmemory")
+
+Answer = Callable[[dict[str, JsonValue]], JsonValue]
+"""Answers a request whose body is a JSON object."""
 
 
 class Extensions:
@@ -29,7 +33,7 @@ class Extensions:
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
 
-    def find(self, parts: list[str]) -> dict[str, Callable[[dict[str, Any]], Any]] | None:
+    def find(self, parts: list[str]) -> dict[str, Answer] | None:
         """Return what answers a path, by HTTP method; None for a path of no extension.
 
         Args:
@@ -48,7 +52,7 @@ class Extensions:
             return _shared_memory(parts[1:])
         return None
 
-    def _of_model(self, parts: list[str]) -> dict[str, Callable[[dict[str, Any]], Any]] | None:
+    def _of_model(self, parts: list[str]) -> dict[str, Answer] | None:
         if parts == ["stats"] and all(model.name != "stats" for model in self._dataplane.all()):
             return {"GET": lambda _: all_forms(self._dataplane.all())}
         if parts[-2:] == ["trace", "setting"] and len(parts) == 3:
@@ -77,20 +81,20 @@ def model_of(parts: list[str]) -> tuple[str, str]:
     raise UnknownError(f"there is no path {quoted('/v2/models/' + '/'.join(parts))}")
 
 
-def _settings(what: str, kept: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], Any]]:
+def _settings(what: str, kept: dict[str, JsonValue]) -> dict[str, Answer]:
     return {"GET": lambda _: kept, "POST": lambda wanted: forms.keep_settings(what, wanted, kept)}
 
 
-def _shared_memory(parts: list[str]) -> dict[str, Callable[[dict[str, Any]], Any]] | None:
+def _shared_memory(parts: list[str]) -> dict[str, Answer] | None:
     named = parts[:1] == ["region"] and len(parts) == 3
     action = parts[-1] if named or len(parts) == 1 else ""
     name = parts[1] if named else ""
 
-    def status(_: dict[str, Any]) -> list[Any]:
+    def status(_: dict[str, JsonValue]) -> JsonValue:
         forms.expect_no_region(name)
         return []
 
-    def register(_: dict[str, Any]) -> None:
+    def register(_: dict[str, JsonValue]) -> None:
         forms.refuse_shared_memory()
 
     if action == "status":

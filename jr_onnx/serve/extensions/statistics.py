@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
+
+from jr_onnx.records import JsonValue
+
+if TYPE_CHECKING:
+    from jr_onnx.serve.model import ServedModel
+
 
 _NANO = 1_000_000_000
 _SIZES = 1024  # different numbers of rows that are distinguished; a client may choose any
@@ -24,7 +30,7 @@ class Duration:
         self.count += times
         self.seconds += seconds * times
 
-    def form(self) -> dict[str, int]:
+    def form(self) -> dict[str, JsonValue]:
         """Return the protocol's form, in nanoseconds."""
         return {"count": self.count, "ns": int(self.seconds * _NANO)}
 
@@ -62,9 +68,9 @@ class Statistics:
         if rows in self._by_rows or len(self._by_rows) < _SIZES:
             self._by_rows.setdefault(rows, Duration()).add(seconds)
 
-    def form(self, name: str, version: str) -> dict[str, Any]:
+    def form(self, name: str, version: str) -> dict[str, JsonValue]:
         """Return the protocol's form (`ModelStatistics`)."""
-        nothing = {"count": 0, "ns": 0}
+        nothing: JsonValue = {"count": 0, "ns": 0}
         return {
             "name": name,
             "version": version,
@@ -93,6 +99,6 @@ class Statistics:
         }
 
 
-def all_forms(models: Sequence[Any]) -> dict[str, Any]:
+def all_forms(models: Sequence[ServedModel]) -> dict[str, JsonValue]:
     """Return the statistics of models (`ServedModel`) in the protocol's form."""
     return {"model_stats": [model.metrics.statistics.form(model.name, model.version) for model in models]}
