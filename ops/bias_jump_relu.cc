@@ -3,12 +3,6 @@
 namespace jr {
 namespace {
 
-std::string describe(const Shape& shape) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < shape.rank; ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape.dims[i]);
-  return text + ")";
-}
-
 bool same(const Shape& a, const Shape& b) {
   if (a.rank != b.rank) return false;
   for (std::size_t i = 0; i < a.rank; ++i) {
@@ -30,28 +24,37 @@ class CpuKernel : public BiasJumpReluKernel<E> {
 
   ort::Status* compute(ort::KernelContext* context) const {
     BiasOperands operands;
-    Jump<Bits> jump{};
     ort::Status* status = this->open(context, &operands);
-    if (status == nullptr) status = this->jump_of_run(context, &jump);
+    if (status != nullptr) return status;
+    std::vector<Bits> offsets;  // of all channels, or of one jump
+    if (operands.kappa.per_channel()) {
+      status = this->offsets_of_run(operands.kappa, 1, &offsets);
+    } else {
+      Jump<Bits> jump{};
+      status = this->jump_of_run(operands.kappa, &jump);
+      offsets.assign(1, jump.offset);
+    }
     if (status != nullptr) return status;
     if (this->has_cap()) {
-      pass<true>(operands, jump);
+      pass<true>(operands, offsets, this->fixed().cap);
     } else {
-      pass<false>(operands, jump);
+      pass<false>(operands, offsets, this->fixed().cap);
     }
     return nullptr;
   }
 
  private:
   template <bool kHasCap>
-  static void pass(const BiasOperands& operands, const Jump<Bits>& jump) {
+  static void pass(const BiasOperands& operands, const std::vector<Bits>& offsets, Bits cap) {
     const auto* in = static_cast<const Bits*>(operands.buffers.in);
     const auto* bias = static_cast<const Bits*>(operands.bias);
     const auto* residual = static_cast<const Bits*>(operands.residual);
     auto* out = static_cast<Bits*>(operands.buffers.out);
     const Channels& shape = operands.shape;
     for (std::uint64_t begin = 0; begin < shape.count; begin += shape.inner) {
-      const Bits own = bias[begin / shape.inner % shape.channels];
+      const std::uint64_t channel = begin / shape.inner % shape.channels;
+      const Bits own = bias[channel];
+      const Jump<Bits> jump = jump_at(offsets[offsets.size() == 1 ? 0 : channel], E::kInfinity, cap);
       for (std::uint64_t i = begin; i < begin + shape.inner; ++i) {
         const Bits z = E::add(in[i], own);
         out[i] = jump_relu<kHasCap>(residual == nullptr ? z : E::add(z, residual[i]), jump);
@@ -63,7 +66,7 @@ class CpuKernel : public BiasJumpReluKernel<E> {
 }  // namespace
 
 ort::Status* open_bias_operands(const Runtime& runtime, ort::KernelContext* context, const std::string& node,
-                                std::int64_t axis, bool has_residual, BiasOperands* out) {
+                                std::int64_t axis, bool has_residual, bool has_kappa, BiasOperands* out) {
   std::vector<std::int64_t> storage[3];
   Shape shape, bias, residual;
   ort::Status* status = find_input(runtime, context, 0, &storage[0], &shape, &out->buffers.in);
@@ -91,7 +94,13 @@ ort::Status* open_bias_operands(const Runtime& runtime, ort::KernelContext* cont
   status = open_output(runtime, context, shape, &out->buffers);
   out->shape = {out->buffers.count, 1, static_cast<std::uint64_t>(shape.dims[at])};
   for (std::int64_t i = at + 1; i < rank; ++i) out->shape.inner *= static_cast<std::uint64_t>(shape.dims[i]);
-  return status;
+  if (status != nullptr || !has_kappa) return status;
+  status = find_kappa_input(runtime, context, kBiasKappaIndex, node, shape, &out->kappa);
+  const Channels& kappa = out->kappa.layout;
+  if (status != nullptr || !out->kappa.per_channel() || kappa.inner == out->shape.inner) return status;
+  return fail(runtime.api, ort::kInvalidArgument,
+              node + ": the kappa input lies along another axis than the bias, which lies along axis " +
+                  std::to_string(at) + " of " + describe(shape));
 }
 
 void add_cpu_bias_entries(const Runtime& runtime, std::vector<OpEntry>* out) {

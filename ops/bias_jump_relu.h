@@ -6,7 +6,7 @@
 // Add, Add and JumpRelu give, with one pass over memory instead of two or three.
 #pragma once
 
-#include "bias_kernel.h"
+#include "channels.h"
 #include "jump_relu_op.h"
 
 namespace jr {
@@ -17,16 +17,19 @@ struct BiasOperands {
   const void* bias = nullptr;
   const void* residual = nullptr;
   Channels shape{};
+  KappaInput kappa;
 };
 
-// Opens inputs 0 to 2 and the output, and holds the shapes against each other.
+constexpr std::size_t kBiasKappaIndex = 3;
+
+// Opens the inputs and the output, and holds the shapes against each other.
 ort::Status* open_bias_operands(const Runtime& runtime, ort::KernelContext* context, const std::string& node,
-                                std::int64_t axis, bool has_residual, BiasOperands* out);
+                                std::int64_t axis, bool has_residual, bool has_kappa, BiasOperands* out);
 
 template <class E>
 class BiasJumpReluKernel : public JumpReluKernel<E> {
  public:
-  explicit BiasJumpReluKernel(const Runtime& runtime) : JumpReluKernel<E>(runtime, "BiasJumpRelu", 3) {}
+  explicit BiasJumpReluKernel(const Runtime& runtime) : JumpReluKernel<E>(runtime, "BiasJumpRelu", kBiasKappaIndex) {}
 
   // Reads the attributes; an error names the node.
   ort::Status* initialize(const ort::KernelInfo* info) {
@@ -44,7 +47,8 @@ class BiasJumpReluKernel : public JumpReluKernel<E> {
 
  protected:
   ort::Status* open(ort::KernelContext* context, BiasOperands* out) const {
-    return open_bias_operands(this->runtime(), context, this->node(), axis_, has_residual_, out);
+    return open_bias_operands(this->runtime(), context, this->node(), axis_, has_residual_, this->has_kappa_input(),
+                              out);
   }
 
  private:

@@ -70,6 +70,51 @@ JR_AVX512 void avx512(const Bits* in, Bits* out, std::size_t count, const Jump<B
 }
 #endif
 
+template <bool kHasCap, class Bits>
+JR_HOST_DEVICE void row_in_place(Bits* data, std::size_t count, const Bits* __restrict offsets, Bits infinity,
+                                 Bits cap) {
+  for (std::size_t i = 0; i < count; ++i) data[i] = jump_relu<kHasCap>(data[i], jump_at(offsets[i], infinity, cap));
+}
+
+template <bool kHasCap, class Bits>
+JR_HOST_DEVICE void row_apart(const Bits* __restrict in, Bits* __restrict out, std::size_t count,
+                              const Bits* __restrict offsets, Bits infinity, Bits cap) {
+  for (std::size_t i = 0; i < count; ++i) out[i] = jump_relu<kHasCap>(in[i], jump_at(offsets[i], infinity, cap));
+}
+
+template <bool kHasCap, class Bits>
+JR_HOST_DEVICE void run_rows(const Bits* in, Bits* out, std::size_t count, const Bits* offsets, std::size_t period,
+                             Bits infinity, Bits cap) {
+  for (std::size_t begin = 0; begin < count; begin += period) {
+    const std::size_t row = count - begin < period ? count - begin : period;
+    if (in == out) {
+      row_in_place<kHasCap>(out + begin, row, offsets, infinity, cap);
+    } else {
+      row_apart<kHasCap>(in + begin, out + begin, row, offsets, infinity, cap);
+    }
+  }
+}
+
+template <bool kHasCap, class Bits>
+void baseline_rows(const Bits* in, Bits* out, std::size_t count, const Bits* offsets, std::size_t period,
+                   Bits infinity, Bits cap) {
+  run_rows<kHasCap>(in, out, count, offsets, period, infinity, cap);
+}
+
+#if JR_X86_DISPATCH
+template <bool kHasCap, class Bits>
+JR_AVX2 void avx2_rows(const Bits* in, Bits* out, std::size_t count, const Bits* offsets, std::size_t period,
+                       Bits infinity, Bits cap) {
+  run_rows<kHasCap>(in, out, count, offsets, period, infinity, cap);
+}
+
+template <bool kHasCap, class Bits>
+JR_AVX512 void avx512_rows(const Bits* in, Bits* out, std::size_t count, const Bits* offsets, std::size_t period,
+                           Bits infinity, Bits cap) {
+  run_rows<kHasCap>(in, out, count, offsets, period, infinity, cap);
+}
+#endif
+
 Isa best_isa() {
   if (supports(Isa::kAvx512)) return Isa::kAvx512;
   if (supports(Isa::kAvx2)) return Isa::kAvx2;
@@ -110,6 +155,20 @@ Pass<Bits> select_pass(Isa isa, bool has_cap) {
   return has_cap ? baseline<true, Bits> : baseline<false, Bits>;
 }
 
+template <class Bits>
+RowPass<Bits> select_row_pass(Isa isa, bool has_cap) {
+#if JR_X86_DISPATCH
+  if (isa == Isa::kAvx512) return has_cap ? avx512_rows<true, Bits> : avx512_rows<false, Bits>;
+  if (isa == Isa::kAvx2) return has_cap ? avx2_rows<true, Bits> : avx2_rows<false, Bits>;
+#else
+  (void)isa;
+#endif
+  return has_cap ? baseline_rows<true, Bits> : baseline_rows<false, Bits>;
+}
+
+template RowPass<std::int16_t> select_row_pass<std::int16_t>(Isa, bool);
+template RowPass<std::int32_t> select_row_pass<std::int32_t>(Isa, bool);
+template RowPass<std::int64_t> select_row_pass<std::int64_t>(Isa, bool);
 template Pass<std::int16_t> select_pass<std::int16_t>(Isa, bool);
 template Pass<std::int32_t> select_pass<std::int32_t>(Isa, bool);
 template Pass<std::int64_t> select_pass<std::int64_t>(Isa, bool);

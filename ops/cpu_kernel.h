@@ -26,4 +26,14 @@ using Pass = void (*)(const Bits* in, Bits* out, std::size_t count, const Jump<B
 template <class Bits>
 Pass<Bits> select_pass(Isa isa, bool has_cap);
 
+// Computes out[i] = J(in[i]) for i < count, where the jump of element i has the offset `offsets[i % period]`; see `Jump`.
+// `in` and `out` are the same buffer or do not overlap.
+template <class Bits>
+using RowPass = void (*)(const Bits* in, Bits* out, std::size_t count, const Bits* offsets, std::size_t period,
+                         Bits infinity, Bits cap);
+
+// Returns that pass, likewise.
+template <class Bits>
+RowPass<Bits> select_row_pass(Isa isa, bool has_cap);
+
 }  // namespace jr

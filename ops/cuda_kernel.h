@@ -17,7 +17,7 @@ struct FixedJump {
   JR_HOST_DEVICE FixedJump ready() const { return *this; }
 
   template <bool kHasCap>
-  JR_HOST_DEVICE Bits apply(Bits z) const {
+  JR_HOST_DEVICE Bits apply(Bits z, std::uint32_t = 0) const {
     return jump_relu<kHasCap>(z, jump);
   }
 };
@@ -36,15 +36,32 @@ struct KappaInMemory {
     bool valid;
 
     template <bool kHasCap>
-    JR_HOST_DEVICE Bits apply(Bits z) const {
+    JR_HOST_DEVICE Bits apply(Bits z, std::uint32_t = 0) const {
       return valid ? jump_relu<kHasCap>(z, jump) : E::kNan;
     }
   };
 
   JR_HOST_DEVICE Ready ready() const {
-    const float value = *kappa + 0.0f;  // -0 becomes +0, whose bits are the ones the comparison expects
+    const float value = without_sign_of_zero(*kappa);
     const Bits rounded = E::round(value);
     return {make_jump<Bits>(rounded, E::kInfinity, cap), value >= 0 && rounded < E::kInfinity};
+  }
+};
+
+// One kappa for each channel in device memory, read when the pass runs; an invalid one makes the results of its channel
+// NaN.
+template <class E>
+struct KappaPerChannel {
+  using Element = E;
+  using Bits = typename E::Bits;
+  const float* kappa;
+  Bits cap;
+
+  JR_HOST_DEVICE KappaPerChannel ready() const { return *this; }
+
+  template <bool kHasCap>
+  JR_HOST_DEVICE Bits apply(Bits z, std::uint32_t channel) const {
+    return KappaInMemory<E>{kappa + channel, cap}.ready().template apply<kHasCap>(z);
   }
 };
 
@@ -58,6 +75,12 @@ struct KappaInMemory {
   instantiate(KappaInMemory<Float64>); \
   instantiate(KappaInMemory<Float16>); \
   instantiate(KappaInMemory<Bfloat16>);
+
+#define JR_FOR_EACH_ELEMENT(instantiate) \
+  instantiate(Float32);                   \
+  instantiate(Float64);                   \
+  instantiate(Float16);                   \
+  instantiate(Bfloat16);
 
 // Queues out[i] = J(in[i]) for i < count on a CUDA stream. `in` and `out` are device memory, the same buffer or apart.
 // Returns null, or the error of the launch as a text that needs no freeing.

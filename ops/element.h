@@ -27,6 +27,12 @@ JR_HOST_DEVICE To bits_as(From value) {
   return result;
 }
 
+// Turns -0 into +0, whose bits are the ones that comparisons of bits expect. Done on bits, for a sum with 0 would lose a
+// subnormal number in a thread that flushes them to zero.
+JR_HOST_DEVICE float without_sign_of_zero(float value) {
+  return bits_as<std::uint32_t>(value) == 0x80000000u ? 0.0f : value;
+}
+
 struct Float32 {
   using Bits = std::int32_t;
   static constexpr Bits kInfinity = 0x7F800000;

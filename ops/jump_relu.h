@@ -24,14 +24,26 @@ struct Jump {
   Bits cap;     // read only where there is a cap
 };
 
+// The offset of the jump at kappa.
 template <class Bits>
-JR_HOST_DEVICE Jump<Bits> make_jump(Bits kappa, Bits infinity, Bits cap) {
+JR_HOST_DEVICE Bits offset_of(Bits kappa) {
   using Unsigned = std::make_unsigned_t<Bits>;
   const Unsigned sign = static_cast<Unsigned>(Unsigned{1} << (8 * sizeof(Bits) - 1));
   const Unsigned first = static_cast<Unsigned>(static_cast<Unsigned>(kappa) + 1u);
-  const Unsigned offset = static_cast<Unsigned>(sign - first);
-  return {static_cast<Bits>(offset), static_cast<Bits>(static_cast<Unsigned>(static_cast<Unsigned>(infinity) + offset)),
+  return static_cast<Bits>(static_cast<Unsigned>(sign - first));
+}
+
+// The jump of an offset.
+template <class Bits>
+JR_HOST_DEVICE Jump<Bits> jump_at(Bits offset, Bits infinity, Bits cap) {
+  using Unsigned = std::make_unsigned_t<Bits>;
+  return {offset, static_cast<Bits>(static_cast<Unsigned>(static_cast<Unsigned>(infinity) + static_cast<Unsigned>(offset))),
           cap};
+}
+
+template <class Bits>
+JR_HOST_DEVICE Jump<Bits> make_jump(Bits kappa, Bits infinity, Bits cap) {
+  return jump_at(offset_of(kappa), infinity, cap);
 }
 
 template <bool kHasCap, class Bits>

@@ -5,6 +5,7 @@
 #include "jump_relu_cuda.h"
 
 #include "bias_jump_relu.h"
+#include "bias_kernel.h"
 #include "cuda_draw.h"
 #include "cuda_kernel.h"
 #include "draw_kappa.h"
@@ -35,23 +36,25 @@ class CudaBase : public Base {
   }
 
  protected:
-  // Calls `launch(stream, site)`, which returns null or an error, with kappa as a constant or in memory.
+  // Calls `launch(stream, site)`, which returns null or an error, with kappa as a constant, in memory, or in memory for
+  // each channel.
   template <class Launch>
-  ort::Status* with_kappa(ort::KernelContext* context, const Launch& launch) const {
+  ort::Status* with_kappa(ort::KernelContext* context, const KappaInput& input, const Launch& launch) const {
     void* stream = nullptr;
     ort::Status* status = api()->KernelContext_GetGPUComputeStream(context, &stream);
-    const float* kappa = nullptr;
-    if (status == nullptr) status = kappa_of_run(context, stream, &kappa);
+    const float* kappa = input.data;
+    if (status == nullptr && kappa == nullptr) status = draw_for_run(stream, &kappa);
     if (status != nullptr) return status;
-    const char* error = kappa == nullptr ? launch(stream, FixedJump<E>{this->fixed()})
-                                         : launch(stream, KappaInMemory<E>{kappa, this->fixed().cap});
+    const Bits cap = this->fixed().cap;
+    const char* error = kappa == nullptr      ? launch(stream, FixedJump<E>{this->fixed()})
+                        : input.per_channel() ? launch(stream, KappaPerChannel<E>{kappa, cap})
+                                              : launch(stream, KappaInMemory<E>{kappa, cap});
     return cuda_status(api(), this->node(), error);
   }
 
  private:
-  // Where kappa lies on the device; null where it is fixed.
-  ort::Status* kappa_of_run(const ort::KernelContext* context, void* stream, const float** out) const {
-    if (this->has_kappa_input()) return this->find_kappa(context, out);
+  // Where a drawn kappa lies on the device; null where it is fixed.
+  ort::Status* draw_for_run(void* stream, const float** out) const {
     const JumpAttributes& attributes = this->attributes();
     if (!attributes.has_range) return nullptr;
     return cuda_status(api(), this->node(), draw_.launch(stream, attributes.low, attributes.high, out));
@@ -70,11 +73,17 @@ class CudaKernel : public CudaBase<JumpReluKernel<E>, E> {
 
   ort::Status* compute(ort::KernelContext* context) const {
     Buffers buffers;
-    ort::Status* status = open_buffers(this->runtime(), context, &buffers);
+    KappaInput kappa;
+    ort::Status* status = this->open(context, &buffers, &kappa);
     if (status != nullptr || buffers.count == 0) return status;
-    return this->with_kappa(context, [&](void* stream, const auto& site) {
-      return launch_pass(stream, static_cast<const Bits*>(buffers.in), static_cast<Bits*>(buffers.out), buffers.count,
-                         site, this->has_cap());
+    return this->with_kappa(context, kappa, [&](void* stream, const auto& site) {
+      const auto* in = static_cast<const Bits*>(buffers.in);
+      auto* out = static_cast<Bits*>(buffers.out);
+      if constexpr (std::is_same_v<std::decay_t<decltype(site)>, KappaPerChannel<E>>) {
+        return launch_channel_pass<E>(stream, in, out, kappa.layout, site);
+      } else {
+        return launch_pass(stream, in, out, buffers.count, site, this->has_cap());
+      }
     });
   }
 };
@@ -91,7 +100,7 @@ class CudaBiasKernel : public CudaBase<BiasJumpReluKernel<E>, E> {
     BiasOperands operands;
     ort::Status* status = this->open(context, &operands);
     if (status != nullptr || operands.shape.count == 0) return status;
-    return this->with_kappa(context, [&](void* stream, const auto& site) {
+    return this->with_kappa(context, operands.kappa, [&](void* stream, const auto& site) {
       return launch_bias_pass(stream, static_cast<const Bits*>(operands.buffers.in),
                               static_cast<const Bits*>(operands.bias), static_cast<const Bits*>(operands.residual),
                               static_cast<Bits*>(operands.buffers.out), operands.shape, site);

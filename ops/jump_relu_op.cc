@@ -38,11 +38,21 @@ ort::Status* data_of(const Runtime& runtime, const ort::Value* value, void** out
 
 }  // namespace
 
-ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, Buffers* out) {
+ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, std::size_t kappa_index,
+                          const std::string& node, Buffers* out, KappaInput* kappa) {
   std::vector<std::int64_t> storage;
   Shape shape;
   ort::Status* status = find_input(runtime, context, 0, &storage, &shape, &out->in);
+  if (status == nullptr && kappa_index != 0) {
+    status = find_kappa_input(runtime, context, kappa_index, node, shape, kappa);
+  }
   return status != nullptr ? status : open_output(runtime, context, shape, out);
+}
+
+std::string describe(const Shape& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.rank; ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape.dims[i]);
+  return text + ")";
 }
 
 ort::Status* open_output(const Runtime& runtime, ort::KernelContext* context, const Shape& shape, Buffers* out) {
@@ -72,21 +82,34 @@ ort::Status* find_input(const Runtime& runtime, const ort::KernelContext* contex
   return status;
 }
 
+// Finds the one axis of X along which values of this shape lie; false where there is none.
+bool find_channels(const Shape& values, const Shape& x, Channels* out) {
+  const std::size_t count = element_count(values);
+  std::size_t behind = 0;  // axes of the values behind the one that is not of size 1
+  while (behind < values.rank && values.dims[values.rank - 1 - behind] == 1) ++behind;
+  if (values.rank > x.rank || behind == values.rank) return false;
+  const auto channels = static_cast<std::size_t>(values.dims[values.rank - 1 - behind]);
+  if (channels != count || x.dims[x.rank - 1 - behind] != values.dims[values.rank - 1 - behind]) return false;
+  *out = {element_count(x), 1, channels};
+  for (std::size_t i = x.rank - behind; i < x.rank; ++i) out->inner *= static_cast<std::uint64_t>(x.dims[i]);
+  return true;
+}
+
 ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, std::size_t index,
-                              const std::string& node, const float** out) {
+                              const std::string& node, const Shape& x, KappaInput* out) {
   std::vector<std::int64_t> storage;
   Shape shape;
   const void* data = nullptr;
   ort::Status* status = find_input(runtime, context, index, &storage, &shape, &data);
   if (status != nullptr) return status;
   if (data == nullptr) return fail(runtime.api, ort::kInvalidArgument, node + ": the kappa input has no value");
-  const std::size_t count = element_count(shape);
-  if (count != 1) {
-    return fail(runtime.api, ort::kInvalidArgument,
-                node + ": the kappa input has " + std::to_string(count) + " elements, expected one float");
-  }
-  *out = static_cast<const float*>(data);
-  return nullptr;
+  out->data = static_cast<const float*>(data);
+  out->layout = {element_count(x), 1, 1};
+  if (element_count(shape) == 1 || find_channels(shape, x, &out->layout)) return nullptr;
+  return fail(runtime.api, ort::kInvalidArgument,
+              node + ": the kappa input has the shape " + describe(shape) +
+                  ", expected one float, or one for each channel in a shape that broadcasts over that of the input, " +
+                  describe(x));
 }
 
 bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t index) {

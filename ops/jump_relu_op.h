@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "channels.h"
 #include "jump_relu.h"
 #include "kappa.h"
 #include "op_entry.h"
@@ -41,12 +42,25 @@ ort::Status* find_input(const Runtime& runtime, const ort::KernelContext* contex
 // Opens output 0 with a shape.
 ort::Status* open_output(const Runtime& runtime, ort::KernelContext* context, const Shape& shape, Buffers* out);
 
-// Opens input 0 and output 0 of the same shape.
-ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, Buffers* out);
+// "(2, 3)".
+std::string describe(const Shape& shape);
 
-// Finds the one float of the kappa input, in the memory of the node's provider.
+// The kappa input, in the memory of the node's provider: one float, or one for each channel of X.
+struct KappaInput {
+  const float* data = nullptr;  // null where the node has no such input
+  Channels layout;              // of X; one channel where there is one float
+
+  bool per_channel() const { return layout.channels > 1; }
+};
+
+// Finds the kappa input. One float may have any shape; others broadcast over X along one axis of it: (C, 1, 1) over
+// (N, C, H, W), or (C) over (N, C).
 ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, std::size_t index,
-                              const std::string& node, const float** out);
+                              const std::string& node, const Shape& x, KappaInput* out);
+
+// Opens input 0, the kappa input where the node has one (at `kappa_index`, else 0), and output 0.
+ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, std::size_t kappa_index,
+                          const std::string& node, Buffers* out, KappaInput* kappa);
 
 // Whether the node has an input of this index; an omitted optional input has an empty name.
 bool has_input(const ort::Api* api, const ort::KernelInfo* info, std::size_t index);
@@ -81,19 +95,20 @@ class JumpReluKernel {
   const Runtime& runtime() const { return runtime_; }
   const std::string& node() const { return node_; }
 
-  ort::Status* find_kappa(const ort::KernelContext* context, const float** out) const {
-    return find_kappa_input(runtime_, context, kappa_index_, node_, out);
+  ort::Status* open(ort::KernelContext* context, Buffers* out, KappaInput* kappa) const {
+    return open_buffers(runtime_, context, has_kappa_input_ ? kappa_index_ : 0, node_, out, kappa);
   }
 
-  // The constants of this run: fixed, read from the second input, or drawn; for providers in CPU memory.
-  ort::Status* jump_of_run(const ort::KernelContext* context, Jump<Bits>* out) const {
+  ort::Status* find_kappa(const ort::KernelContext* context, const Shape& x, KappaInput* out) const {
+    return find_kappa_input(runtime_, context, kappa_index_, node_, x, out);
+  }
+
+  // The constants of this run: fixed, read from the kappa input, or drawn; for providers in CPU memory.
+  ort::Status* jump_of_run(const KappaInput& input, Jump<Bits>* out) const {
     *out = fixed_;
     float kappa = 0;
-    if (has_kappa_input_) {
-      const float* input = nullptr;
-      ort::Status* status = find_kappa(context, &input);
-      if (status != nullptr) return status;
-      kappa = *input;
+    if (input.data != nullptr) {
+      kappa = *input.data;
       std::string wrong = complain_about_kappa(kappa, "the kappa input");
       if (wrong.empty()) wrong = complain_about_overflow(kappa, "the kappa input");
       if (!wrong.empty()) return fail(runtime_.api, ort::kInvalidArgument, node_ + ": " + wrong);
@@ -106,15 +121,43 @@ class JumpReluKernel {
     return nullptr;
   }
 
+  // The offsets of the jumps of all channels, `repeat` times each; for providers in CPU memory.
+  ort::Status* offsets_of_run(const KappaInput& input, std::uint64_t repeat, std::vector<Bits>* out) const {
+    const std::uint64_t channels = input.layout.channels;
+    out->resize(channels * repeat);
+    bool valid = true;
+    Bits* at = out->data();
+    for (std::uint64_t channel = 0; channel < channels; ++channel) {
+      const float kappa = without_sign_of_zero(input.data[channel]);
+      const auto bits = bits_as<std::int32_t>(kappa);
+      // Tested as integers, for a thread that flushes denormals to zero takes a negative one for 0.
+      const bool finite = bits >= 0 && bits < Float32::kInfinity;
+      const Bits rounded = finite ? E::round(kappa) : E::kInfinity;
+      valid &= rounded < E::kInfinity;
+      for (std::uint64_t i = 0; i < repeat; ++i) *at++ = offset_of(rounded);
+    }
+    return valid ? nullptr : refuse_channels(input);
+  }
+
  private:
+  ort::Status* refuse_channels(const KappaInput& input) const {
+    std::uint64_t channel = 0;
+    std::string wrong;
+    for (; channel < input.layout.channels && wrong.empty(); ++channel) {
+      const std::string name = "the kappa input of channel " + std::to_string(channel);
+      wrong = complain_about_kappa(input.data[channel], name.c_str());
+      if (wrong.empty()) wrong = complain_about_overflow(input.data[channel], name.c_str());
+    }
+    return fail(runtime_.api, ort::kInvalidArgument, node_ + ": " + wrong);
+  }
+
   Jump<Bits> jump_of(float kappa) const {
-    // Adding +0 turns -0 into +0, whose bits are the ones the comparison expects.
-    const Bits cap = attributes_.has_cap ? E::round(attributes_.cap + 0.0f) : E::kInfinity;
-    return make_jump<Bits>(E::round(kappa + 0.0f), E::kInfinity, cap);
+    const Bits cap = attributes_.has_cap ? E::round(without_sign_of_zero(attributes_.cap)) : E::kInfinity;
+    return make_jump<Bits>(E::round(without_sign_of_zero(kappa)), E::kInfinity, cap);
   }
 
   static std::string complain_about_overflow(float kappa, const char* name) {
-    if (E::round(kappa + 0.0f) < E::kInfinity) return {};
+    if (E::round(without_sign_of_zero(kappa)) < E::kInfinity) return {};
     return std::string(name) + " overflows " + E::kName + ", the type of the input";
   }
 

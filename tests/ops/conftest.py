@@ -118,6 +118,10 @@ def kernels(compile_cxx: Any) -> ctypes.CDLL:
     library.jr_onnx_test_bias_pass.argtypes = [
         *library.jr_onnx_test_pass.argtypes[:5], *4 * [ctypes.c_void_p], *3 * [ctypes.c_uint64],
     ]  # fmt: skip
+    library.jr_onnx_test_channel_pass.restype = ctypes.c_char_p
+    library.jr_onnx_test_channel_pass.argtypes = [
+        ctypes.c_int, ctypes.c_void_p, ctypes.c_float, *3 * [ctypes.c_void_p], *3 * [ctypes.c_uint64],
+    ]  # fmt: skip
     return library
 
 

@@ -63,13 +63,18 @@ def around(kappas: Sequence[float], dtype: str, shape: tuple[int, ...]) -> NDArr
     return z
 
 
-@pytest.mark.parametrize("lowering", ["where"])
+@pytest.mark.parametrize("lowering", ["where", "custom"])
 @pytest.mark.parametrize(("dtype", "opset"), [("float32", 17), ("float16", 17), ("float64", 13), ("float32", 9)])
 @pytest.mark.parametrize("shape", [(5, 3), (4, 3, 6), (2, 3, 4, 5), (2, 3, 2, 2, 2)])
 def test_it_computes_j_with_the_kappa_of_the_channel(
     lowering: Any, dtype: str, opset: int, shape: tuple[int, ...]
 ) -> None:
-    retrofit, result = jr_onnx.rewrite(model(("N", *shape[1:]), dtype, opset), {"site": KAPPAS}, lowering=lowering)
+    source = model(("N", *shape[1:]), dtype, opset)
+    if lowering == "custom" and opset < 12:
+        with pytest.raises(RefusalError, match="needs opset 10"):
+            jr_onnx.rewrite(source, {"site": KAPPAS}, lowering=lowering)
+        return
+    retrofit, result = jr_onnx.rewrite(source, {"site": KAPPAS}, lowering=lowering)
     rounded = round_kappa(KAPPAS, dtype)
     assert [site.kappa for site in result.sites] == [rounded]
     z = around(KAPPAS, dtype, shape)
@@ -88,9 +93,10 @@ def test_a_cap_stays_and_old_opsets_have_a_form(opset: int) -> None:
     assert np.array_equal(found, jump_relu(z, round_kappa(KAPPAS, "float32"), None if opset < 11 else 2.0))
 
 
-def test_the_original_comes_back_and_the_graph_agrees() -> None:
+@pytest.mark.parametrize("lowering", ["where", "custom"])
+def test_the_original_comes_back_and_the_graph_agrees(lowering: Any) -> None:
     source = model()
-    retrofit, _ = jr_onnx.rewrite(source, {"site": KAPPAS})
+    retrofit, _ = jr_onnx.rewrite(source, {"site": KAPPAS}, lowering=lowering)
     record = provenance.read(retrofit)
     assert record is not None
     assert (record.sites[0].kappa, record.sites[0].rank) == (round_kappa(KAPPAS, "float32"), 3)
@@ -98,8 +104,9 @@ def test_the_original_comes_back_and_the_graph_agrees() -> None:
     assert jr_onnx.restore(retrofit).SerializeToString() == source.SerializeToString()
 
 
-def test_an_edited_value_is_noticed() -> None:
-    retrofit, _ = jr_onnx.rewrite(model(), {"site": KAPPAS})
+@pytest.mark.parametrize("lowering", ["where", "custom"])
+def test_an_edited_value_is_noticed(lowering: Any) -> None:
+    retrofit, _ = jr_onnx.rewrite(model(), {"site": KAPPAS}, lowering=lowering)
     constant = next(node for node in retrofit.graph.node if node.op_type == "Constant")
     values = numpy_helper.to_array(constant.attribute[0].t).copy()
     values[1] = 0.5
@@ -175,3 +182,28 @@ def test_a_warning_names_what_the_channels_do() -> None:
 def test_one_channel_that_overflows_is_named() -> None:
     with pytest.raises(JrError, match=r"site site: kappa .*overflows float16"):
         jr_onnx.rewrite(model(dtype="float16"), {"site": (0.1, 1e6, 0.2)})
+
+
+def chain() -> onnx.ModelProto:
+    """Return z -> Relu one -> Relu two."""
+    made = model()
+    made.graph.node[0].output[0], made.graph.node[0].name = "between", "one"
+    made.graph.node.append(helper.make_node("Relu", ["between"], ["y"], name="two"))
+    return made
+
+
+def test_one_function_serves_sites_with_one_kappa_and_with_many() -> None:
+    retrofit, _ = jr_onnx.rewrite(chain(), {"one": KAPPAS, "two": 0.7}, lowering="custom")
+    calls = [node for node in retrofit.graph.node if node.op_type == "JumpRelu"]
+    assert [len(node.input) for node in calls] == [2, 2]
+    assert len(retrofit.functions) == 1
+    assert examine(retrofit)
+    z = np.random.default_rng(0).standard_normal((4, 3, 4)).astype(np.float32)
+    (found,) = OnnxEvaluator(retrofit).run({"z": z})
+    assert np.array_equal(found, jump_relu(jump_relu(z, round_kappa(KAPPAS, "float32")), round_kappa(0.7, "float32")))
+
+
+def test_a_verification_of_it_passes() -> None:
+    report = jr_onnx.verify(chain(), kappa={"one": KAPPAS, "two": 0.7})
+    assert report.passed, report.failures
+    assert "per channel" in report.kappa

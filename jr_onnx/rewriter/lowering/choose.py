@@ -146,8 +146,6 @@ def _problem(requested: str, setting: Setting) -> str | None:
         if not thresholded_allowed(setting.opset, setting.dtype):
             return f"ThresholdedRelu does not take {setting.dtype} at opset {setting.opset}"
         return _strange(setting, ("ThresholdedRelu", *setting.capping))
-    if setting.per_channel:
-        return "the op library takes one kappa for a site"
     if setting.custom_problem is not None:
         return setting.custom_problem
     if setting.ir_version < MINIMUM_IR and not setting.may_raise_ir:

@@ -35,7 +35,32 @@ const char* bias_pass(bool in_memory, bool has_cap, const float* kappa, float ca
   return jr::launch_bias_pass(nullptr, source, biases, other, target, shape, site);
 }
 
+// With a bias, the same kappas behind the bias.
+template <class E>
+const char* channel_pass(const float* kappa, float cap, const void* in, const void* bias, void* out,
+                         const jr::Channels& shape) {
+  using Bits = typename E::Bits;
+  const jr::KappaPerChannel<E> site{kappa, E::round(cap)};
+  const auto* source = static_cast<const Bits*>(in);
+  auto* target = static_cast<Bits*>(out);
+  if (bias == nullptr) return jr::launch_channel_pass<E>(nullptr, source, target, shape, site);
+  return jr::launch_bias_pass(nullptr, source, static_cast<const Bits*>(bias), static_cast<const Bits*>(nullptr), target,
+                              shape, site);
+}
+
 }  // namespace
+
+extern "C" const char* jr_onnx_test_channel_pass(int type, const float* kappa, float cap, const void* in,
+                                                 const void* bias, void* out, std::uint64_t count, std::uint64_t inner,
+                                                 std::uint64_t channels) {
+  const jr::Channels shape{count, inner, channels};
+  switch (type) {
+    case 0: return channel_pass<jr::Float32>(kappa, cap, in, bias, out, shape);
+    case 1: return channel_pass<jr::Float64>(kappa, cap, in, bias, out, shape);
+    case 2: return channel_pass<jr::Float16>(kappa, cap, in, bias, out, shape);
+    default: return channel_pass<jr::Bfloat16>(kappa, cap, in, bias, out, shape);
+  }
+}
 
 extern "C" const char* jr_onnx_test_bias_pass(int type, bool in_memory, bool has_cap, const float* kappa, float cap,
                                               const void* in, const void* bias, const void* residual, void* out,
