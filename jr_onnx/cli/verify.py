@@ -123,11 +123,12 @@ def command(given: Arguments) -> None:
         if value and given.torch is None:
             raise InputError(f"{word} goes with --torch MODULE:FACTORY, which is missing")
     inputs = InputOptions(given.shape, given.values, given.batch, given.data, given.preprocess, given.seed)
+    provider = _provider(given)
     report = verify(
         given.model, given.original, given.kappa, samples=given.samples,
-        reference_samples=given.reference_samples, input_options=inputs, provider=_provider(given),
+        reference_samples=given.reference_samples, input_options=inputs, provider=provider,
     )  # fmt: skip
-    network = _verify_torch(given, given.torch, inputs) if given.torch else None
+    network = _verify_torch(given, given.torch, inputs, provider) if given.torch else None
     if given.as_json:
         if network is None:
             print_json(report)
@@ -162,7 +163,7 @@ def _provider(given: Arguments) -> Device:
     return given.provider if name in kept else "cpu"
 
 
-def _verify_torch(given: Arguments, network: str, inputs: InputOptions) -> TorchReport:
+def _verify_torch(given: Arguments, network: str, inputs: InputOptions, provider: Device) -> TorchReport:
     from jr_onnx.errors import require
 
     require("torch", "attack")
@@ -180,6 +181,8 @@ def _verify_torch(given: Arguments, network: str, inputs: InputOptions) -> Torch
         output=given.logits or None,
         seed=inputs.seed,
         raise_on_failure=False,
+        provider=provider,
+        allow_fallback=given.allow_fallback,
     )
 
 

@@ -8,8 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from jr_onnx.errors import InputError, require_choice, require_number
-from jr_onnx.runtime.providers import CUDA, CUDA_OPTIONS, captures_graphs, full_name
-from jr_onnx.runtime.running import ProviderChoice
+from jr_onnx.runtime.providers import CUDA, CUDA_OPTIONS, ProviderChoice, captures_graphs, full_name
 
 MEBIBYTE = 1 << 20
 DEFAULT_PROVIDERS = ("CPUExecutionProvider",)

@@ -16,12 +16,25 @@ import torch
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Switch TF32 off, and use cuDNN's repeatable algorithms without trials, for work on a CUDA device."""
+    with _tf32(device, allowed=False):
+        yield
+
+
+@contextlib.contextmanager
+def tf32_precision(device: torch.device) -> Iterator[None]:
+    """Let convolutions and products of float32 use TF32 on a CUDA device, repeatably."""
+    with _tf32(device, allowed=True):
+        yield
+
+
+@contextlib.contextmanager
+def _tf32(device: torch.device, *, allowed: bool) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = False, False, True, False
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = allowed, allowed, True, False
     try:
         yield
     finally:

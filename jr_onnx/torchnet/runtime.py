@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +11,35 @@ import onnx
 from jr_onnx.data import FurtherInputs, ModelInput, padded
 from jr_onnx.element_types import Array
 from jr_onnx.modelfile import from_proto, load, whole
+from jr_onnx.runtime.providers import CPU, ProviderChoice
 from jr_onnx.runtime.running import open_model, quiet_options, run
 
 
 class Reference:
-    """One value of a model, computed by ONNX Runtime on the CPU without graph optimisation.
+    """One value of a model, computed by ONNX Runtime without graph optimisation.
 
     Args:
         model: A path or a ModelProto.
         output: Name of a value of the main graph; it need not be an output.
         values: The numbers that fill inputs beside the one that is given.
+        providers: Where it computes, as ONNX Runtime takes them.
 
     Raises:
         ModelError: ONNX Runtime refuses the model.
-        InputError: The values do not leave one input.
+        InputError: The values do not leave one input, or the session computes on another provider than the first.
         MissingExtraError: ONNX Runtime is not installed.
     """
 
     def __init__(
-        self, model: str | Path | onnx.ModelProto, output: str, values: Mapping[str, float] | None = None
+        self,
+        model: str | Path | onnx.ModelProto,
+        output: str,
+        values: Mapping[str, float] | None = None,
+        providers: Sequence[ProviderChoice] = (CPU,),
     ) -> None:
         self._output = output
-        self._session = open_model(exposing(model, output), "the model", options=quiet_options(optimised=False))
+        options = quiet_options(optimised=False)
+        self._session = open_model(exposing(model, output), "the model", options=options, providers=providers)
         optional = {item.name for item in self._session.get_overridable_initializers()}
         inputs = [ModelInput.of_session(item) for item in self._session.get_inputs() if item.name not in optional]
         self._further = FurtherInputs(inputs, values or {})

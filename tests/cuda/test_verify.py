@@ -6,6 +6,8 @@ So what a verification has to say here is known: sites of the op library pass, a
 from __future__ import annotations
 
 import ctypes
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -15,11 +17,13 @@ from onnx import helper
 from jr_onnx import provenance
 from jr_onnx.cli.app import run
 from jr_onnx.rewriter import rewrite
+from jr_onnx.torchnet.runtime import Reference
 from jr_onnx.verifier import verify
-from jr_onnx.verifier.evaluators.device import on_device
+from jr_onnx.verifier.evaluators.device import on_device, providers
 from jr_onnx.verifier.sites.check import check_sites
 from jr_onnx.verifier.sites.groups import site_groups
-from tools.checks.gpu.sessions import elementwise
+from jr_onnx.verifier.torch.compare import verify_torch
+from tools.checks.gpu.sessions import CUDA, elementwise
 
 KAPPA = 0.25
 
@@ -66,3 +70,56 @@ def test_the_command(relu: onnx.ModelProto, tmp_path: Path, capsys: pytest.Captu
     seen = capsys.readouterr()
     assert "NOT VERIFIED" in seen.out
     assert "warning" not in seen.err
+
+
+_NETWORK = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def forward(self, x):
+        return nn.functional.relu(x)
+"""
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "one_relu.py").write_text(_NETWORK, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    yield "one_relu:Net"
+    sys.modules.pop("one_relu", None)
+
+
+@pytest.fixture
+def rows(fake: ctypes.CDLL, tmp_path: Path) -> Path:
+    path = tmp_path / "rows.onnx"
+    onnx.save(elementwise([helper.make_node("Relu", ["x"], ["y"], name="site")], shape=("N", 5)), str(path))
+    return path
+
+
+def test_a_torch_without_cuda_is_refused_in_a_line(
+    network: str, rows: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jr_onnx.verifier.verify", lambda *_, **__: None)
+    assert run(["verify", str(rows), "--kappa", "0.25", "--torch", network, "--provider", "cuda"]) == 2
+    said = capsys.readouterr().err
+    assert "has no CUDA device here, so the network cannot be compared on CUDA" in said
+    assert "Traceback" not in said
+
+
+def test_the_network_is_compared_with_what_cuda_computes(network: str, rows: Path) -> None:
+    """ONNX Runtime's kernels compute nothing here, so a comparison that used the CPU would pass."""
+    assert verify_torch(network, None, rows, kappa=KAPPA).passed
+    report = verify_torch(
+        network, None, rows, kappa=KAPPA, provider="cuda", allow_fallback=True, raise_on_failure=False
+    )
+    assert [item.passed for item in report.comparisons] == [False] * 4
+    assert report.notes[0] == "torch has no CUDA device here: the network ran on the CPU, ONNX Runtime on CUDA"
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_sessions_compute_with_tf32_as_they_should(rows: Path, tf32: bool) -> None:
+    with on_device("cuda"):
+        reference = Reference(str(rows), "y", providers=providers(tf32=tf32))
+    assert reference._session.get_providers()[0] == CUDA
+    assert reference._session.get_provider_options()[CUDA]["use_tf32"] == str(int(tf32))

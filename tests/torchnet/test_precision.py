@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jr_onnx.torchnet.precision import full_precision, repeatable_operators
+from jr_onnx.torchnet.precision import full_precision, repeatable_operators, tf32_precision
 
 
 def _mode() -> tuple[bool, bool]:
@@ -21,6 +21,16 @@ def test_operators_are_refused_inside_alone(wanted: bool, warn_only: bool) -> No
             assert _mode() == (wanted, warn_only)
         assert _mode() == outer
     assert _mode() == before
+
+
+def test_tf32_is_on_inside_on_cuda_alone() -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    with full_precision(torch.device("cuda")):
+        with tf32_precision(torch.device("cuda")):
+            assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == (True, True, True)
+        with tf32_precision(torch.device("cpu")):
+            assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
+        assert (cudnn.allow_tf32, matmul.allow_tf32) == (False, False)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])

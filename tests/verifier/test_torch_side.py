@@ -289,3 +289,27 @@ def test_what_is_no_relu_is_left_alone(function: object) -> None:
         found = function(_Z)  # type: ignore[operator]
     assert mode.calls == 0
     assert torch.equal(found, expected)
+
+
+def test_cuda_is_refused_where_onnxruntime_has_none(spec: str, exported: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(InputError, match=r"CUDAExecutionProvider|no CUDA device here"):
+        verify_torch(spec, None, exported, kappa=0.1, provider="cuda")
+
+
+def test_tf32_has_a_unit_in_the_last_place_of_its_own(spec: str) -> None:
+    network = load_network(spec)
+    assert TorchNetwork(network, (), tf32=True).eps == 2**13 * TorchNetwork(network, ()).eps
+    assert TorchNetwork(network, (), torch.float64, tf32=True).eps == TorchNetwork(network, (), torch.float64).eps
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has no CUDA here")
+def test_network_and_export_agree_on_cuda(spec: str, exported: Path) -> None:
+    """TF32 off, where float32's rounding is the bound, and on, where TF32's is."""
+    report = verify_torch(spec, None, exported, kappa=0.1, provider="cuda")
+    plain = ["original at kappa 0", "retrofit (where)", "retrofit (thresholded)", "retrofit (custom)"]
+    assert [item.what for item in report.comparisons] == [*plain, *(f"{what}, TF32" for what in plain)]
+    assert report.passed
+    assert all(tf32.bound > full.bound for full, tf32 in zip(report.comparisons, report.comparisons[4:], strict=False))

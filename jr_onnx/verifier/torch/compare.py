@@ -8,7 +8,7 @@ So the chain from the network that was trained to the file that is served is clo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -26,16 +26,19 @@ from jr_onnx.records import Record
 from jr_onnx.rewriter import find_sites
 from jr_onnx.rewriter.lowering import RequestedLowering
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS, in_every_lowering, kappa_not_wanted
+from jr_onnx.runtime.providers import CUDA, require_providers
 from jr_onnx.semantics import one_kappa
 from jr_onnx.torchnet.comparison import Comparison, Pair
 from jr_onnx.torchnet.parity import draws_inside, original_of
 from jr_onnx.torchnet.runtime import Reference
 from jr_onnx.torchnet.source import Source, image_input, logit_candidates, read
+from jr_onnx.verifier.evaluators.device import Device, on_device, providers
 from jr_onnx.verifier.torch.network import TorchNetwork, load_network, random_inputs
 
 _SAMPLES = 32
 _Named = tuple[str, str | Path | onnx.ModelProto, Provenance]
 _BATCH = 32
+_Jumps = tuple[str, str | Path | onnx.ModelProto, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def verify_torch(
     output: str | None = None,
     seed: int = 0,
     raise_on_failure: bool = True,
+    provider: Device = "cpu",
+    allow_fallback: bool = False,
 ) -> TorchReport:
     """Compare a torch network with its ONNX export and with retrofits of it.
 
@@ -91,9 +96,11 @@ def verify_torch(
         output: Which output of the model the network's is; None for the one of its shape.
         seed: Seed of the random inputs.
         raise_on_failure: Raise instead of returning a failed report.
+        provider: Where both compute: on CUDA first with TF32 off, then with TF32 on.
+        allow_fallback: Let torch compute on the CPU where it has no CUDA, and say so in the notes.
 
     Raises:
-        InputError: The network, its weights or the inputs cannot be used.
+        InputError: The network, its weights or the inputs cannot be used, or torch or ONNX Runtime has no CUDA.
         ModelError: The file is not a usable model.
         VerificationError: A comparison failed.
     """
@@ -104,20 +111,21 @@ def verify_torch(
         raise InputError("the verification needs at least one input, found none")
     if source.provenance is not None and kappa is not None:
         raise kappa_not_wanted(Path(model).name)
-    module = load_network(network, None if weights is None else Path(weights))
+    device, notes = _torch_device(provider, allow_fallback=allow_fallback)
+    data = data.to(device)
+    module = load_network(network, None if weights is None else Path(weights)).to(device)
     ids = [site.id for site in find_sites(source.model).sites]
     calls = TorchNetwork(module, ()).calls(data[:1])
-    retrofits, notes = _retrofits(source, model, kappa, lowerings)
+    retrofits, left_out = _retrofits(source, model, kappa, lowerings)
     chosen = _output_of(source, TorchNetwork(module, ()), data[:2], output)
     names = _names_of_calls(ids, calls, [record for *_, record in retrofits])
-    own = TorchNetwork(module, names)
-    pair = Pair(own, own, TorchNetwork(module, names, torch.float64), _BATCH)
-    pair.set_kappas(dict.fromkeys(names, 0.0))
-    comparisons = [pair.compare("original at kappa 0", Reference(original_of(source), chosen), data, None)]
-    rounding = pair.rounding_at_sites(data) if retrofits else {}
-    for what, proto, record in retrofits:
-        pair.set_kappas(_kappas_of_calls(names, ids, record))
-        comparisons.append(pair.compare(what, Reference(proto, chosen), data, rounding))
+    jumps = [(what, proto, _kappas_of_calls(names, ids, record)) for what, proto, record in retrofits]
+    comparisons = []
+    with on_device(provider):
+        for tf32 in (False, True) if device.type == "cuda" else (False,):
+            own = TorchNetwork(module, names, tf32=tf32)
+            pair = Pair(own, own, TorchNetwork(module, names, torch.float64), _BATCH)
+            comparisons += _compare(pair, names, original_of(source), jumps, chosen, data, tf32=tf32)
     report = TorchReport(
         Path(model).name,
         network,
@@ -125,11 +133,53 @@ def verify_torch(
         calls,
         len(ids),
         tuple(comparisons),
-        tuple(notes),
+        (*notes, *left_out),
     )
     if raise_on_failure and not report.passed:
         _raise(report)
     return report
+
+
+def _torch_device(provider: Device, *, allow_fallback: bool) -> tuple[torch.device, list[str]]:
+    """Return where torch computes, and what to note of it.
+
+    Raises:
+        InputError: It is to compute on CUDA, which ONNX Runtime or torch does not have here.
+    """
+    if provider == "cpu":
+        return torch.device("cpu"), []
+    require_providers([CUDA])
+    if torch.cuda.is_available():
+        return torch.device("cuda"), []
+    if not allow_fallback:
+        raise InputError(
+            f"torch {torch.__version__} has no CUDA device here, so the network cannot be compared on CUDA",
+            hint="Install torch with CUDA, or give --allow-fallback to compute the network on the CPU",
+        )
+    return torch.device("cpu"), ["torch has no CUDA device here: the network ran on the CPU, ONNX Runtime on CUDA"]
+
+
+def _compare(
+    pair: Pair,
+    names: Sequence[str],
+    original: str | Path | onnx.ModelProto,
+    jumps: Sequence[_Jumps],
+    output: str,
+    data: Tensor,
+    *,
+    tf32: bool,
+) -> list[Comparison]:
+    """Compare at kappa 0 and at the kappas of every retrofit, all on one device and in one precision."""
+    suffix = ", TF32" if tf32 else ""
+    places = providers(tf32=tf32)
+    pair.set_kappas(dict.fromkeys(names, 0.0))
+    reference = Reference(original, output, providers=places)
+    found = [pair.compare(f"original at kappa 0{suffix}", reference, data, None)]
+    rounding = pair.rounding_at_sites(data) if jumps else {}
+    for what, proto, kappas in jumps:
+        pair.set_kappas(kappas)
+        found.append(pair.compare(f"{what}{suffix}", Reference(proto, output, providers=places), data, rounding))
+    return found
 
 
 def _output_of(source: Source, network: TorchNetwork, data: Tensor, output: str | None) -> str:

@@ -26,8 +26,10 @@ from torch.overrides import TorchFunctionMode
 
 from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, one_line
+from jr_onnx.semantics import SiteKappa, one_kappa
 from jr_onnx.torchnet.comparison import Floats
 from jr_onnx.torchnet.jump import SiteBackward, jump
+from jr_onnx.torchnet.precision import full_precision, tf32_precision
 
 _PARALLEL_PREFIX = "module."
 _RELU = {torch.relu, torch.relu_, torch.nn.functional.relu, torch.nn.functional.relu_, Tensor.relu, Tensor.relu_}
@@ -36,6 +38,7 @@ _CLAMP = {torch.clamp, torch.clamp_, torch.clip, torch.clip_, Tensor.clamp, Tens
 _CLAMP_IN_PLACE = {torch.clamp_, torch.clip_, Tensor.clamp_, Tensor.clip_}
 _CLAMP_MIN = {torch.clamp_min, Tensor.clamp_min}
 _RELU6 = 6.0
+_TF32_EPS = 2.0**-10  # it keeps 10 bits of a float32's fraction (NVIDIA, CUDA C++ Programming Guide)
 
 
 def load_network(spec: str, weights: Path | None = None) -> nn.Module:
@@ -193,10 +196,14 @@ class TorchNetwork:
         network: The network, in evaluation mode.
         sites: The ids of the export's sites, in the order of the calls.
         dtype: The precision to evaluate in, for which a copy is made; None for the network's own.
+        tf32: On a GPU, products of float32 may be computed in TF32.
     """
 
-    def __init__(self, network: nn.Module, sites: Sequence[str], dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, sites: Sequence[str], dtype: torch.dtype | None = None, *, tf32: bool = False
+    ) -> None:
         self._network = network if dtype is None else copy.deepcopy(network).to(dtype)
+        self._tf32 = tf32
         self._sites = list(sites)
         weights = (tensor.dtype for tensor in self._network.parameters() if tensor.is_floating_point())
         self._dtype = dtype or next(weights, torch.float32)
@@ -205,11 +212,15 @@ class TorchNetwork:
     @property
     def eps(self) -> float:
         """See `Evaluated`."""
-        return float(torch.finfo(self._dtype).eps)
+        return _TF32_EPS if self._tf32 and self._dtype == torch.float32 else float(torch.finfo(self._dtype).eps)
 
-    def set_kappas(self, kappas: Mapping[str, float]) -> None:
-        """See `Evaluated`."""
-        self._kappas.update(kappas)
+    def set_kappas(self, kappas: Mapping[str, SiteKappa]) -> None:
+        """See `Evaluated`.
+
+        Raises:
+            RefusalError: A site has a kappa per channel.
+        """
+        self._kappas.update({name: one_kappa(kappa, name, "a torch network") for name, kappa in kappas.items()})
 
     def logits(self, part: Tensor) -> Floats:
         """See `Evaluated`."""
@@ -236,8 +247,10 @@ class TorchNetwork:
 
     def _call(self, part: Tensor) -> Tensor:
         """Run the network; of several outputs the first tensor counts, as in an export."""
+        precision = tf32_precision if self._tf32 else full_precision
         try:
-            output = self._network(part.to(self._dtype))
+            with precision(part.device):
+                output = self._network(part.to(self._dtype))
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
             raise InputError(

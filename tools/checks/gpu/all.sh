@@ -45,7 +45,7 @@ correctness() {
   checks gpu-verified 'verified'
   say "tests that need a GPU -> $out/tests.txt"
   within 120 "$python" -m pytest -q -m gpu -p no:cacheprovider \
-      tests/ops/test_cuda_library.py tests/torchnet/test_devices.py > "$out/tests.txt" 2>&1
+      tests/ops/test_cuda_library.py tests/torchnet/test_devices.py tests/verifier/test_torch_side.py > "$out/tests.txt" 2>&1
   tail -3 "$out/tests.txt"
   say "the kernel under compute-sanitizer -> $out/sanitizer.txt"
   if command -v compute-sanitizer > /dev/null; then
