@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jr_onnx.bench.records import BenchReport, CaseResult
 from jr_onnx.errors import OutputError, blaming
 from jr_onnx.modelfile import atomic_path
 from jr_onnx.report.svg import NARROW, ORIGINAL, RETROFIT, THIRD, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLOURS = {"onnxruntime": ORIGINAL, "plain": THIRD, "optimised": RETROFIT, "standard": ORIGINAL}
 
@@ -31,7 +34,7 @@ def plot(report: BenchReport, path: Path) -> None:
         figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
 
 
-def draw(report: BenchReport, *, narrow: bool = False) -> Any:
+def draw(report: BenchReport, *, narrow: bool = False) -> Figure:
     """Return a figure with a panel for every case.
 
     Raises:

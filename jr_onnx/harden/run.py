@@ -24,7 +24,7 @@ from jr_onnx.evaluation.scores import predictions
 from jr_onnx.harden.network import TrainedNetwork
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.harden.record import Hardening, HardenResult
-from jr_onnx.harden.state import StateFile
+from jr_onnx.harden.state import StateFile, TrainingState
 from jr_onnx.harden.trainer import Moment, Trainer
 from jr_onnx.harden.validation import Validation
 from jr_onnx.kappa import KappaPlan
@@ -98,7 +98,9 @@ def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: 
     surrogate = ""
     if request.recipe.kappa:
         _, surrogate = Validation(validation, request.recipe, network.net.device).strongest_surrogate(network)
-    state = StateFile(path.with_name(f".{path.name}.training"), _key(request, source, weights, train, surrogate))
+    state: StateFile[TrainingState] = StateFile(
+        path.with_name(f".{path.name}.training"), _key(request, source, weights, train, surrogate)
+    )
     if request.restart:
         state.remove()
     if request.recipe.learn_kappa != "no":

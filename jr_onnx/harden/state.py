@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypedDict, TypeVar
 
 import torch
 
 from jr_onnx.errors import InputError
 from jr_onnx.modelfile import atomic_path
 
+State = TypeVar("State", bound=Mapping[str, object])
+"""What is kept: a dictionary of what torch.load takes for weights."""
+
+
+class TrainingState(TypedDict):
+    """What an interrupted training needs to go on."""
+
+    weights: list[torch.Tensor]
+    average: list[torch.Tensor]
+    best: list[torch.Tensor]
+    best_epoch: int
+    optimizer: dict[str, object]
+    rows: list[str]
+    done: int
+    rate_scale: float
+    began: int
+    loss: tuple[float, int]
+
 
 @dataclass(frozen=True)
-class StateFile:
+class StateFile(Generic[State]):
     """Where a run keeps its state.
 
     Attributes:
@@ -24,7 +43,7 @@ class StateFile:
     path: Path
     key: str
 
-    def save(self, content: dict[str, Any]) -> None:
+    def save(self, content: State) -> None:
         """Replace the state.
 
         Raises:
@@ -33,7 +52,7 @@ class StateFile:
         with atomic_path(self.path) as temporary:
             torch.save({"key": self.key, **content}, temporary)
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
+    def load(self, device: torch.device) -> State | None:
         """Return the state, None where there is none yet.
 
         Raises:
@@ -42,8 +61,8 @@ class StateFile:
         if not self.path.exists():
             return None
         try:
-            content: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-            key = content.pop("key")
+            loaded = torch.load(self.path, map_location=device, weights_only=True)
+            key = loaded.pop("key")
         except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds on a damaged file
             raise InputError(
                 f"cannot resume from {self.path}: {type(error).__name__}", hint="Start anew with --restart"
@@ -53,6 +72,7 @@ class StateFile:
                 f"{self.path} belongs to a run with other options, another model or other data",
                 hint="Start anew with --restart, or write to another output",
             )
+        content: State = loaded
         return content
 
     def remove(self) -> None:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ from jr_onnx.harden.batches import Batches
 from jr_onnx.harden.craft import craft, loss_of, random_start
 from jr_onnx.harden.network import TrainedNetwork, copy_into, values_of
 from jr_onnx.harden.recipe import Recipe
-from jr_onnx.harden.state import StateFile
+from jr_onnx.harden.state import StateFile, TrainingState
 from jr_onnx.harden.statistics import estimate_statistics
 from jr_onnx.harden.validation import EpochRow, Validation, overfits_one_step
 from jr_onnx.records import dumps, loads
@@ -91,7 +90,7 @@ class Trainer:
         recipe: Recipe,
         train: ImageData,
         validation: ImageData,
-        state: StateFile | None = None,
+        state: StateFile[TrainingState] | None = None,
     ) -> None:
         self._network, self._recipe, self._state = network, recipe, state
         device = network.net.device
@@ -315,12 +314,12 @@ class Trainer:
                 "done": self._done,
                 "rate_scale": self._rate_scale,
                 "began": self._began,
-                "loss": [self._loss, self._counted],
+                "loss": (self._loss, self._counted),
             }
         )
 
     def _resume(self) -> None:
-        found: dict[str, Any] | None = self._state.load(self._network.net.device) if self._state is not None else None
+        found = self._state.load(self._network.net.device) if self._state is not None else None
         if found is None:
             return
         copy_into(self._everything, found["weights"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,23 +112,33 @@ def summary(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def worst_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the rows of the table of worst cases: name, a share per model, the comparison."""
+@dataclass(frozen=True)
+class WorstRow:
+    """A row of the table of worst cases.
+
+    Attributes:
+        name: Attacks, norm and eps.
+        cells: A share for each model.
+        compared: The models compared; None where there is one model.
+        all: Whether it is that of all attacks together.
+    """
+
+    name: str
+    cells: list[Share]
+    compared: Comparison | None
+    all: bool
+
+
+def worst_rows(evaluation: Evaluation) -> list[WorstRow]:
+    """Return the rows of the table of worst cases."""
     compared = {item.what: item for item in evaluation.comparisons}
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, WorstRow] = {}
     for figures in evaluation.models:
         for case in figures.worst:
             name = case_name(case.group, case.norm, case.eps)
-            row = rows.setdefault(
-                name,
-                {
-                    "name": name.removeprefix("robust accuracy, "),
-                    "cells": [],
-                    "compared": compared.get(name),
-                    "all": case.group == ALL_ATTACKS,
-                },
-            )
-            row["cells"].append(case.robust)
+            label = name.removeprefix("robust accuracy, ")
+            row = rows.setdefault(name, WorstRow(label, [], compared.get(name), case.group == ALL_ATTACKS))
+            row.cells.append(case.robust)
     return list(rows.values())
 
 

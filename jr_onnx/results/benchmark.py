@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jr_onnx.bench.plot import draw
 from jr_onnx.bench.records import BenchReport, CaseResult, Row
+from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
 from jr_onnx.report.svg import as_svg
 
 _COLUMNS = ("case", "variant", "session", "median", "99th percentile", "time relative to the base (95 %)")
 
 
-def record(value: Any) -> BenchReport:
+def record(value: JsonValue) -> BenchReport:
     """Read a record from JSON values."""
     return BenchReport.from_json(value)
 

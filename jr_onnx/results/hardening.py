@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jr_onnx.evaluation.summary import Evaluation, Share
 from jr_onnx.harden import gain_of, worst_case
 from jr_onnx.harden.record import Contest, Hardening, HardenResult
+from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
 from jr_onnx.report.plots import lines
 
@@ -14,9 +13,11 @@ _EPOCHS = ("epoch", "clean accuracy", "under attack", "under one step", "")
 _CONTEST = ("model", "file", "clean accuracy", "robust accuracy", "against the original (95 %)", "p")
 
 
-def record(value: Any) -> HardenResult | Hardening:
+def record(value: JsonValue) -> HardenResult | Hardening:
     """Read a record from JSON values."""
-    kind: type[HardenResult | Hardening] = HardenResult if value.get("schema") == HardenResult.SCHEMA else Hardening
+    kind: type[HardenResult | Hardening] = (
+        HardenResult if isinstance(value, dict) and value.get("schema") == HardenResult.SCHEMA else Hardening
+    )
     return kind.from_json(value)
 
 

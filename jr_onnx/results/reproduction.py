@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
 from jr_onnx.report.svg import as_svg
 from jr_onnx.reproduce.drawing import draw, text_of
@@ -16,7 +15,7 @@ _DRAWN = {
 }
 
 
-def record(value: Any) -> ItemResult:
+def record(value: JsonValue) -> ItemResult:
     """Read a record from JSON values."""
     return ItemResult.from_json(value)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
 from jr_onnx.report.svg import as_svg
 from jr_onnx.tune.plot import draw
@@ -12,7 +11,7 @@ from jr_onnx.tune.records import TunePoint, TuneResult
 _COLUMNS = ("kappa", "clean accuracy", "drop", "objective", "gain over kappa 0 (95 %)", "p", "")
 
 
-def record(value: Any) -> TuneResult:
+def record(value: JsonValue) -> TuneResult:
     """Read a record from JSON values."""
     return TuneResult.from_json(value)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jr_onnx.evaluation.statistics import wilson
 from jr_onnx.report.plots import trade_off
 from jr_onnx.tune.records import TuneResult
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def draw(result: TuneResult, *, narrow: bool = False) -> Any:
+
+def draw(result: TuneResult, *, narrow: bool = False) -> Figure:
     """Return a figure of clean accuracy and the objective over the kappas that all sites share.
 
     Shares have Wilson's 95 % intervals. A perturbation, which is no share, has that of its gain over kappa 0, paired.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,12 @@ from tools.training.recipe import Recipe
 from tools.training.record import EpochRow
 
 Progress = Callable[[EpochRow, int], None]
+
+
+class _State(TypedDict):
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, object]
+    rows: list[str]
 
 
 class TrainingRun:
@@ -58,7 +64,7 @@ class TrainingRun:
         self._recipe = recipe
         self._device = device
         self.deterministic = deterministic or device.type == "cpu"
-        self._state = StateFile(state_path, f"{dumps(recipe)}\n{train.digest}")
+        self._state: StateFile[_State] = StateFile(state_path, f"{dumps(recipe)}\n{train.digest}")
         # The tensor cores of a GPU take channels side by side in memory.
         fast = device.type == "cuda"
         self._train = Batches(train, known.preprocessing, device, channels_last=fast)

@@ -137,8 +137,12 @@ class Jumping(TorchFunctionMode):
         self.calls = 0
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """Replace a ReLU, pass everything else on."""
         del types
         options = kwargs or {}
