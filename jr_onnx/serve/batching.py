@@ -23,7 +23,7 @@ import numpy as np
 
 from jr_onnx.element_types import Array
 from jr_onnx.serve.call import Call
-from jr_onnx.serve.faults import NotReadyError, OverloadedError, TimedOutError
+from jr_onnx.serve.faults import NotReadyError, OverloadedError, TimedOutError, detached
 from jr_onnx.serve.gate import Holding
 from jr_onnx.serve.metrics import ModelMetrics
 
@@ -135,6 +135,7 @@ class Batcher:
             waiting.timer.cancel()
             if waiting.answer.cancelled():  # the client has gone
                 self._leave(waiting, key)
+            del waiting, call  # an error holds this frame, and the answer holds the error
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, line: deque[_Waiting]) -> None:
         """Schedule the next look at the queue: soon, or after the delay where a batch may still grow."""
@@ -264,28 +265,29 @@ class Batcher:
     def _compute(self, feeds: list[dict[str, Array]], rows: int) -> tuple[list[_Answer], float]:
         """Run a group, and one by one where the group fails: a bad request must not make another fail."""
         started = time.perf_counter()
-        try:
-            answers: list[_Answer] = list(self._joined(feeds, rows))
-        except Exception as error:  # noqa: BLE001 - every request must get an answer
-            answers = [error] if len(feeds) == 1 else [self._alone(feed) for feed in feeds]
+        answers = self._joined(feeds, rows) if len(feeds) > 1 else None
+        if answers is None:
+            answers = [self._alone(feed) for feed in feeds]
         return answers, time.perf_counter() - started
 
     def _alone(self, feed: dict[str, Array]) -> _Answer:
         try:
             return self._run(feed)
         except Exception as error:  # noqa: BLE001 - it is this request's answer
-            return error
+            return detached(error)
 
-    def _joined(self, feeds: list[dict[str, Array]], rows: int) -> list[Outputs]:
-        if len(feeds) == 1:
-            return [self._run(feeds[0])]
-        outputs = self._run({name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]})
+    def _joined(self, feeds: list[dict[str, Array]], rows: int) -> list[_Answer] | None:
+        """Run a group as one batch; None where that fails, perhaps for one of them."""
+        try:
+            outputs = self._run({name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]})
+        except Exception:  # noqa: BLE001 - each is run alone now, and is told what is wrong with it
+            return None
         if any(array.shape[:1] != (rows,) for array in outputs.values()):
             # The first dimension is not a batch after all; no request gets an answer that may be another's. (Written
             # from a thread, but only ever to 1.)
             self._max_rows = 1
-            raise ValueError("an output does not have one row for each row of the inputs")
-        answers = []
+            return None
+        answers: list[_Answer] = []
         start = 0
         for feed in feeds:
             stop = start + len(next(iter(feed.values())))

@@ -18,7 +18,8 @@ from functools import partial
 from itertools import islice
 from typing import Final, Protocol
 
-from jr_onnx.errors import InputError
+from jr_onnx.errors import InputError, ModelError
+from jr_onnx.opened import OpenedFile
 from jr_onnx.serve.options import Address
 
 CONNECTIONS: Final = 1024
@@ -303,7 +304,8 @@ class Listener:
         stamp = _stamp(self._address)
         if stamp == self._stamp or self._tls is None:
             return
-        with contextlib.suppress(OSError, ssl.SSLError):
+        with contextlib.suppress(OSError, ssl.SSLError, ModelError):
+            expect_regular(self._address)
             _load(self._tls, self._address)
             self._stamp = stamp
 
@@ -350,6 +352,17 @@ def _tls(address: Address, protocol: str) -> ssl.SSLContext | None:
     context.set_alpn_protocols([protocol])
     _load(context, address)
     return context
+
+
+def expect_regular(address: Address) -> None:
+    """Refuse a certificate or key that is not a regular file: OpenSSL would block on a pipe for ever.
+
+    Raises:
+        ModelError: One of them is not.
+    """
+    for path in (address.tls_cert, address.tls_key):
+        if path is not None:
+            OpenedFile(path, "a PEM")
 
 
 def _load(context: ssl.SSLContext, address: Address) -> None:

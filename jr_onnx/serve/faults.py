@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import reprlib
 import time
 from typing import Final
@@ -91,9 +92,17 @@ class TimedOutError(JrError):
 
 
 class InternalError(JrError):
-    """A defect of the server or the model; the details are in the server's log."""
+    """A defect of the server or the model; the details are in the server's log.
+
+    Attributes:
+        origin: What failed, and where, for the log.
+    """
 
     http_status = 500
+
+    def __init__(self, origin: str) -> None:
+        super().__init__("internal error", hint="See the server's log")
+        self.origin = origin
 
 
 class _Lines:
@@ -123,16 +132,29 @@ _LINES_LEFT: Final = _Lines()
 
 def reported(error: Exception, transport: str) -> JrError:
     """Return the error that the client gets; an internal error goes to the log as well, on one line."""
-    known = error if isinstance(error, JrError) else InternalError("internal error", hint="See the server's log")
-    if known.http_status == InternalError.http_status:
-        cause = known.__cause__ or known.__context__ or error if known is error else error
-        last = cause.__traceback__
-        while last is not None and last.tb_next is not None:
-            last = last.tb_next
-        where = "" if last is None else f" at {last.tb_frame.f_code.co_filename}:{last.tb_lineno}"
-        log_failure(f"a {transport} request failed: {type(cause).__name__}: {cause}{where}")
-        return InternalError("internal error", hint="See the server's log")
-    return known
+    found = error if isinstance(error, JrError) and error.http_status != InternalError.http_status else _internal(error)
+    if isinstance(found, InternalError):
+        log_failure(f"a {transport} request failed: {found.origin}")
+    return found
+
+
+def detached(error: Exception) -> JrError:
+    """Return an error that can be kept: the frames of its traceback would keep the tensors of the request."""
+    if not isinstance(error, JrError) or error.http_status == InternalError.http_status:
+        return _internal(error)
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _internal(error: Exception) -> InternalError:
+    if isinstance(error, InternalError):
+        return error
+    cause = error.__cause__ or error.__context__ or error if isinstance(error, JrError) else error
+    last = cause.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    where = "" if last is None else f" at {last.tb_frame.f_code.co_filename}:{last.tb_lineno}"
+    return InternalError(f"{type(cause).__name__}: {cause}{where}")
 
 
 def log_failure(line: str) -> None:
@@ -158,6 +180,7 @@ GRPC_CODES: Final[dict[int, str]] = {
 """Name of the `grpc.StatusCode` that says over gRPC what the HTTP status says over REST."""
 
 
+_SOURCE = re.compile(r"(?<!\S)/[^\s:]*/([^\s/:]+\.(?:h|hpp|cuh|cc|cpp|cu):\d+)")
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3  # Python's own repr of a value as deep as JSON may be fails
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
@@ -167,6 +190,11 @@ def one_line(text: str, limit: int = 400) -> str:
     """Return a text of at most `limit` characters without line breaks or control characters."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def engine_message(error: Exception) -> str:
+    """Return ONNX Runtime's message on one line, without the paths of its own source files."""
+    return one_line(_SOURCE.sub(r"\1", str(error)), 600)
 
 
 def quoted(value: object, limit: int = 80) -> str:

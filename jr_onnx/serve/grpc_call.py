@@ -318,6 +318,7 @@ class GrpcCall:
         work.close()
         self._task = None
         self._buffer = bytearray()
+        self._broken = None
         self._holding.release()
         self._answering.release()
         self._server.answered += len(self._messages) if self._streams else 1

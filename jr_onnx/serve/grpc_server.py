@@ -91,7 +91,7 @@ class GrpcServer:
         try:
             method = self._admitted(fields)
             if len(self._calls) > CALLS:
-                self._make_room(method)
+                self._make_room(call, method)
             call.begin(method, fields.get(b"grpc-timeout"), fields.get(b"grpc-encoding", b""))
         except JrError as error:
             call.fail(error)
@@ -111,14 +111,14 @@ class GrpcServer:
             self._gate.check(fields.get(b"authorization"))
         return method
 
-    def _make_room(self, method: Method) -> None:
+    def _make_room(self, newest: GrpcCall, method: Method) -> None:
         """Evict the oldest call whose message is not complete.
 
         Raises:
-            OverloadedError: Every call waits for its answer.
+            OverloadedError: Every other call waits for its answer.
         """
-        oldest = next((call for call in self._calls if not call.is_accepted()), None)
-        if oldest is not None:
+        oldest = next(call for call in self._calls if call is newest or not call.is_accepted())
+        if oldest is not newest:
             oldest.give_way()
         elif not method.is_open:
             raise OverloadedError(f"{len(self._calls)} calls are open already", hint="Ask again later")

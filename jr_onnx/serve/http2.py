@@ -124,6 +124,9 @@ class Http2Connection(asyncio.Protocol):
         self._outgoing.clear()
         for stream in streams.values():
             stream.lost()
+        if self._h2 is not None:
+            vars(self._h2).clear()  # it refers to itself: closed connections would wait for the garbage collector
+            self._h2 = None
 
     def pause_writing(self) -> None:
         """The client does not read: send nothing more, and read nothing that would need an answer."""

@@ -20,7 +20,12 @@ _httptools: Any = require("httptools", "serve")
 FIELDS: Final = 256
 """How many headers a head may have."""
 
-_ONCE: Final = frozenset({b"host", b"authorization", b"content-type", b"inference-header-content-length", b"origin"})
+_ONCE: Final = frozenset(
+    {
+        b"authorization", b"content-encoding", b"content-length", b"content-type", b"host",
+        b"inference-header-content-length", b"origin", b"transfer-encoding",
+    }
+)  # fmt: skip
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -17,7 +17,7 @@ from jr_onnx.rows import Joining
 from jr_onnx.runtime.running import Session
 from jr_onnx.serve.batching import Batcher, Outputs
 from jr_onnx.serve.call import Call
-from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, one_line
+from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, engine_message, one_line
 from jr_onnx.serve.guard import GPU
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.labels import read_labels
@@ -160,7 +160,8 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
             if "allocate memory" in text or "bad_alloc" in text or isinstance(error, MemoryError):
                 raise OverloadedError("there is not enough memory for this request now") from None
             if self._can_misfit or type(error).__name__ == "InvalidArgument":
-                raise BadRequestError(f"model {self.name!r} cannot compute this request: {one_line(text)}") from None
+                why = engine_message(error)
+                raise BadRequestError(f"model {self.name!r} cannot compute this request: {why}") from None
             raise
         return dict(zip(self._output_names, answers, strict=True))
 

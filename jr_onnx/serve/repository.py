@@ -11,6 +11,7 @@ from jr_onnx.serve.faults import ForbiddenError, LoadError, UnknownError, log_fa
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.model import ServedModel
 from jr_onnx.serve.options import Limits, Running
+from jr_onnx.serve.workers import loading
 
 _repository: Any = kserve_module("kserve.model_repository")
 _extension: Any = kserve_module("kserve.protocol.model_repository_extension")
@@ -71,7 +72,7 @@ class Registry(_repository.ModelRepository):  # type: ignore[misc] # kserve has 
             LoadError: It cannot be opened, or its package does not match its manifest; the log says why.
         """
         async with self._loading:
-            models = await asyncio.to_thread(self._open_for_client, name)
+            models = await loading(self._open_for_client, name)
             old = list(self._versions.get(name, {}).values())
             self._install(name, models)
         await _finish(old)

@@ -14,6 +14,7 @@ from jr_onnx.errors import InputError, PrintableFormatter, require
 from jr_onnx.opened import OpenedFile
 from jr_onnx.runtime.providers import CUDA, full_name, require_providers, usable_providers
 from jr_onnx.serve.catalogue import Catalogue
+from jr_onnx.serve.connections import expect_regular
 from jr_onnx.serve.gate import Gate
 from jr_onnx.serve.options import Address, Running, ServeOptions
 
@@ -72,8 +73,7 @@ def check_certificate(address: Address) -> None:
     """
     if address.tls_cert is None or address.tls_key is None:
         return
-    for path in (address.tls_cert, address.tls_key):
-        OpenedFile(path, "a PEM")  # OpenSSL would block on a pipe for ever
+    expect_regular(address)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(address.tls_cert, address.tls_key)
     except (OSError, ssl.SSLError) as error:

@@ -24,6 +24,7 @@ LARGE_TEXT_BYTES: Final = 8 * 1024
 
 _COPYING: Final = ThreadPoolExecutor(1, thread_name_prefix="jr-onnx-copy")
 _PARSING: Final = ThreadPoolExecutor(1, thread_name_prefix="jr-onnx-parse")
+_LOADING: Final = ThreadPoolExecutor(1, thread_name_prefix="jr-onnx-load")
 Result = TypeVar("Result")
 
 
@@ -42,6 +43,11 @@ async def copying(work: Callable[..., Result], *arguments: object) -> Result:
 async def parsing(work: Callable[..., Result], *arguments: object) -> Result:
     """Return what a function returns that looks at many elements, one by one."""
     return await _done(_PARSING, work, arguments)
+
+
+async def loading(work: Callable[..., Result], *arguments: object) -> Result:
+    """Return what a function returns that opens models, which takes their weights twice."""
+    return await _done(_LOADING, work, arguments)
 
 
 async def _done(thread: ThreadPoolExecutor, work: Callable[..., Result], arguments: tuple[object, ...]) -> Result:

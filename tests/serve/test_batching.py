@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +20,7 @@ pytest.importorskip("prometheus_client", reason="kserve is not installed")
 
 from jr_onnx.serve.batching import Batcher
 from jr_onnx.serve.call import Call
-from jr_onnx.serve.faults import OverloadedError, TimedOutError
+from jr_onnx.serve.faults import BadRequestError, InternalError, OverloadedError, TimedOutError
 from jr_onnx.serve.gate import ByteBudget
 from jr_onnx.serve.metrics import ModelMetrics
 from jr_onnx.verifier.whole_model.tolerance import rounding_bound
@@ -120,7 +122,8 @@ def test_a_delay_waits_for_later_requests() -> None:
 
 def test_a_request_that_fails_does_not_spoil_the_others() -> None:
     answers = ask(batcher(Recorder(0.01)), [call(1), call(-1), call(3)])
-    assert isinstance(answers[1], ValueError)
+    assert isinstance(answers[1], InternalError)
+    assert answers[1].origin.startswith("ValueError: a negative number at /")
     np.testing.assert_array_equal(answers[0]["y"], call(2).inputs["x"])
     np.testing.assert_array_equal(answers[2]["y"], call(6).inputs["x"])
 
@@ -257,6 +260,39 @@ def _runs(client: Rest) -> float:
     start = 'jr_onnx_run_requests_count{model="fixed"'
     lines = client.get("/metrics").body.decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(start))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_request_that_fails_leaves_nothing_for_the_garbage_collector(count: int) -> None:
+    def model(feed: Feed) -> dict[str, np.ndarray]:
+        try:
+            int("a negative number")
+        except ValueError as error:
+            raise BadRequestError(f"{error} in {len(feed)} inputs") from error
+
+    async def work() -> None:
+        queue = batcher(model)
+        calls = [call(-1) for _ in range(count)]
+        seen = [weakref.ref(one.inputs["x"]) for one in calls]
+        tasks = [asyncio.create_task(queue.submit(calls.pop(), 10)) for _ in range(count)]
+        await asyncio.wait(tasks)
+        for task in tasks:
+            with pytest.raises(BadRequestError, match="negative"):
+                await task
+        tasks.clear()
+        del task
+        for _ in range(200):  # the thread lets go of them a moment after its end
+            if not any(one() is not None for one in seen):
+                break
+            await asyncio.sleep(0.005)
+        assert [one() for one in seen] == [None] * count
+        queue.close()
+
+    gc.disable()
+    try:
+        asyncio.run(work())
+    finally:
+        gc.enable()
 
 
 def test_a_full_batch_does_not_wait_for_the_delay() -> None:
