@@ -41,7 +41,7 @@ class ThresholdReader:
     """
 
     def __init__(self, constants: ConstantFinder, payloads: Payloads) -> None:
-        self._constants = constants
+        self.constants = constants
         self._payloads = payloads
 
     def kappas(self, threshold: Threshold, dtype: str) -> float | tuple[float, ...]:
@@ -54,7 +54,7 @@ class ThresholdReader:
         Raises:
             RefusalError: They cannot be read, or J has no such kappa; without the id of the site.
         """
-        found = self._read(threshold.scope, threshold.name, 0)
+        found = self.read(threshold.scope, threshold.name)
         if isinstance(found, str):
             raise RefusalError(f"its thresholds {threshold.name!r} cannot be read: {found}")
         if found.dtype.kind not in "fV" or found.size != threshold.count:
@@ -75,12 +75,12 @@ class ThresholdReader:
             raise RefusalError("its thresholds are doubles that no float32 is equal to; kappa is a float32 in ONNX")
         return float(kappas[0]) if (kappas == kappas[0]).all() else tuple(kappas.tolist())
 
-    def _read(self, scope: Scope, name: str, depth: int) -> Array | str:
+    def read(self, scope: Scope, name: str, depth: int = 0) -> Array | str:
         """Return the array of a constant of any size, or why it is not known."""
-        small = self._constants.value(scope, name)
+        small = self.constants.value(scope, name)
         if not isinstance(small, NotConstant):
             return small
-        found = self._constants.definition(scope, name)
+        found = self.constants.definition(scope, name)
         if isinstance(found, NotConstant) or depth > _FAR:
             return small.reason
         holder, item = found
@@ -98,7 +98,7 @@ class ThresholdReader:
             )
         arguments = []
         for source in item.input:
-            argument = self._read(holder, source, depth + 1)
+            argument = self.read(holder, source, depth + 1)
             if isinstance(argument, str):
                 return argument
             arguments.append(argument)
@@ -106,7 +106,7 @@ class ThresholdReader:
         return small.reason if folded is None else folded
 
     def _stored(self, tensor: onnx.TensorProto) -> Array | str:
-        found = read_large(tensor, self._constants.folder, self._payloads, MOST_THRESHOLDS)
+        found = read_large(tensor, self.constants.folder, self._payloads, MOST_THRESHOLDS)
         return f"{tensor.name!r} {found.reason}" if isinstance(found, NotStored) else found
 
 

@@ -22,6 +22,7 @@ from jr_onnx.verifier.inputs import GivenInputs, InputOptions, Inputs, InputsErr
 from jr_onnx.verifier.report import Check, Failure, VerifyReport, conclude
 from jr_onnx.verifier.sites.check import check_sites
 from jr_onnx.verifier.sites.draws import check_draws, check_kappa_input, kappa_in_words
+from jr_onnx.verifier.sites.own_jumps import check_own_jumps
 from jr_onnx.verifier.subject import Subject, load_subject
 from jr_onnx.verifier.variants import Variant, variants
 from jr_onnx.verifier.whole_model.case import Case, CheckLog, evaluate_original, is_deterministic, output_names
@@ -125,6 +126,10 @@ def _verify(subject: Subject, wanted: _Wanted) -> VerifyReport:
     if library:
         others = others + [item.with_library() for item in family if item.uses_custom]
         zeros = zeros + [item.with_library() for item in zeros if item.uses_custom]
+    if own:
+        checks, failures = check_own_jumps(subject.original, subject.record, wanted.input_options.seed)
+        log.checks.extend(checks)
+        log.failures.extend(failures)
     sound = _check_all_sites([file, *others], log, wanted.input_options.seed)
     members = _Members(subject, file, others, zeros, sound=sound, library=library)
     used = _check_whole_model(members, log, wanted)
