@@ -57,7 +57,7 @@ class ThresholdReader:
         found = self.read(threshold.scope, threshold.name)
         if isinstance(found, str):
             raise RefusalError(f"its thresholds {threshold.name!r} cannot be read: {found}")
-        if found.dtype.kind not in "fV" or found.size != threshold.count:
+        if found.dtype.kind not in "fV" or threshold.count not in (1, found.size):
             raise RefusalError(f"its thresholds {threshold.name!r} are {found.size} values of type {found.dtype}")
         values = np.ravel(found).astype(np.float64)
         for problem, wrong in (("NaN", np.isnan(values)), ("infinite", np.isinf(values))):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -68,8 +67,8 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def autoencoder(threshold: float | np.ndarray[Any, Any] = 0.25) -> onnx.ModelProto:
-    """A JumpReLU sparse autoencoder as PyTorch exports it, (N, 8) -> 16 features -> (N, 8)."""
+def autoencoder(threshold: float | None = None) -> onnx.ModelProto:
+    """A JumpReLU sparse autoencoder as PyTorch exports it, (N, 8) -> 16 features -> (N, 8); thresholds 0.05 to 0.8."""
     text = """<ir_version: 9, opset_import: ["" : 17]>
 sae (float[N,8] x) => (float[N,8] y) {
   h = MatMul(x, encoder)
@@ -88,7 +87,7 @@ sae (float[N,8] x) => (float[N,8] y) {
     generator = np.random.default_rng(11)
     weights = {"encoder": (8, 16), "bias": (16,), "decoder": (16, 8)}
     tensors = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in weights.items()}
-    tensors["threshold"] = np.asarray(threshold, np.float32)
+    tensors["threshold"] = np.asarray(np.linspace(0.05, 0.8, 16) if threshold is None else threshold, np.float32)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in tensors.items())
     return model
 

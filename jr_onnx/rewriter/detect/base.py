@@ -89,7 +89,7 @@ class Threshold:
         scope: Where the thresholds are seen.
         name: What they are called there.
         axis: The axis of the operand along which they differ; None for one threshold.
-        count: How many there are.
+        count: How many may differ: 1 where all elements are known to be one number.
         rank: Rank of a tensor whose axis 1 is that axis: the operand's rank, less the axes in front of the last one.
         strict: Whether a value at its threshold becomes 0; if not, it passes.
         clamped: Whether a threshold below 0 counts as 0, for a ReLU lies in front.

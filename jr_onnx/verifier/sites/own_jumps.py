@@ -93,7 +93,8 @@ def _try(
         found = OrtSession(Runnable(f"site {site.id}", from_proto(model)), "plain").run({OPERAND: z})[0]
     except (CannotLoadError, CannotRunError):  # bfloat16, say, of which ONNX Runtime's CPU provider has few kernels
         found = OnnxEvaluator(model).run({OPERAND: z})[0]
-    result = np.asarray(found).reshape(z.shape)
+    result = np.asarray(found)
+    z = np.broadcast_to(z, result.shape)  # one threshold may be a tensor of equal ones
     expected = jump_relu(z, kappas if jump.count > 1 else kappas[0])
     wrong, signs, nans = _differences(z, result, expected)
     tally.sites += 1
