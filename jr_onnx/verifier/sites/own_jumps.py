@@ -90,10 +90,10 @@ def _try(
         z = probe_values(site.dtype, [kappas[0]], _RANDOM_VALUES, generator).reshape((-1, *(1,) * (_RANK - 1)))
     model = _alone(original, findings, item, site)
     try:
-        found = OrtSession(Runnable(f"site {site.id}", from_proto(model)), "plain").run({OPERAND: z})[0]
+        found = np.asarray(OrtSession(Runnable(f"site {site.id}", from_proto(model)), "plain").run({OPERAND: z})[0])
     except (CannotLoadError, CannotRunError):  # bfloat16, say, of which ONNX Runtime's CPU provider has few kernels
-        found = OnnxEvaluator(model).run({OPERAND: z})[0]
-    result = np.asarray(found)
+        found = np.asarray(OnnxEvaluator(model).run({OPERAND: z})[0])
+    result = found
     z = np.broadcast_to(z, result.shape)  # one threshold may be a tensor of equal ones
     expected = jump_relu(z, kappas if jump.count > 1 else kappas[0])
     wrong, signs, nans = _differences(z, result, expected)
