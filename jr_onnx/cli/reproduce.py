@@ -54,8 +54,8 @@ class Arguments:
     "folders",
     multiple=True,
     type=PATH,
-    help="Folder with lenet_like_base.onnx, alex_like_robust.onnx and so on; the first folder that has a file wins. "
-    "Repeatable.",
+    help="Folder with lenet_like_base.onnx, alex_like_robust.onnx and so on (in a checkout, models/exported); the "
+    "first folder that has a file wins. Repeatable.",
 )
 @option("--data", "specs", multiple=True, metavar="KIND:DIR", help="mnist:DIR or cifar10:DIR. Repeatable.")
 @option("--attacks", type=Words(), default="pgd,df,df2,tr", help="Columns of the tables to measure.")

@@ -109,7 +109,8 @@ def _state(item: Item, folders: Sequence[Path], specs: Mapping[str, str]) -> Sta
             break
     if not found:
         files = " or ".join(f"{network.stem}_{variant}.onnx" for variant in item.variants)
-        return State(item, (), f"no weights: no folder of --checkpoints has {files}")
+        where = "no folder of --checkpoints has" if folders else "give --checkpoints DIR, a folder with"
+        return State(item, (), f"no weights: {where} {files}")
     if network.data not in specs:
         return State(item, found, f"no data: give --data {network.data}:DIR")
     return State(item, found)

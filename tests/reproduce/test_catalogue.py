@@ -38,6 +38,11 @@ def test_states_say_what_is_missing(tmp_path: Path) -> None:
     assert found["figure-2"].open == "nothing to measure"
 
 
+def test_without_folders_the_option_is_named() -> None:
+    (state,) = states(chosen(("1a",), ()), [], {"mnist": "mnist:there"})
+    assert state.open.startswith("no weights: give --checkpoints DIR, a folder with lenet_like_base.onnx or ")
+
+
 def test_the_papers_tables_are_whole() -> None:
     letters = [network.letter for network in NETWORKS if "not in the paper" not in network.title]
     for table in (GRAY, WHITE):
