@@ -74,6 +74,8 @@ class Bench:
     notify: Notify = _ignore
     command: str = ""
     _data: dict[tuple[str, int | None], ImageData] = field(default_factory=dict)
+    found: dict[Path, Measured] = field(default_factory=dict, repr=False)
+    """Studies that this run has looked at already, by folder: opening models takes longer than reading results."""
 
     def data(self, kind: str, limit: int | None) -> ImageData:
         """Return the first test images of a kind of data.
@@ -159,6 +161,8 @@ def measure(
     """
     network, data = checkpoint.network, bench.data(checkpoint.network.data, limit)
     folder = bench.out / "runs" / checkpoint.name / f"{study}-{len(data)}"
+    if folder in bench.found:
+        return bench.found[folder]
     folder.mkdir(parents=True, exist_ok=True)
     device = device_of(bench.device)
     apart = accelerator.runs_apart(device)
@@ -182,7 +186,8 @@ def measure(
     finished = [len(found) for parts in outcomes.values() for found in parts.values()]
     if len(finished) < len(plans) * len(entries) or any(count < len(data) for count in finished):
         raise UnfinishedError(f"{checkpoint.name}, {study}")
-    return Measured(outcomes, {item.label: item for item in contenders}, folder, data)
+    bench.found[folder] = Measured(outcomes, {item.label: item for item in contenders}, folder, data)
+    return bench.found[folder]
 
 
 def _contender(

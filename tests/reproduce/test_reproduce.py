@@ -93,8 +93,12 @@ def test_every_item_leaves_a_record_csv_and_pictures_that_agree(lab: dict[str, A
 def test_a_second_run_does_nothing_again(lab: dict[str, Any]) -> None:
     made(lab, tables=("2a",))
     lab["seen"].clear()
-    made(lab, tables=("2a",))
+    made(lab, replace(lab["bench"], found={}), tables=("2a",))
+    assert lab["seen"], "the studies on the disk were looked at"
     assert [line for line in lab["seen"] if "/" in line.rpartition(" ")[2]] == []
+    lab["seen"].clear()
+    made(lab, tables=("1a", "2a"))
+    assert lab["seen"] == [], "a study is opened once in a run"
 
 
 def test_shards_write_an_item_when_the_last_is_done(lab: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
