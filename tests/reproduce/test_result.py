@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from jr_onnx.records import dumps
 from jr_onnx.reproduce.drawing import draw, text_of
-from jr_onnx.reproduce.page import page
 from jr_onnx.reproduce.result import Cell, ItemResult, accuracy, mean
 
 
@@ -86,14 +83,3 @@ def test_a_tables_picture_holds_all_its_text() -> None:
     for cell in axes.tables[0].get_celld().values():
         box = cell.get_text().get_window_extent(canvas.get_renderer())
         assert frame.x0 - 1 <= box.x0 <= box.x1 <= frame.x1 + 1
-
-
-def test_the_page_says_how_many_images_each_column_has(tmp_path: Path) -> None:
-
-    folder = tmp_path
-    cells = [Cell("r", "PGD", "accuracy", 50.0, 40.0, 60.0, 1000), Cell("r", "TR", "accuracy", 50.0, 40.0, 60.0, 60)]
-    result = ItemResult("table-1a", "Table 1(a)", "table", ("PGD", "TR"), tuple(cells))
-    (folder / "table-1a.json").write_text(dumps(result), encoding="utf-8")
-    text = page(folder, folder / "page.md")
-    assert "- images: PGD: 1000; TR: 60" in text
-    assert "50.00 (40.0 to 60.0)" in text
