@@ -33,7 +33,7 @@ def estimate_statistics(network: TrainedNetwork, batches: Batches, epoch: int) -
     sums: dict[int, list[Tensor]] = {}
     kept = [(step, step.function) for step in steps]
     for number, step in enumerate(steps):
-        step.function = _observing(sums, number, float(step.attributes.get("epsilon", 1e-5)))
+        step.function = _observing(sums, number, step.number("epsilon", 1e-5))
     try:
         with torch.no_grad():
             for _, pixels, _, _ in itertools.islice(batches.epoch(epoch), _BATCHES):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import onnx
 from onnx import AttributeProto
 from torch import Tensor
 
-from jr_onnx.torchnet.registry import Node
+from jr_onnx.torchnet.registry import Attribute, Node
 
 _TYPES = (
     AttributeProto.FLOAT,
@@ -27,7 +26,7 @@ def read_attributes(
     proto: onnx.NodeProto,
     bound: Mapping[str, AttributeProto],
     read_tensor: Callable[[onnx.TensorProto], Tensor | None],
-) -> dict[str, Any]:
+) -> dict[str, Attribute]:
     """Return a node's attributes by name; those of kinds that no operator here has (graphs, types) are left out.
 
     Args:
@@ -35,7 +34,7 @@ def read_attributes(
         bound: The attributes that the function around the node was called with.
         read_tensor: Turns a tensor attribute into torch's, or None where that is impossible.
     """
-    result: dict[str, Any] = {}
+    result: dict[str, Attribute] = {}
     for attribute in proto.attribute:
         source: AttributeProto | None = attribute
         if attribute.ref_attr_name:

@@ -293,7 +293,7 @@ class Compiler:
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ModelError(f"the node {step.name!r} ({step.op_type}) cannot be evaluated: {reason}") from error
-        results = list(result) if isinstance(result, tuple | list) else [result]
+        results = [result] if isinstance(result, Tensor) else list(result)
         if sum(item.numel() for item in results) > _MAX_FOLDED:
             return False
         for name, item in zip(proto.output, results, strict=False):

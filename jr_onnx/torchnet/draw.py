@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,8 +55,8 @@ class Draw:
 class Drawing:
     """The function of an operator that draws: it takes a `Draw` before its inputs."""
 
-    run: Callable[..., Any]
+    run: Callable[..., Tensor | Sequence[Tensor]]
 
-    def __call__(self, *_: Any) -> Any:
+    def __call__(self, *_: object) -> Tensor:
         """Refuse to run as an ordinary operator does."""
         raise TypeError("an operator that draws random numbers needs a Draw")

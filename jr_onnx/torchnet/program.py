@@ -18,7 +18,7 @@ from jr_onnx.errors import KappaError, ModelError
 from jr_onnx.semantics import SiteKappa
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward, jump
-from jr_onnx.torchnet.registry import Function
+from jr_onnx.torchnet.registry import Attribute, Function
 
 _FRESH = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Sub"})
 """Operators whose result is neither a view of another tensor nor needed by their own derivative."""
@@ -93,21 +93,23 @@ class OpStep(Step):
         attributes: The node's attributes.
     """
 
-    function: Function = lambda *_: None
+    function: Function = lambda *_: ()
     domain: str = ""
     opset: int = 0
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    def number(self, name: str, default: float) -> float:
+        """Return an attribute that is a number, or the default."""
+        found: Any = self.attributes.get(name, default)
+        return float(found)
 
     def run(self, values: Values, context: Context) -> None:
         """See `Step.run`."""
         del context
         result = self.function(*[values[place] if place >= 0 else None for place in self.inputs])
-        if len(self.outputs) == 1 and not isinstance(result, tuple | list):
-            values[self.outputs[0]] = result
-        else:
-            for place, item in zip(self.outputs, result, strict=False):
-                if place >= 0:
-                    values[place] = item
+        for place, item in zip(self.outputs, (result,) if isinstance(result, Tensor) else result, strict=False):
+            if place >= 0:
+                values[place] = item
         for place in self.release:
             values[place] = None
 
@@ -120,12 +122,12 @@ class DrawStep(Step):
         drawing: Computes the outputs, from the pass's `Draw` and the inputs.
     """
 
-    drawing: Callable[..., Any] = lambda *_: None
+    drawing: Function = lambda *_: ()
 
     def run(self, values: Values, context: Context) -> None:
         """See `Step.run`."""
         result = self.drawing(context.draw, *[values[place] if place >= 0 else None for place in self.inputs])
-        results = result if isinstance(result, tuple) else (result,)
+        results = (result,) if isinstance(result, Tensor) else result
         for place, item in zip(self.outputs, results, strict=False):
             if place >= 0:
                 values[place] = item.to(context.device)

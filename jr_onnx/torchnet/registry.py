@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -22,7 +22,11 @@ MIN_OPSET = 7
 MAX_OPSET = 28
 MICROSOFT = "com.microsoft"
 
-Function = Callable[..., Any]
+Attribute = int | float | str | torch.Tensor | list[int] | list[float] | list[str]
+"""The value of an attribute."""
+Default = TypeVar("Default")
+Result = torch.Tensor | Sequence[torch.Tensor]
+Function = Callable[..., Result]
 """Takes the node's inputs (None where absent) and returns a tensor, or a tuple for several outputs."""
 Builder = Callable[["Node"], Function]
 
@@ -97,7 +101,7 @@ class Node:
     op_type: str
     name: str
     opset: int
-    attributes: dict[str, Any]
+    attributes: dict[str, Attribute]
     constants: list[torch.Tensor | None]
     present: list[bool]
     outputs: int
@@ -105,9 +109,37 @@ class Node:
     lead: int | None = None
     element_types: list[int] = field(default_factory=list)
 
-    def attr(self, name: str, default: Any = None) -> Any:
-        """Return an attribute, or the default."""
-        return self.attributes.get(name, default)
+    def attr(self, name: str, default: Default) -> Default:
+        """Return an attribute, or the default, of whose type it is by the operator's schema."""
+        found: Any = self.attributes.get(name, default)
+        return cast("Default", found)
+
+    def integer(self, name: str) -> int | None:
+        """Return an integer attribute, None where it is absent."""
+        found: Any = self.attributes.get(name)
+        return cast("int | None", found)
+
+    def number(self, name: str) -> float | None:
+        """Return an attribute that is a number, None where it is absent."""
+        found: Any = self.attributes.get(name)
+        return cast("float | None", found)
+
+    def ints(self, name: str) -> list[int] | None:
+        """Return an attribute that is a list of integers, None where it is absent."""
+        found: Any = self.attributes.get(name)
+        return cast("list[int] | None", found)
+
+    def floats(self, name: str) -> list[float] | None:
+        """Return an attribute that is a list of numbers, None where it is absent."""
+        found: Any = self.attributes.get(name)
+        return cast("list[float] | None", found)
+
+    def required(self, name: str) -> int:
+        """Return an integer attribute that the operator must have, or refuse the node."""
+        if name not in self.attributes:
+            raise UnsupportedNodeError(f"it has no attribute {name}")
+        found: Any = self.attributes[name]
+        return int(found)
 
     def has(self, index: int) -> bool:
         """Return whether an optional input is given."""

@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,8 +148,8 @@ class _Search:
             given = [self._values[place] if place >= 0 else None for place in step.inputs]
             at = next(index for index, place in enumerate(step.inputs) if place == self.scores_before(step))
             given[at] = torch.full_like(self._values[step.inputs[at]], value)
-            result: Tensor = step.function(*given)
-            value = float(result.reshape(-1)[0])
+            result = step.function(*given)
+            value = float((result if isinstance(result, Tensor) else result[0]).reshape(-1)[0])
         return value
 
     def _alike(self, before: int, after: int) -> bool:
@@ -219,7 +218,7 @@ class _Search:
     def is_along_classes(self, step: OpStep) -> bool:
         """Return whether a softmax or a normalisation goes over the classes of each sample."""
         value = self._values[step.inputs[0]]
-        axis = step.attributes.get("axis", 1 if step.op_type != "LpNormalization" and step.opset < _OLD_SOFTMAX else -1)
+        axis = step.number("axis", 1 if step.op_type != "LpNormalization" and step.opset < _OLD_SOFTMAX else -1)
         axis = int(axis) % value.dim()
         mine = value.dim() + self._class_axis(step.inputs[0])
         if step.op_type != "LpNormalization" and step.opset < _OLD_SOFTMAX:
@@ -245,11 +244,11 @@ _Check = Callable[[_Search, OpStep], bool]
 
 
 def _sloped(default: float) -> _Check:
-    return lambda _, step: float(step.attributes.get("alpha", default)) > 0
+    return lambda _, step: step.number("alpha", default) > 0
 
 
-def _selu(_: Any, step: OpStep) -> bool:
-    return all(float(step.attributes.get(name, 1.0)) > 0 for name in ("alpha", "gamma"))
+def _selu(_: object, step: OpStep) -> bool:
+    return all(step.number(name, 1.0) > 0 for name in ("alpha", "gamma"))
 
 
 _CHECKS: dict[str, _Check] = {

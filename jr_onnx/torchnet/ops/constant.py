@@ -21,8 +21,8 @@ def _constant(node: Node) -> Function:
 
 def _constant_value(node: Node) -> Tensor:
     attributes = node.attributes
-    if isinstance(attributes.get("value"), Tensor):
-        tensor: Tensor = attributes["value"]
+    tensor = attributes.get("value")
+    if isinstance(tensor, Tensor):
         return tensor
     for name, dtype in (("value_float", torch.float32), ("value_floats", torch.float32)):
         if name in attributes:
@@ -54,7 +54,7 @@ def _range(node: Node) -> Function:
 
 @op("EyeLike")
 def _eye_like(node: Node) -> Function:
-    wanted = node.attr("dtype")
+    wanted = node.integer("dtype")
     dtype = None if wanted is None else node.dtype(wanted)
     offset = node.attr("k", 0)
 
@@ -67,7 +67,7 @@ def _eye_like(node: Node) -> Function:
 
 @op("Cast")
 def _cast(node: Node) -> Function:
-    wanted = int(node.attr("to"))
+    wanted = node.required("to")
     dtype = node.dtype(wanted)
     if wanted in _FOUR_BITS:
         return lambda x: _four_bits(x, dtype)

@@ -25,7 +25,7 @@ _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
 
 def _for_kernel(node: Node, weight_input: int, build: Callable[[list[int]], Convolution]) -> Convolution:
     """Build a convolution for its kernel's extent, at every pass where only the weight at run time tells it."""
-    kernel = node.attr("kernel_shape")
+    kernel = node.ints("kernel_shape")
     weight = node.const(weight_input)
     if kernel is None and weight is not None:
         kernel = list(weight.shape[2:])
@@ -74,9 +74,9 @@ def _transposed(node: Node, kernel: list[int]) -> Convolution:
     rank = len(kernel)
     window = Window.of(node, kernel)
     function = _TRANSPOSED[rank]
-    extra = node.attr("output_padding") or [0] * rank
+    extra = node.ints("output_padding") or [0] * rank
     groups = node.attr("group", 1)
-    wanted = node.attr("output_shape")
+    wanted = node.ints("output_shape")
 
     def crops(full: list[int], sizes: torch.Size) -> tuple[list[int], list[int]]:
         """Return how much of the full result is cut at the beginning and at the end of every axis."""

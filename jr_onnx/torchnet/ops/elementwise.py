@@ -140,6 +140,6 @@ def _bitwise_not(node: Node) -> Function:
 
 @op("BitShift")
 def _bit_shift(node: Node) -> Function:
-    if node.attr("direction") == "LEFT":
+    if node.attr("direction", "") == "LEFT":
         return torch.bitwise_left_shift
     return torch.bitwise_right_shift

@@ -12,7 +12,7 @@ from jr_onnx.torchnet.registry import Function, Node, op
 
 @op("Slice", last=9)
 def _slice_attributes(node: Node) -> Function:
-    starts, ends, axes = node.attr("starts"), node.attr("ends"), node.attr("axes")
+    starts, ends, axes = node.ints("starts") or [], node.ints("ends") or [], node.ints("axes")
     return lambda x: slice_axes(x, starts, ends, axes or range(len(starts)), [1] * len(starts))
 
 
@@ -151,7 +151,7 @@ def _non_zero(node: Node) -> Function:
 
 @op("Compress", host=(1,))
 def _compress(node: Node) -> Function:
-    axis = node.attr("axis")
+    axis = node.integer("axis")
 
     def run(x: Tensor, condition: Tensor) -> Tensor:
         places = torch.nonzero(condition.reshape(-1)).reshape(-1).to(x.device)

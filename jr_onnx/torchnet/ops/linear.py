@@ -43,5 +43,5 @@ def _matmul(node: Node) -> Function:
 
 @op("Einsum")
 def _einsum(node: Node) -> Function:
-    equation = node.attr("equation").replace(" ", "")
+    equation = node.attr("equation", "").replace(" ", "")
     return lambda *items: torch.einsum(equation, *items)

@@ -34,7 +34,7 @@ def _activation(name: str, parameters: list[float], node: Node) -> Callable[[Ten
     return table[name]
 
 
-def fused_conv_linear(node: Node) -> Function:
+def fused_conv_linear(node: Node) -> Callable[..., Tensor]:
     """Return what a FusedConv computes before its activation: the convolution, plus the summand Z."""
     conv = convolution(node)
 
@@ -60,7 +60,8 @@ def fused_gemm_linear(node: Node) -> Function:
 @op("FusedGemm", domain=MICROSOFT)
 def _fused_gemm(node: Node) -> Function:
     linear = gemm(node)
-    parameters = [node.attr(name) for name in ("activation_alpha", "activation_beta") if node.attr(name) is not None]
+    given = [node.number(name) for name in ("activation_alpha", "activation_beta")]
+    parameters = [value for value in given if value is not None]
     activation = _activation(node.attr("activation", ""), parameters, node)
     return lambda *items: activation(linear(*items))
 

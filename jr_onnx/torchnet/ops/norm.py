@@ -49,7 +49,7 @@ def _per_channel(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 
 @op("GroupNormalization", last=20)
 def _group_norm_old(node: Node) -> Function:
-    groups, epsilon = node.attr("num_groups"), node.attr("epsilon", 1e-5)
+    groups, epsilon = node.required("num_groups"), node.attr("epsilon", 1e-5)
 
     def run(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:  # scale and bias per group
         normal = F.group_norm(x, groups, None, None, epsilon)
@@ -61,7 +61,7 @@ def _group_norm_old(node: Node) -> Function:
 
 @op("GroupNormalization", first=21)
 def _group_norm(node: Node) -> Function:
-    groups, epsilon = node.attr("num_groups"), node.attr("epsilon", 1e-5)
+    groups, epsilon = node.required("num_groups"), node.attr("epsilon", 1e-5)
     return lambda x, scale, bias: F.group_norm(x, groups, scale, bias, epsilon)
 
 
@@ -123,7 +123,7 @@ def _mvn_formula(x: Tensor, axes: Sequence[int]) -> Tensor:
 
 @op("LRN")
 def _lrn(node: Node) -> Function:
-    size, alpha = node.attr("size"), node.attr("alpha", 1e-4)
+    size, alpha = node.required("size"), node.attr("alpha", 1e-4)
     beta, bias = node.attr("beta", 0.75), node.attr("bias", 1.0)
     before, after = (size - 1) // 2, math.ceil((size - 1) / 2)
 

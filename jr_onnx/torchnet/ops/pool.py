@@ -18,7 +18,7 @@ _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d
 
 
 def _window(node: Node) -> Window:
-    kernel = node.attr("kernel_shape")
+    kernel = node.ints("kernel_shape")
     if kernel is None or len(kernel) not in _MAX:
         raise node.refuse(f"kernel_shape {kernel}")
     return Window.of(node, kernel)

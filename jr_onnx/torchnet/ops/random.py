@@ -19,7 +19,7 @@ def _prototype(node: Node, default: int | None = _FLOAT) -> Tensor | None:
 
 @op("RandomNormal", "RandomUniform")
 def _of_shape(node: Node) -> Function:
-    shape, like = [int(size) for size in node.attr("shape")], _prototype(node)
+    shape, like = [int(size) for size in node.ints("shape") or ()], _prototype(node)
     return Drawing(lambda draw: _drawn(node, draw, shape, like))
 
 

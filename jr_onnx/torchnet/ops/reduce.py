@@ -84,11 +84,11 @@ def _reduce(node: Node) -> Function:
     element = _WITHOUT_AXES.get(node.op_type, _unchanged)
     keep = bool(node.attr("keepdims", 1))
     noop = bool(node.attr("noop_with_empty_axes", 0))
-    fixed = node.attr("axes")
+    fixed = node.ints("axes")
     read = node.list_input(1)
 
     def run(x: Tensor, axes_input: Tensor | None = None) -> Tensor:
-        axes = fixed if fixed is not None else read(axes_input)
+        axes: Sequence[int] | None = fixed if fixed is not None else read(axes_input)
         if not axes:
             if noop:
                 return element(x)
@@ -145,7 +145,7 @@ def _cumsum(node: Node) -> Function:
 def _topk(node: Node) -> Function:
     axis = node.attr("axis", -1)
     largest, ordered = bool(node.attr("largest", 1)), bool(node.attr("sorted", 1))
-    fixed = node.attr("k")
+    fixed = node.integer("k")
     read = node.list_input(1)
 
     def run(x: Tensor, k_input: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -31,9 +31,9 @@ class _Style:
 
 @op("Upsample", last=8)
 def _upsample_attributes(node: Node) -> Function:
-    scales = node.attr("scales")
+    scales = node.floats("scales") or []
     style = _style(node, "asymmetric", "floor")
-    return lambda x: _resize_axes(x, style, range(x.dim()), list(scales), None, None)
+    return lambda x: _resize_axes(x, style, range(x.dim()), scales, None, None)
 
 
 @op("Upsample", first=9, host=(1,))
@@ -56,7 +56,7 @@ def _resize(node: Node) -> Function:
         node, node.attr("coordinate_transformation_mode", "half_pixel"), node.attr("nearest_mode", "round_prefer_floor")
     )
     read_roi, read_scales, read_sizes = node.list_input(1), node.list_input(2), node.list_input(3)
-    axes, policy = node.attr("axes"), node.attr("keep_aspect_ratio_policy", "stretch")
+    axes, policy = node.ints("axes"), node.attr("keep_aspect_ratio_policy", "stretch")
 
     def run(x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None) -> Tensor:
         places = [axis % x.dim() for axis in axes] if axes is not None else list(range(x.dim()))

@@ -16,7 +16,7 @@ from jr_onnx.torchnet.registry import Function, Node, op
 def _reshape(node: Node) -> Function:
     allow_zero = bool(node.attr("allowzero", 0))
     read = node.list_input(1)
-    fixed = node.attr("shape")
+    fixed = node.ints("shape")
     follows_batch = node.lead is not None and node.const(0) is None
 
     def run(x: Tensor, shape_input: Tensor | None = None) -> Tensor:
@@ -56,7 +56,7 @@ def _flatten(node: Node) -> Function:
 
 @op("Squeeze", host=(1,))
 def _squeeze(node: Node) -> Function:
-    fixed = node.attr("axes")
+    fixed = node.ints("axes")
     read = node.list_input(1)
 
     def run(x: Tensor, axes_input: Tensor | None = None) -> Tensor:
@@ -68,7 +68,7 @@ def _squeeze(node: Node) -> Function:
 
 @op("Unsqueeze", host=(1,))
 def _unsqueeze(node: Node) -> Function:
-    fixed = node.attr("axes")
+    fixed = node.ints("axes")
     read = node.list_input(1)
 
     def run(x: Tensor, axes_input: Tensor | None = None) -> Tensor:
@@ -83,7 +83,7 @@ def _unsqueeze(node: Node) -> Function:
 
 @op("Transpose")
 def _transpose(node: Node) -> Function:
-    order = node.attr("perm")
+    order = node.ints("perm")
     return lambda x: x.permute(order if order else tuple(reversed(range(x.dim()))))
 
 
@@ -96,7 +96,7 @@ def _concat(node: Node) -> Function:
 @op("Split", host=(1,))
 def _split(node: Node) -> Function:
     axis = node.attr("axis", 0)
-    fixed = node.attr("split")
+    fixed = node.ints("split")
     read = node.list_input(1)
     parts = node.outputs
 
@@ -131,7 +131,7 @@ def _tile(node: Node) -> Function:
 
 @op("Shape")
 def _shape(node: Node) -> Function:
-    start, end = node.attr("start", 0), node.attr("end")
+    start, end = node.attr("start", 0), node.integer("end")
     return lambda x: torch.tensor(tuple(x.shape)[start:end], dtype=torch.int64)
 
 
@@ -142,7 +142,7 @@ def _size(node: Node) -> Function:
 
 @op("Pad", last=10)
 def _pad_attributes(node: Node) -> Function:
-    pads, value, mode = node.attr("pads"), node.attr("value", 0.0), node.attr("mode", "constant")
+    pads, value, mode = node.ints("pads") or [], node.attr("value", 0.0), node.attr("mode", "constant")
     return lambda x: pad(x, pads, range(x.dim()), mode, value)
 
 
@@ -159,7 +159,7 @@ def _pad(node: Node) -> Function:
     return run
 
 
-def pad(x: Tensor, pads: Sequence[int], axes: Sequence[int], mode: str, value: Any) -> Tensor:
+def pad(x: Tensor, pads: Sequence[int], axes: Sequence[int], mode: str, value: float) -> Tensor:
     """Pad axes by `pads` (all beginnings, then all ends); a negative amount crops."""
     for index, axis in enumerate(axes):
         begin, end = pads[index], pads[index + len(axes)]
@@ -190,7 +190,7 @@ def _pad_axis(x: Tensor, axis: int, begin: int, end: int, mode: str, value: Any)
 
 @op("DepthToSpace")
 def _depth_to_space(node: Node) -> Function:
-    block = node.attr("blocksize")
+    block = node.required("blocksize")
     columns_first = node.attr("mode", "DCR") == "CRD"
 
     def run(x: Tensor) -> Tensor:
@@ -206,7 +206,7 @@ def _depth_to_space(node: Node) -> Function:
 
 @op("SpaceToDepth")
 def _space_to_depth(node: Node) -> Function:
-    block = node.attr("blocksize")
+    block = node.required("blocksize")
     columns_first = node.attr("mode", "DCR") == "CRD"
 
     def run(x: Tensor) -> Tensor:

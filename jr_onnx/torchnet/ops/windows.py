@@ -36,15 +36,15 @@ class Window:
         """Read the window of a node whose kernel is known."""
         rank = len(kernel)
         auto_pad = node.attr("auto_pad", "NOTSET") or "NOTSET"
-        pads = node.attr("pads") or [0] * (2 * rank)
+        pads = node.ints("pads") or [0] * (2 * rank)
         if auto_pad == "VALID":
             pads = [0] * (2 * rank)
         if min(pads) < 0 and auto_pad == "NOTSET":
             raise node.refuse(f"negative pads {list(pads)}")
         return cls(
             tuple(kernel),
-            tuple(node.attr("strides") or [1] * rank),
-            tuple(node.attr("dilations") or [1] * rank),
+            tuple(node.ints("strides") or [1] * rank),
+            tuple(node.ints("dilations") or [1] * rank),
             tuple(pads),
             auto_pad,
             bool(node.attr("ceil_mode", 0)),
