@@ -120,7 +120,7 @@ def _smallest(one: Any, other: Any) -> Any:
 
 def _pairwise(function: Callable[[Any, Any], Any]) -> Callable[[Node], Content | None]:
     def run(node: Node) -> Content | None:
-        if node.attr("broadcast"):
+        if node.attr("broadcast", 0):
             return None
         first, *others = _contents(node)
         for other in others:
@@ -166,7 +166,7 @@ def _invert(x: Any) -> Any:
 
 
 def _cast(node: Node) -> Content | None:
-    target = node.attr("to")
+    target = node.integer("to")
     result: Content = np.asarray(np.frompyfunc(lambda x: _cast_one(x, target), 1, 1)(_contents(node)[0]), dtype=object)
     return result
 
@@ -217,16 +217,15 @@ def _concat(node: Node) -> Content | None:
 
 def axes_of(node: Node, index: int, name: str = "axes") -> list[int] | None:
     """Return axes given as an attribute or, later, as an input; None where they are left away or not known."""
-    if name in node.attributes:
-        return [int(axis) for axis in node.attr(name)]
-    return integers(node.find(index))
+    given = node.ints(name)
+    return integers(node.find(index)) if given is None else given
 
 
 def _slices_of(node: Node, rank: int) -> dict[int, slice] | None:
     """Return what Slice takes of each axis it names, None where that is not known."""
     if node.version < 10:
-        starts, ends = list(node.attr("starts", ())), list(node.attr("ends", ()))
-        axes: Sequence[int] | None = node.attr("axes")
+        starts, ends = node.ints("starts") or [], node.ints("ends") or []
+        axes: Sequence[int] | None = node.ints("axes")
         steps: Sequence[int] | None = None
     else:
         found = integers(node.find(1)), integers(node.find(2))
@@ -288,8 +287,8 @@ def _fill(node: Node) -> Content | None:
     shape = integers(node.value(0))
     if shape is None or min(shape, default=0) < 0 or math.prod(shape) > LARGEST_CONTENT:
         return None
-    given = node.attr("value")
-    number = 0.0 if given is None else onnx.numpy_helper.to_array(given).reshape(-1)[0].item()
+    given = node.attr("value", onnx.TensorProto())
+    number = onnx.numpy_helper.to_array(given).reshape(-1)[0].item() if "value" in node.attributes else 0.0
     return np.full(shape, _wrap(number), dtype=object)
 
 

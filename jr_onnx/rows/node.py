@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import onnx
 
@@ -15,6 +15,7 @@ Answer = Value | list[Value]
 """What a rule returns: one value for all outputs, or one for each."""
 
 Rule = Callable[["Node"], Answer]
+Default = TypeVar("Default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,29 @@ class Node:
         """Return the inputs that are there."""
         return [value for value in self.inputs if value is not None]
 
-    def attr(self, name: str, default: Any = None) -> Any:
-        """Return an attribute's value."""
+    def attr(self, name: str, default: Default) -> Default:
+        """Return an attribute's value, or the default, of whose type it is by the operator's schema."""
         found = self.attributes.get(name)
-        return default if found is None else onnx.helper.get_attribute_value(found)
+        value: Default = default if found is None else onnx.helper.get_attribute_value(found)
+        return value
+
+    def ints(self, name: str) -> list[int] | None:
+        """Return an attribute that is a list of integers, None where it is absent."""
+        none: Sequence[int] = ()
+        return [int(item) for item in self.attr(name, none)] if name in self.attributes else None
+
+    def integer(self, name: str) -> int:
+        """Return an integer attribute that the operator must have."""
+        if name not in self.attributes:
+            raise NotProvedError(f"it has no attribute {name}")
+        return int(self.attr(name, 0))
+
+    def graph(self, name: str) -> onnx.GraphProto:
+        """Return a sub-graph that the operator must have."""
+        if name not in self.attributes:
+            raise NotProvedError(f"it has no attribute {name}")
+        found: onnx.GraphProto = self.attr(name, onnx.GraphProto())
+        return found
 
     def only(self, *indices: int) -> None:
         """Refuse rows in any input but these."""

@@ -57,7 +57,7 @@ def if_(node: Node) -> Answer:
     condition = node.value(0)
     _check_choice(condition, "which way it goes")
     taken = None if condition.content is None else condition.elements[0]
-    branches = [node.attr(name) for name in ("then_branch", "else_branch")]
+    branches = [node.graph(name) for name in ("then_branch", "else_branch")]
     if isinstance(taken, bool):
         return node.run(branches[0 if taken else 1], [])
     one, other = (node.run(branch, []) for branch in branches)
@@ -105,7 +105,7 @@ def loop(node: Node) -> Answer:
     """Follow the body of a loop whose number of turns is the same for all rows."""
     _check_choice(node.find(0), "how often it runs")
     _check_choice(node.find(1), "whether it goes on")
-    body = node.attr("body")
+    body = node.graph("body")
     count = len(body.input) - 2
     start = [node.value(index + 2) for index in range(count)]
 
@@ -145,7 +145,7 @@ def scan(node: Node) -> Answer:
     """Follow the body of a scan, which runs along an axis that is not the batch."""
     if node.version < 9:
         raise NotProvedError("it scans in the manner of opset 8")
-    body, inputs = node.attr("body"), int(node.attr("num_scan_inputs"))
+    body, inputs = node.graph("body"), node.integer("num_scan_inputs")
     count = len(node.inputs) - inputs
     start = [node.value(index) for index in range(count)]
     axes = list(node.attr("scan_input_axes", [0] * inputs))

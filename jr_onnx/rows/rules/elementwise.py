@@ -77,7 +77,7 @@ def one_input(node: Node) -> Answer:
 @rule(OP_TYPE, domain=OP_DOMAIN)
 def several_inputs(node: Node) -> Answer:
     """Combine elements that broadcasting brings together."""
-    if node.attr("broadcast"):
+    if node.attr("broadcast", 0):
         raise NotProvedError("it broadcasts in the manner of opset 6 and below")
     return broadcast(node.given(), node.fresh)
 

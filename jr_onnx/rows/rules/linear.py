@@ -88,7 +88,7 @@ def fused_mat_mul(node: Node) -> Answer:
 @rule("FusedGemm", domain=MICROSOFT)
 def gemm(node: Node) -> Answer:
     """Multiply two matrices and add a third, which broadcasts."""
-    if node.attr("broadcast"):
+    if node.attr("broadcast", 0):
         raise NotProvedError("it broadcasts in the manner of opset 6 and below")
     return _gemm(node, node.value(0), node.value(1), node.find(2))
 

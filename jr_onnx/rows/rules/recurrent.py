@@ -29,7 +29,7 @@ def recurrent(node: Node) -> Answer:
         value = node.find(index)
         if value is not None and (value.axis, value.block) != (axis, ALONE):
             raise NotProvedError(f"its input {node.names[index]!r} does not have the rows along axis {axis}")
-    hidden = node.fresh() if "hidden_size" not in node.attributes else Size(int(node.attr("hidden_size")))
+    hidden = node.fresh() if "hidden_size" not in node.attributes else Size(node.integer("hidden_size"))
     directions = Size(2 if node.attr("direction", b"forward") == b"bidirectional" else 1)
     steps = (sequence.dims or ())[1 if first else 0]
     if first:

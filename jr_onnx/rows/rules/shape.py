@@ -49,7 +49,7 @@ def reshape(node: Node) -> Answer:
     """Rearrange entries; 0 copies a size, -1 is what is left."""
     node.only(0)
     value = node.value(0)
-    listed = node.attr("shape")
+    listed = node.ints("shape")
     target = [Size(int(size)) for size in listed] if listed is not None else numbers(node.find(1))
     if target is None:
         return _to_unknown(node, value)
@@ -303,8 +303,8 @@ def cut(node: Node) -> Answer:
 
 
 def _slice_axes(node: Node, rank: int) -> list[int] | None:
-    starts = list(node.attr("starts", ())) if node.version < 10 else None
-    axes = axes_of(node, 3) if node.version >= 10 else node.attr("axes")
+    starts = node.ints("starts") or [] if node.version < 10 else None
+    axes: Sequence[int] | None = axes_of(node, 3) if node.version >= 10 else node.ints("axes")
     if axes is None and (node.version < 10 or node.find(3) is None):
         length = node.find(1) if starts is None else None
         if starts is not None:
@@ -317,7 +317,7 @@ def _slice_axes(node: Node, rank: int) -> list[int] | None:
 def _bounds(node: Node, at: int) -> tuple[int | None, int | None, int | None]:
     """Return start, end and step of one axis, None for each that is not known."""
     if node.version < 10:
-        return int(node.attr("starts")[at]), int(node.attr("ends")[at]), 1
+        return (node.ints("starts") or [])[at], (node.ints("ends") or [])[at], 1
     result = []
     for index in (1, 2, 4):
         given = integers(node.find(index))
@@ -363,7 +363,7 @@ def split(node: Node) -> Answer:
     axis = node.spot(int(node.attr("axis", 0)), len(dims))
     if axis == value.axis:
         raise NotProvedError("it cuts the axis of the batch")
-    listed = node.attr("split")
+    listed = node.ints("split")
     pieces = list(listed) if listed is not None else integers(node.find(1))
     whole = dims[axis].number
     if pieces is None and node.find(1) is None and whole is not None and whole % node.outputs == 0:

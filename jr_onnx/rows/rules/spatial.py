@@ -53,8 +53,9 @@ def _windows(node: Node, dims: Dims, kernel: Sequence[int] | None) -> list[Size]
 
 
 def _kernel(node: Node, weights: Value | None) -> list[int] | None:
-    if "kernel_shape" in node.attributes:
-        return [int(size) for size in node.attr("kernel_shape")]
+    given = node.ints("kernel_shape")
+    if given is not None:
+        return given
     if weights is None or weights.dims is None:
         return None
     sizes = [size.number for size in weights.dims[2:]]
@@ -118,7 +119,7 @@ def reorder(node: Node) -> Answer:
     if node.op == "ReorderInput":
         places = value.dims[1:-1] if last else value.dims[2:]
         return like(value, (value.dims[0], node.fresh(), *places))
-    channels, places = Size(int(node.attr("channels"))), value.dims[2:]
+    channels, places = Size(node.integer("channels")), value.dims[2:]
     return like(value, (value.dims[0], *((*places, channels) if last else (channels, *places))))
 
 
@@ -212,7 +213,7 @@ def depth_and_space(node: Node) -> Answer:
     if len(value.dims) != 4:
         raise NotProvedError("its input is not a batch of images")
     batch, channels, *places = value.dims
-    side = Size(int(node.attr("blocksize")))
+    side = Size(node.integer("blocksize"))
     if node.op == "DepthToSpace":
         return like(value, (batch, channels.divided(side * side) or node.fresh(), *(side * size for size in places)))
     return like(value, (batch, channels * side * side, *(size.divided(side) or node.fresh() for size in places)))
@@ -245,7 +246,7 @@ def resize(node: Node) -> Answer:
 def _factors(node: Node) -> list[object] | None:
     """Return by how much it resizes, None where that is not known or sizes are given instead."""
     if "scales" in node.attributes:
-        return list(node.attr("scales"))
+        return list(node.attr("scales", ()))
     given = node.find(2 if node.op == "Resize" and node.version >= 11 else 1)
     if given is None or given.content is None or given.dims == (Size(0),):
         return None
@@ -289,7 +290,7 @@ def pad(node: Node) -> Answer:
     if value.dims is None:
         return fixed()
     rank = len(value.dims)
-    listed = node.attr("pads", node.attr("paddings"))
+    listed = node.ints("pads" if "pads" in node.attributes else "paddings")
     counts: list[Size | None] | None = (
         [Size(int(number)) for number in listed] if listed is not None else numbers(node.find(1))
     )
