@@ -12,6 +12,7 @@ and `lib/build.json` keeps the reason for `jr-onnx doctor`.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -23,9 +24,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import setuptools
 from setuptools import Distribution, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
+
+_OLDEST_SETUPTOOLS = 77  # that reads the license in pyproject.toml
+CAN_PACKAGE = int(setuptools.__version__.split(".")[0]) >= _OLDEST_SETUPTOOLS
+if CAN_PACKAGE:
+    from setuptools.command.bdist_wheel import bdist_wheel
+else:
+    bdist_wheel = object
 
 ROOT = Path(__file__).resolve().parent
 OPS = ROOT / "ops"
@@ -266,5 +274,20 @@ class BuildWheel(bdist_wheel):  # type: ignore[misc] # as above
         return (python, abi, platform) if self.root_is_pure else ("py3", "none", platform)
 
 
+def build_alone(arguments: Sequence[str]) -> int:
+    """Build the libraries, and nothing else, where setuptools is too old for a package."""
+    parser = argparse.ArgumentParser(
+        description=f"setuptools {setuptools.__version__} is here, and {_OLDEST_SETUPTOOLS} or newer makes a package; "
+        "with this one, only the op libraries can be built."
+    )
+    parser.add_argument("command", choices=["build_py"])
+    parser.add_argument("-q", "--quiet", action="store_true", help="has no effect")
+    parser.add_argument("--build-lib", type=Path, required=True, help="the folder that jr_onnx/lib is made in")
+    options = parser.parse_args(arguments)
+    return 0 if build_libraries(options.build_lib / "jr_onnx" / "lib") else 1
+
+
 if __name__ == "__main__":
+    if not CAN_PACKAGE:
+        sys.exit(build_alone(sys.argv[1:]))
     setup(distclass=OpsDistribution, cmdclass={"build_py": BuildPy, "bdist_wheel": BuildWheel})

@@ -180,3 +180,22 @@ def test_the_source_distribution_holds_the_sources_and_no_libraries(source_tree:
         names = {name.partition("/")[2] for name in opened.getnames()}
     assert {f"ops/{path.name}" for path in (ROOT / "ops").iterdir()} <= names
     assert not [name for name in names if name.endswith(".so")]
+
+
+def test_with_an_old_setuptools_the_libraries_can_be_built_alone(
+    setup_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built: list[Path] = []
+
+    def build(destination: Path) -> list[str]:
+        built.append(destination)
+        return ["cpu"]
+
+    monkeypatch.setattr(setup_module, "build_libraries", build)
+    assert setup_module.build_alone(["-q", "build_py", "--build-lib", str(tmp_path)]) == 0
+    assert built == [tmp_path / "jr_onnx" / "lib"]
+    with pytest.raises(SystemExit):
+        setup_module.build_alone(["bdist_wheel"])
+    assert "invalid choice: 'bdist_wheel'" in capsys.readouterr().err
+    monkeypatch.setattr(setup_module, "build_libraries", lambda _: [])
+    assert setup_module.build_alone(["build_py", "--build-lib", str(tmp_path)]) == 1

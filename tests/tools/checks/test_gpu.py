@@ -183,6 +183,13 @@ def test_results_are_saved_after_every_check(
     ]
 
 
+def test_what_was_never_timed_comes_first() -> None:
+    every = list(check_gpu.all_checks([], quick=False))
+    assert tuple(every[: len(check_gpu.NEVER_TIMED)]) == check_gpu.NEVER_TIMED
+    assert len(set(every)) == len(every) == len(check_gpu.CHECKS) + 18 + 3 + 2
+    assert list(check_gpu.all_checks([], quick=True)) == list(check_gpu.CHECKS)
+
+
 def test_a_device_that_computes_something_else_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     same = agreement.with_the_cpu(ON_CPU)
     assert (same.status, same.figures["relative_difference"]) == ("passed", 0.0)

@@ -27,7 +27,7 @@ from jr_onnx.modelfile import atomic_write
 from jr_onnx.records import dumps
 from jr_onnx.rewriter.pair import EXPLICIT_LOWERINGS
 from tools.bench.bars import replace_figures
-from tools.checks.gpu import agreement, bandwidth, bias, kernel, models, placement, replay
+from tools.checks.gpu import agreement, bandwidth, bias, kernel, models, placement, replay, served
 from tools.checks.gpu.findings import Finding, GpuReport, SkipCheckError, Verdict, run_check
 from tools.checks.gpu.sessions import has_gpu
 
@@ -46,6 +46,14 @@ CHECKS: dict[str, Callable[[], Verdict]] = {
     "JumpRelu's bandwidth": bandwidth.against_copy,
     "BiasJumpRelu's bandwidth": bias.against_copy,
 }
+SERVED = ("resnet50", "wide_resnet")
+NEVER_TIMED = (
+    *(f"{network}, {dtype}, batch 32" for network in ("resnet50", "wide_resnet") for dtype in models.DTYPES),
+    *(f"{network}, served" for network in SERVED),
+    *(f"{network}, float16, batch 256" for network in ("mobilenet_v2", "wide_resnet")),
+)
+"""What docs/gpu.md has no figure of as the code is now: with residual sums in the layout (N, H, W, C), served from
+captured graphs, and what a run had no time for."""
 NOTHING_CHECKED = 3
 
 
@@ -106,7 +114,7 @@ def examine(
 
 
 def all_checks(benchmarks: list[BenchReport], *, quick: bool) -> dict[str, Callable[[], Verdict]]:
-    """Return the checks in their order: the kernel, times, whole networks, and the largest batches last.
+    """Return the checks in their order: what was never timed, the kernel, times, and whole networks.
 
     Args:
         benchmarks: Takes what is measured.
@@ -119,7 +127,10 @@ def all_checks(benchmarks: list[BenchReport], *, quick: bool) -> dict[str, Calla
             checks[f"{network}, {dtype}, batch {batch}"] = partial(_measure, network, dtype, batch, benchmarks)
         for network in models.NETWORKS:
             checks[f"{network} verified"] = partial(agreement.verified, network)
-    return checks
+        for network in SERVED:
+            checks[f"{network}, served"] = partial(served.replayed, network)
+    first = {name: checks[name] for name in NEVER_TIMED if name in checks}
+    return first | checks
 
 
 def _out_of_time() -> Verdict:
