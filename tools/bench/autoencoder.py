@@ -3,6 +3,7 @@
     python -m tools.bench.autoencoder sae.onnx           d_model 768, 24,576 features, as for GPT-2's residual stream
     jr-onnx fuse sae.onnx
     jr-onnx bench sae.fused.onnx --shape x=64,768        the original and its fused model in one interleaved run
+    python -m tools.bench.autoencoder jump.onnx --activation       the activation alone
 
     z = (x - b_dec) W_enc + b_enc;  f = Relu(z) * (z > threshold);  y = f W_dec + b_dec
 
@@ -56,14 +57,22 @@ def autoencoder(d_model: int = D_MODEL, features: int = FEATURES, seed: int = 0)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
+def activation(features: int = FEATURES) -> onnx.ModelProto:
+    """Return the jump of the model alone, z (N, features) -> f (N, features)."""
+    model = onnx.shape_inference.infer_shapes(autoencoder(1, features))
+    return onnx.utils.Extractor(model).extract_model(["z"], ["f"])
+
+
 def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("path", type=Path, help="the file to write")
     parser.add_argument("--d-model", type=int, default=D_MODEL, metavar="N", help="size of what is encoded")
     parser.add_argument("--features", type=int, default=FEATURES, metavar="N", help="number of features")
+    parser.add_argument("--activation", action="store_true", help="write the jump alone, z -> f")
     given = parser.parse_args()
-    onnx.save(autoencoder(given.d_model, given.features), given.path)
+    model = activation(given.features) if given.activation else autoencoder(given.d_model, given.features)
+    onnx.save(model, given.path)
 
 
 if __name__ == "__main__":

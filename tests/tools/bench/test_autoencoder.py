@@ -29,3 +29,11 @@ def test_it_has_one_jump_and_few_active_features(tmp_path: Path, monkeypatch: py
     encode, bias, threshold = (onnx.numpy_helper.to_array(weights[name]) for name in ("W_enc", "b_dec", "threshold"))
     active = float(np.mean((x - bias) @ encode > threshold))
     assert 0.005 < active < 0.02  # P(z > 2.35) of a normal z is 0.0094
+
+
+def test_the_activation_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["autoencoder", str(tmp_path / "jump.onnx"), "--activation", "--features", "100"])
+    main()
+    model = onnx.load(tmp_path / "jump.onnx")
+    assert [node.op_type for node in model.graph.node] == ["Relu", "Greater", "Cast", "Mul"]
+    assert len(find_sites(model).jumps) == 1
