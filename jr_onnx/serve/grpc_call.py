@@ -251,7 +251,8 @@ class GrpcCall:
         self._buffer, self._holding = bytearray(), self._server.budget.settled()
         request = [await self._request(method, message)]
         # The method is given the only reference, so that it can let go of the request before its answer is ready.
-        self._send(_framed(await method.answer(request.pop(), self)), OK)
+        answer: Any = method.answer
+        self._send(_framed(await answer(request.pop(), self)), OK)
 
     async def _request(self, method: Method, message: _Message) -> Any:
         """Return the request of a message, which is being answered from now on."""
@@ -264,7 +265,8 @@ class GrpcCall:
         return method.request(view)
 
     async def _stream(self, method: Method) -> None:
-        async for answer in method.answer(self._requests(method), self):
+        stream: Any = method.answer
+        async for answer in stream(self._requests(method), self):
             self._taken.clear()
             self._send(_framed(answer))
             await self._taken.wait()

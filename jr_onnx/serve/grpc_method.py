@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import DecodeError, Message
 
 from jr_onnx.serve.faults import BadRequestError
 
 if TYPE_CHECKING:
-    from jr_onnx.serve.grpc_call import GrpcCall
+    pass
 
 SMALL_MESSAGE: Final = 64 * 1024
 """Largest request message of a method that takes no tensors."""
@@ -33,7 +33,7 @@ class Method:
     """
 
     request: Callable[[memoryview], object]
-    answer: Callable[[Any, GrpcCall], Any]
+    answer: Callable[..., Awaitable[Message | bytes]] | Callable[..., AsyncIterator[Message | bytes]]
     is_open: bool = False
     largest: int = SMALL_MESSAGE
     streams: bool = False

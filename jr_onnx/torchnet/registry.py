@@ -160,19 +160,23 @@ class Node:
             raise UnsupportedNodeError(f"element type {name_of(element_type)}")
         return found
 
-    def list_input(self, index: int) -> Callable[[torch.Tensor | None], list[Any] | None]:
-        """Return a reader of a small input as a Python list: read once where constant, else at every pass."""
+    def list_input(self, index: int) -> Callable[[torch.Tensor | None], list[int] | None]:
+        """Return a reader of a small input of integers as a list: read once where constant, else at every pass."""
+        return cast("Callable[[torch.Tensor | None], list[int] | None]", self.number_list_input(index))
+
+    def number_list_input(self, index: int) -> Callable[[torch.Tensor | None], list[float] | None]:
+        """Return such a reader of an input of any numbers."""
         known = self.const(index)
         if known is not None:
             values = known.reshape(-1).tolist()
             return lambda _: values
-        return as_list
+        return _as_list
 
     def refuse(self, reason: str) -> UnsupportedNodeError:
         """Return the error to raise for a use of the operator that is not supported."""
         return UnsupportedNodeError(reason)
 
 
-def as_list(tensor: torch.Tensor | None) -> list[Any] | None:
+def _as_list(tensor: torch.Tensor | None) -> list[float] | None:
     """Return the elements of a tensor as Python numbers, None for an absent input."""
     return None if tensor is None else tensor.reshape(-1).tolist()

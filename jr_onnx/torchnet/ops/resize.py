@@ -38,14 +38,14 @@ def _upsample_attributes(node: Node) -> Function:
 
 @op("Upsample", first=9, host=(1,))
 def _upsample(node: Node) -> Function:
-    read = node.list_input(1)
+    read = node.number_list_input(1)
     style = _style(node, "asymmetric", "floor")
     return lambda x, scales: _resize_axes(x, style, range(x.dim()), read(scales), None, None)
 
 
 @op("Resize", last=10, host=(1,))
 def _resize_old(node: Node) -> Function:
-    read = node.list_input(1)
+    read = node.number_list_input(1)
     style = _style(node, "asymmetric", "floor")
     return lambda x, scales: _resize_axes(x, style, range(x.dim()), read(scales), None, None)
 
@@ -55,7 +55,8 @@ def _resize(node: Node) -> Function:
     style = _style(
         node, node.attr("coordinate_transformation_mode", "half_pixel"), node.attr("nearest_mode", "round_prefer_floor")
     )
-    read_roi, read_scales, read_sizes = node.list_input(1), node.list_input(2), node.list_input(3)
+    read_roi, read_scales = node.number_list_input(1), node.number_list_input(2)
+    read_sizes = node.list_input(3)
     axes, policy = node.ints("axes"), node.attr("keep_aspect_ratio_policy", "stretch")
 
     def run(x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None) -> Tensor:

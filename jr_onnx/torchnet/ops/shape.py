@@ -149,7 +149,7 @@ def _pad_attributes(node: Node) -> Function:
 @op("Pad", first=11, host=(1, 2, 3))
 def _pad(node: Node) -> Function:
     mode = node.attr("mode", "constant")
-    read_pads, read_value, read_axes = node.list_input(1), node.list_input(2), node.list_input(3)
+    read_pads, read_value, read_axes = node.list_input(1), node.number_list_input(2), node.list_input(3)
 
     def run(x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None) -> Tensor:
         fill = (read_value(value) or [0])[0]
