@@ -14,7 +14,7 @@ from typing import Final
 _M_MMAP_THRESHOLD: Final = -3  # of glibc's malloc.h
 _M_TRIM_THRESHOLD: Final = -1
 _LARGE_BLOCK_BYTES: Final = 1 << 20
-_KEPT_BYTES: Final = 32 << 20  # at the end of the heap, until the next time that all is returned
+_KEPT_BYTES: Final = 8 << 20  # at the end of the heap, until the next time that all is returned
 _TRIM_S: Final = 1.0
 
 

@@ -17,7 +17,7 @@ from jr_onnx.element_types import Array
 from jr_onnx.serve.call import LARGEST_ID, Call, ModelInterface, client_timeout, refuse_parameters, take
 from jr_onnx.serve.extensions.classification import answered_spec, class_count, classify
 from jr_onnx.serve.faults import BadRequestError, TooLargeError, quoted
-from jr_onnx.serve.tensors import TensorSpec, checked_shape, from_numbers, from_raw, to_raw
+from jr_onnx.serve.tensors import TensorSpec, checked_shape, from_numbers, from_raw, raw_view
 
 _LISTS = 1 << 17  # a batch of images in nested lists has a list for each line of pixels
 # What parsing takes at its peak, measured: orjson copies the text and makes a tree of 16 bytes a value, from which
@@ -122,13 +122,13 @@ def decode(interface: ModelInterface, body: bytearray, header_bytes: int) -> Cal
 def encode(interface: ModelInterface, call: Call, outputs: Mapping[str, Array]) -> tuple[bytes, int | None]:
     """Return the answer's body, and the length of its JSON where bytes follow it."""
     listed: list[dict[str, Any]] = []
-    pieces: list[bytes] = []
+    pieces: list[bytes | memoryview] = []
     outputs = classify(interface, call, outputs)
     for name, binary in call.binary.items():
         spec, array = answered_spec(interface, call, name), outputs[name]
         item: dict[str, Any] = {"name": name, "datatype": spec.datatype, "shape": list(array.shape) or [1]}
         if binary:
-            pieces.append(to_raw(spec, array))
+            pieces.append(raw_view(spec, array))
             item["parameters"] = {"binary_data_size": len(pieces[-1])}
         else:
             item["data"] = _elements(spec, array)

@@ -127,6 +127,11 @@ def from_raw(spec: TensorSpec, shape: tuple[int, ...], data: bytes | memoryview)
     return np.ascontiguousarray(array).reshape(shape) if array.ctypes.data % 16 == 0 else array.reshape(shape).copy()
 
 
+def raw_view(spec: TensorSpec, array: Array) -> bytes | memoryview:
+    """Return a tensor's bytes as `to_raw` does, without a copy where they lie as the protocol has them."""
+    return to_raw(spec, array) if spec.is_bytes else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def to_raw(spec: TensorSpec, array: Array) -> bytes:
     """Return a tensor's bytes as the protocol has them: row-major, little-endian."""
     if not spec.is_bytes:
