@@ -100,7 +100,7 @@ class Arguments(DataArguments):
     "--ramp",
     type=float,
     show_default="0.4 for a model that hardly withstands the attack, else 0",
-    help="Share of the training in which the budget of its attack grows from 0 to --eps.",
+    help="Share of the training in which the budget of its attack grows from 0 to --eps, if the network can follow.",
 )
 @option("--average", type=float, default=0.995, help="Decay of the running average of the weights; 0 for none.")
 @option(
@@ -243,6 +243,7 @@ def _shown() -> Iterator[Callable[[Moment], None]]:
             if row is not None:
                 name = f"epoch {row.epoch}" if row.epoch else "before training"
                 loss = f", loss {row.loss:.3f}" if row.epoch else ""
+                loss += f", at {row.budget:.0%} of the budget" if row.budget < 1 else ""
                 print_message(f"{name}: validation accuracy {row.clean:.1%} clean, {row.robust:.1%} under attack{loss}")
                 if row.went_back:
                     print_message(

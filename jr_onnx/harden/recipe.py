@@ -43,8 +43,8 @@ class Recipe(Record):
         momentum: Of stochastic gradient descent (Nesterov).
         weight_decay: Of stochastic gradient descent, on weights alone.
         clip: Largest norm of a step's gradient, of matrices and kernels, of biases and scales, and of kappas.
-        ramp: Share of the training in which the budget of its attack grows from 0 to `eps`; None for `RAMP` where the
-            model needs it, see `ramp_for`.
+        ramp: Share of the training in which the budget of its attack grows from 0 to `eps`, at the earliest; None for
+            `RAMP` where the model needs it, see `ramp_for`.
         average: Decay of the running average of the weights, of which the result is made; 0 for the last weights.
         augmentation: none, crop_flip (shifts by up to an eighth, and mirrors), or auto: crop_flip for colour images.
         kappa: The jump of all sites that the model is trained with; None to train it as it is.
@@ -131,9 +131,9 @@ class Recipe(Record):
             return self.ramp
         return RAMP if robust < NEEDS_RAMP * clean else 0.0
 
-    def at(self, share: float, ramp: float) -> Recipe:
-        """Return the recipe of a step, whose budget may still be growing, after a share (0, 1] of all steps."""
-        return self if share >= ramp else replace(self, eps=self.eps * share / ramp)
+    def within(self, share: float) -> Recipe:
+        """Return the recipe with a share (0, 1] of the budget."""
+        return self if share >= 1 else replace(self, eps=self.eps * share)
 
     def rate_at(self, share: float) -> float:
         """Return the learning rate after a share of all steps: linearly up over the first fifth, and down to 0."""

@@ -256,6 +256,11 @@ def _write(request: HardenRequest, net: OnnxModule, hardening: Hardening, path: 
 def _remarks(hardening: Hardening) -> list[str]:
     before, best = hardening.rows[0], hardening.rows[hardening.best]
     found = [f"the training ended early: {hardening.stopped}"] if hardening.stopped else []
+    if hardening.rows[-1].budget < 1:
+        found.append(
+            f"warning: the network could follow a growing budget only to {hardening.rows[-1].budget:.0%} of "
+            f"{hardening.recipe.eps:.4g}: train longer (--epochs), on more images, or against a smaller --eps"
+        )
     if best.robust <= before.robust:
         found.append(
             f"warning: on validation images the model was not harder to fool after training ({best.robust:.1%}) than "

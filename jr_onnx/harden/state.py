@@ -28,6 +28,7 @@ class TrainingState(TypedDict):
     done: int
     rate_scale: float
     began: int
+    budget: float
     loss: tuple[float, int]
 
 

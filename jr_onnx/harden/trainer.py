@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -39,6 +39,10 @@ _RUINS = 3
 """A training whose first epochs are all like that is not going to recover."""
 _LOWER = 0.25
 """After a destroyed epoch the training starts over from the best weights, at this share of the learning rate."""
+_BEARABLE = 0.85
+"""A growing budget grows only while the loss is below this share of that of a constant answer, the logarithm of the
+number of classes; above it the budget shrinks. A network whose loss is higher is about to give a constant answer, from
+which no gradient leads back."""
 _LOOK_AT_LOSSES = 20
 """On a GPU losses are looked at once in so many steps, for each look waits for the device."""
 
@@ -107,6 +111,9 @@ class Trainer:
         self._rows: list[EpochRow] = []
         self._done, self._loss, self._counted = 0, 0.0, 0
         self._rate_scale, self._began = 1.0, 0
+        self._budget = 0.0
+        """Share of the recipe's budget that the attack in training has now."""
+        self._bearable = _BEARABLE * math.log(self._validation.classes(network))
         self._pending: list[Tensor] = []
 
     def run(self, notify: Callable[[Moment], None] = lambda _: None) -> Outcome:
@@ -125,6 +132,7 @@ class Trainer:
         with repeatable_operators(self._is_cpu), thread_pool(self._is_cpu) as pool:
             if not self._rows:
                 self._rows.append(self._row(0, time.monotonic()))
+                self._restart_budget()
                 notify(Moment(0, self._recipe.epochs * steps, self._rows[0]))
             while not stopped and self._done < self._recipe.epochs * steps:
                 stopped = self._epoch(pool, notify) or self._verdict()
@@ -144,8 +152,7 @@ class Trainer:
         for step, pixels, labels, generator in self._batches.epoch(epoch, first):
             left = total - self._began
             self._set_rate((self._done - self._began) / left)
-            recipe = self._recipe.at((self._done + 1 - self._began) / left, self._ramp)
-            self._step(pool, pixels, labels, generator, recipe)
+            self._step(pool, pixels, labels, generator, self._recipe.within(self._budget))
             self._done += 1
             if self._is_cpu or len(self._pending) >= _LOOK_AT_LOSSES or step == steps - 1:
                 problem = self._look_at_losses(epoch, step)
@@ -161,7 +168,7 @@ class Trainer:
         if self._recipe.batch_statistics:
             estimate_statistics(self._network, self._batches, epoch)
         row = self._row(epoch + 1, began)
-        row = replace(row, went_back=self._is_ruin(row))
+        row = replace(row, went_back=self._is_ruin(row), budget=self._budget)
         self._rows.append(row)
         is_first = self._best_epoch == 0 and not row.went_back
         if is_first or self._key(row) > self._key(self._rows[self._best_epoch]):
@@ -181,11 +188,26 @@ class Trainer:
         self._average = values_of(self._weights)
         self._optimizer.state.clear()
         self._rate_scale, self._began = self._rate_scale * _LOWER, self._done
+        self._restart_budget()
 
     @property
-    def _ramp(self) -> float:
+    def _growth(self) -> float:
+        """Share of the budget by which it grows in a step; 1 where it is whole from the start."""
         before = self._rows[0]
-        return self._recipe.ramp_for(before.clean, before.robust)
+        steps = (self._recipe.epochs * self._batches.steps - self._began) * self._recipe.ramp_for(
+            before.clean, before.robust
+        )
+        return 1 / max(1.0, steps)
+
+    def _restart_budget(self) -> None:
+        self._budget = self._growth
+
+    def _pace(self, losses: Sequence[float]) -> None:
+        """Let the budget grow as fast as the network can follow."""
+        growth = self._growth
+        if growth < 1:
+            change = len(losses) * growth * (1 if sum(losses) / len(losses) <= self._bearable else -1)
+            self._budget = min(1.0, max(growth, self._budget + change))
 
     def _key(self, row: EpochRow) -> tuple[bool, float, float]:
         return not self._is_ruin(row), row.robust, row.clean
@@ -209,8 +231,7 @@ class Trainer:
         if last.epoch >= _RUINS and all(map(self._is_ruin, self._rows[1:])):
             return f"most of the clean accuracy was lost in each of {last.epoch} epochs"
         # While the budget grows, the whole one may be out of reach.
-        first = self._began // self._batches.steps
-        began = max(self._best_epoch, first + math.ceil(self._ramp * (self._recipe.epochs - first)))
+        began = max([self._best_epoch, *(row.epoch for row in self._rows if row.budget < 1)])
         if last.epoch - began >= self._recipe.patience:
             return f"no better robust accuracy on validation images for {self._recipe.patience} epochs"
         return ""
@@ -291,6 +312,7 @@ class Trainer:
         bad = next((at for at, loss in enumerate(losses) if not math.isfinite(loss)), None)
         self._loss, self._counted = self._loss + sum(losses), self._counted + len(losses)
         if bad is None:
+            self._pace(losses)
             return ""
         place = f"the loss is {losses[bad]} in batch {first + bad + 1} of epoch {epoch + 1}"
         if len(self._rows) < 2:
@@ -314,6 +336,7 @@ class Trainer:
                 "done": self._done,
                 "rate_scale": self._rate_scale,
                 "began": self._began,
+                "budget": self._budget,
                 "loss": (self._loss, self._counted),
             }
         )
@@ -326,5 +349,7 @@ class Trainer:
         self._average, self._best, self._best_epoch = found["average"], found["best"], found["best_epoch"]
         self._optimizer.load_state_dict(found["optimizer"])
         self._rows = [loads(EpochRow, text) for text in found["rows"]]
-        self._done, self._rate_scale, self._began = found["done"], found["rate_scale"], found["began"]
+        self._done = found["done"]
+        self._rate_scale, self._began = found.get("rate_scale", 1.0), found.get("began", 0)  # absent from older states
+        self._budget = found.get("budget", 1.0)
         self._loss, self._counted = found["loss"]

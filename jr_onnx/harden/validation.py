@@ -44,6 +44,7 @@ class EpochRow(Record):
         kappas: Site id -> learned kappa, or one for each channel.
         went_back: Whether most of the clean accuracy was lost, so that the training started over from the best
             weights before, at a lower learning rate.
+        budget: Share of the budget that the attack in training had at its end.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.harden_epoch/1"
@@ -55,6 +56,7 @@ class EpochRow(Record):
     seconds: float
     kappas: dict[str, SiteKappa]
     went_back: bool = False
+    budget: float = 1.0
 
 
 class Validation:
@@ -81,6 +83,11 @@ class Validation:
         robust = self.attacked(network, self._recipe, self._attacked) & clean[: self._attacked]
         single = self.attacked(network, replace(self._recipe, method="fgsm"), self._attacked)
         return float(clean.float().mean()), float(robust.float().mean()), float(single.float().mean())
+
+    def classes(self, network: TrainedNetwork) -> int:
+        """Return the number of logits."""
+        with torch.no_grad():
+            return network(self._pixels[:1]).shape[1]
 
     def attacked(self, network: TrainedNetwork, recipe: Recipe, count: int) -> Tensor:
         """Return which of the first images (count,) are classified as labelled after an attack."""

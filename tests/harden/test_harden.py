@@ -286,5 +286,17 @@ def test_the_budget_grows_for_a_model_that_withstands_nothing() -> None:
     assert recipe.ramp_for(1.0, 0.5) == 0
     assert recipe.ramp_for(0.9, 0.05) > 0
     assert replace(recipe, ramp=0.5).ramp_for(1.0, 0.5) == 0.5
-    assert [recipe.at(share, 0.5).eps for share in (0.1, 0.25, 0.5, 1.0)] == pytest.approx([0.04, 0.1, 0.2, 0.2])
-    assert recipe.at(0.1, 0.0).eps == 0.2
+    assert [recipe.within(share).eps for share in (0.25, 1.0)] == pytest.approx([0.05, 0.2])
+
+
+def test_a_growing_budget_waits_for_a_network_that_cannot_follow(
+    request_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jr_onnx.harden import trainer
+
+    followed = harden(request_of({"ramp": 0.5, "epochs": 4})).hardening.rows
+    assert [row.budget for row in followed] == pytest.approx([1.0, 0.5 + 1 / 24, 1.0, 1.0, 1.0])
+    monkeypatch.setattr(trainer, "_BEARABLE", 0.0)
+    result = harden(request_of({"ramp": 0.5, "epochs": 2, "patience": 1}, replace=True))
+    assert {row.budget for row in result.hardening.rows[1:]} == {1 / 12}
+    assert any("could follow a growing budget only to 8% of 0.1" in note for note in result.notes)
