@@ -100,6 +100,25 @@ class AttackRun(Shown):
 
 
 @dataclass(frozen=True, repr=False)
+class Written:
+    """A report that was written; a notebook shows its page.
+
+    Attributes:
+        report: What it says: evaluation, recommendation, attackers, curves, iterations, examples, sections.
+        path: The file.
+    """
+
+    report: Report
+    path: Path
+
+    def __repr__(self) -> str:
+        return f"{self.path}: {self.report.recommendation}"
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
+
+
+@dataclass(frozen=True, repr=False)
 class Tuning(Shown):
     """What a search for kappa found.
 
@@ -277,7 +296,7 @@ def report(
     *,
     results: Sequence[Tuning | Benchmark] = (),
     form: Literal["html", "md", "csv", "json"] = "html",
-) -> Path:
+) -> Written:
     """Write what attacks found as one page, or as Markdown, CSV or JSON; see `jr-onnx report`.
 
     Args:
@@ -299,7 +318,7 @@ def report(
         paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(item) for item in runs]
     found = gather(paths, [item.result for item in results])
     write(found, Path(path), form)
-    return Path(path)
+    return Written(found, Path(path))
 
 
 def _data(data: str | ImageData, preprocess: str, split: str, limit: int | None) -> tuple[ImageData, Any]:

@@ -76,8 +76,23 @@ def test_data_can_be_images_in_memory(attacked: Any) -> None:
 def test_a_report_is_written_from_a_run_or_its_folder(attacked: Any, tmp_path: Path) -> None:
     one = api.report(attacked, tmp_path / "one.md", form="md")
     other = api.report(attacked.folder, tmp_path / "other.md", form="md")
-    assert one.read_text(encoding="utf-8") == other.read_text(encoding="utf-8")
-    assert attacked.report.recommendation in one.read_text(encoding="utf-8")
+    assert one.path.read_text(encoding="utf-8") == other.path.read_text(encoding="utf-8")
+    assert repr(one) == f"{tmp_path / 'one.md'}: {attacked.report.recommendation}"
+    assert attacked.report.recommendation in one.path.read_text(encoding="utf-8")
+
+
+def test_a_report_takes_other_results_and_shows_its_page(attacked: Any, tmp_path: Path) -> None:
+    measured = api.bench(MODEL, kappa=0.5, rounds=2, footprint=False)
+    made = api.report(attacked, tmp_path / "report.json", form="json", results=[measured])
+    assert json.loads(made.path.read_text(encoding="utf-8"))["results"] == [measured.result.to_json()]
+    assert made.report.examples is not None
+    assert repr(made.report) == made.report.recommendation
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    shown = made._repr_html_()
+    assert shown.startswith("<iframe ")
+    assert shown.count("<") == 2, "the page is escaped in its frame"
+    assert "Latency" in shown
+    assert "Adversarial pictures" in shown
 
 
 def test_tune_and_bench_are_one_call_each() -> None:

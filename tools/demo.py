@@ -36,6 +36,10 @@ def main() -> None:
     show_accuracy()
     show("jr-onnx attack out/demo/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 -o out/demo/attack")
     show("jr-onnx harden out/demo/digits.onnx --eps 0.1 --rate 0.05 --evaluate 100 -o out/demo/digits.hardened.onnx")
+    show("jr-onnx bench out/demo/digits.onnx --kappa 0.5 --rounds 20 --no-footprint -o out/demo/bench.json")
+    results = "out/demo/attack out/demo/bench.json out/demo/digits.hardened.onnx"
+    show(f"jr-onnx report {results} --format md -o out/demo/report.md", quiet=True)
+    show(f"jr-onnx report {results} -o out/demo/report.html", quiet=True)
     show("jr-onnx package triton out/demo/digits.jr.onnx -o out/demo/repository --name digits")
     show("jr-onnx verify-package out/demo/repository")
     serve_and_ask()
@@ -46,11 +50,12 @@ def main() -> None:
         print(f"  {path.relative_to(ROOT)}  {size}")
 
 
-def show(command: str) -> None:
-    """Print a command, run it, and stop the demo when it fails."""
+def show(command: str, *, quiet: bool = False) -> None:
+    """Print a command, run it, and stop the demo when it fails; `quiet` leaves out the tables on its stdout."""
     print(f"\n$ {command}", flush=True)
     words = shlex.split(command)
-    done = subprocess.run([sys.executable, "-m", "jr_onnx", *words[1:]], cwd=ROOT, check=False)
+    done = subprocess.run([sys.executable, "-m", "jr_onnx", *words[1:]], cwd=ROOT, check=False,
+                          stdout=subprocess.DEVNULL if quiet else None)  # fmt: skip
     if done.returncode != 0:
         sys.exit(f"the demo stopped: {command!r} exited with code {done.returncode}")
 

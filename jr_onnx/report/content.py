@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 from jr_onnx.errors import InputError
@@ -18,7 +19,7 @@ from jr_onnx.evaluation.summary import Evaluation, evaluate, finished
 from jr_onnx.report.section import Section
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """Everything that a report says.
 
@@ -35,6 +36,16 @@ class Report:
     others: tuple[Evaluation, ...] = ()
     kept: ExampleSet | None = None
     sections: tuple[Section, ...] = ()
+
+    def __repr__(self) -> str:
+        return self.recommendation
+
+    def _repr_html_(self) -> str:
+        """Return the page in a frame of its own, so that a notebook shows it as a browser does."""
+        from jr_onnx.report.html import page
+
+        style = "width: 100%; height: 50rem; border: 1px solid #888; background: #fff"
+        return f'<iframe title="Robustness report" style="{style}" srcdoc="{escape(page(self))}"></iframe>'
 
     @property
     def attackers(self) -> tuple[AttackerRow, ...]:

@@ -180,7 +180,7 @@ def lines(
     """Draw shares as lines that differ in colour, style and mark.
 
     Args:
-        at: Abscissas.
+        at: Whole numbers.
         curves: Name -> shares.
         axes: Names of the axes.
         description: What a screen reader says.
@@ -192,6 +192,7 @@ def lines(
         style: dict[str, Any] = {"color": CYCLE[number % 7], "linestyle": ("-", "--", "-.", ":")[number % 4]}
         panel.plot(at, values, marker="os^DvPX"[number % 7], markersize=4, label=name, **style)
     panel.set(xlabel=axes[0], ylabel=axes[1], ylim=(0, 1.02))
+    panel.locator_params(axis="x", integer=True, nbins=8)
     panel.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return as_svg(figure, description)
