@@ -9,6 +9,8 @@
 
 J(relu(z)) = J(z) for every z, kappa >= 0 and cap, so a fused Relu may stay; where the node does without, it goes, for
 the jump's own pass replaces it (measured: docs/speed.md).
+J with a kappa per channel needs the channels where they are in the retrofit, so that such a graph is not followed where
+ONNX Runtime chose its blocked layout.
 J is one node of the op library, or standard nodes where the library is missing. An element-wise node does not care
 about the blocked layout, and J(0) = 0 keeps the padding of its channels at zero.
 """
@@ -26,10 +28,10 @@ from jr_onnx.kappa import RandomKappa
 from jr_onnx.modelfile import copied
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
-from jr_onnx.rewriter.scopes import Scope, main_scope, replace_nodes, substitute, top_scopes
+from jr_onnx.rewriter.scopes import Scope, all_scopes, main_scope, replace_nodes, substitute, top_scopes
 from jr_onnx.runtime.biases import BIAS_INPUT, Tail
 from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
-from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION
+from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION, one_kappa
 
 _CLIP_WITH_INPUTS = 11
 _THRESHOLDED_SINCE = 10
@@ -68,13 +70,11 @@ def kappa_source(retrofit: onnx.ModelProto, record: Provenance, *, has_library: 
     """Copy from a retrofit what its jumps read, before the retrofit is undone.
 
     Raises:
-        NotFollowedError: kappa is drawn by the op library, which is missing, or a site has one for each channel.
+        NotFollowedError: kappa is drawn by the op library, which is missing.
     """
     random, graph = record.plan.random, retrofit.graph
     if random is not None and random.source == "op" and not has_library:
         raise NotFollowedError("kappa is drawn by the op library, which is not there")
-    if any(isinstance(site.kappa, tuple) for site in record.sites):
-        raise NotFollowedError("a site has a kappa per channel")
     return KappaSource(
         inputs=tuple(copied(value) for value in graph.input if value.name in record.undo.inputs_added),
         initializers=tuple(copied(item) for item in graph.initializer if item.name in record.undo.initializers_added),
@@ -98,6 +98,7 @@ def write_jumps(
     Raises:
         NotFollowedError: A name that the retrofit uses is taken in the optimised graph.
     """
+    _require_channels_in_place(model, found)
     names = Names(top_scopes(model))
     _claim(names, source)
     marks: dict[Scope, dict[int, Found | None]] = {}
@@ -124,6 +125,21 @@ def write_jumps(
         model.opset_import.append(helper.make_opsetid(OP_DOMAIN, OP_VERSION))
 
 
+def _require_channels_in_place(model: onnx.ModelProto, found: Sequence[Found]) -> None:
+    """Refuse a kappa per channel in a graph where channels may not be axis 1.
+
+    Raises:
+        NotFollowedError: There is one, and part of the graph is in ONNX Runtime's blocked layout.
+    """
+    site = next((item.site for item in found if isinstance(item.site.kappa, tuple)), None)
+    if site is not None and any(node.domain == _NCHWC for scope in all_scopes(model) for node in scope.nodes):
+        library = "" if site.lowering == "custom" else "; --lowering custom is the fastest there"
+        raise NotFollowedError(
+            f"site {site.id} has a kappa per channel, and ONNX Runtime chose its blocked layout, which splits the "
+            f"channels{library}"
+        )
+
+
 def _jumped(node: onnx.NodeProto, found: Found, source: KappaSource, names: Names) -> list[onnx.NodeProto]:
     """Return the nodes for one marker."""
     site, result = found.site, str(node.output[0])
@@ -132,10 +148,11 @@ def _jumped(node: onnx.NodeProto, found: Found, source: KappaSource, names: Name
         return _jump(site, str(node.input[0]), result, found.scope, source, names)
     host = copied(node)
     clear_activation(host)
-    fixed = runtime is None and source.own is None and site.cap is None
+    fixed = runtime is None and source.own is None and site.cap is None and not isinstance(site.kappa, tuple)
     if host.op_type == "FusedGemm" and fixed and not source.has_library:
+        kappa = one_kappa(site.kappa, site.id, "ThresholdedRelu")
         host.attribute.append(helper.make_attribute("activation", "ThresholdedRelu"))
-        host.attribute.append(helper.make_attribute("activation_alpha", site.kappa))
+        host.attribute.append(helper.make_attribute("activation_alpha", kappa))
         return [host]
     if host.op_type == "FusedGemm" and len(host.input) == _GEMM_INPUTS and all(host.input):
         host.op_type, host.domain = "Gemm", ""
@@ -172,7 +189,7 @@ def _jump(
     name = names.fresh(f"{result}/jr_jump")
     jump = Jump(
         operand, result, node_name=name, base=result, dtype=site.dtype, opset=scope.opset, kappa=site.kappa,
-        runtime=source.runtime,
+        runtime=source.runtime, rank=site.rank, kappa_is_input=isinstance(site.kappa, tuple),
     )  # fmt: skip
     nodes: list[onnx.NodeProto] = []
     if source.own is not None and source.own.source == "op":
@@ -182,7 +199,7 @@ def _jump(
         jump = replace(jump, runtime=nodes[-1].output[0])
     if source.has_library:
         return [*nodes, *LOWERINGS["custom"](replace(jump, cap=site.cap), names)]
-    lowering = _standard(scope.opset, variable=jump.runtime is not None)
+    lowering = _standard(scope.opset, variable=jump.runtime is not None or jump.kappa_is_input)
     if site.cap is None:
         return [*nodes, *LOWERINGS[lowering](jump, names)]
     jump = replace(jump, result=names.fresh(f"{result}/jr_jumped"))

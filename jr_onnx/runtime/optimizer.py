@@ -99,6 +99,8 @@ def optimise(
     for site in record.sites if target == "cpu" else ():
         if site.dtype != "float32":
             raise NotFollowedError(f"site {site.id} is {site.dtype}, and ONNX Runtime's CPU kernels fuse float32 only")
+    if nhwc is not None and any(isinstance(site.kappa, tuple) for site in record.sites):
+        raise NotFollowedError("a site has a kappa per channel, and prefer_nhwc moves the channels")
     about = _about(proto)
     source = kappa_source(proto, record, has_library=has_library)
     proto.CopyFrom(agreement.original)
