@@ -266,8 +266,8 @@ kappa_options = together(
         "--kappa-map",
         type=PATH,
         metavar="FILE",
-        help="JSON or YAML file with a kappa for each site id or regular expression. Other sites get --kappa, or stay "
-        "ReLUs.",
+        help="JSON or YAML file with a kappa for each site id or regular expression: a number, or a list of one per "
+        "channel. Other sites get --kappa, or stay ReLUs.",
     ),
     option(
         "--random",

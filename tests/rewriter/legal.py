@@ -22,11 +22,12 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from jr_onnx.errors import JrError, ModelError, NoSiteError, RefusalError
+from jr_onnx.errors import JrError, KappaError, ModelError, NoSiteError, RefusalError
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.modelfile import from_proto
 from jr_onnx.rewriter import find_sites, restore, rewrite
 from jr_onnx.rewriter.convert import convert
+from jr_onnx.semantics import SiteKappa
 from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.form import evaluator_form
 from jr_onnx.verifier.evaluators.reference import SiteEvaluator
@@ -34,6 +35,7 @@ from jr_onnx.verifier.whole_model.marked import marked
 from tests.rewriter.strategies import dtype_of, every_node, inputs_for, models
 
 KAPPA = 0.25
+CHANNELS = 3
 # A range so narrow that no operand of `feeds_for` lies in it: a draw is then as good as its lower end.
 LOW, HIGH = KAPPA, float(np.nextafter(np.float32(KAPPA), np.float32(1)))
 _LARGE = 1e4
@@ -78,6 +80,10 @@ def wishes(draw: st.DrawFn, model: onnx.ModelProto) -> Wish:
     if ids:
         some = draw(st.lists(st.sampled_from(ids), min_size=1, unique=True))
         plans.append(KappaPlan(by_site=tuple((site, draw(st.sampled_from([KAPPA, 0.5, 0.0]))) for site in some)))
+        if not any(node.op_type == "Scan" for node in _nodes(model)):  # it splits the first axis and takes scalars
+            values = st.sampled_from([KAPPA, 0.5, 0.0, 2.0])
+            channels = draw(st.lists(values, min_size=CHANNELS, max_size=CHANNELS))
+            plans.extend(2 * [KappaPlan(0.5, tuple((site, tuple(channels)) for site in some))])
     options: dict[str, Any] = {
         "lowering": draw(st.sampled_from(["auto", "auto", "where", "thresholded", "custom"])),
         "target": draw(st.sampled_from(["portable", "portable", "cpu", "cuda"])),
@@ -92,11 +98,18 @@ def wishes(draw: st.DrawFn, model: onnx.ModelProto) -> Wish:
 
 def check(model: onnx.ModelProto, wish: Wish, *, condition: bool, compute: bool, tally: Tally) -> None:
     """Rewrite one model and hold the result against the source; an AssertionError or any other says what is wrong."""
+    per_channel = any(isinstance(kappa, tuple) for _, kappa in wish.plan.by_site)
+    model = with_channels(model) if per_channel else model
     before = model.SerializeToString(deterministic=True)
     try:
         output, result = rewrite(model, wish.plan, **wish.options)
     except (NoSiteError, RefusalError) as refusal:
         tally.add(type(refusal).__name__)
+        return
+    except KappaError as error:
+        if not per_channel or "in a function" not in error.message:
+            raise
+        tally.add("channels in a function")
         return
     except ModelError:
         if "opset" not in wish.options:
@@ -121,7 +134,7 @@ def check(model: onnx.ModelProto, wish: Wish, *, condition: bool, compute: bool,
 def _compare(
     source: onnx.ModelProto,
     output: onnx.ModelProto,
-    sites: dict[str, tuple[float, float | None]],
+    sites: dict[str, tuple[SiteKappa, float | None]],
     condition: bool,
     tally: Tally,
 ) -> None:
@@ -136,7 +149,13 @@ def _compare(
         # float16 may come back.
         size = np.abs(given["x"].astype(np.float64))
         given["x"] = given["x"][~np.isfinite(size) | (size < _OFTEN_DOUBLED)]
-    kappas = {site: KAPPA if LOW <= kappa <= HIGH else kappa for site, (kappa, _) in sites.items()}
+    if any(isinstance(kappa, tuple) for kappa, _ in sites.values()):
+        given["x"] = given["x"][: given["x"].size // CHANNELS * CHANNELS].reshape(-1, CHANNELS)
+        tally.add("per channel")
+    kappas = {
+        site: kappa if isinstance(kappa, tuple) or not LOW <= kappa <= HIGH else KAPPA
+        for site, (kappa, _) in sites.items()
+    }
     caps = {site: cap for site, (_, cap) in sites.items()}
     try:
         reference = SiteEvaluator(evaluator_form(marked(plain, set(sites))), kappas, caps)
@@ -153,6 +172,20 @@ def _compare(
         assert one.shape == other.shape, "shapes"
         assert bool(np.all(same)), (one[~same][:3], other[~same][:3])
     tally.add("compared")
+
+
+def with_channels(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model on tensors (N, CHANNELS) in the place of (N)."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    graphs = [wide.graph]
+    graphs += [attribute.g for node in _nodes(wide) for attribute in node.attribute if attribute.HasField("g")]
+    for graph in graphs:
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            dims = value.type.tensor_type.shape.dim
+            if len(dims) == 1 and dims[0].dim_param == "N":
+                dims.add(dim_value=CHANNELS)
+    return wide
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
