@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import onnx
 
+from jr_onnx.errors import RefusalError
 from jr_onnx.opsets import normal_domain
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.scopes import Scope, unique, walk
 from jr_onnx.rewriter.sites import LocatedSite
-from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, SiteKappa, round_kappa
+from jr_onnx.semantics import CHANNEL_AXIS, OP_DOMAIN, OP_TYPE, SiteKappa, round_kappa
 from jr_onnx.torchnet.references import SitePlan
 
 _DEFAULT_ALPHA = 1.0
@@ -52,6 +53,9 @@ def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -
     Args:
         located: The sites of the original model.
         provenance: Of the retrofit that the original was restored from, or None.
+
+    Raises:
+        RefusalError: The thresholds of a jump that the original has itself lie along another axis than 1.
     """
     kappas = {record.id: record.kappa for record in provenance.sites} if provenance is not None else {}
     result = []
@@ -59,6 +63,12 @@ def torch_sites(located: Sequence[LocatedSite], provenance: Provenance | None) -
     activations = [item for item in located if not item.is_aside or item.site.id in kappas]
     for number, item in enumerate(activations):
         found = item.site
+        axis = item.match.jump.axis if item.match.jump is not None else None
+        if axis not in (None, CHANNEL_AXIS):
+            raise RefusalError(
+                f"site {found.id}: its thresholds lie along axis {axis}, and kappas in torch lie along axis 1",
+                hint="Evaluate the original, which jr-onnx restore gives back",
+            )
         site = TorchSite(
             found.id,
             number,

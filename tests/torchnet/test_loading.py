@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from jr_onnx.errors import InputError, ModelError, UnsupportedOpsError
+from jr_onnx.errors import InputError, ModelError, RefusalError, UnsupportedOpsError
+from jr_onnx.rewriter import fuse
 from jr_onnx.torchnet import SiteBackward, check_parity, load
 from tests.torchnet.models import bound_to_one, convolutional, dense_weights, mlp, parse
 
@@ -293,3 +294,22 @@ def test_external_data_are_read_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ModelError, match="is not in"):
         load(path)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_fused_jump_along_another_axis_than_that_of_channels_is_refused(axis: int) -> None:
+    """Its operand is as long along both axes, so that a kappa along the wrong one would not be noticed."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,4,4] x) => (float[N,4] y) {
+  c = Greater(x, t) r = Where(c, x, zero) y = ReduceMean<axes = [2], keepdims = 0>(r)
+}""")
+    thresholds = np.linspace(0.1, 0.9, 4, dtype=np.float32)
+    for name, value in (("t", thresholds.reshape(-1, 1) if axis == 1 else thresholds), ("zero", np.float32(0))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    fused, _ = fuse(model, lowering="where")
+    images = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(1))
+    if axis == 1:
+        torch.testing.assert_close(load(fused)(images), load(model)(images), rtol=0, atol=0)
+        return
+    with pytest.raises(RefusalError, match="its thresholds lie along axis 2"):
+        load(fused)
