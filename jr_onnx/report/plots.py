@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _BAR = 0.38
 _HATCH = {"original": "///"}
-"""Bars are told apart without their colours."""
+"""Bars are distinguished without their colours."""
 
 Spans = Sequence[tuple[float, float]]
 """Intervals: low and high."""
