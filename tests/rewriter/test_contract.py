@@ -32,6 +32,24 @@ act (q) => (r) { [body] r = Relu(q) }
 """
 
 
+def short_weight() -> onnx.TensorProto:
+    return onnx.TensorProto(name="short", dims=[7], data_type=onnx.TensorProto.FLOAT, raw_data=bytes(3))
+
+
+def checks_lengths() -> bool:
+    try:
+        onnx.checker.check_tensor(short_weight())
+    except onnx.checker.ValidationError:
+        return True
+    return False
+
+
+needs_lengths = pytest.mark.skipif(
+    not checks_lengths(),
+    reason=f"the checker of onnx {onnx.__version__} does not compare a weight's length with its shape",
+)
+
+
 def source() -> onnx.ModelProto:
     model = parser.parse_model(TEXT)
     for name, value in (("w", [1.5]), ("low", 0.0), ("high", 6.0)):
@@ -180,9 +198,10 @@ def test_the_checker_is_shown_large_weights_and_external_data_as_small_ones() ->
     assert check(model).problem is None
 
 
+@needs_lengths
 def test_a_broken_weight_is_the_checkers_to_find() -> None:
     model = source()
-    model.graph.initializer.append(onnx.TensorProto(name="short", dims=[7], data_type=1, raw_data=bytes(3)))
+    model.graph.initializer.append(short_weight())
     assert check(model).problem is not None
 
 
@@ -254,6 +273,7 @@ def test_a_problem_that_the_newer_ir_version_alone_brings_up_is_the_sources() ->
     assert result.checker_problem is None
 
 
+@needs_lengths
 @pytest.mark.parametrize(
     "data",
     [
