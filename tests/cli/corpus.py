@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jr_onnx.cli.app import run
 from jr_onnx.errors import JrError
-from jr_onnx.rewriter import rewrite
+from jr_onnx.rewriter import fuse, rewrite
+from tests.cli.conftest import autoencoder
 
 
 def build(folder: Path) -> None:
@@ -21,6 +22,10 @@ def build(folder: Path) -> None:
     for name in ("models", "classifiers", "data", "maps", "results", "packages"):
         (folder / name).mkdir(parents=True)
     _golden_models(folder / "models")
+    for name, threshold in (("features", None), ("one", 0.25)):
+        model = autoencoder(threshold)
+        onnx.save(model, folder / "models" / f"autoencoder_{name}.onnx")
+        onnx.save(fuse(model)[0], folder / "models" / f"autoencoder_{name}.fused.onnx")
     classifier = folder / "classifiers" / "digits.onnx"
     onnx.save(_classifier(), classifier)
     _jr("rewrite", classifier, "--kappa", "0.1", "-o", folder / "classifiers" / "retrofit.onnx")

@@ -40,7 +40,7 @@ ALLOWED |= {
 ALLOWED -= {errors.ContractError.exit_code}
 # How often a command comes; `serve` has tests of its own, for it does not come back.
 WEIGHTS = {
-    "rewrite": 12, "inspect": 3, "restore": 4, "verify": 4, "optimize": 4, "bench": 1, "package triton": 4,
+    "rewrite": 12, "inspect": 3, "fuse": 4, "restore": 4, "verify": 4, "optimize": 4, "bench": 1, "package triton": 4,
     "package kserve": 2, "package compose": 2, "verify-package": 4, "attack": 2, "detect": 1, "tune": 1, "report": 8,
     "harden": 1, "reproduce": 1,
 }  # fmt: skip
@@ -121,7 +121,7 @@ class Case:
             return self._tree("results")
         if command in ("verify-package", "package kserve", "package compose"):
             return self._tree("packages")
-        plain = command in ("rewrite", "inspect", "restore", "verify", "optimize", "package triton")
+        plain = command in ("rewrite", "inspect", "fuse", "restore", "verify", "optimize", "package triton")
         return self._file("models" if plain and self.dice.randrange(3) else "classifiers")
 
     def _file(self, kind: str) -> str:
