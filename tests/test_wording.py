@@ -25,13 +25,24 @@ INSTEAD = {
     r"\bleaves with (exit )?(code )?\d|\bleaves with exit": "exits with code",
     r"\bof late\b": "recently",
     r"\bas ever\b": "as usual",
-    r"\bmeasured anew\b": "measured again",
+    r"\banew\b": "again; start over",
     r"\bbut for (rounding|its|their|those|one axis|the data|flips)\b": "except, up to",
     r"\btold apart\b": "distinguished",
     r"\bwithout a word\b": "silently",
     r"\bgo(es)? on undisturbed": "keeps running",
 }
-WHERE = ("jr_onnx", "tools", "models", "ops", "docs", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "Makefile")
+WHERE = (
+    "jr_onnx",
+    "tools",
+    "models",
+    "ops",
+    "docs",
+    "tests",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "Makefile",
+)
 SUFFIXES = (".py", ".md", ".h", ".cc", ".cu", ".cuh", ".html", ".css", ".sh", ".yml", "")
 
 
@@ -39,6 +50,7 @@ def texts() -> dict[str, str]:
     roots = [ROOT / name for name in WHERE]
     paths = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*"))]
     kept = [path for path in paths if path.is_file() and path.suffix in SUFFIXES and "__pycache__" not in path.parts]
+    kept.remove(Path(__file__).resolve())
     return {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in kept}
 
 

@@ -33,7 +33,7 @@ def slices(count: int, values: int) -> list[slice]:
 def padded_count(count: int, values: int) -> int:
     """Return the size to which a batch of `count` samples of `values` entries each is padded.
 
-    A convolution library prepares every layer anew for every batch size that it has not seen, which takes longer than
+    A convolution library prepares every layer again for every batch size that it has not seen, which takes longer than
     the computation. There are some fifteen padded sizes: eighths of a slice, and powers of two below.
     """
     step = max(1, _SLICE_VALUES // values // 8)

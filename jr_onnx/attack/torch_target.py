@@ -48,7 +48,7 @@ class Settings:
     Attributes:
         kappa: As sorted pairs (site id, jump), one jump for all sites, or None for the model's own.
         backward: The backward pass at every site, or None for the model's own.
-        random: Draw kappa from this range anew for every forward pass.
+        random: Draw kappa from this range again for every forward pass.
         draw: Fix the model's randomness to this draw.
     """
 
@@ -124,7 +124,7 @@ class TorchTarget(Target):
 
     @property
     def is_random(self) -> bool:
-        """Whether kappa or the model itself is drawn anew in every evaluation."""
+        """Whether kappa or the model itself is drawn again in every evaluation."""
         return (self.settings.random is not None or self._draws) and self.settings.draw is None
 
     @property
@@ -200,7 +200,7 @@ class TorchTarget(Target):
         return self.with_kappa(scaled(self.kappas("a multiple of kappa"), factor))
 
     def with_random_kappa(self, random: RandomKappa) -> TorchTarget:
-        """Return a view that draws kappa anew for every forward pass (paper, appendix C)."""
+        """Return a view that draws kappa again for every forward pass (paper, appendix C)."""
         self._require_sites("a random kappa")
         return self._set(random=random, kappa=None, draw=None)
 

@@ -50,7 +50,7 @@ class Recipe(Record):
         kappa: The jump of all sites that the model is trained with; None to train it as it is.
         learn_kappa: per-site to train the jumps too, from `kappa` on; per-channel to train one for each channel of a
             site.
-        batch_statistics: Whether means and variances of BatchNormalization are estimated anew after every epoch.
+        batch_statistics: Whether means and variances of BatchNormalization are estimated again after every epoch.
         patience: Epochs without a better robust accuracy on validation images before the training ends.
         validation: Validation images that are attacked after every epoch.
         validation_steps: Steps of that attack.

@@ -66,12 +66,12 @@ class StateFile(Generic[State]):
             key = loaded.pop("key")
         except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds on a damaged file
             raise InputError(
-                f"cannot resume from {self.path}: {type(error).__name__}", hint="Start anew with --restart"
+                f"cannot resume from {self.path}: {type(error).__name__}", hint="Start over with --restart"
             ) from None
         if key != self.key:
             raise InputError(
                 f"{self.path} belongs to a run with other options, another model or other data",
-                hint="Start anew with --restart, or write to another output",
+                hint="Start over with --restart, or write to another output",
             )
         content: State = loaded
         return content

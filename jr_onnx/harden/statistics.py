@@ -1,4 +1,4 @@
-"""Means and variances of BatchNormalization, estimated anew from training images for weights that have changed.
+"""Means and variances of BatchNormalization, estimated again from training images for weights that have changed.
 
 Every batch is normalised by its own statistics, as in training, and these are averaged over the batches; the variance
 is the unbiased one, as frameworks store it.

@@ -236,7 +236,7 @@ class OnnxModule(nn.Module):
         per: Literal["network", "site"] = "network",
         generator: torch.Generator | None = None,
     ) -> None:
-        """Draw kappa ~ U[low, high] anew for every forward pass (paper, appendix C).
+        """Draw kappa ~ U[low, high] again for every forward pass (paper, appendix C).
 
         Args:
             low: Lower end; None switches the drawing off.

@@ -2,7 +2,7 @@
 
     python -m tests.cli.fuzz_worker CORPUS SCRATCH SEED FIRST COUNT [COMMAND...]
 
-Case number n of a seed is the same in every run. Prints how often each exit code came, as JSON; leaves with 1 on the
+Case number n of a seed is the same in every run. Prints how often each exit code came, as JSON; exits with 1 on the
 first bad answer: an internal error (70), memory beyond the limit, more or less than one line of complaint, a hang.
 What a case was stands in SCRATCH/case.json while it runs, so that a crash has a name too.
 """

@@ -66,11 +66,11 @@ def test_paired_difference_covers_the_truth() -> None:
 
 
 def test_a_paired_difference_of_nobody_or_of_everybody_is_as_sure_as_wilson() -> None:
-    nobody, everybody = np.zeros(50, dtype=bool), np.ones(50, dtype=bool)
+    nobody, everyone = np.zeros(50, dtype=bool), np.ones(50, dtype=bool)
     none = paired_difference(nobody, nobody)
     assert none == pytest.approx((0.0, -wilson(0, 50)[1], wilson(0, 50)[1]), abs=1e-9)
-    assert paired_difference(everybody, everybody) == pytest.approx(none, abs=1e-9)
-    middle, low, high = paired_difference(everybody, nobody)
+    assert paired_difference(everyone, everyone) == pytest.approx(none, abs=1e-9)
+    middle, low, high = paired_difference(everyone, nobody)
     assert (middle, high) == (1.0, 1.0)
     assert 0.5 < low < 0.95
     assert paired_difference(nobody[:0], nobody[:0]) == (0.0, -1.0, 1.0)

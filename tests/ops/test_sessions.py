@@ -342,7 +342,7 @@ def test_shapes_are_inferred(make_session: Any, tmp_path: Any) -> None:
 
 
 def test_the_library_stays_loaded_after_its_last_session(cpu_library: Path) -> None:
-    """ONNX Runtime closes it then; what is registered would be lost, and made anew by every next session."""
+    """ONNX Runtime closes it then; what is registered would be lost, and made again by every next session."""
     code = f"""
 import gc, onnxruntime
 for _ in range(2):

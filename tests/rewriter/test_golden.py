@@ -1,7 +1,7 @@
 """Golden models: ONNX text in, the command line run on it, and the whole result compared with what stands below it.
 
 A file holds its flags on top, the model, a line `# output`, and the expectation. `JR_UPDATE_GOLDEN=1 pytest
-tests/rewriter/test_golden.py` writes the expectations anew; read the diff before committing it.
+tests/rewriter/test_golden.py` writes the expectations again; read the diff before committing it.
 """
 
 from __future__ import annotations

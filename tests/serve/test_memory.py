@@ -38,7 +38,7 @@ VALUES = {
     "objects of six": (b'{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6}', 120_000), "names": (b"", 200_000),
 }  # fmt: skip
 
-# Parses the text on stdin, and prints by how much the peak of resident memory grows. `clear_refs` starts the peak anew.
+# Parses the text on stdin, and prints how much the peak of resident memory grows. `clear_refs` starts the peak again.
 PEAK = """
 import sys, orjson
 def kib(name): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))

@@ -72,7 +72,7 @@ class Figures:
 def under(server: ServerProcess, names: Sequence[str], seconds: float) -> Figures:
     """Send barrages for so long, and measure."""
     words = (str(server.http_port), str(server.grpc_port), str(seconds))
-    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5", encoding="ascii")  # the peak starts again
     words_of_health = [sys.executable, "-m", "tools.checks.serving.health", *words]
     health = subprocess.Popen(words_of_health, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     # They are polite to the server's processor, which on another machine they would not take away.

@@ -65,7 +65,7 @@ def test_a_state_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path, digi
     TrainingRun(replace(SHORT, epochs=1), digits, None, path, CPU).run(lambda _row, _left: None)
     for plan, data in ((SHORT, digits), (replace(SHORT, epochs=1), digits.take(range(100)))):
         with pytest.raises(
-            InputError, match=r"with other options, another model or other data\. Start anew with --restart"
+            InputError, match=r"with other options, another model or other data\. Start over with --restart"
         ):
             TrainingRun(plan, data, None, path, CPU)
     path.write_bytes(path.read_bytes()[:1000])

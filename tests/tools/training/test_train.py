@@ -50,7 +50,7 @@ def test_restart_forgets_the_state(tmp_path: Path) -> None:
     out = str(tmp_path / "mlp.pt")
     code, output = _run(*DIGITS, "--output", out)
     assert code == 1
-    assert "Start anew with --restart" in output
+    assert "Start over with --restart" in output
     assert _run(*DIGITS, "--output", out, "--restart")[0] == 0
 
 
