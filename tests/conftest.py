@@ -10,6 +10,13 @@ import pytest
 
 from tests.development import DataFolder
 
+if importlib.util.find_spec("hypothesis") is not None:  # a machine for `pytest -m gpu` may lack it
+    from hypothesis import HealthCheck, settings
+
+    # No test is timed: a machine that does other work as well must not fail one.
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _NEEDS_TORCH = re.compile(

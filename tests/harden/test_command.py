@@ -75,11 +75,11 @@ def test_a_run_that_was_killed_goes_on_to_the_same_file(tmp_path: Path) -> None:
         assert killed.poll() is None
         time.sleep(0.01)
     killed.kill()
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=600)
     assert not (tmp_path / "killed.onnx").exists()
     again = start("killed.onnx")
-    _, after = again.communicate(timeout=60)
-    whole.communicate(timeout=60)
+    _, after = again.communicate(timeout=600)
+    whole.communicate(timeout=600)
     assert (again.returncode, whole.returncode) == (0, 0)
     assert b"epoch 1:" not in after
     assert (tmp_path / "killed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
