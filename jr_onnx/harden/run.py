@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import dumps
 from jr_onnx.rewriter import rewrite
 from jr_onnx.rewriter.api import output_path
-from jr_onnx.semantics import is_jump
+from jr_onnx.semantics import SiteKappa, is_jump
 from jr_onnx.torchnet import OnnxModule
 from jr_onnx.torchnet import load as load_torch
 from jr_onnx.weights import Weight, find_weights, save_weights
@@ -105,6 +105,8 @@ def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: 
         state.remove()
     if request.recipe.learn_kappa != "no":
         network.learn_kappas(train.images[:1] if request.recipe.learn_kappa == "per-channel" else None)
+    if request.recipe.learn_kappa == "per-channel":
+        _try_kappas(request, network.learned)
     outcome = Trainer(network, request.recipe, train, validation, state).run(notify)
     kappas = network.learned or (dict(network.net.kappas) if request.recipe.kappa else {})
     hardening = Hardening(
@@ -229,6 +231,16 @@ def _network(request: HardenRequest, trusted: OnnxModule, weights: Sequence[Weig
             raise InputError(f"{request.model.name} has no site for a jump", hint="Leave --kappa out")
         net.set_kappa(request.recipe.kappa)
     return TrainedNetwork(net, request.preprocessing, bfloat16=request.bfloat16)
+
+
+def _try_kappas(request: HardenRequest, kappas: Mapping[str, SiteKappa]) -> None:
+    """Rewrite the original with the first kappas, so that a file that cannot hold them is refused before training.
+
+    Raises:
+        KappaError: A site takes one number alone, for instance in the body of a function.
+    """
+    with tempfile.TemporaryDirectory(prefix="jr-onnx-harden-") as folder:
+        rewrite(request.model, KappaPlan(by_site=tuple(kappas.items())), output=Path(folder) / request.model.name)
 
 
 def _key(request: HardenRequest, source: ModelFile, weights: Sequence[Weight], train: ImageData, surrogate: str) -> str:

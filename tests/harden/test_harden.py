@@ -13,10 +13,11 @@ import torch
 
 from jr_onnx import find_weights, provenance, torchnet
 from jr_onnx.attack.suite.setup import AttackRequest
-from jr_onnx.errors import DataError, InputError, RefusalError
+from jr_onnx.errors import DataError, InputError, JrError, RefusalError
 from jr_onnx.harden import ContestRequest, Hardening, HardenRequest, Recipe, harden, hold, worst_case
 from jr_onnx.modelfile import load
 from jr_onnx.records import dumps, loads
+from jr_onnx.rewriter import find_sites
 from jr_onnx.weights.find import tensors_by_place
 from tests.harden.conftest import images, untrained
 from tests.weights import models
@@ -147,6 +148,20 @@ def test_every_channel_learns_a_kappa_of_its_own(request_of: Make, tmp_path: Pat
     assert evaluation.run.kappas == net.kappas
     assert any("smooth" in entry.entry for entry in evaluation.models[1].entries)
     assert loads(Hardening, dumps(result.hardening)) == result.hardening
+
+
+def test_kappas_per_channel_that_a_file_cannot_hold_are_refused_before_training(
+    request_of: Make, tmp_path: Path
+) -> None:
+    from jr_onnx.harden.run import _try_kappas
+    from tests.torchnet.models import with_functions
+
+    path = tmp_path / "functions.onnx"
+    path.write_bytes(with_functions().SerializeToString())
+    kappas = {site.id: (0.1, 0.2, 0.3, 0.4) for site in find_sites(path).sites}
+    with pytest.raises(JrError, match="channel"):
+        _try_kappas(request_of(model=path), kappas)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_statistics_stay_unless_asked_for(request_of: Make) -> None:
