@@ -114,7 +114,8 @@ def examine(model: onnx.ModelProto, payloads: Payloads | None = None, folder: Pa
     with readable("the model"):
         foreign = list(_foreign_bodies(model))
         if record is None or is_optimised(model):
-            found = [] if record is None else [Mismatch("", text) for text in optimised_mismatches(model, record)]
+            texts = optimised_mismatches(model, record, payloads) if record is not None else ()
+            found = [Mismatch("", text) for text in texts]
             return Agreement(record, None, payloads or Payloads(), (*found, *foreign), bool(foreign))
         light, held = _light(model) if payloads is None else (copied(model), payloads)
         original = copied(light)

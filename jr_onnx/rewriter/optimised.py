@@ -6,14 +6,26 @@ undone there. The kappas stand in the graph all the same, as attributes, constan
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
-import numpy as np
 import onnx
 
+from jr_onnx.modelfile.wire import Payloads
 from jr_onnx.provenance import OPTIMISED_KEY, Provenance
-from jr_onnx.rewriter.scopes import all_nodes
-from jr_onnx.semantics import BIAS_OP_TYPE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, channels_of, kappa_label, round_to
+from jr_onnx.rewriter.scopes import all_nodes, all_scopes
+from jr_onnx.rewriter.stored import NotStored, read_large
+from jr_onnx.semantics import (
+    BIAS_OP_TYPE,
+    DRAW_OP_TYPE,
+    OP_DOMAIN,
+    OP_TYPE,
+    SiteKappa,
+    channels_of,
+    kappa_label,
+    map_kappa,
+    round_to,
+)
 
 _KAPPA_NAME = "/jr_kappa"
 _SHOWN = 8
@@ -24,14 +36,19 @@ def is_optimised(model: onnx.ModelProto) -> bool:
     return any(entry.key == OPTIMISED_KEY for entry in model.metadata_props)
 
 
-def optimised_mismatches(model: onnx.ModelProto, record: Provenance) -> Iterator[str]:
+def optimised_mismatches(model: onnx.ModelProto, record: Provenance, payloads: Payloads | None = None) -> Iterator[str]:
     """Say in words which kappas of the provenance the optimised graph does not hold.
+
+    A kappa per channel must stand there with all its values in their order, and every site needs a kappa of its own:
+    two sites with the same one need it twice.
 
     Args:
         model: The optimised model.
         record: The provenance that it carries on.
+        payloads: What the tokens in the model stand for; None for a model that holds its weights.
     """
-    kappas, ranges = _jumps(model)
+    most = max((len(channels_of(site.kappa)) for site in record.sites), default=1)
+    kappas, ranges = _jumps(model, payloads or Payloads(), most)
     inputs = {value.name for value in model.graph.input}
     for name in record.undo.inputs_added:
         if name not in inputs:
@@ -44,40 +61,53 @@ def optimised_mismatches(model: onnx.ModelProto, record: Provenance) -> Iterator
         if wanted not in ranges:
             yield f"nothing in the graph draws kappa from {random.low:g} to {random.high:g}, as the provenance says"
         return
+    left = Counter(kappas)
     for site in record.sites:
-        if not {round_to(kappa, "float32") for kappa in channels_of(site.kappa)} <= kappas:
-            held = ", ".join(f"{kappa:g}" for kappa in sorted(kappas)[:_SHOWN]) or "none"
-            held += f" and {len(kappas) - _SHOWN} more" if len(kappas) > _SHOWN else ""
+        kappa = map_kappa(site.kappa, lambda value: round_to(value, "float32"))
+        left[kappa] -= 1
+        if left[kappa] < 0:
             said = f"site {site.id} has kappa {kappa_label(site.kappa, 'g')} by the provenance"
-            yield f"{said}, and the kappas in the graph are {held}"
+            again = ", none of them left for it" if kappa in kappas else ""
+            yield f"{said}, and the kappas in the graph are {_held(kappas)}{again}"
 
 
-def _jumps(model: onnx.ModelProto) -> tuple[set[float], set[tuple[float, float]]]:
-    """Return the kappas and the ranges of kappa that stand in a graph."""
-    kappas: set[float] = set()
+def _held(kappas: list[SiteKappa]) -> str:
+    """Return the kappas of a graph for people, the first few of them."""
+    different = sorted(set(kappas), key=channels_of)
+    shown = ", ".join(kappa_label(kappa, "g") for kappa in different[:_SHOWN]) or "none"
+    return shown + (f" and {len(different) - _SHOWN} more" if len(different) > _SHOWN else "")
+
+
+def _jumps(model: onnx.ModelProto, payloads: Payloads, most: int) -> tuple[list[SiteKappa], set[tuple[float, float]]]:
+    """Return the kappa of every jump in a graph, and the ranges of kappa that stand there.
+
+    Args:
+        model: The model.
+        payloads: What the tokens in it stand for.
+        most: How many channels a kappa may have.
+    """
+    kappas: list[SiteKappa] = []
     ranges: set[tuple[float, float]] = set()
+    tensors = [tensor for scope in all_scopes(model) if scope.graph is not None for tensor in scope.graph.initializer]
+    named = [tensor for tensor in tensors if _KAPPA_NAME in tensor.name]
     for node in all_nodes(model):
         numbers = {item.name: item.f for item in node.attribute}
         if node.op_type == "ThresholdedRelu":
-            kappas.add(numbers.get("alpha", 1.0))
+            kappas.append(numbers.get("alpha", 1.0))
         elif node.op_type in (OP_TYPE, BIAS_OP_TYPE) and node.domain == OP_DOMAIN:
             if "kappa_low" in numbers and "kappa_high" in numbers:
                 ranges.add((numbers["kappa_low"], numbers["kappa_high"]))
             elif "kappa" in numbers:
-                kappas.add(numbers["kappa"])
+                kappas.append(numbers["kappa"])
         elif node.op_type in ("RandomUniform", DRAW_OP_TYPE) and "low" in numbers and "high" in numbers:
             ranges.add((numbers["low"], numbers["high"]))
         elif node.op_type == "FusedGemm" and "activation_alpha" in numbers:
-            kappas.add(numbers["activation_alpha"])
+            kappas.append(numbers["activation_alpha"])
         elif node.op_type == "Constant" and any(_KAPPA_NAME in name for name in node.output):
-            kappas.update(_scalars(node))
-    for tensor in model.graph.initializer:
-        if _KAPPA_NAME in tensor.name and not tensor.dims:
-            kappas.add(float(onnx.numpy_helper.to_array(tensor)))
+            named.extend(item.t for item in node.attribute if item.HasField("t"))
+    for tensor in named:
+        values = read_large(tensor, None, payloads, most)
+        if not isinstance(values, NotStored):
+            flat = tuple(float(value) for value in values.reshape(-1))
+            kappas.append(flat if tensor.dims else flat[0])
     return kappas, ranges
-
-
-def _scalars(node: onnx.NodeProto) -> Iterator[float]:
-    for attribute in node.attribute:
-        if attribute.HasField("t") and not attribute.t.dims:
-            yield float(np.asarray(onnx.numpy_helper.to_array(attribute.t)))

@@ -28,8 +28,9 @@ import onnx
 
 from jr_onnx.errors import one_line
 from jr_onnx.modelfile.wire import Buffer
+from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.agreement import Agreement
-from jr_onnx.rewriter.scopes import all_scopes
+from jr_onnx.rewriter.scopes import Scope, all_scopes, scopes_by_path, substitute
 from jr_onnx.runtime.biases import find_tails
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, find_markers, insert_markers
@@ -105,12 +106,22 @@ def optimise(
     source = kappa_source(proto, record, has_library=has_library)
     proto.CopyFrom(agreement.original)
     markers = insert_markers(proto, record.sites, skeleton.folder)
+    _remove_unread(proto, record)
     result = _without_jumps(skeleton, options, arguments, target, nhwc)
     found = find_markers(result.proto, markers)
     tails = find_tails(result.proto, found) if target == "cuda" else {}
     write_jumps(result.proto, found, source, tails)
     _describe(result.proto, about)
     return replace(result, jumps=len(found), fused=len(tails))
+
+
+def _remove_unread(model: onnx.ModelProto, record: Provenance) -> None:
+    """Remove what the retrofit did without (the comparison and mask of a fused jump): ONNX Runtime would run it."""
+    scopes = scopes_by_path(model)
+    gone: dict[Scope, dict[int, None]] = {}
+    for path, index, _ in record.undo.nodes_removed:
+        gone.setdefault(scopes[path], {})[index] = None
+    substitute(gone, lambda _node, _none: ())
 
 
 def _without_jumps(
