@@ -152,7 +152,10 @@ def optimize(
             skeleton, agreement, copy_options(options), has_library=has_library, arguments={}, target=target
         )
     except NotFollowedError as error:
-        raise RefusalError(f"{path} cannot be retrofitted after optimisation: {error}") from None
+        raise RefusalError(
+            f"{path} cannot be retrofitted after optimisation: {error}",
+            hint="Deploy the retrofit itself, which ONNX Runtime optimises on opening as far as it can",
+        ) from None
     mark = Mark(this_host(), result.jumps, _calls_library(result.proto), target, result.fused)
     entry = result.proto.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, dumps(mark, indent=None)

@@ -11,9 +11,10 @@ one is taken, where ONNX Runtime optimises the file as it is.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jr_onnx import provenance
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 _ort: Any = require("onnxruntime", "cpu")
 
 _WAYS = ("auto", "plain", "optimised")
+_OWN_ARGUMENTS = ("retrofit", "op_library", "external_data")
 _log = logging.getLogger("jr_onnx.runtime")
 
 
@@ -62,13 +64,14 @@ class InferenceSession(_ort.InferenceSession):  # type: ignore[misc] # onnxrunti
         op_library: False does without the op library.
         external_data: Contents of external data by location, for a serialised model whose data is not to be read from
             a disk, where it may change.
-        **kwargs: Further arguments of ONNX Runtime's session.
+        **kwargs: Further arguments of ONNX Runtime's session, which ignores those it does not know.
 
     Attributes:
         retrofit: Which way the session went, and why.
 
     Raises:
-        InputError: `retrofit` is not one of the three, or the file was optimised for another host.
+        InputError: `retrofit` is not one of the three, an argument is almost called like one of ours, or the file was
+            optimised for another host.
         ModelError: The model's provenance cannot be understood.
         RefusalError: `retrofit="optimised"` and that is impossible.
     """
@@ -89,6 +92,7 @@ class InferenceSession(_ort.InferenceSession):  # type: ignore[misc] # onnxrunti
     ) -> None:
         if retrofit not in _WAYS:
             raise InputError(f"retrofit is {retrofit!r}, expected one of {', '.join(_WAYS)}")
+        _refuse_misspelt(kwargs)
         self._way: Way = retrofit
         self._wants_library = op_library
         self._external = {name: memoryview(content).cast("B") for name, content in (external_data or {}).items()}
@@ -246,3 +250,16 @@ class InferenceSession(_ort.InferenceSession):  # type: ignore[misc] # onnxrunti
         release = getattr(super(), "_release_captured_graphs", None)
         if release is not None:
             release()
+
+
+def _refuse_misspelt(arguments: Iterable[str]) -> None:
+    """Refuse arguments almost called like one of ours: ONNX Runtime ignores every name that it does not know.
+
+    Its own are let through whatever they are called, for later versions may have more.
+
+    Raises:
+        InputError: There is one.
+    """
+    for name in arguments:
+        for meant in difflib.get_close_matches(name, _OWN_ARGUMENTS, n=1):
+            raise InputError(f"InferenceSession has no argument {name!r}", hint=f"The argument is called {meant}")

@@ -15,7 +15,7 @@ from jr_onnx.modelfile import load
 from jr_onnx.rewriter.agreement import examine
 from jr_onnx.runtime.ops_library import Target
 from jr_onnx.runtime.saved import optimize
-from jr_onnx.semantics import jump_relu, round_kappa
+from jr_onnx.semantics import SiteKappa, jump_relu, round_kappa
 from tools.bench.autoencoder import autoencoder
 
 
@@ -42,7 +42,7 @@ def perceptron() -> onnx.ModelProto:
 @pytest.mark.parametrize("library", [True, False])
 @pytest.mark.parametrize("lowering", ["where", "custom"])
 def test_a_session_computes_j_with_the_kappa_of_the_channel(tmp_path: Path, lowering: Any, library: bool) -> None:
-    kappas = {"a": tuple(float(value) for value in range(7)), "b": 2.0}
+    kappas: dict[str, SiteKappa] = {"a": tuple(float(value) for value in range(7)), "b": 2.0}
     source = tmp_path / "model.onnx"
     onnx.save(perceptron(), source)
     path, _ = jr_onnx.rewrite(source, kappas, lowering=lowering)
@@ -80,7 +80,7 @@ def test_the_saved_model_agrees_with_its_kappas_per_channel(
 def test_other_kappas_per_channel_in_a_saved_model_are_found(tmp_path: Path, change: str, library: bool) -> None:
     source, fast = tmp_path / "model.onnx", tmp_path / "fast.onnx"
     onnx.save(perceptron(), source)
-    kappas = {"a": tuple(float(value) for value in range(7)), "b": 2.0}
+    kappas: dict[str, SiteKappa] = {"a": tuple(float(value) for value in range(7)), "b": 2.0}
     path, _ = jr_onnx.rewrite(source, kappas)
     optimize(path, fast, use_library=library)
     model = onnx.load(fast)
@@ -98,8 +98,8 @@ def test_other_kappas_per_channel_in_a_saved_model_are_found(tmp_path: Path, cha
     elif change == "a channel less":
         values = values[:6].copy()
     else:
-        values = np.float32(3)
-    tensor.CopyFrom(numpy_helper.from_array(np.asarray(values)))
+        values = np.array(3, np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(values))
     (found,) = examine(model).mismatches
     assert "site a has kappa per channel: 0 to 6 (7 channels) by the provenance" in found.message
 

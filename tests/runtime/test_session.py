@@ -416,6 +416,24 @@ def test_providers_can_be_set_again() -> None:
     np.testing.assert_array_equal(session.run(None, images())[0], before)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("library", "op_library"), ("retrofitt", "retrofit"), ("external", "external_data")]
+)
+def test_an_argument_almost_called_like_ours_is_refused(name: str, meant: str) -> None:
+    given: dict[str, Any] = {name: False}
+    with pytest.raises(InputError, match=f"no argument '{name}'.*{meant}"):
+        InferenceSession(convnet().SerializeToString(), providers=CPU, **given)
+
+
+def test_arguments_of_onnx_runtime_go_through() -> None:
+    given: dict[str, Any] = {
+        "enable_fallback": 0,
+        "disabled_optimizers": ["ConstantFolding"],
+        "read_config_from_model": 0,
+    }
+    InferenceSession(convnet().SerializeToString(), providers=CPU, **given)
+
+
 @pytest.mark.slow
 def test_more_than_two_gigabytes(tmp_path: Path) -> None:
     rows, columns, count = 16_384, 17_000, 2  # 1.1 GB of float32 each
