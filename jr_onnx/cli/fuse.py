@@ -10,7 +10,16 @@ import click
 
 from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import external_data_option, force_option, model_argument, output_option
-from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_lines, print_message, print_table
+from jr_onnx.cli.output import (
+    counted,
+    json_option,
+    next_step,
+    print_json,
+    print_lines,
+    print_message,
+    print_rewrite_notes,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from jr_onnx.rewriter import RewriteResult
@@ -87,9 +96,4 @@ def _show(result: RewriteResult) -> None:
     print_lines(f"{counted(len(result.sites), 'jump')} fused{left}{where}")
     for jump in result.left:
         print_lines(f"left alone: {jump.id}: {jump.problem}")
-    for change in result.changes:
-        print_lines(f"also changed: {change}")
-    if result.external_data != "none":
-        print_lines(f"external data: {result.external_data}")
-    if result.checker_problem is not None:
-        print_lines(f"onnx.checker complains of the source and the result alike: {result.checker_problem}")
+    print_rewrite_notes(result)

@@ -8,11 +8,15 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from jr_onnx.errors import printable, printable_lines
 from jr_onnx.records import Record
+
+if TYPE_CHECKING:
+    from jr_onnx.rewriter import RewriteResult
 
 WIDTH = 100
 """Width of a table in columns if stdout is not a terminal."""
@@ -161,3 +165,15 @@ def print_message(text: str) -> None:
 def print_lines(text: str) -> None:
     """Print lines of a result on stdout, safe for a terminal."""
     click.echo(printable_lines(text))
+
+
+def print_rewrite_notes(result: RewriteResult) -> None:
+    """Print what `rewrite` or `fuse` did besides the sites, and what onnx.checker says."""
+    for change in result.changes:
+        print_lines(f"also changed: {change}")
+    if result.proof is not None:
+        print_lines(f"the conversion is {result.proof}")
+    if result.external_data != "none":
+        print_lines(f"external data: {result.external_data}")
+    if result.checker_problem is not None:
+        print_lines(f"onnx.checker complains of the source and the result alike: {result.checker_problem}")

@@ -17,7 +17,16 @@ from jr_onnx.cli.options import (
     model_argument,
     output_option,
 )
-from jr_onnx.cli.output import counted, json_option, next_step, print_json, print_lines, print_message, print_table
+from jr_onnx.cli.output import (
+    counted,
+    json_option,
+    next_step,
+    print_json,
+    print_lines,
+    print_message,
+    print_rewrite_notes,
+    print_table,
+)
 from jr_onnx.cli.types import INTEGER
 
 if TYPE_CHECKING:
@@ -197,11 +206,4 @@ def _show(result: RewriteResult, plan: KappaPlan) -> None:
     skipped = f", {len(result.skipped)} left as they are" if result.skipped else ""
     where = f" -> {result.output}" if result.output else " (dry run, nothing written)"
     print_lines(f"{counted(len(result.sites), 'site')} rewritten{skipped}{refused}{where}")
-    for change in result.changes:
-        print_lines(f"also changed: {change}")
-    if result.proof is not None:
-        print_lines(f"the conversion is {result.proof}")
-    if result.external_data != "none":
-        print_lines(f"external data: {result.external_data}")
-    if result.checker_problem is not None:
-        print_lines(f"onnx.checker complains of the source and the result alike: {result.checker_problem}")
+    print_rewrite_notes(result)

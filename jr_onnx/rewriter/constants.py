@@ -216,8 +216,8 @@ class ConstantFinder:
             return self._shaped(scope, float(number.reshape(()).astype(np.float64)), node.input[0], depth)
         if node.op_type in ("Mul", "Sub") and len(node.input) == 2:
             return self._zeros_like(scope, node, depth) or why
-        moving = node.op_type in _MOVING or (node.op_type == "Cast" and _casts_to_float(node))
-        if not moving or not node.input:
+        casts = node.op_type == "Cast" and any(item.name == "to" and item.i in FLOAT_NUMBERS for item in node.attribute)
+        if not (casts or node.op_type in _MOVING) or not node.input:
             return why
         inner = self.uniform(scope, node.input[0], depth)
         if isinstance(inner, NotConstant):
@@ -396,7 +396,3 @@ def _content(attribute: onnx.AttributeProto | None) -> bytes | None:
     copy = copied(attribute)
     copy.name = ""
     return bytes(copy.SerializeToString(deterministic=True))
-
-
-def _casts_to_float(node: onnx.NodeProto) -> bool:
-    return any(attribute.name == "to" and attribute.i in FLOAT_NUMBERS for attribute in node.attribute)

@@ -35,33 +35,22 @@ class NotStored:
 
 
 def read_small(tensor: TensorProto, folder: Path | None) -> Array | NotStored:
-    """Return a tensor's array.
+    """Return the array of a tensor of a few thousand elements at most.
 
     Args:
         tensor: The tensor.
         folder: The folder that external data is relative to, or None.
     """
-    count = math.prod(tensor.dims)
-    external = tensor.data_location == TensorProto.EXTERNAL
-    if external and folder is None:
-        return NotStored("lies in external data, which is not available", unread=True)
-    if count > _MAX_ELEMENTS:
-        return NotStored(f"has {count} elements")
-    try:
-        return numpy_helper.to_array(_with_data(tensor, folder) if external and folder is not None else tensor)
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - onnx raises anything on a tensor that contradicts itself
-        return NotStored(f"cannot be read: {one_line(error)}", unread=external)
+    return read_large(tensor, folder, None, _MAX_ELEMENTS)
 
 
-def read_large(tensor: TensorProto, folder: Path | None, payloads: Payloads, most: int) -> Array | NotStored:
+def read_large(tensor: TensorProto, folder: Path | None, payloads: Payloads | None, most: int) -> Array | NotStored:
     """Return the array of a tensor that may be large, and whose data may be a token.
 
     Args:
         tensor: The tensor.
         folder: The folder that external data is relative to, or None.
-        payloads: What tokens stand for.
+        payloads: What tokens stand for, or None if the tensor is too small to be one.
         most: How many elements it may have.
     """
     count = math.prod(tensor.dims)
@@ -71,13 +60,15 @@ def read_large(tensor: TensorProto, folder: Path | None, payloads: Payloads, mos
     if count > most:
         return NotStored(f"has {count} elements, more than {most}")
     try:
-        whole = _with_data(tensor, folder) if external and folder is not None else _with_payload(tensor, payloads)
-        array = numpy_helper.to_array(whole)
+        if external and folder is not None:
+            tensor = _with_data(tensor, folder)
+        elif payloads is not None:
+            tensor = _with_payload(tensor, payloads)
+        return numpy_helper.to_array(tensor)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - onnx raises anything on a tensor that contradicts itself
         return NotStored(f"cannot be read: {one_line(error)}", unread=external)
-    return array
 
 
 def _with_payload(tensor: TensorProto, payloads: Payloads) -> TensorProto:

@@ -115,12 +115,12 @@ def _counted(wrong: npt.NDArray[np.bool_]) -> str:
 
 
 def _largest_below(values: npt.NDArray[np.float64], dtype: str, *, strict: bool) -> npt.NDArray[np.float64]:
-    """Return the largest numbers of a type that are not above the values, or, unless `strict`, that are below.
+    """Return, for each value, the largest number of a type that is not above it; unless `strict`, that is below it.
 
     Args:
-        values: Finite and not negative. Of 0, nothing is below 0 that J tells from it, so that it stays 0.
+        values: Finite and not negative. 0 stays 0: J treats 0 and any threshold below it alike.
         dtype: NumPy name of the type.
-        strict: Whether a number that is equal to its value is wanted.
+        strict: Whether the comparison is z > threshold, so that the threshold itself is wanted; else z >= threshold.
     """
     kind = numpy_dtype(dtype)
     with np.errstate(over="ignore", under="ignore"):
