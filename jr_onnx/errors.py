@@ -17,7 +17,7 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     0: "success",
     1: "verification failed: outputs disagree, or a graph contradicts its provenance",
     2: "unusable input: a file, an option, data, or a place to write to",
-    3: "the model has no ReLU that can be rewritten",
+    3: "the model has no ReLU that can be rewritten, or no jump that can be fused",
     4: "refused, because the result would be wrong, slow or surprising",
     5: "something is not installed: an extra, or the op library",
     6: "the model has operators that torch cannot evaluate here",

@@ -28,7 +28,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Measure robustness": {
         "attack": "Attack a model and its retrofit, and say what the results are worth.",
-        "report": "Merge the results of an attack and write them as one HTML page.",
+        "report": "Merge the results of attack and other commands, and write them as one page.",
         "tune": "Choose kappa on validation data, and say whether any is worth it.",
         "detect": "Test a detector of adversarial examples on a model and its retrofit.",
         "reproduce": "Reproduce the tables and figures of the JumpReLU paper.",

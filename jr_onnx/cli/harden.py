@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from jr_onnx.cli.command import cli_command, option
+from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import (
     DataArguments,
     check_budget,
@@ -46,7 +46,7 @@ class Arguments(DataArguments):
     beta: float
     steps: int
     epochs: int
-    batch: int
+    batch_size: int
     rate: float
     clip: float
     ramp: float | None
@@ -93,7 +93,8 @@ class Arguments(DataArguments):
 @option("--beta", type=float, default=6.0, help="Weight of robustness against clean accuracy, for trades.")
 @option("--steps", type=COUNT, default=7, help="Steps of the attack in training, for pgd and trades.")
 @option("--epochs", type=COUNT, default=10, help="Passes over the training images.")
-@option("--batch", type=COUNT, default=128, help="Images in a training step.")
+@option("--batch-size", type=COUNT, default=128, help="Images in a training step.")
+@renamed_option("--batch", "--batch-size", type=COUNT)
 @option("--rate", type=float, default=0.02, help="Highest learning rate of the one-cycle schedule.")
 @option("--clip", type=float, default=1.0, help="Largest norm of the gradient of a training step.")
 @option(
@@ -192,7 +193,7 @@ def _recipe(given: Arguments) -> Recipe:
         steps=given.steps,
         beta=given.beta,
         epochs=given.epochs,
-        batch=given.batch,
+        batch=given.batch_size,
         rate=given.rate,
         clip=given.clip,
         ramp=given.ramp,

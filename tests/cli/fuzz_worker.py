@@ -57,7 +57,7 @@ CHEAP = {
 COSTLY = {
     "--samples", "--reference-samples", "--rounds", "--limit", "--paper-steps", "--trust-steps", "--steps",
     "--reference", "--neighbours", "--grid", "--transfer-from", "--torch", "--weights", "--suite", "--threads",
-    "--footprint", "--profile", "--batch", "--chunk", "--epochs", "--evaluate", "--trust-limit",
+    "--footprint", "--profile", "--batch", "--batch-size", "--chunk", "--epochs", "--evaluate", "--trust-limit",
     "--adaptive-limit", "--attacks",
 }  # fmt: skip
 TEXTS = (

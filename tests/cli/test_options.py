@@ -56,6 +56,7 @@ def test_a_name_that_stands_twice_is_refused(jr, command: str, option: str, word
         ("tune", "--kappa-map", "--output"),
         ("tune", "--force", "--allow-poor-accuracy"),
         ("detect", "--force", "--allow-poor-accuracy"),
+        ("harden", "--batch", "--batch-size"),
         ("bench", "--providers", "--provider"),
         ("rewrite", "--target", "--provider"),
         ("optimize", "--target", "--provider"),
