@@ -197,7 +197,7 @@ class InferenceSession(_ort.InferenceSession):  # type: ignore[misc] # onnxrunti
         providers, provider_options, reason = without_unusable_cuda(providers, provider_options)
         if reason and asked_for_cuda:
             _log.warning("%s was asked for and is not usable here, so the session runs without it: %s", CUDA, reason)
-        skeleton = read_skeleton(source)
+        skeleton = read_skeleton(source, options)
         record = provenance.read(skeleton.proto) if skeleton is not None else None
         calls_op = skeleton is not None and any(entry.domain == OP_DOMAIN for entry in skeleton.proto.opset_import)
         if skeleton is None or (record is None and not calls_op):

@@ -37,7 +37,7 @@ class Skeleton:
     Attributes:
         proto: The model; payloads are tokens. The caller may edit it.
         payloads: What the tokens stand for.
-        folder: What external data is relative to; None for a model in memory.
+        folder: What external data is relative to; None for a model in memory of which nothing tells.
     """
 
     proto: onnx.ModelProto
@@ -63,13 +63,22 @@ class Feed:
             options.add_session_config_entry(FOLDER_KEY, str(self.folder))
 
 
-def read_skeleton(path_or_bytes: str | bytes | os.PathLike[str]) -> Skeleton | None:
-    """Read a model; None if it is not a readable ONNX model: ONNX Runtime reports that."""
+def read_skeleton(
+    path_or_bytes: str | bytes | os.PathLike[str], options: SessionOptions | None = None
+) -> Skeleton | None:
+    """Read a model; None if it is not a readable ONNX model: ONNX Runtime reports that.
+
+    Args:
+        path_or_bytes: The file, or its contents.
+        options: Session options, which may name the folder of the external data of a model in memory.
+    """
     folder: Path | None = None
     view: Payload
     try:
         if isinstance(path_or_bytes, bytes):
             view = memoryview(path_or_bytes)
+            if options is not None and has_entry(options, FOLDER_KEY):
+                folder = Path(options.get_session_config_entry(FOLDER_KEY))
         else:
             path = Path(path_or_bytes)
             folder = path.parent

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -125,3 +126,17 @@ def test_an_optimised_session_of_a_fused_model_runs_nothing_unread(tmp_path: Pat
     fused, _ = jr_onnx.fuse(source)
     optimize(fused, fast, use_library=True)
     assert not {"Relu", "Greater", "Cast", "Mul"} & {node.op_type for node in onnx.load(fast).graph.node}
+
+
+def test_thresholds_in_external_data_are_read_where_session_options_name_the_folder(tmp_path: Path) -> None:
+    source = tmp_path / "sae.onnx"
+    onnx.save(autoencoder(4, 3000), source, save_as_external_data=True, location="sae.data", size_threshold=0)
+    fused, _ = jr_onnx.fuse(source)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tmp_path))
+    session = jr_onnx.InferenceSession(Path(fused).read_bytes(), options, providers=["CPUExecutionProvider"])
+    assert session.retrofit.mode == "optimised", session.retrofit.reason
+    assert not session.retrofit.mismatch
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    plain = jr_onnx.InferenceSession(fused, providers=["CPUExecutionProvider"], retrofit="plain")
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], plain.run(None, {"x": x})[0])
