@@ -136,8 +136,7 @@ class Tuning(Shown):
     @property
     def title(self) -> str:
         """The recommendation and its reason."""
-        chosen = "a kappa per site" if self.kappa is None else f"kappa {self.kappa:g}"
-        return f"{chosen}: {self.result.reason}"
+        return f"{self.result.points[self.result.recommended].description}: {self.result.reason}"
 
     def rows(self) -> Rows:
         """Return a row for every kappa tried."""

@@ -229,7 +229,7 @@ def _show(result: TuneResult) -> None:
         ("kappa", "clean", "drop", result.objective, "gain", "95 %", "p", ""),
         [
             (
-                f"{point.kappa:g}" if point.kappa is not None else point.name or "per site",
+                point.label,
                 f"{point.clean:.2%}",
                 f"{point.drop:.2%}",
                 f"{point.objective:.2%}",
@@ -244,11 +244,8 @@ def _show(result: TuneResult) -> None:
         f"logits: {result.logits}",
     )
     chosen = result.points[result.recommended]
-    if chosen.kappa is None:
-        shown = ", ".join(f"{site}={kappa_label(kappa)}" for site, kappa in chosen.kappas.items())
-        print_lines(f"\nrecommendation: {chosen.name or 'a kappa per site'}: {shown}")
-    else:
-        print_lines(f"\nrecommendation: kappa {chosen.kappa:g}")
+    each = ", ".join(f"{site}={kappa_label(kappa)}" for site, kappa in chosen.kappas.items())
+    print_lines(f"\nrecommendation: {chosen.description}{f': {each}' if chosen.kappa is None else ''}")
     print_lines(f"reason: {result.reason}")
 
 

@@ -1,7 +1,7 @@
 """Hold hardened files against their original: one adaptive suite, the same images, paired statistics, a recommendation.
 
-The images are those of the test split, which no training saw. Every file is attacked by the same entries, judged in
-ONNX Runtime, and compared with the original sample by sample.
+The images are those of the test split, which training did not use. Every file is attacked by the same entries, judged
+in ONNX Runtime, and compared with the original sample by sample.
 """
 
 from __future__ import annotations

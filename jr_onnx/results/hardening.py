@@ -35,7 +35,7 @@ def section(result: HardenResult | Hardening) -> Section:
     ]
     if contest is not None:
         text.append(
-            f"On test images, which no training saw: deploy the {contest.chosen} model "
+            f"On test images, which were not used in training: deploy the {contest.chosen} model "
             f"({contest.names[contest.chosen]}). Reason: {contest.reason}."
         )
     epochs = [float(row.epoch) for row in found.rows]

@@ -19,9 +19,8 @@ def record(value: JsonValue) -> TuneResult:
 def section(result: TuneResult) -> Section:
     """Return the section: the recommendation, the chart, and a row for every kappa."""
     chosen = result.points[result.recommended]
-    what = "a kappa for each site" if chosen.kappa is None else f"kappa {chosen.kappa:g}"
     text = (
-        f"Chosen on validation images: {what}. Reason: {result.reason}.",
+        f"Chosen on validation images: {chosen.description}. Reason: {result.reason}.",
         f"Objective: {result.measure}, on {result.attacked} images; clean accuracy on {result.samples} of "
         f"{result.data}.",
     )
@@ -45,7 +44,7 @@ def _row(result: TuneResult, place: int, point: TunePoint) -> tuple[str, ...]:
     verdict = "recommended" if place == result.recommended else "" if point.allowed else "costs too much"
     scale, unit = (100, " %") if share else (1, "")
     return (
-        "per site" if point.kappa is None else f"{point.kappa:g}",
+        point.label,
         f"{100 * point.clean:.1f} %",
         f"{100 * point.drop:+.1f}",
         f"{scale * point.objective:.4g}{unit}",

@@ -33,7 +33,7 @@ def rank_for_channels(item: LocatedSite, values: int, shapes: Shapes, recorded: 
     if dims is None and recorded is not None:
         return recorded
     if dims is None:
-        where = ", for it stands in a function" if item.scope.function is not None else ""
+        where = " because it is in a function" if item.scope.function is not None else ""
         raise KappaError(
             f"{said} has an unknown shape{where}",
             hint="Give it one number"

@@ -27,7 +27,7 @@ def return_large_blocks() -> None:
 
 
 async def return_free_pages() -> None:
-    """Return every free page of the heap once a second, for ever, on a thread: it takes a millisecond."""
+    """Return every free page of the heap once a second until cancelled, on a thread: it takes a millisecond."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):  # another C library than glibc

@@ -40,6 +40,18 @@ class TunePoint(Record):
     allowed: bool
     name: str = ""
 
+    @property
+    def label(self) -> str:
+        """Its kappa, the name of its map, or "per site"."""
+        return f"{self.kappa:g}" if self.kappa is not None else self.name or "per site"
+
+    @property
+    def description(self) -> str:
+        """The same as words of a sentence."""
+        if self.kappa is not None:
+            return f"kappa {self.kappa:g}"
+        return f"the kappas of {self.name}" if self.name else "a kappa per site"
+
 
 @dataclass(frozen=True, slots=True)
 class TuneResult(Record):

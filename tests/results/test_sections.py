@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -39,6 +40,16 @@ def test_every_section_is_whole(maker: object) -> None:
     widths = [float(found.attrib["viewBox"].split()[2]) for found in (wide, narrow)]
     assert widths[1] <= min(4.5 * 72, widths[0])
     assert all(found.attrib["aria-label"] and found.attrib["role"] == "img" for found in (wide, narrow))
+
+
+def test_the_trade_off_names_the_map_of_a_candidate_and_a_search_per_site() -> None:
+    found = records.tuning()
+    for name, label, said in (("channels.json", "channels.json", "the kappas of channels.json"),
+                              ("", "per site", "a kappa per site")):  # fmt: skip
+        point = replace(found.points[1], kappa=None, name=name)
+        section = section_of(replace(found, points=(found.points[0], point)))
+        assert section.rows[1][0] == label
+        assert section.text[0] == f"Chosen on validation images: {said}. Reason: the largest gain."
 
 
 def test_the_trade_off_has_its_intervals() -> None:

@@ -162,7 +162,7 @@ def test_a_site_in_a_function_is_refused() -> None:
     graph = helper.make_graph([helper.make_node("act", ["a"], ["b"], domain="own")], "g", values[:1], values[1:])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     source = helper.make_model(graph, opset_imports=imports, functions=[body], ir_version=8)
-    with pytest.raises(KappaError, match="unknown shape, for it stands in a function"):
+    with pytest.raises(KappaError, match="unknown shape because it is in a function"):
         jr_onnx.rewrite(source, {"site": KAPPAS})
 
 
