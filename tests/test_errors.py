@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import jr_onnx.serve.faults  # noqa: F401 - its errors are in the tree, whichever test is run first
 from jr_onnx import errors
 from jr_onnx.errors import JrError, MissingExtraError, ModelError, RefusalError, UnsupportedOpsError, blaming, require
 

@@ -100,8 +100,10 @@ class InternalError(JrError):
 
     http_status = 500
 
-    def __init__(self, origin: str) -> None:
-        super().__init__("internal error", hint="See the server's log")
+    def __init__(
+        self, message: str = "internal error", *, hint: str = "See the server's log", origin: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
         self.origin = origin
 
 
@@ -154,7 +156,7 @@ def _internal(error: Exception) -> InternalError:
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     where = "" if last is None else f" at {last.tb_frame.f_code.co_filename}:{last.tb_lineno}"
-    return InternalError(f"{type(cause).__name__}: {cause}{where}")
+    return InternalError(origin=f"{type(cause).__name__}: {cause}{where}")
 
 
 def log_failure(line: str) -> None:
