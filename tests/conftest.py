@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _NEEDS_TORCH = re.compile(
     r"^(?:(?:import|from) (?:torch|scipy|sklearn|models|tools\.training|"
     r"jr_onnx\.(?:attack|detect|harden|reproduce|torchnet|tune)|"
-    r"tests\.(?:attack|harden|torchnet))\b|def import_record_modules)",
+    r"tests\.(?:attack|harden|results|torchnet))\b|def import_record_modules)",
     re.MULTILINE,
 )
 
