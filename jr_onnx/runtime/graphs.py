@@ -44,12 +44,18 @@ class CapturedGraphs(threading.local):
             run_options: ONNX Runtime's, or None.
 
         Raises:
-            InputError: A replay would use other memory than what is bound, or the graph was not captured whole.
+            InputError: A replay would use other memory than what is bound, or might, since the binding was not made by
+                the session; or the graph was not captured whole.
         """
         graph = _graph_of(run_options)
-        now = _Captured(binding, getattr(binding, "changes", 0))
+        now = _Captured(binding, getattr(binding, "changes", -1))
         if graph == NO_GRAPH:
             run()
+        elif now.changes < 0:
+            raise InputError(
+                "a captured CUDA graph cannot be replayed with a binding that does not note what is bound to it",
+                hint="Make the binding with io_binding() of the session",
+            )
         elif graph not in self._known:
             self._known[graph] = None
             run()

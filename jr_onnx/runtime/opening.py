@@ -211,7 +211,7 @@ class Opening:
     def _registered(self, options: SessionOptions, *, serves: bool = True) -> RetrofitInfo:
         """Register the op library if it is there, wanted and of use, and note it."""
         if not (self._wants_library and serves):
-            return replace(self._info(), library_problem="not wanted")
+            return replace(self._info(), library_problem=_NHWC if self._wants_library else "not wanted")
         try:
             return replace(self._info(), library=str(register(options, self._target)))
         except OpLibraryError as error:

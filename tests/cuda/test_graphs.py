@@ -99,6 +99,17 @@ def test_a_replay_with_other_memory_is_refused(fake: ctypes.CDLL) -> None:
         session.run_with_iobinding(binding, options)
 
 
+@pytest.mark.parametrize("plan", [0.25, RandomKappa(0.2, 0.6, source="input")], ids=["fixed", "random"])
+def test_a_binding_that_notes_nothing_is_refused(fake: ctypes.CDLL, plan: Any) -> None:
+    """What is bound anew to ONNX Runtime's own binding, kappa included, a replay would not see."""
+    session = _session(plan)
+    binding = onnxruntime.IOBinding(session)
+    for name, bind in (("x", binding.bind_ortvalue_input), ("y", binding.bind_ortvalue_output)):
+        bind(name, onnxruntime.OrtValue.ortvalue_from_numpy(GRID, "cuda", 0))
+    with pytest.raises(InputError, match="does not note what is bound"):
+        session.run_with_iobinding(binding)
+
+
 def test_every_thread_has_its_own_graphs(fake: ctypes.CDLL) -> None:
     session = _session(0.25)
 

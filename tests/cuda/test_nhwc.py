@@ -85,6 +85,7 @@ def test_a_plain_session_registers_no_custom_operators(fake: ctypes.CDLL) -> Non
     data = rewrite(convnet(), KAPPA, lowering="custom", target="cuda")[0].SerializeToString()
     session = InferenceSession(data, providers=NHWC, retrofit="plain")
     assert (session.retrofit.mode, session.retrofit.library) == ("plain", None)
+    assert "two Transposes around every custom operator" in session.retrofit.library_problem
     drawing = rewrite(convnet(), RandomKappa(1, 5, source="op"), lowering="custom", target="cuda")[0]
     session = InferenceSession(drawing.SerializeToString(), providers=NHWC, retrofit="plain")
     assert session.retrofit.library is not None

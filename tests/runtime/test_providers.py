@@ -72,6 +72,26 @@ def test_what_works_or_is_not_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -
     assert without_unusable_cuda([CUDA, CPU], None) == ([CUDA, CPU], None, "")
 
 
+def test_cuda_libraries_that_came_as_packages_are_loaded_before_a_session_opens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A session, and `require_providers`, which every command calls, look for CUDA first; that loads them."""
+    import onnxruntime
+
+    loaded: list[str] = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append("all"), raising=False)
+    data = rewrite(convnet(), KAPPA)[0].SerializeToString()
+    providers.why_unusable.cache_clear()
+    InferenceSession(data, providers=[CUDA, CPU])
+    assert loaded == ["all"]
+    providers.why_unusable.cache_clear()
+    with pytest.raises(InputError):
+        require_providers([CUDA])
+    assert loaded == ["all", "all"]
+    providers.why_unusable.cache_clear()
+
+
 def test_commands_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
