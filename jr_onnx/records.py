@@ -34,6 +34,8 @@ from jr_onnx.errors import InputError
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 LARGEST_TEXT_BYTES = 64 << 20
 LARGEST_RESULT_BYTES = 1 << 30
+_INTEGER_BITS = 63
+"""No count, size or seed is longer; protobuf, lists and float() raise OverflowError for longer ones."""
 _Decoder = Callable[[Any], Any]
 _NON_FINITE = {"nan", "inf", "-inf"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
@@ -92,12 +94,23 @@ def loads(cls: type[R], text: str) -> R:
         InputError: Not JSON, or not such a record.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = parse(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not a {cls.SCHEMA} record: {error}") from None
-    if _SURROGATE.search(text):
-        _require_text(value, cls.SCHEMA)
     return cls.from_json(value)
+
+
+def parse(text: str) -> JsonValue:
+    """Parse JSON text strictly: no key twice, no NaN or infinity, no half of a character.
+
+    Raises:
+        ValueError: It is not such JSON.
+        RecursionError: It is nested too deeply.
+    """
+    value: JsonValue = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    if _SURROGATE.search(text):
+        _require_text(value)
+    return value
 
 
 def load_file(cls: type[R], path: Path) -> R:
@@ -132,17 +145,17 @@ def read_regular(path: Path, most_bytes: int = LARGEST_TEXT_BYTES) -> bytes:
     return content
 
 
-def _require_text(value: JsonValue, schema: str) -> None:
+def _require_text(value: JsonValue) -> None:
     """Refuse half a character, which JSON can write as an escape and no file can hold.
 
     Raises:
-        InputError: There is one.
+        ValueError: There is one.
     """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         found = error.object[error.start : error.end]
-        raise InputError(f"not a {schema} record: it holds {found!r}, half a character") from None
+        raise ValueError(f"it holds {found!r}, half a character") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -290,9 +303,12 @@ def _decoders_of(kind: Any) -> tuple[dict[str, _Decoder], dict[str, frozenset[ty
 
 
 def _as_they_are(kind: Any) -> frozenset[type]:
-    """Return the types whose JSON values are the decoded values of an annotation, so that nothing need decode them."""
+    """Return the types whose JSON values are the decoded values of an annotation, so that nothing need decode them.
+
+    An integer is not among them, for its size is to be checked.
+    """
     kinds = set(typing.get_args(kind)) if typing.get_origin(kind) in (types.UnionType, typing.Union) else {kind}
-    return frozenset(kinds) if kinds <= {*_PLAIN, float} and len(kinds - {type(None)}) == 1 else frozenset()
+    return frozenset(kinds) if kinds <= {*_PLAIN, float} - {int} and len(kinds - {type(None)}) == 1 else frozenset()
 
 
 def _decode_float(value: Any) -> float:
@@ -305,9 +321,11 @@ def _decode_float(value: Any) -> float:
 
 
 def _decode_int(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise _MisfitError(f"found {value!r}, expected int")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _MisfitError(f"found {value!r}, expected int")
+    if value.bit_length() > _INTEGER_BITS:
+        raise _MisfitError(f"found an integer of {value.bit_length()} bits, expected at most {_INTEGER_BITS}")
+    return value
 
 
 def _decode_instance(kind: Any, value: Any) -> Any:

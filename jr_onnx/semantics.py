@@ -90,6 +90,8 @@ def kappa_label(kappa: SiteKappa, digits: str = ".6g") -> str:
     if not isinstance(kappa, tuple):
         return format(kappa, digits)
     count = len(kappa)
+    if not count:  # only a damaged file has none
+        return "per channel: none (0 channels)"
     return f"per channel: {min(kappa):{digits}} to {max(kappa):{digits}} ({count} channel{'s' if count != 1 else ''})"
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jr_onnx.errors import KappaError
-from jr_onnx.semantics import FLOAT_DTYPES, jump_relu, largest, round_kappa, round_to, validate_kappa
+from jr_onnx.semantics import FLOAT_DTYPES, jump_relu, kappa_label, largest, round_kappa, round_to, validate_kappa
 
 NUMPY = {
     "float16": np.dtype(np.float16),
@@ -186,3 +186,8 @@ def test_rounding_does_not_depend_on_how_the_caller_treats_underflow() -> None:
         assert round_kappa(1e-50, "float32") == round_kappa(1e-9, "float16") == 0.0
         assert round_to(1e6, "float16") == math.inf
         assert jump_relu(np.array([np.nan, 1.0], dtype=np.float32), 0.5).tolist() == [0.0, 1.0]
+
+
+def test_a_kappa_of_no_channels_which_a_damaged_file_may_hold_has_a_label() -> None:
+    assert kappa_label(()) == "per channel: none (0 channels)"
+    assert kappa_label((0.25, 0.5)) == "per channel: 0.25 to 0.5 (2 channels)"

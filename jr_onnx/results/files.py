@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jr_onnx import provenance
-from jr_onnx.errors import InputError, require
+from jr_onnx.errors import InputError, blaming, require
 from jr_onnx.evaluation.store import is_run
 from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.modelfile import load
-from jr_onnx.records import LARGEST_RESULT_BYTES, Record, read_regular
+from jr_onnx.records import LARGEST_RESULT_BYTES, Record, parse, read_regular
 from jr_onnx.report import Report, Section, read, write
 
 _KINDS = {
@@ -82,11 +81,15 @@ def section_of(record: Record, report: Report | None = None) -> Section:
         report: Where it goes; a section about another model file than the attacks says so.
 
     Raises:
-        InputError: It is no such record.
+        InputError: It is no such record, or contradicts itself. What is wrong with a chart only shows when it is drawn.
     """
     if _name(record.SCHEMA) not in _KINDS:
         raise InputError(f"a report has no section for a {record.SCHEMA} record", hint=f"Give {_EXPECTED}")
-    section: Section = _module(record.SCHEMA).section(record)
+    what = f"the {record.SCHEMA} record cannot be shown, it contradicts itself"
+    with blaming(what):
+        section: Section = _module(record.SCHEMA).section(record)
+    if section.draw is not None:
+        section = replace(section, draw=_blamed(section.draw, what))
     if report is None or not section.models:
         return section
     run = report.evaluation.run
@@ -94,6 +97,16 @@ def section_of(record: Record, report: Report | None = None) -> Section:
         return section
     note = f"This is about another file than the attacks above: {section.models[0]}."
     return replace(section, text=(note, *section.text))
+
+
+def _blamed(draw: Callable[[bool], str], what: str) -> Callable[[bool], str]:
+    """Return what draws a chart, and blames a record whose figures cannot be drawn."""
+
+    def drawn(narrow: bool) -> str:
+        with blaming(what):
+            return draw(narrow)
+
+    return drawn
 
 
 def _records(path: Path) -> list[Record]:
@@ -111,7 +124,7 @@ def _records(path: Path) -> list[Record]:
 
 def _content(path: Path) -> Any:
     try:
-        return json.loads(read_regular(path, LARGEST_RESULT_BYTES))
+        return parse(read_regular(path, LARGEST_RESULT_BYTES).decode())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from None
     except (ValueError, RecursionError):
@@ -154,7 +167,7 @@ def _hardening(path: Path) -> Record:
     if provenance.HARDENED_KEY not in metadata:
         raise InputError(f"{path} is a model that jr-onnx harden did not write", hint=f"Give {_EXPECTED}")
     try:
-        value = json.loads(metadata[provenance.HARDENED_KEY])
+        value = parse(metadata[provenance.HARDENED_KEY])
     except (ValueError, RecursionError):
         raise InputError(f"{path}: its record of the hardening is not JSON") from None
     return _record(path, value)

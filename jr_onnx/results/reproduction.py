@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from jr_onnx.errors import InputError
 from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
 from jr_onnx.report.svg import as_svg
 from jr_onnx.reproduce.drawing import draw, text_of
 from jr_onnx.reproduce.result import ItemResult
 
+_MOST_CELLS = 4096
+"""Each is looked for among all; the largest item, figure 3, has 847."""
 _DRAWN = {
     "matrix": "Rows are the kappa that the examples were made with, columns the kappa that they were shown to; figures "
     "are accuracies in per cent.",
@@ -16,8 +19,18 @@ _DRAWN = {
 
 
 def record(value: JsonValue) -> ItemResult:
-    """Read a record from JSON values."""
-    return ItemResult.from_json(value)
+    """Read a record from JSON values.
+
+    Raises:
+        InputError: It is no such record, or its table is larger than any.
+    """
+    found = ItemResult.from_json(value)
+    if max(len(found.cells), len(found.rows) * len(found.columns)) > _MOST_CELLS:
+        raise InputError(
+            f"{found.item} has {len(found.cells)} cells in a table of {len(found.rows)} rows and {len(found.columns)} "
+            f"columns, expected at most {_MOST_CELLS}"
+        )
+    return found
 
 
 def section(result: ItemResult) -> Section:

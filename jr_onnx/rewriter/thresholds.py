@@ -59,6 +59,8 @@ class ThresholdReader:
             raise RefusalError(f"its thresholds {threshold.name!r} cannot be read: {found}")
         if found.dtype.kind not in "fV" or threshold.count not in (1, found.size):
             raise RefusalError(f"its thresholds {threshold.name!r} are {found.size} values of type {found.dtype}")
+        if not found.size:
+            raise RefusalError(f"its thresholds {threshold.name!r} are an empty tensor")
         values = np.ravel(found).astype(np.float64)
         for problem, wrong in (("NaN", np.isnan(values)), ("infinite", np.isinf(values))):
             if wrong.any():

@@ -12,7 +12,7 @@ import pytest
 from jr_onnx import provenance
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.store import Store
-from jr_onnx.records import dumps
+from jr_onnx.records import Record, dumps
 from jr_onnx.report import page
 from jr_onnx.report.texts import as_json, as_markdown
 from jr_onnx.results import gather, write_report
@@ -105,6 +105,57 @@ def test_what_is_no_result_is_refused(run: Path, tmp_path: Path, name: str, cont
     assert str(path) in caught.value.message
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "report.json").exists()
+
+
+def edited(record: Record, *path: str | int, to: object) -> str:
+    """Return a record as JSON in which one value is another."""
+    value = json.loads(dumps(record))
+    inner = value
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = to
+    return json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (edited(records.tuning(), "points", to=[]), "contradicts itself: .*out of range"),
+        (edited(records.tuning(), "recommended", to=7), "contradicts itself: .*out of range"),
+        (edited(records.hardening(), "best", to=9), "contradicts itself: .*out of range"),
+        (edited(records.hardened(), "contest", "names", to={}), "contradicts itself: .*original|hardened"),
+        (edited(records.tuning(), "model", to="\ud800"), "not JSON"),
+        (edited(records.tuning(), "samples", to=10**400), "an integer of 1329 bits"),
+        (edited(records.hardening(), "recipe", "steps", to=10**400), "an integer of 1329 bits"),
+        (edited(records.table(), "columns", to=["x"] * 4000), "4000 columns, expected at most 4096"),
+        (edited(records.benchmark(), "kappa", to=float("nan")), "not JSON"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused(run: Path, tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        write_report([run, path], tmp_path / "report.json", "json")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        edited(records.tuning(), "measure", to="$\\frac$"),
+        edited(records.tuning(), "points", 0, "clean", to="nan"),
+        edited(records.benchmark(), "cases", 0, "rows", 1, "session", to="odd"),
+    ],
+)
+def test_figures_that_cannot_be_drawn_are_refused(run: Path, tmp_path: Path, content: str) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    path = tmp_path / "x.json"
+    path.write_text(content, encoding="utf-8")
+    (section,) = gather([run, path]).sections
+    assert section.draw is not None
+    with pytest.raises(InputError, match="cannot be shown"):
+        section.draw(False)
 
 
 def test_models_and_folders_without_results_are_refused(run: Path, tmp_path: Path) -> None:

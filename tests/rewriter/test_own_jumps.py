@@ -197,6 +197,14 @@ def test_what_is_no_jump_of_kappa_is_refused_with_the_reason(
     assert "\n" not in str(caught.value)
 
 
+def test_thresholds_that_are_an_empty_tensor_are_refused() -> None:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,0] x) => (float[N,0] y) <float[0] t> { c = Greater(x, t) m = Cast<to = 1>(c) y = Mul(x, m) }""")
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), "t"))
+    with pytest.raises(RefusalError, match="its thresholds 't' are an empty tensor"):
+        fuse(model)
+
+
 def test_a_threshold_in_a_wider_type_becomes_the_largest_kappa_below_it() -> None:
     """0.1 lies between two float16 numbers; z > 0.1 and z > the lower one select the same."""
     body = "w = Cast<to = 1>(h) c = Greater(w, t) m = Cast<to = 10>(c) r = Mul(h, m)"
