@@ -26,7 +26,7 @@ from jr_onnx.records import Record, dumps, load_file, loads
 
 SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     float: st.one_of(st.floats(allow_nan=False), st.floats(0.001, 10.0), st.just(math.inf)),
-    int: st.integers(-(2**63), 2**63) | st.integers(0, 8),
+    int: st.integers(1 - 2**63, 2**63 - 1) | st.integers(0, 8),
     bool: st.booleans(),
     str: st.text(max_size=8) | st.sampled_from(["nan", "inf", "conv1/relu"]),
     type(None): st.none(),

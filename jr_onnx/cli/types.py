@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 
@@ -22,9 +22,16 @@ class Integer(click.types.IntParamType):
 
 
 class Count(click.IntRange):
-    """A whole number within bounds, shown as N in the help."""
+    """A whole number within bounds, shown as N in the help; of 63 bits at most, as records hold no longer one."""
 
     name = "N"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse a number, and refuse one that a result could not be read back with."""
+        number = super().convert(cast("int", value), param, ctx)  # declared too narrowly by click
+        if number >= 1 << 63:
+            self.fail(f"{number} is too large, expected less than 2 to the power of 63", param, ctx)
+        return number
 
 
 INTEGER = Integer()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import click
 import pytest
 
-from jr_onnx.cli.types import Budget, Moment, NamedNumber, NamedShape, Numbers, Words
+from jr_onnx.cli.types import COUNT, Budget, Moment, NamedNumber, NamedShape, Numbers, Words
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,9 @@ def test_a_value_is_refused(kind: click.ParamType, texts: list[str], message: st
     for text in texts:
         with pytest.raises(click.BadParameter, match=message):
             kind.convert(text, None, None)
+
+
+def test_a_number_that_no_record_holds_is_refused() -> None:
+    assert COUNT.convert(str(2**63 - 1), None, None) == 2**63 - 1
+    with pytest.raises(click.BadParameter, match="too large"):
+        COUNT.convert(str(2**63), None, None)
