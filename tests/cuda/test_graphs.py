@@ -101,7 +101,7 @@ def test_a_replay_with_other_memory_is_refused(fake: ctypes.CDLL) -> None:
 
 @pytest.mark.parametrize("plan", [0.25, RandomKappa(0.2, 0.6, source="input")], ids=["fixed", "random"])
 def test_a_binding_that_notes_nothing_is_refused(fake: ctypes.CDLL, plan: Any) -> None:
-    """What is bound anew to ONNX Runtime's own binding, kappa included, a replay would not see."""
+    """What is later bound to ONNX Runtime's own binding, kappa included, a replay would not see."""
     session = _session(plan)
     binding = onnxruntime.IOBinding(session)
     for name, bind in (("x", binding.bind_ortvalue_input), ("y", binding.bind_ortvalue_output)):
