@@ -6,6 +6,7 @@ pass. A plan holds what was asked for; rounding to a site's dtype is `semantics.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -213,7 +214,11 @@ def read_kappa_map(path: Path) -> dict[str, SiteKappa]:
     import yaml
 
     try:
-        content: Any = yaml.load(read_regular(path).decode(), Loader=_strict_loader())  # noqa: S506 - a SafeLoader
+        text = read_regular(path).decode()
+        try:  # PyYAML takes minutes for the millions of values that JSON is read with in a second.
+            content: Any = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            content = yaml.load(text, Loader=_strict_loader())  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise KappaError(f"cannot read the kappa map {path}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -235,6 +240,25 @@ def read_kappa_map(path: Path) -> dict[str, SiteKappa]:
         # YAML 1.1 reads 1e-3 as a string; validate_kappa takes it for the number it is.
         result[str(key)] = validate_site_kappa(value, f"kappa of {key!r} in {path}")
     return result
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object of its members, refusing one that is named twice (json silently keeps the last)."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise KappaError(f"the kappa map names {key!r} twice")
+        result[key] = value
+    return result
+
+
+def _no_constant(name: str) -> float:
+    """Refuse NaN and infinities, which are no JSON.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"{name} is no JSON")
 
 
 def _strict_loader() -> Any:

@@ -316,3 +316,11 @@ def test_a_map_of_lists_is_read(tmp_path: Path) -> None:
     path = tmp_path / "map.yaml"
     path.write_text("a: [0, 1e-3, 0.5]\nb: 0.1\n")
     assert read_kappa_map(path) == {"a": (0.0, 0.001, 0.5), "b": 0.1}
+
+
+def test_json_is_not_read_as_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyYAML takes minutes for a list of millions of values."""
+    monkeypatch.setattr("yaml.load", lambda *_, **__: pytest.fail("read as YAML"))
+    path = tmp_path / "kappa.json"
+    path.write_text('{"relu": [0.5, 1], "conv": 0.25}')
+    assert read_kappa_map(path) == {"relu": (0.5, 1.0), "conv": 0.25}
