@@ -101,11 +101,12 @@ def output_failure() -> OSError | None:
     return raw.failure if isinstance(raw, UnfailingStream) else None
 
 
-def _text(raw: UnfailingStream, old: object) -> io.TextIOWrapper:
+def _text(raw: UnfailingStream, old: Any) -> io.TextIOWrapper:
     encoding = getattr(old, "encoding", None) or "utf-8"
-    # What the old stream has buffered must not appear later, nor fail at the end of the process.
+    # What the old stream has buffered must not appear later, nor fail at the end of the process. It may be None, or
+    # anything that a caller has put there.
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        old.flush()  # type: ignore[attr-defined] # whatever stood there before
+        old.flush()
     stream: Any = raw  # of a buffered stream TextIOWrapper uses no more than this class has
     return io.TextIOWrapper(stream, encoding=encoding, errors="backslashreplace", write_through=True)
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from google.protobuf.message import DecodeError, Message
 
 from jr_onnx.serve.faults import BadRequestError
-
-if TYPE_CHECKING:
-    pass
 
 SMALL_MESSAGE: Final = 64 * 1024
 """Largest request message of a method that takes no tensors."""

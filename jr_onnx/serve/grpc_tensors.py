@@ -9,6 +9,7 @@ short, and what protobuf will make of typed contents is known before it is made.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -140,7 +141,7 @@ def _contents(data: memoryview) -> tuple[int, int]:
     return fixed, other
 
 
-def _fields(data: memoryview, most: int = _FIELDS):  # type: ignore[no-untyped-def] # number, start, payload, end
+def _fields(data: memoryview, most: int = _FIELDS) -> Iterator[tuple[int, int, int, int]]:
     """Yield the fields of a message: number, and where it starts, where its payload starts, and where it ends.
 
     Raises:

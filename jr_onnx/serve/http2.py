@@ -148,16 +148,17 @@ class Http2Connection(asyncio.Protocol):
         """Process received data, a few frames at a time."""
         if self._ignores_input:
             return
+        left = memoryview(data)
         if not self._rest:
             if not self._table.turns.are_waiting:
-                data = self._take_in(memoryview(data))  # type: ignore[assignment] # a view of what is left
-                if not data or self._ignores_input:
+                left = self._take_in(left)
+                if not left or self._ignores_input:
                     return
             self._transport.pause_reading()
             self._table.turns.add(self._loop_time, self._go_on)
-        self._rest.append(memoryview(data))
+        self._rest.append(left)
         try:
-            self._resting.grow(len(data))
+            self._resting.grow(len(left))
         except OverloadedError:
             self._drop_rest()
 

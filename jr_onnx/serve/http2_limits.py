@@ -38,7 +38,7 @@ class FloodError(Exception):
     """The client sends more of something than any client needs to."""
 
 
-class _Bounded(_connection.H2Connection):  # type: ignore[misc] # seen as Any by mypy
+class _Bounded(_connection.H2Connection):  # type: ignore[misc] # what `require` imports has no types
     MAX_CLOSED_STREAMS = 512
 
 

@@ -19,8 +19,6 @@ from jr_onnx.serve.tensors import TensorSpec
 _TRIAL_SECONDS: Final = 1.0  # of timing batches, in all
 _TIMED_RUNS: Final = 3
 _WORTH: Final = 0.95  # a larger batch must cost less than this part of the best so far, row by row
-
-
 _FEWEST_BYTES: Final = 1 << 20
 
 
@@ -31,6 +29,11 @@ def batch_bytes(specs: Iterable[TensorSpec], rows: int) -> int:
     known about whether that is faster.
     """
     return max(_FEWEST_BYTES, rows * sum(_input(spec).row_bytes for spec in specs))
+
+
+def powers_of_two(most: int) -> tuple[int, ...]:
+    """Return the powers of 2 up to a number, and that number."""
+    return tuple(sorted({*(1 << power for power in range(most.bit_length())), most}))
 
 
 def best_rows(
@@ -68,11 +71,6 @@ def best_rows(
 
 def _input(spec: TensorSpec) -> TrialInput:
     return TrialInput(spec.name, spec.dims or (), spec.dtype)
-
-
-def powers_of_two(most: int) -> tuple[int, ...]:
-    """Return the powers of 2 up to a number, and that number."""
-    return tuple(sorted({*(1 << power for power in range(most.bit_length())), most}))
 
 
 def _timed(

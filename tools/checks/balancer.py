@@ -195,7 +195,7 @@ def _write_cases(model: Path, path: Path) -> Path:
         x = generator.random((1, 1, 8, 8), dtype=np.float32)
         arrays[f"digits@1#{number}/in/input"] = x
         arrays[f"digits@1#{number}/out/logits"] = session.run(None, {"input": x})[0]
-    np.savez(path, **arrays)  # type: ignore[arg-type] # numpy takes the keywords for allow_pickle too
+    np.savez(path, allow_pickle=False, **arrays)
     return path
 
 

@@ -11,7 +11,6 @@ from jr_onnx.records import JsonValue
 if TYPE_CHECKING:
     from jr_onnx.serve.model import ServedModel
 
-
 _NANO = 1_000_000_000
 _SIZES = 1024  # different numbers of rows that are distinguished; a client may choose any
 
