@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from jr_onnx.errors import JrError
 from jr_onnx.runtime.ops_library import Target, library_path, register
+from jr_onnx.runtime.providers import why_unusable
 from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION
 
 CUDA = "CUDAExecutionProvider"
@@ -24,17 +25,7 @@ CPU = "CPUExecutionProvider"
 
 def has_gpu() -> bool:
     """Tell whether a session really runs on an NVIDIA GPU; a listed provider proves nothing."""
-    if CUDA not in onnxruntime.get_available_providers():
-        return False
-    if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-    model = elementwise([helper.make_node("Relu", ["x"], ["y"])])
-    try:
-        session = open_session(model, [CUDA])
-        session.run(None, {"x": np.ones(4, dtype=np.float32)})
-    except Exception:  # noqa: BLE001 - whatever is missing, there is no usable GPU
-        return False
-    return bool(session.get_providers()[0] == CUDA)
+    return not why_unusable(CUDA)
 
 
 def open_session(
