@@ -1,6 +1,6 @@
 """Which kappa goes to which site: uniform, per site, per channel, randomised U[low, high], or a runtime input.
 
-The paper uses one kappa for all sites (section 3) and, in appendix C, a random one drawn again for every forward
+The paper uses one kappa for all sites (section 3) and, in appendix C, a new random one for every forward
 pass. A plan holds what was asked for; rounding to a site's dtype is `semantics.round_kappa`.
 """
 

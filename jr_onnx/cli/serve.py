@@ -112,7 +112,7 @@ def command(given: Arguments) -> None:
     """Serve models over REST and gRPC with the Open Inference Protocol v2, as Triton and KServe do.
 
     Each argument is a model file, NAME=FILE, or a repository that `jr-onnx package triton` wrote, whose manifest is
-    checked first. A random kappa is drawn again for every request. Stops on SIGTERM, after it has answered all requests
+    checked first. A new random kappa is drawn for every request. Stops on SIGTERM, after it has answered all requests
     that it accepted.
     """
     options = _options(given)

@@ -1,6 +1,6 @@
 """Whether a model may be packaged with its kappa: Triton feeds what the client sends and draws nothing itself.
 
-A random kappa is of use only if somebody draws it again for every request: the custom operator does, from the
+A random kappa is of use only if something draws a new one for every request: the custom operator does, from the
 operating system's entropy. A kappa that is a runtime input stays at its default, and RandomUniform in the graph
 can be predicted from a few answers. Both are refused unless the user says that a fixed kappa will do.
 """

@@ -1,7 +1,7 @@
-"""Captured CUDA graphs of a session: what ONNX Runtime would do with them silently is refused.
+"""Captured CUDA graphs of a session: refuse replays for which ONNX Runtime would silently use the wrong memory.
 
-With `enable_cuda_graph`, ONNX Runtime captures the first run of a thread, and replays it from then on, whatever is fed
-or bound later: a replay knows addresses only. It keeps a graph whose capture failed, too.
+With `enable_cuda_graph`, ONNX Runtime captures the first run of a thread and replays it from then on, whatever is fed
+or bound later: a graph holds addresses only. It also keeps a graph whose capture failed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from onnxruntime import IOBinding, RunOptions
 
 GRAPH_ID: Final = "gpu_graph_id"
+"""ONNX Runtime's run option that names the graph of a session that a run captures or replays."""
 NO_GRAPH: Final = "-1"
-"""ONNX Runtime's run option that tells the captured graphs of a session apart, and its value for a run without one."""
+"""Its value for a run that does neither."""
 
 _FIRST = "0"  # what ONNX Runtime calls the graph of a run whose options name none
 
@@ -30,7 +31,7 @@ class _Captured:
 
 
 class CapturedGraphs(threading.local):
-    """The graphs that one session captured, each in the thread that replays it."""
+    """The graphs that a session has captured; every thread has its own."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Captured | None] = {}

@@ -163,7 +163,7 @@ class ByteBudget:
         holding.since = now
 
     def _make_room(self, holding: Holding, size: int, now: float) -> None:
-        """Refuse requests that still arrive, but none in vain: all who may be refused together must hold enough.
+        """Refuse requests that still arrive, but none unless those that may be refused hold enough together.
 
         Raises:
             OverloadedError: They do not.

@@ -13,7 +13,7 @@ from typing import Final
 
 
 class Guard:
-    """A lock that many threads hold together, or one alone; who wants it alone goes first."""
+    """A readers-writer lock that prefers writers: many threads hold it together, or one alone."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

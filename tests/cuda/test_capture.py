@@ -55,7 +55,7 @@ def test_a_random_kappa_differs_from_run_to_run(open_session: Open, nodes: list[
     for seed in range(12):
         x = np.random.default_rng(seed).permutation(GRID)
         seen.append(kappa_of(bound.run(x=x), x))
-    assert len(set(seen)) > 8, "every replay draws again"
+    assert len(set(seen)) > 8, "every replay draws a new kappa"
     assert all(0.199 <= kappa < 0.6 for kappa in seen)
 
 

@@ -49,7 +49,7 @@ def test_a_random_kappa_differs_at_every_replay(fake: ctypes.CDLL, source: Rando
     assert all(0.199 <= kappa < 0.6 for kappa in seen)
 
 
-def test_a_kappa_bound_anew_is_the_kappa_of_the_replay(fake: ctypes.CDLL) -> None:
+def test_a_replay_uses_the_kappa_that_was_bound_last(fake: ctypes.CDLL) -> None:
     session = _session(KappaPlan(0.25, input_name="kappa"))
     binding, y = session.io_binding(), onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros_like(GRID), "cuda", 0)
     binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(GRID, "cuda", 0))

@@ -336,7 +336,7 @@ def test_a_version_where_there_is_none_is_refused(tmp_path: Path, kind: Any, ver
 
 
 @pytest.mark.parametrize("created", ["", "yesterday", "2026-11-01", "9999-99-99T00:00:00Z", "\x1b[2J"])
-def test_a_time_that_is_none_is_refused(repository: Path, created: str) -> None:
+def test_an_invalid_time_is_refused(repository: Path, created: str) -> None:
     _edit_manifest(repository / "net" / "1", lambda document: document.update(created=created))
     with pytest.raises(IntegrityError, match="it was made at") as caught:
         verify(repository)

@@ -103,7 +103,7 @@ def test_an_output_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
         read_model(save(proto, tmp_path / "model.onnx"))
 
 
-def test_custom_operators_and_their_definitions_are_told_apart(tmp_path: Path) -> None:
+def test_custom_operators_and_their_definitions_are_distinguished(tmp_path: Path) -> None:
     proto = parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17, "jr_onnx" : 1]>
         net (float[2] x) => (float[2] y) {

@@ -152,7 +152,7 @@ def _read_in_a_branch(net: ExactNet) -> list[str]:
     [_read_twice, _graph_output, _broadcast_residual, _twice_the_same, _read_in_a_branch],
     ids=lambda f: f.__name__,
 )
-def test_what_somebody_else_needs_stays(tmp_path: Path, build: Any) -> None:
+def test_what_another_node_reads_stays(tmp_path: Path, build: Any) -> None:
     net = ExactNet(7)
     mark, retrofit, result = for_cuda(tmp_path, net.model(build(net), ["N", 3, 8, 8]))
     assert (mark.jumps, mark.fused) == (1, 0)

@@ -58,7 +58,7 @@ def test_a_fed_kappa_gives_the_same_bits_both_ways() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), 1e39, np.array([0.1, 0.2]), np.array(["a"])])
-def test_a_fed_kappa_that_is_none_is_refused(value: Any) -> None:
+def test_an_invalid_kappa_that_is_fed_is_refused(value: Any) -> None:
     session = open_one(grid_net(), KappaPlan(kappa=0.25, input_name="k"))
     with pytest.raises(KappaError, match="input 'k' is"):
         session.run(None, {"x": GRID, "k": value})

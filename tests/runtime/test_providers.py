@@ -1,4 +1,4 @@
-"""CUDA that was asked for and does not work is said loudly, and the session takes the CPU's fast way."""
+"""A session warns if CUDA was asked for and does not work, and takes the CPU's fast way."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_session_says_so_and_runs_the_fast_way(broken_cuda: None, caplog: pyte
     assert session.run(None, images())[0].tobytes() == plain.run(None, images())[0].tobytes()
 
 
-def test_nobody_who_did_not_ask_is_warned(broken_cuda: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_session_that_did_not_ask_for_cuda_does_not_warn(broken_cuda: None, caplog: pytest.LogCaptureFixture) -> None:
     session = InferenceSession(rewrite(convnet(), KAPPA)[0].SerializeToString())
     assert session.retrofit.mode == "optimised"
     assert not [item for item in caplog.records if item.levelno >= logging.WARNING]
@@ -129,5 +129,5 @@ def test_short_names() -> None:
         ([CPU, CUDA], [{"prefer_nhwc": "1"}, {}], False),
     ],
 )
-def test_who_asks_for_the_other_layout(asked: Any, options: Any, nhwc: bool) -> None:
+def test_which_options_ask_for_the_other_layout(asked: Any, options: Any, nhwc: bool) -> None:
     assert prefers_nhwc(cuda_options(asked, options)) == nhwc

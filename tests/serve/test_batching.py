@@ -120,7 +120,7 @@ def test_a_delay_waits_for_later_requests() -> None:
     assert [len(run) for run in model.runs] == [2]
 
 
-def test_a_request_that_fails_does_not_spoil_the_others() -> None:
+def test_a_request_that_fails_does_not_fail_the_others() -> None:
     answers = ask(batcher(Recorder(0.01)), [call(1), call(-1), call(3)])
     assert isinstance(answers[1], InternalError)
     assert answers[1].origin.startswith("ValueError: a negative number at /")
@@ -128,7 +128,7 @@ def test_a_request_that_fails_does_not_spoil_the_others() -> None:
     np.testing.assert_array_equal(answers[2]["y"], call(6).inputs["x"])
 
 
-def test_a_first_dimension_that_is_no_batch_gives_nobody_a_wrong_answer() -> None:
+def test_a_first_dimension_that_is_no_batch_gives_no_wrong_answers() -> None:
     answers = ask(batcher(lambda feed: {"y": feed["x"].sum(keepdims=True)}), [call(1), call(2)])
     assert [answer["y"].item() for answer in answers] == [3.0, 6.0]
 

@@ -1,4 +1,4 @@
-"""Which connection gives way while others are being set up, and what those are told whose bytes others need."""
+"""Which connection is evicted while others are being set up, and what clients are told whose data is dropped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def _shake_hands(table: ConnectionTable) -> asyncio.Task[None]:
     return task
 
 
-def test_a_tls_handshake_that_does_not_go_on_gives_way() -> None:
+def test_a_tls_handshake_that_stalls_is_evicted() -> None:
     async def scenario() -> None:
         table = ConnectionTable(most=2)
         first, second = await _shake_hands(table), await _shake_hands(table)
@@ -44,7 +44,7 @@ def test_a_tls_handshake_that_does_not_go_on_gives_way() -> None:
     asyncio.run(scenario())
 
 
-def test_whoever_has_just_come_stays_where_a_quiet_connection_can_go() -> None:
+def test_a_new_connection_stays_if_an_idle_one_can_be_evicted() -> None:
     async def scenario() -> None:
         table = ConnectionTable(most=2)
         quiet = Held(0.0)
@@ -221,7 +221,7 @@ def _squeeze(table: ConnectionTable, budget: ByteBudget, connection: asyncio.Pro
 
 @pytest.mark.parametrize("is_full", [False, True])
 @pytest.mark.parametrize("begun", [b"", HEAD, HEAD + b"ab"])
-def test_a_client_whose_bytes_others_need_is_told_so(begun: bytes, is_full: bool) -> None:
+def test_a_client_whose_data_is_dropped_is_told_so(begun: bytes, is_full: bool) -> None:
     async def scenario() -> Transport:
         budget, table, transport = ByteBudget(TOTAL), ConnectionTable(most=8), Transport()
         application: Any = Application()

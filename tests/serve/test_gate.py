@@ -1,4 +1,4 @@
-"""What is counted and who gives way; which requests may change something."""
+"""What the budget of bytes counts, which requests and connections are evicted, and which requests may change models."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_request_that_is_whole_never_gives_way() -> None:
     assert budget.used == 10 * MEBIBYTE
 
 
-def test_no_request_gives_way_in_vain() -> None:
+def test_no_request_is_dropped_if_that_would_not_free_enough() -> None:
     budget = ByteBudget(10 * MEBIBYTE, Clock())
     whole, large, small = Arrival(budget), Arrival(budget), Arrival(budget)
     whole.holding.grow(4 * MEBIBYTE)
@@ -105,7 +105,7 @@ def test_a_small_request_never_gives_way_to_a_large_one_that_is_whole() -> None:
     assert small.gave_way, "to one that is smaller still"
 
 
-def test_one_whose_connection_gives_way_to_it_takes_nothing() -> None:
+def test_a_request_whose_own_connection_is_evicted_for_it_takes_nothing() -> None:
     budget = ByteBudget(10 * MEBIBYTE, Clock())
     arriving = budget.arriving(lambda: None)
     behind = budget.arriving(arriving.release)
@@ -115,7 +115,7 @@ def test_one_whose_connection_gives_way_to_it_takes_nothing() -> None:
     assert budget.used == 0
 
 
-def test_what_is_as_short_as_a_health_check_gets_in_and_out_of_a_full_house() -> None:
+def test_a_full_budget_still_admits_what_is_as_short_as_a_health_check() -> None:
     budget = ByteBudget(10 * MEBIBYTE, Clock())
     whole, check = Arrival(budget), Arrival(budget)
     whole.holding.grow(10 * MEBIBYTE)
@@ -189,7 +189,7 @@ class Held:
         self.aborted = True
 
 
-def test_a_full_house_makes_room_with_those_who_never_asked_then_with_the_quietest() -> None:
+def test_a_full_table_evicts_unused_connections_first_then_the_quietest() -> None:
     table = ConnectionTable(3)
     good, busy, idle = Held(1.0), Held(0.0, expendable=False), Held(5.0)
     for one in (good, busy, idle):
@@ -205,7 +205,7 @@ def test_a_full_house_makes_room_with_those_who_never_asked_then_with_the_quiete
     assert not table.make_room(), "all of them wait for answers"
 
 
-def test_what_a_connection_has_had_is_forgotten_by_half_in_a_second() -> None:
+def test_the_time_that_a_connection_used_is_halved_every_second() -> None:
     loop_time = LoopTime()
     loop_time.charge(10.0, 1.0)
     loop_time.charge(11.0, 0.25)
@@ -213,7 +213,7 @@ def test_what_a_connection_has_had_is_forgotten_by_half_in_a_second() -> None:
     assert loop_time.recent(13.0) == 0.1875
 
 
-def test_a_busy_connection_gets_its_turn_whoever_comes_after_it() -> None:
+def test_a_busy_connection_gets_its_turn_however_many_new_ones_come() -> None:
     ran: list[str] = []
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""What clients without good intentions send, over both transports: bounded, timed, and nobody else's trouble."""
+"""What hostile clients send, over both transports: it is bounded and timed, and disturbs no other client."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_trailers_that_end_are_dropped(rest: Rest, server: ServerProcess) -> Non
         assert until_closed(connection).count(b"HTTP/1.1 200 ") == 2
 
 
-def test_announcements_cost_nobody_anything(hasty: ServerProcess) -> None:
+def test_announced_bodies_cost_nothing_until_they_come(hasty: ServerProcess) -> None:
     head = b"POST /v2/models/fixed/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n"
     held = [connect(hasty.http_port) for _ in range(16)]
     for connection in held:
@@ -218,7 +218,7 @@ def test_floods_close_the_connection(hasty: ServerProcess, opening: bytes, flood
     assert is_well(hasty)
 
 
-def test_a_stranger_gets_no_byte_of_a_message_in(models: dict[str, Path], tmp_path: Path) -> None:
+def test_no_byte_of_a_message_without_a_token_is_accepted(models: dict[str, Path], tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("correct-horse-battery", encoding="ascii")
     with running(jr_onnx(models["fixed"], "--token-file", token)) as server, connect(server.grpc_port) as connection:

@@ -80,7 +80,7 @@ def test_an_exposed_random_kappa_is_drawn_where_the_client_sets_none(exposing: S
 
 
 @pytest.mark.parametrize("kappa", [-0.1, float("inf"), float("nan")])
-def test_a_kappa_that_is_none_is_refused(exposing: ServerProcess, kappa: float) -> None:
+def test_an_invalid_kappa_is_refused(exposing: ServerProcess, kappa: float) -> None:
     client = Rest(exposing.http_port)
     name = client.get("/v2/models/input").json["inputs"][0]["name"]
     head = {

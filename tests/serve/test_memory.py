@@ -1,4 +1,4 @@
-"""What is counted in the budget is what is really taken, and what is closed is let go of at once."""
+"""The budget counts the memory that is really used, and closed connections release theirs at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ VALUES = {
     "objects of six": (b'{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6}', 120_000), "names": (b"", 200_000),
 }  # fmt: skip
 
-# Parses the text on stdin, and prints how much the peak of resident memory grows. `clear_refs` starts the peak again.
+# Parses the text on stdin, and prints how much the peak of resident memory grows. `clear_refs` resets the peak.
 PEAK = """
 import sys, orjson
 def kib(name): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))

@@ -1,4 +1,4 @@
-"""Numbers that are none, or that no server can keep, are refused where they are said, in one line."""
+"""Options that are not finite numbers, or out of range, are refused at once, in one line."""
 
 from __future__ import annotations
 

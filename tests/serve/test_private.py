@@ -1,4 +1,4 @@
-"""What becomes of a model's files while it is loaded and served is nothing to the server."""
+"""Changes to a model's files while it is loaded and served do not affect the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches are as large as it pays."""
+"""Batches are as large as is worthwhile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPECS = [TensorSpec("x", "FP32", np.dtype(np.float32), (-1, 16))]
         (lambda size: 400.0 * size**0, 1),  # too slow to try more
     ],
 )
-def test_batches_are_as_large_as_it_pays(cost_ms: Callable[[int], float], rows: int) -> None:
+def test_batches_are_as_large_as_is_worthwhile(cost_ms: Callable[[int], float], rows: int) -> None:
     now = 0.0
 
     def run(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -116,7 +116,7 @@ def test_a_guard_that_is_held_alone_excludes_all_others() -> None:
     assert (faults, together, alone) == ([], [0], [0])
 
 
-def test_who_wants_a_guard_alone_is_not_kept_waiting_by_newcomers() -> None:
+def test_a_thread_that_waits_to_hold_a_guard_alone_goes_before_later_ones() -> None:
     guard, entered, order = Guard(), threading.Event(), []
 
     def capture() -> None:

@@ -127,7 +127,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         open_model(tmp_path / "bad.onnx")
 
 
-def test_names_that_are_none_are_refused(tmp_path: Path, models: dict[str, Path]) -> None:
+def test_invalid_names_are_refused(tmp_path: Path, models: dict[str, Path]) -> None:
     fixed = models["fixed"]
     for sources, says in (
         ([str(tmp_path / "none.onnx")], "there is no model file"),
@@ -202,7 +202,7 @@ def test_an_older_signed_package_is_refused_by_date(tmp_path: Path, models: dict
         Catalogue([source], key=public, not_before=datetime(2999, 1, 1, tzinfo=UTC))
 
 
-def test_a_provider_that_there_is_not_is_refused() -> None:
+def test_an_unknown_provider_is_refused() -> None:
     with pytest.raises(InputError, match=r"has no provider 'Nonsense' here, expected .*CPUExecutionProvider"):
         require_providers(["Nonsense", "CPUExecutionProvider"])
     require_providers(["CPUExecutionProvider"])
@@ -244,7 +244,7 @@ def test_a_session_on_another_provider_than_asked_for_is_refused(models: dict[st
     ("mode", "said"),
     [(0o600, []), (0o640, []), (0o644, ["can read"]), (0o660, ["can write"]), (0o666, ["can read", "can write"])],
 )
-def test_a_secret_that_others_reach_is_named(tmp_path: Path, mode: int, said: list[str]) -> None:
+def test_a_secret_that_others_can_read_is_named(tmp_path: Path, mode: int, said: list[str]) -> None:
     path = tmp_path / "token"
     path.write_text("a-long-token\n")
     path.chmod(mode)

@@ -3,8 +3,8 @@
     python -m tools.checks.barrage --each 10 --seconds 300
 
 Everything goes over loopback. First one barrage after the other (`tools/checks/serving/barrages.py`) is sent by a
-process of its own, while health is asked over both transports, each time over a new connection. Then good load, whose
-answers are compared, and all barrages together. The bars: the peak of resident memory is at most `--max-total-mib` and
+process of its own, while health is asked over both transports, each time over a new connection. Then valid load, whose
+answers are compared, and all barrages together. The bars: the peak of resident memory is at most `--max-total-mib` plus
 300 MiB, the slowest answer to a health check takes 0.5 s, no answer is wrong, none is missing, and the server counts as
 many answers as accepted requests when it is asked to stop. On a busy machine latencies depend on the other work too.
 
@@ -72,7 +72,7 @@ class Figures:
 def under(server: ServerProcess, names: Sequence[str], seconds: float) -> Figures:
     """Send barrages for so long, and measure."""
     words = (str(server.http_port), str(server.grpc_port), str(seconds))
-    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5", encoding="ascii")  # the peak starts again
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     words_of_health = [sys.executable, "-m", "tools.checks.serving.health", *words]
     health = subprocess.Popen(words_of_health, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     # They are polite to the server's processor, which on another machine they would not take away.
@@ -100,7 +100,7 @@ def write_echo(path: Path) -> Path:
 
 
 def mixed(server: ServerProcess, folder: Path, seconds: float, names: Sequence[str], tally: Tally) -> Figures:
-    """Send good load and barrages together, stop the server in their midst, and judge the answers."""
+    """Send valid load and barrages together, stop the server in their midst, and judge the answers."""
     known = known_answers(folder / "net.onnx", folder / "fixed.jr.onnx")
     crowd = Crowd(server, known, _CLIENTS, tally, asks_badly=False)
     figures = under(server, names, seconds)

@@ -124,7 +124,7 @@ def test_bound_memory_and_fixed_places() -> None:
     assert replay.captured_kernel(ON_CPU, "cpu", "cpu").status == "passed"
 
 
-def test_draws_are_told_apart() -> None:
+def test_different_draws_are_counted() -> None:
     assert replay.replayed_random_uniform(ON_CPU, "cpu").figures["different"] > 1
     assert replay.replayed_own_draw(ON_CPU, "cpu", "cpu").figures["different"] > 1
     assert replay._distinct([0.3, 0.3, 0.3]).summary == "the same value at every replay"

@@ -71,7 +71,7 @@ def replayed_random_uniform(providers: list[Any] | None = None, device: str = "c
 def replayed_own_draw(
     providers: list[Any] | None = None, target: Target | None = None, device: str = "cuda"
 ) -> Verdict:
-    """Find whether JumpRelu with a range draws again at every replay; if not, captured graphs need another source."""
+    """Find whether JumpRelu with a range draws a new kappa at every replay; if not, graphs need another source."""
     library = target or built_target()
     length = 4001
     node = jump_node("x", "y", kappa_low=0.2, kappa_high=0.6)

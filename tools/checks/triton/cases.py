@@ -24,7 +24,7 @@ from jr_onnx.verifier.compare import finite_difference, magnitude
 
 MODELS = Path(__file__).resolve().parents[3] / "models" / "exported"
 DRAWN = "drawn"
-"""The model whose kappa the operator draws again for every request."""
+"""The model for which the operator draws a new kappa for every request."""
 _KAPPA = 0.06
 _BATCHES = (1, 1, 1, 2, 3, 5, 8, 1, 32, 1, 1, 4)
 """More than one batch of 32 takes, so that Triton must join some requests and split others."""
@@ -61,7 +61,7 @@ def build_repository(repository: Path, work: Path) -> Cases:
     _operator_library(repository, work, arrays)
     path = work / "cases.npz"
     roundings = arrays.pop(_ROUNDING)
-    np.savez(path, **arrays)  # type: ignore[arg-type] # numpy takes the keywords for allow_pickle too
+    np.savez(path, allow_pickle=False, **arrays)
     return Cases(path, 4 * float(np.max(roundings)))
 
 
