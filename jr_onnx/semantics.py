@@ -26,9 +26,9 @@ OP_VERSION = 1
 CHANNEL_AXIS = 1
 """The axis of a site's tensor (N, C, ...) that a kappa per channel belongs to."""
 DRAW_OP_TYPE = "DrawKappa"
-BIAS_OP_TYPE = "BiasJumpRelu"
 """Operator without inputs that draws one kappa per run from the operating system's entropy."""
-
+BIAS_OP_TYPE = "BiasJumpRelu"
+"""Operator that adds a bias per channel, and another tensor if it is given one, and applies J to the sum."""
 
 SiteKappa = float | tuple[float, ...]
 """The jump of a site: one for all of its tensor, or one for each channel, axis 1 of (N, C, ...)."""

@@ -290,6 +290,7 @@ VECTOR = np.linspace(0.0, 0.75, 4, dtype=np.float32)
 PER_FEATURE = {
     "features": ("N,4", VECTOR, 1),
     "tokens and features": ("N,3,4", VECTOR, 2),
+    "features with axes in front": ("N,3,4", VECTOR.reshape(1, 1, 4), 2),
     "channels": ("N,4,2,5", VECTOR.reshape(1, 4, 1, 1), 1),
     "rows": ("N,4,2", VECTOR.reshape(4, 1), 1),
 }

@@ -24,7 +24,7 @@ from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError
 from jr_onnx.verifier.evaluators.ort import OrtSession, Runnable
 from jr_onnx.verifier.evaluators.reference import OnnxEvaluator
 from jr_onnx.verifier.report import Check, Failure, Verdict
-from jr_onnx.verifier.sites.probe import OPERAND, RESULT
+from jr_onnx.verifier.sites.probe import OPERAND, RESULT, renamed
 from jr_onnx.verifier.sites.values import channel_values, probe_values
 
 _WHAT = "jumps of the original"
@@ -81,7 +81,7 @@ def _try(
 ) -> Failure | None:
     jump = item.match.jump
     if jump is None:
-        raise VerificationError("it is no jump of the original")
+        raise VerificationError("it is not a jump of the original")
     generator = np.random.default_rng(seed)
     kappas = site.kappa if isinstance(site.kappa, tuple) else (site.kappa,) * jump.count
     if jump.count > 1:
@@ -93,10 +93,9 @@ def _try(
         found = np.asarray(OrtSession(Runnable(f"site {site.id}", from_proto(model)), "plain").run({OPERAND: z})[0])
     except (CannotLoadError, CannotRunError):  # bfloat16, say, of which ONNX Runtime's CPU provider has few kernels
         found = np.asarray(OnnxEvaluator(model).run({OPERAND: z})[0])
-    result = found
-    z = np.broadcast_to(z, result.shape)  # one threshold may be a tensor of equal ones
-    expected = jump_relu(z, kappas if jump.count > 1 else kappas[0])
-    wrong, signs, nans = _differences(z, result, expected)
+    z = np.broadcast_to(z, found.shape)  # thresholds may be a tensor of equal ones, or have more axes
+    expected = jump_relu(z, kappas if jump.count > 1 else kappas[0], rank=jump.rank)
+    wrong, signs, nans = _differences(z, found, expected)
     tally.sites += 1
     tally.values += z.size
     tally.signs += int(signs.sum())
@@ -104,7 +103,7 @@ def _try(
     if not wrong.any():
         return None
     place = int(np.flatnonzero(wrong.reshape(-1))[0])
-    given, one, other = (f"{float(array.reshape(-1)[place])!r}" for array in (z, expected, result))
+    given, one, other = (f"{float(array.reshape(-1)[place])!r}" for array in (z, expected, found))
     return Failure(_WHAT, site.id, f"z = {given}", one, other, "J with the recorded kappa is not this jump")
 
 
@@ -146,13 +145,10 @@ def _alone(original: ModelFile, findings: Findings, item: LocatedSite, site: Sit
         nodes.append(_whole(source, findings, holder))
 
     add(item.scope, site.output)
-    for node in nodes:
-        for field in (node.input, node.output):
-            for index, name in enumerate(field):
-                field[index] = {item.match.operand: OPERAND, site.output: RESULT}.get(name, name)
+    names = {item.match.operand: OPERAND, site.output: RESULT}
     element = NUMBERS[site.dtype]
     ends = [helper.make_tensor_value_info(name, element, None) for name in (OPERAND, RESULT)]
-    graph = helper.make_graph(nodes, "jump", ends[:1], ends[1:])
+    graph = helper.make_graph([renamed(node, names) for node in nodes], "jump", ends[:1], ends[1:])
     imports = [helper.make_opsetid("", item.scope.opset)]
     return helper.make_model(graph, opset_imports=imports, ir_version=max(original.proto.ir_version, 4))
 

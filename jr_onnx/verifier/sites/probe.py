@@ -44,7 +44,7 @@ def probe_model(model: onnx.ModelProto, group: SiteGroup) -> onnx.ModelProto:
     if group.runtime is not None:
         names[group.runtime] = RUNTIME
     nodes = [_constant(name, tensor, names) for name, tensor in group.constants.items()]
-    nodes.extend(_renamed(node, names) for node in group.jump)
+    nodes.extend(renamed(node, names) for node in group.jump)
     inputs = [helper.make_tensor_value_info(OPERAND, element, shape)]
     if group.runtime is not None:
         inputs.append(helper.make_tensor_value_info(RUNTIME, TensorProto.FLOAT, []))
@@ -100,7 +100,8 @@ def _canonical_names(nodes: Iterable[onnx.NodeProto], names: dict[str, str]) -> 
                 field[index] = name if keep else names.setdefault(name, f"n{len(names)}")
 
 
-def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
+def renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
+    """Return a copy of a node in which values have other names; those that are not among `names` keep theirs."""
     copy = copied(node)
     for field in (copy.input, copy.output):
         for index, name in enumerate(field):
