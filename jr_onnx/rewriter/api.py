@@ -124,11 +124,9 @@ def rewrite(
     )  # fmt: skip
     require_choice("external_data", external_data, get_args(ExternalMode))
     if isinstance(model, str | Path):
-        source = load(model)
-        done = retrofit(source, options)
-        path = output_path(source, output, force=force or dry_run)
-        result = done.result if dry_run else _write(done, path, external_data, force=force)
-        return path, _with_diff(result, done) if diff else result
+        return _rewrite_file(
+            Path(model), options, output, DEFAULT_SUFFIX, external_data, force=force, dry_run=dry_run, diff=diff
+        )
     if isinstance(model, onnx.ModelProto):
         done = retrofit(from_proto(model), options)
         return done.model, _with_diff(done.result, done) if diff else done.result
@@ -193,13 +191,30 @@ def fuse(
     plan = KappaPlan(own=True)
     if isinstance(model, onnx.ModelProto):
         return rewrite(model, plan, lowering=lowering, diff=diff)
-    if output is None:
-        path = Path(model)
-        output = path.with_name(_stem(path.name) + FUSED_SUFFIX) if path.name else None
-    return rewrite(
-        model, plan, output=output, force=force, external_data=external_data, dry_run=dry_run, diff=diff,
-        lowering=lowering,
+    require_choice("external_data", external_data, get_args(ExternalMode))
+    return _rewrite_file(
+        Path(model), Options(plan, lowering), output, FUSED_SUFFIX, external_data, force=force, dry_run=dry_run,
+        diff=diff,
     )  # fmt: skip
+
+
+def _rewrite_file(
+    model: Path,
+    options: Options,
+    output: str | Path | None,
+    suffix: str,
+    external_data: ExternalMode,
+    *,
+    force: bool,
+    dry_run: bool,
+    diff: bool,
+) -> tuple[Path, RewriteResult]:
+    """Rewrite a file; for the arguments see `rewrite`; `suffix` is how the output's name ends by default."""
+    source = load(model)
+    done = retrofit(source, options)
+    path = output_path(source, output, force=force or dry_run, suffix=suffix)
+    result = done.result if dry_run else _write(done, path, external_data, force=force)
+    return path, _with_diff(result, done) if diff else result
 
 
 def _with_diff(result: RewriteResult, done: Retrofit) -> RewriteResult:
