@@ -6,7 +6,6 @@ pass. A plan holds what was asked for; rounding to a site's dtype is `semantics.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from jr_onnx.errors import KappaError, one_line, require_choice
-from jr_onnx.records import Record, read_regular
+from jr_onnx.records import Record, parse, read_regular
 from jr_onnx.semantics import SiteKappa, kappa_label, validate_kappa, validate_site_kappa
 
 DEFAULT_INPUT_NAME = "jr_kappa"
@@ -216,7 +215,7 @@ def read_kappa_map(path: Path) -> dict[str, SiteKappa]:
     try:
         text = read_regular(path).decode()
         try:  # PyYAML takes minutes for the millions of values that JSON is read with in a second.
-            content: Any = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+            content: Any = parse(text)
         except (ValueError, RecursionError):
             content = yaml.load(text, Loader=_strict_loader())  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
@@ -240,25 +239,6 @@ def read_kappa_map(path: Path) -> dict[str, SiteKappa]:
         # YAML 1.1 reads 1e-3 as a string; validate_kappa takes it for the number it is.
         result[str(key)] = validate_site_kappa(value, f"kappa of {key!r} in {path}")
     return result
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object of its members, refusing one that is named twice (json silently keeps the last)."""
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise KappaError(f"the kappa map names {key!r} twice")
-        result[key] = value
-    return result
-
-
-def _no_constant(name: str) -> float:
-    """Refuse NaN and infinities, which are no JSON.
-
-    Raises:
-        ValueError: Always.
-    """
-    raise ValueError(f"{name} is no JSON")
 
 
 def _strict_loader() -> Any:
