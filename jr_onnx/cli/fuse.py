@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from jr_onnx.cli.command import cli_command, option
-from jr_onnx.cli.options import external_data_option, force_option, model_argument, output_option
+from jr_onnx.cli.options import (
+    diff_option,
+    dry_run_option,
+    external_data_option,
+    force_option,
+    model_argument,
+    output_option,
+)
 from jr_onnx.cli.output import (
     counted,
     json_option,
     next_step,
-    print_json,
     print_lines,
     print_message,
-    print_rewrite_notes,
+    print_rewrite,
     print_table,
 )
 
@@ -52,8 +58,8 @@ class Arguments:
     help="The operators that compute J: the custom op with a function body, Sub/Greater/Where, or ThresholdedRelu.",
 )
 @external_data_option
-@option("--dry-run", is_flag=True, help="Write nothing.")
-@option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
+@dry_run_option
+@diff_option
 @output_option("The fused model to write.", default="MODEL.fused.onnx")
 @force_option
 @json_option
@@ -74,14 +80,7 @@ def command(given: Arguments) -> None:
         dry_run=given.dry_run,
         diff=given.diff,
     )
-    if result.diff is not None:
-        print_lines(result.diff)
-    if given.as_json:
-        print_json(result)
-    elif not given.diff:
-        _show(result)
-    for warning in result.warnings:
-        print_message(f"warning: {warning}")
+    print_rewrite(result, _show, as_json=given.as_json)
     if result.output is not None:
         print_message(next_step("verify", path, given.model))
 
@@ -96,4 +95,3 @@ def _show(result: RewriteResult) -> None:
     print_lines(f"{counted(len(result.sites), 'jump')} fused{left}{where}")
     for jump in result.left:
         print_lines(f"left alone: {jump.id}: {jump.problem}")
-    print_rewrite_notes(result)

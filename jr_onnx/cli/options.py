@@ -132,6 +132,8 @@ external_data_option = option(
     default="auto",
     help="How external data reach another folder; auto shares blocks where the file system can, and otherwise copies.",
 )
+dry_run_option = option("--dry-run", is_flag=True, help="Write nothing.")
+diff_option = option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
 force_option = option("--force", is_flag=True, help="Replace an existing output.")
 sign_option = option("--sign", "sign_key", type=PATH, help="Private key (PEM) to sign the package with.")
 release_option = option("--triton-release", default=TRITON_RELEASE, help="Triton release that will serve it.")

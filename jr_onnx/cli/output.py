@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -167,8 +167,21 @@ def print_lines(text: str) -> None:
     click.echo(printable_lines(text))
 
 
-def print_rewrite_notes(result: RewriteResult) -> None:
-    """Print what `rewrite` or `fuse` did besides the sites, and what onnx.checker says."""
+def print_rewrite(result: RewriteResult, show: Callable[[RewriteResult], None], *, as_json: bool) -> None:
+    """Print what `rewrite` or `fuse` did: as JSON, or with `show` and notes unless there is a diff; then warnings."""
+    if result.diff is not None:
+        print_lines(result.diff)
+    if as_json:
+        print_json(result)
+    elif result.diff is None:
+        show(result)
+        _print_notes(result)
+    for warning in result.warnings:
+        print_message(f"warning: {warning}")
+
+
+def _print_notes(result: RewriteResult) -> None:
+    """Print what changed besides the sites, and what onnx.checker says."""
     for change in result.changes:
         print_lines(f"also changed: {change}")
     if result.proof is not None:

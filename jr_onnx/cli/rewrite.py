@@ -11,6 +11,8 @@ import click
 from jr_onnx.cli.command import cli_command, option, renamed_option
 from jr_onnx.cli.options import (
     KappaArguments,
+    diff_option,
+    dry_run_option,
     external_data_option,
     force_option,
     kappa_options,
@@ -21,10 +23,9 @@ from jr_onnx.cli.output import (
     counted,
     json_option,
     next_step,
-    print_json,
     print_lines,
     print_message,
-    print_rewrite_notes,
+    print_rewrite,
     print_table,
 )
 from jr_onnx.cli.types import INTEGER
@@ -142,8 +143,8 @@ class Arguments(KappaArguments):
 @external_data_option
 @option("--hash-data", is_flag=True, help="Also record the SHA-256 of external data in the provenance.")
 @option("--timestamp", is_flag=True, help="Record the time in the provenance; no two files are then the same.")
-@option("--dry-run", is_flag=True, help="Write nothing.")
-@option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
+@dry_run_option
+@diff_option
 @output_option("The retrofit to write.", default="MODEL.jr.onnx")
 @force_option
 @json_option
@@ -175,14 +176,7 @@ def command(given: Arguments) -> None:
         hash_data=given.hash_data,
         timestamp=given.timestamp,
     )
-    if result.diff is not None:
-        print_lines(result.diff)
-    if given.as_json:
-        print_json(result)
-    elif not given.diff:
-        _show(result, plan)
-    for warning in result.warnings:
-        print_message(f"warning: {warning}")
+    print_rewrite(result, lambda done: _show(done, plan), as_json=given.as_json)
     if result.output is not None:
         print_message(next_step("verify", path, *(() if given.replace else (given.model,))))
 
@@ -206,4 +200,3 @@ def _show(result: RewriteResult, plan: KappaPlan) -> None:
     skipped = f", {len(result.skipped)} left as they are" if result.skipped else ""
     where = f" -> {result.output}" if result.output else " (dry run, nothing written)"
     print_lines(f"{counted(len(result.sites), 'site')} rewritten{skipped}{refused}{where}")
-    print_rewrite_notes(result)
