@@ -52,4 +52,6 @@ def lower_log_step(jump: Jump, names: Names) -> list[onnx.NodeProto]:
 
 def _node(op_type: str, inputs: list[str], names: Names, jump: Jump, what: str, **attributes: float) -> onnx.NodeProto:
     name = names.fresh(f"{jump.base}/jr_{what}")
-    return helper.make_node(op_type, inputs, [name], name=name, **attributes)  # type: ignore[arg-type] # floats, which onnx types as Any
+    node = helper.make_node(op_type, inputs, [name], name=name)
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    return node
