@@ -266,14 +266,13 @@ def _in_graph(
         for function in one.functions:
             if function_key(function) in record.undo.functions_added:
                 function.doc_string = ""  # words to a reader, which another version may choose differently
-    if any(isinstance(site.kappa, tuple) for site in record.sites):
-        groups = _Groups(model)
-        for site in record.sites:
-            if isinstance(site.kappa, tuple):
-                expand_constants(groups.of(site), payloads, len(site.kappa))
+    groups = _Groups(model)
+    for site in record.sites:
+        if isinstance(site.kappa, tuple):
+            expand_constants(groups.of(site), payloads, len(site.kappa))
     if same_message(model, again):
         return
-    groups, others = _Groups(model), _Groups(again)
+    others = _Groups(again)
     found = [item for site in record.sites for item in _at_site(groups.of(site), others.of(site), site)]
     if not found:
         lines = [line.replace(" -> ", " in the graph, by the provenance ") for line in differences(model, again)]

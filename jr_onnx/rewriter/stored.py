@@ -73,16 +73,9 @@ def read_large(tensor: TensorProto, folder: Path | None, payloads: Payloads | No
 
 def _with_payload(tensor: TensorProto, payloads: Payloads) -> TensorProto:
     """Return a tensor with its payload in the place of the token for it; any other tensor as it is."""
-    for values, dtype in ((tensor.float_data, "<f4"), (tensor.double_data, "<f8")):
-        if len(values) == TOKEN_BYTES // np.dtype(dtype).itemsize and not tensor.raw_data:
-            token = np.asarray(list(values), dtype).tobytes()
-            break
-    else:
-        token = tensor.raw_data
-    payload = payloads.get(token)
-    if payload is None:
+    data = _payload(_token(tensor), payloads)
+    if data is None:
         return tensor
-    data = b"".join(bytes(piece) for piece in pieces(payload))
     return TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data)
 
 
@@ -96,8 +89,23 @@ def expand_constants(nodes: Iterable[onnx.NodeProto], payloads: Payloads, count:
     """
     for node in nodes:
         for attribute in node.attribute if node.op_type == "Constant" else ():
-            if math.prod(attribute.t.dims) == count and (payload := payloads.get(attribute.t.raw_data)) is not None:
-                attribute.t.raw_data = b"".join(bytes(piece) for piece in pieces(payload))
+            if math.prod(attribute.t.dims) == count and (data := _payload(attribute.t.raw_data, payloads)) is not None:
+                attribute.t.raw_data = data
+
+
+def _token(tensor: TensorProto) -> bytes:
+    """Return what stands in the place of a large tensor's data if that is a token; any bytes if it is not."""
+    if not tensor.raw_data:
+        for values, dtype in ((tensor.float_data, "<f4"), (tensor.double_data, "<f8")):
+            if len(values) == TOKEN_BYTES // np.dtype(dtype).itemsize:  # fewer than the shape of a large one asks for
+                return np.asarray(list(values), dtype).tobytes()
+    return bytes(tensor.raw_data)
+
+
+def _payload(token: bytes, payloads: Payloads) -> bytes | None:
+    """Return the data that a token stands for, None if it stands for none."""
+    payload = payloads.get(token)
+    return None if payload is None else b"".join(bytes(piece) for piece in pieces(payload))
 
 
 def is_zero(tensor: TensorProto, folder: Path | None) -> bool:
@@ -108,9 +116,8 @@ def is_zero(tensor: TensorProto, folder: Path | None) -> bool:
         return folder is not None and _zero_file(tensor, folder)
     if tensor.HasField("raw_data"):
         return stands_for_zeros(tensor.raw_data) or not tensor.raw_data.strip(b"\0")
-    for values, dtype in ((tensor.float_data, "<f4"), (tensor.double_data, "<f8")):
-        if len(values) == TOKEN_BYTES // np.dtype(dtype).itemsize:  # fewer than the shape asks for: a token
-            return stands_for_zeros(np.asarray(list(values), dtype).tobytes())
+    if token := _token(tensor):
+        return stands_for_zeros(token)
     stored = (tensor.float_data, tensor.double_data, tensor.int32_data, tensor.int64_data, tensor.uint64_data)
     return any(len(values) for values in stored) and not any(any(values) for values in stored)
 
