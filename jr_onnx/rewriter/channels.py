@@ -11,8 +11,8 @@ from jr_onnx.semantics import CHANNEL_AXIS
 def rank_for_channels(item: LocatedSite, values: int, shapes: Shapes, recorded: int | None = None) -> int:
     """Return the rank of a site's tensor, after a check that it has as many channels as kappa has values.
 
-    The thresholds of a jump that the model has itself may belong to another axis than 1, the last of (N, T, F). Then it
-    is the rank of a tensor that begins behind the axes in front: (T, F), over which a kappa broadcasts likewise.
+    The thresholds of a jump that the model has itself may belong to another axis than 1, such as the last of (N, T, F).
+    The rank is then counted from the axis in front of that one, as of (T, F), over which kappa broadcasts just so.
 
     Args:
         item: The site.
@@ -61,9 +61,9 @@ def rank_for_channels(item: LocatedSite, values: int, shapes: Shapes, recorded: 
 
 
 def _dims(item: LocatedSite, shapes: Shapes) -> Dims | None:
-    """Return the shape of a site's tensor, as far as it is known: of its output, or what it reads."""
-    names = [item.site.output, item.match.typed_by, *([] if item.match.before else [item.match.operand])]
-    if item.match.before:
-        names = names[:1]  # the others belong to the convolution in front of the jump
+    """Return the shape of a site's tensor as far as it is known, from its output or its input."""
+    names = [item.site.output]
+    if not item.match.before:  # else these belong to the convolution in front of the jump
+        names += [item.match.typed_by, item.match.operand]
     known = [dims for name in names if (dims := shapes.of(item.scope, name)) is not None]
     return max(known, key=lambda dims: len(dims) > CHANNEL_AXIS and isinstance(dims[CHANNEL_AXIS], int), default=None)

@@ -92,7 +92,7 @@ def ensure(
         moved = differences(source, back)[:_SHOWN]
         raise ContractError(f"the rewrite moved more than its sites: {'; '.join(moved) or 'bytes differ'}")
     # A site is known by its scope and its output: ids of equally named nodes are numbered, and shift with the rewrite.
-    # Jumps that the model has itself are no sites: one whose ReLU was rewritten is none any more.
+    # Jumps that the model has itself are not counted: one whose ReLU was rewritten is no longer found.
     located = locate(output, folder, _ANY).located
     left = {_place(item.site, clones or {}) for item in located if item.match.jump is None}
     expected = {_place(site, {}) for site in before if site.id not in rewritten and not site.is_own_jump}

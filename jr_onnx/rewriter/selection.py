@@ -16,7 +16,7 @@ from jr_onnx.rewriter.sites import Findings, LocatedSite, SiteTable
 def select(findings: Findings, options: Options) -> list[LocatedSite]:
     """Return the sites to rewrite; gates and clamps only if `include` or the kappa map names them.
 
-    Of a plan for the model's own jumps, those that can be fused; of any other plan, none of them.
+    With a plan for the model's own jumps these are the jumps that can be fused; any other plan takes none of them.
 
     Raises:
         NoSiteError: There is none.

@@ -1,4 +1,4 @@
-"""Find every ReLU of a model: what can be rewritten (sites), what cannot and why (refusals), what is none (others)."""
+"""Find every ReLU of a model: what can be rewritten (sites), what cannot and why (refusals), what resembles one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jr_onnx.rewriter.dtypes import ElementTypes
 from jr_onnx.rewriter.expansion import MOST_ADDED
 from jr_onnx.rewriter.scopes import Scope, function_key, top_scopes, unique, walk
 from jr_onnx.rewriter.thresholds import ThresholdReader
-from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE
+from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, channels_of
 
 _FEEDS_SHOWN = 4
 
@@ -37,8 +37,8 @@ class Site(Record):
 
     Attributes:
         id: Stable readable id: scope path and node name, or output name where the node has none.
-        form: relu, clip, max, where, mask, abs, min, slope, thresholded, fused_conv, fused_gemm or nchwc_conv; of a
-            jump that the model has itself jump_where, jump_mask, jump_relu_where or jump_relu_mask.
+        form: relu, clip, max, where, mask, abs, min, slope, thresholded, fused_conv, fused_gemm or nchwc_conv; for a
+            jump that the model has itself, jump_where, jump_mask, jump_relu_where or jump_relu_mask.
         op_type: Operator of the node, with its domain unless it is the standard one.
         dtype: NumPy name of the element type.
         scope: Scope path, "" for the main graph.
@@ -61,7 +61,7 @@ class Site(Record):
 
     @property
     def is_own_jump(self) -> bool:
-        """Whether it is a jump that the model has itself, which `fuse` takes, and no ReLU."""
+        """Whether it is a jump that the model has itself, which `fuse` takes, rather than a ReLU."""
         return self.form.startswith("jump_")
 
 
@@ -151,8 +151,8 @@ class LocatedSite:
         scope: Where it is.
         index: Position of its node in the scope.
         match: What the detector found.
-        is_aside: Whether it is no site of the table, but there to be asked for: a gate, a clamp, a ReLU inside a jump,
-            or a jump that the model has itself.
+        is_aside: Whether it is not among the table's sites and is rewritten only on request: a gate, a clamp, a ReLU
+            inside a jump, or a jump that the model has itself.
     """
 
     site: Site
@@ -279,8 +279,7 @@ def _own_jump(site: Site, jump: Threshold, thresholds: ThresholdReader) -> OwnJu
     problem = ""
     try:
         kappas = thresholds.kappas(jump, site.dtype)
-        values = kappas if isinstance(kappas, tuple) else (kappas,)
-        low, high = min(values), max(values)
+        low, high = min(channels_of(kappas)), max(channels_of(kappas))
     except RefusalError as error:
         problem = error.message
     return OwnJump(

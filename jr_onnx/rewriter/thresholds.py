@@ -5,12 +5,10 @@
     z >= t                               kappa = the largest number of z's type below t
     behind a ReLU                        kappa = 0 where t is below 0
 
-So J with kappa selects the same z, all numbers of z's type considered. J's kappa is neither negative nor infinite.
+So J with kappa selects the same z, whichever number of its type z is. A kappa is neither negative nor infinite.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +23,11 @@ from jr_onnx.rewriter.detect.base import Threshold
 from jr_onnx.rewriter.folding import fold
 from jr_onnx.rewriter.scopes import Scope
 from jr_onnx.rewriter.stored import NotStored, read_large
+from jr_onnx.semantics import SiteKappa
 
 MOST_THRESHOLDS = 1 << 24
 _FAR = 8
 _MOVING = {"Identity", "Cast", "CastLike", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
-_BITS: dict[int, Any] = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class ThresholdReader:
@@ -44,8 +42,8 @@ class ThresholdReader:
         self.constants = constants
         self._payloads = payloads
 
-    def kappas(self, threshold: Threshold, dtype: str) -> float | tuple[float, ...]:
-        """Return the kappa of a jump: one number where all its thresholds are one.
+    def kappas(self, threshold: Threshold, dtype: str) -> SiteKappa:
+        """Return the kappa of a jump: one number if all its thresholds give the same.
 
         Args:
             threshold: Where they are.
@@ -130,6 +128,7 @@ def _largest_below(values: npt.NDArray[np.float64], dtype: str, *, strict: bool)
         rounded = (values.astype(np.float32) if dtype == "bfloat16" else values).astype(kind)
     wide = rounded.astype(np.float64)
     above = (wide > values) if strict else (wide >= values)
-    bits: Array = rounded.view(_BITS[kind.itemsize]) - (above & (wide > 0)).astype(_BITS[kind.itemsize])
+    unsigned = np.dtype(f"u{kind.itemsize}")
+    bits: Array = rounded.view(unsigned) - (above & (wide > 0)).astype(unsigned)
     kappas: npt.NDArray[np.float64] = bits.view(kind).astype(np.float64) + 0.0  # -0.0 becomes 0.0
     return kappas

@@ -126,7 +126,9 @@ def _restore_graph(model: onnx.ModelProto, record: Provenance) -> None:
             del function.opset_import[:]
             function.opset_import.extend(unpack(onnx.OperatorSetIdProto, packed) for packed in imports)
     if not 0 <= steps.ir_version < 1 << 63:
-        raise ModelError(f"the provenance gives the IR version {steps.ir_version}, which none is", hint=_FROM_ORIGINAL)
+        raise ModelError(
+            f"the provenance gives the IR version {steps.ir_version}, which does not exist", hint=_FROM_ORIGINAL
+        )
     model.ir_version = steps.ir_version
     if not steps.has_ir_version:
         model.ClearField("ir_version")

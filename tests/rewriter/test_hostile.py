@@ -153,7 +153,7 @@ def tampered(**changes: Any) -> onnx.ModelProto:
         ({"calls": (("fn:x", 0, ""),)}, "call 0 in scope 'fn:x'"),
         ({"opset_import": ("////",)}, "holds a damaged OperatorSetIdProto"),
         ({"inputs_removed": ((0, "////"),)}, "holds a damaged ValueInfoProto"),
-        ({"ir_version": -1}, "gives the IR version -1, which none is"),
+        ({"ir_version": -1}, "gives the IR version -1, which does not exist"),
         ({"ir_version": 10**400}, "found an integer of 1329 bits"),
         ({"inputs_removed": ((1 << 63, ""),)}, "found an integer of 64 bits"),
         ({"functions_added": ("gone::f",)}, "the function 'gone::f', which the rewrite added, is gone"),

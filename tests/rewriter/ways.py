@@ -23,9 +23,9 @@ class Way:
     Attributes:
         name: As the table in the documentation names it.
         body: ONNX text between h = Add(x, shift) and r, the result; y = Mul(r, two).
-        form: Form of the site, "" where there is none.
-        reason: Where there is no site: part of the reason; "" where the site is found.
-        listed: Where it is listed: sites, refusals or others.
+        form: Form of the site, "" if it is not one.
+        reason: Part of the reason why it is not a site; "" if it is one.
+        listed: The list of the table that it is in: sites, refusals, others or jumps.
         cap: Upper bound of the site.
         opset: Version of the standard operator set.
         initializers: Further constants.

@@ -48,11 +48,11 @@ class Context:
     def _consumers(self) -> dict[Scope, dict[str, list[onnx.NodeProto]]]:
         return {}
 
-    def is_own_jump(self, scope: Scope, node: onnx.NodeProto, lowering: str) -> bool:
+    def is_retrofitted(self, scope: Scope, node: onnx.NodeProto, lowering: str) -> bool:
         """Tell whether a rewrite wrote this node, by the provenance: some lowerings end in what looks like a ReLU."""
-        if not self._own_jumps:
+        if not self._retrofitted:
             return False
-        return self._own_jumps.get((scope.path, str(node.output[0]).partition("/jr_jumped")[0])) == lowering
+        return self._retrofitted.get((scope.path, str(node.output[0]).partition("/jr_jumped")[0])) == lowering
 
     def is_activated_behind(self, scope: Scope, quantised: str) -> bool:
         """Tell whether a quantised value goes through DequantizeLinear into a ReLU, or into what one has become."""
@@ -73,7 +73,7 @@ class Context:
         return found
 
     @cached_property
-    def _own_jumps(self) -> dict[tuple[str, str], str]:
+    def _retrofitted(self) -> dict[tuple[str, str], str]:
         try:
             record = provenance.read(self.model)
         except ModelError:  # said wherever the provenance itself is wanted
@@ -88,8 +88,8 @@ class Threshold:
     Attributes:
         scope: Where the thresholds are seen.
         name: What they are called there.
-        axis: The axis of the operand along which they differ; None for one threshold.
-        count: How many may differ: 1 where all elements are known to be one number.
+        axis: The axis of the operand along which they differ; None for a single threshold.
+        count: How many may differ: 1 if all elements are known to be equal.
         rank: Rank of a tensor whose axis 1 is that axis: the operand's rank, less the axes in front of the last one.
         strict: Whether a value at its threshold becomes 0; if not, it passes.
         clamped: Whether a threshold below 0 counts as 0, for a ReLU lies in front.

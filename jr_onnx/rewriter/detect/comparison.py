@@ -20,7 +20,7 @@ from jr_onnx.rewriter.scopes import Scope
 
 def detect_where(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | None:
     """Match Where (9, 16) between a value, or its ReLU, and zero, by that value's sign or by a threshold."""
-    if len(node.input) != 3 or context.is_own_jump(scope, node, "where"):
+    if len(node.input) != 3 or context.is_retrofitted(scope, node, "where"):
         return None
     condition, first, second = node.input
     for result, other, wanted in ((first, second, True), (second, first, False)):
@@ -35,7 +35,7 @@ def detect_where(context: Context, scope: Scope, node: onnx.NodeProto) -> Match 
 
 def detect_mask(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | None:
     """Match Mul of a value, or of its ReLU, with 1 where it is above zero or a threshold and 0 elsewhere."""
-    if len(node.input) != 2 or context.is_own_jump(scope, node, "cast_mul"):
+    if len(node.input) != 2 or context.is_retrofitted(scope, node, "cast_mul"):
         return None
     for factor, mask in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
         for operand, form in _operands(context, scope, factor, "mask"):

@@ -24,11 +24,7 @@ from jr_onnx.rewriter.scopes import Scope
 _ORDERS = {"Greater": (1, True), "GreaterOrEqual": (1, False), "Less": (-1, True), "LessOrEqual": (-1, False)}
 _CASTS = ("Cast", "CastLike")
 _FAR = 20
-_COMPUTED = {
-    "Identity",
-    "CastLike",
-    "Exp",
-}  # besides `FOLDED`; Exp makes thresholds of log thresholds
+_COMPUTED = {"Identity", "CastLike", "Exp"}  # besides `FOLDED`; Exp makes thresholds of log thresholds
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
     z * Cast(z > t), Where(z > t, z, 0)                    with t > 0, in all the spellings of `comparison`
     Relu(z) * Cast(z > t), Where(z > t, Relu(z), 0)        with any t: below 0 it counts as 0
 
-t is a number, or a tensor that differs along one axis of z: (F,) for z of shape (N, F) or (N, T, F). What is found here
-is where the thresholds lie; `rewriter.thresholds` reads them. They are rarely known to a detector: a tensor of 24,576
-of them is no small constant, and stays a token while a model is edited.
+t is a number, or a tensor whose elements differ along one axis of z: (F,) for z of shape (N, F) or (N, T, F). Only the
+place of the thresholds is found here; `rewriter.thresholds` reads them. A detector rarely knows them: a tensor of
+24,576 thresholds is not a small constant, and stays a token while a model is edited.
 
 Where(z > t, z, 0) is J, NaN and infinities included. The others are J for every z but these: NaN stays NaN in all
 products and in Where(z <= t, 0, z); -inf gives NaN in z * Cast(z > t). The sign of a zero may differ.
@@ -24,11 +24,12 @@ from jr_onnx.rewriter.detect.clip import detect_clip
 from jr_onnx.rewriter.detect.condition import Condition
 from jr_onnx.rewriter.detect.maximum import detect_max
 from jr_onnx.rewriter.detect.relu import detect_relu
-from jr_onnx.rewriter.detect.shapes import Dims
+from jr_onnx.rewriter.detect.shapes import Dims, shown
+from jr_onnx.rewriter.detect.zeros import dims_of
 from jr_onnx.rewriter.scopes import Scope
 
 ITSELF = "it is a jump itself"
-"""What the reason of every refusal of a jump begins with."""
+"""How the reason of every refusal of a jump begins."""
 
 _RELUS = {"Relu": detect_relu, "Clip": detect_clip, "Max": detect_max}
 
@@ -52,9 +53,7 @@ def own_jump(context: Context, scope: Scope, match: Match, condition: Condition)
     count, rank = 1, 0
     if condition.number is None:
         dims = _dims_of_constant(context, condition.scope, condition.bound)
-        own = context.shapes.of(scope, match.operand) or context.shapes.of(
-            *context.constants.origin(scope, match.operand)
-        )
+        own = dims_of(context, scope, match.operand)
         if dims is None or own is None:
             what = condition.bound if dims is None else match.operand
             return Refused(
@@ -67,8 +66,8 @@ def own_jump(context: Context, scope: Scope, match: Match, condition: Condition)
         behind = own[len(own) - len(dims) :] if len(dims) <= len(own) else ()
         if len(dims) > len(own) or (along and behind[along[0]] != dims[along[0]]):
             return Refused(
-                f"{ITSELF}, and its thresholds {condition.bound!r} ({_shown(dims)}) may enlarge "
-                f"{match.operand!r} ({_shown(own)}) by broadcasting"
+                f"{ITSELF}, and its thresholds {condition.bound!r} ({shown(dims)}) may enlarge "
+                f"{match.operand!r} ({shown(own)}) by broadcasting"
             )
         if along:
             axis, count = len(own) - len(dims) + along[0], int(dims[along[0]] or 0)
@@ -96,7 +95,3 @@ def _dims_of_constant(context: Context, scope: Scope, name: str) -> Dims | None:
         return tuple(stored.dims)
     dims = context.shapes.of(holder, name)
     return dims if dims is not None and all(isinstance(extent, int) for extent in dims) else None
-
-
-def _shown(dims: Dims) -> str:
-    return str(["?" if extent is None else extent for extent in dims])

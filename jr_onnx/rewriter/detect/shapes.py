@@ -11,6 +11,11 @@ from jr_onnx.rewriter.scopes import Scope, all_scopes
 Dims = tuple[int | str | None, ...]
 
 
+def shown(dims: Dims | None) -> str:
+    """Return dimensions for people: `['N', 3, '?']`, or `unknown`."""
+    return "unknown" if dims is None else str(["?" if extent is None else extent for extent in dims])
+
+
 class Shapes:
     """Declared and inferred shapes of a model's values.
 

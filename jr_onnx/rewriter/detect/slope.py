@@ -46,7 +46,7 @@ def detect_prelu(context: Context, scope: Scope, node: onnx.NodeProto) -> Match 
 def detect_thresholded(context: Context, scope: Scope, node: onnx.NodeProto) -> Match | Refused | NotASite | None:
     """Match ThresholdedRelu with alpha 0, unless a rewrite wrote it: then it is a jump with kappa 0."""
     alpha = _number(context, scope, node, "alpha", _DEFAULT_ALPHA["ThresholdedRelu"])
-    if alpha == 0 and not context.is_own_jump(scope, node, "thresholded"):
+    if alpha == 0 and not context.is_retrofitted(scope, node, "thresholded"):
         return Match("thresholded", node.input[0], node.output[0])
     return NotASite("it is a ThresholdedRelu already")
 

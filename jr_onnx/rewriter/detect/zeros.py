@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jr_onnx.rewriter.constants import NotConstant, Uniform
 from jr_onnx.rewriter.detect.base import Context, Refused
-from jr_onnx.rewriter.detect.shapes import Dims
+from jr_onnx.rewriter.detect.shapes import Dims, shown
 from jr_onnx.rewriter.scopes import Scope
 
 
@@ -41,22 +41,22 @@ def enlarges(context: Context, scope: Scope, operand: str, name: str) -> Refused
         return None
     if found.like is not None and found.like == context.constants.origin(scope, operand):
         return None
-    own = _dims(context, scope, operand)
+    own = dims_of(context, scope, operand)
     other: Dims | None = found.shape
     if other is None and found.like is not None:
         other = context.shapes.of(*found.like)
     if other is None:
-        other = _dims(context, scope, name)
+        other = dims_of(context, scope, name)
     if own is not None and other is not None and len(other) <= len(own):
         behind = own[len(own) - len(other) :]
         if all(
             extent == 1 or (extent is not None and extent == known) for extent, known in zip(other, behind, strict=True)
         ):
             return None
-    shown = "unknown" if other is None else str(["?" if extent is None else extent for extent in other])
-    return Refused(f"the shape of its constant {name!r} ({shown}) may enlarge {operand!r} by broadcasting")
+    return Refused(f"the shape of its constant {name!r} ({shown(other)}) may enlarge {operand!r} by broadcasting")
 
 
-def _dims(context: Context, scope: Scope, name: str) -> Dims | None:
+def dims_of(context: Context, scope: Scope, name: str) -> Dims | None:
+    """Return the dimensions of a value, or of the one that it is a copy of; None for an unknown rank."""
     holder, origin = context.constants.origin(scope, name)
     return context.shapes.of(scope, name) or context.shapes.of(holder, origin)
