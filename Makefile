@@ -1,6 +1,6 @@
 # make demo    set up .venv and run the main job on the embedded digits
 # make test    set up .venv, lint, type-check and run every test
-# make cuda    run the tests of the CUDA side on a fake CUDA runtime (part of `make test`; needs no GPU)
+# make cuda    run the tests of the CUDA side on a fake CUDA runtime (part of `make test`; needs CUDA's headers, no GPU)
 # make docs    build the documentation as a site in build/site
 # make bench   measure this machine's speed of retrofits against their originals
 PYTHON ?= python3

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from jr_onnx.runtime import register
+from tests.cuda.fake import RUNTIME
 from tools.checks.gpu.sessions import CUDA, elementwise
 
 
@@ -22,10 +23,10 @@ def fake() -> ctypes.CDLL:
     if CUDA not in onnxruntime.get_available_providers():
         pytest.skip("this is not onnxruntime-gpu: `make cuda` runs these tests")
     try:
-        library = ctypes.CDLL("libcudart.so.13")
+        library = ctypes.CDLL(RUNTIME)
         library.fake_cuda_launches.restype = ctypes.c_long
     except (OSError, AttributeError):
-        pytest.skip("the fake CUDA runtime is not on LD_LIBRARY_PATH: `make cuda` runs these tests")
+        pytest.skip("the fake CUDA runtime is not on LD_LIBRARY_PATH: `make cuda` builds it where CUDA's headers are")
     return library
 
 

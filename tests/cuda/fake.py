@@ -1,7 +1,8 @@
 """Build the fake CUDA libraries for the CUDA provider that is installed: `python -m tests.cuda.fake FOLDER`.
 
 With FOLDER on LD_LIBRARY_PATH, onnxruntime-gpu opens sessions on its CUDA provider without a GPU. `cudart.cc` says what
-that can tell and what not.
+that can tell and what not. Where CUDA's headers or the compiler are not installed, FOLDER gets no runtime, so that the
+tests skip; whatever else goes wrong is an error.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 EMULATED = ROOT / "tests" / "ops" / "emulated_cuda"
 CXX = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared"]
-OWN = {"libcudart.so.13": "cudart.cc", "libcudnn.so.9": "cudnn_graph.cc"}
+RUNTIME = "libcudart.so.13"
+OWN = {RUNTIME: "cudart.cc", "libcudnn.so.9": "cudnn_graph.cc"}
 
 
 class CannotBuildError(Exception):
-    """Something that the libraries are made from is missing, in one line."""
+    """The libraries cannot be built; one line says why."""
+
+
+class NotInstalledError(CannotBuildError):
+    """CUDA's headers or a tool are not installed on this machine."""
 
 
 def provider_library() -> Path:
@@ -44,7 +50,7 @@ def cuda_headers() -> Path:
     for home in homes:
         if home and (Path(home) / "include" / "cuda_runtime.h").is_file():
             return Path(home) / "include"
-    raise CannotBuildError("CUDA's headers are not here (cuda_runtime.h; CUDA_HOME names their place)")
+    raise NotInstalledError("CUDA's headers are not here (cuda_runtime.h; CUDA_HOME names their place)")
 
 
 def wanted_symbols(provider: Path) -> dict[str, set[str]]:
@@ -79,9 +85,13 @@ def build(folder: Path) -> None:
     """Build every library, the op library with its kernels on the CPU included.
 
     Raises:
-        CannotBuildError: A part is missing here.
+        NotInstalledError: Headers or tools are missing here.
+        CannotBuildError: The CUDA provider is missing, or a library does not compile.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for tool in (CXX[0], "nm"):
+        if shutil.which(tool) is None:
+            raise NotInstalledError(f"{tool} is not on PATH")
     headers = cuda_headers()
     for library, names in wanted_symbols(provider_library()).items():
         sources = []
@@ -116,8 +126,16 @@ def _compile(output: Path, sources: Iterable[str], flags: list[str]) -> None:
     fresh.replace(output)
 
 
-if __name__ == "__main__":
+def main(folder: Path) -> None:
+    """Build the libraries, or say why the tests skip."""
     try:
-        build(Path(sys.argv[1]))
+        build(folder)
+    except NotInstalledError as error:
+        (folder / RUNTIME).unlink(missing_ok=True)  # one from earlier would test other sources than these
+        sys.stderr.write(f"the tests of the CUDA side skip: {error}\n")
     except CannotBuildError as error:
         sys.exit(f"the fake CUDA libraries cannot be built: {error}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
