@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 
 from jr_onnx.runtime import register
+from jr_onnx.runtime.fixed import FixedBinding
 from tests.cuda.fake import RUNTIME
 from tools.checks.gpu.sessions import CUDA, elementwise
 
@@ -31,25 +32,17 @@ def fake() -> ctypes.CDLL:
 
 
 class Bound:
-    """A session on the CUDA provider, its inputs and output at fixed places of the device."""
+    """A session on the CUDA provider, its inputs and its one output at fixed places of the device."""
 
     def __init__(self, session: Any, inputs: dict[str, npt.NDArray[Any]], shape: Sequence[int]) -> None:
         self.session = session
-        self._inputs = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(value, "cuda", 0) for name, value in inputs.items()
-        }
-        self._output = onnxruntime.OrtValue.ortvalue_from_numpy(np.full(shape, np.nan, np.float32), "cuda", 0)
-        self._binding = session.io_binding()
-        for name, value in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
-        self._binding.bind_ortvalue_output("y", self._output)
+        self._places = FixedBinding(session, inputs, [np.full(shape, np.nan, np.float32)])
 
     def run(self, **inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Put inputs in their places, run, and return the output."""
-        for name, value in inputs.items():
-            self._inputs[name].update_inplace(value)
-        self.session.run_with_iobinding(self._binding)
-        return np.array(self._output.numpy())
+        self._places.put(inputs)
+        self._places.run()
+        return self._places.fetch()[0]
 
 
 Open = Callable[..., Any]
