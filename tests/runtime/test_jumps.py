@@ -229,7 +229,7 @@ def test_a_fused_convolution_keeps_a_relu_in_front_of_the_jump() -> None:
 
 
 def test_a_convolution_in_the_blocked_layout_does_without_activation() -> None:
-    """Its weights are reordered, so it is not run here; tests/runtime/test_session.py runs such networks."""
+    """Its weights are reordered, so it is not run here; tests/runtime/test_optimizer.py runs such networks."""
     host, jump = written(model(17, conv("Conv", "com.microsoft.nchwc")), 0, site(), source(), fused=True)
     assert (host.op_type, host.domain, list(host.attribute)) == ("Conv", "com.microsoft.nchwc", [])
     assert (jump.op_type, list(jump.input), list(jump.output)) == ("ThresholdedRelu", list(host.output), ["y"])
