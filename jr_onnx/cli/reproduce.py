@@ -90,8 +90,10 @@ def command(given: Arguments) -> None:
     if given.only_list:
         _show_list(wanted)
         return
-    if all(state.open for state in wanted):
-        raise InputError(f"{wanted[0].item.name} cannot be made: {wanted[0].open}", hint="See jr-onnx reproduce --list")
+    if all(state.reason for state in wanted):
+        raise InputError(
+            f"{wanted[0].item.name} cannot be made: {wanted[0].reason}", hint="See jr-onnx reproduce --list"
+        )
     require("torch", "attack")
     require("matplotlib", "report")
     results = _make(wanted, specs, given)
@@ -100,8 +102,8 @@ def command(given: Arguments) -> None:
     if given.as_json:
         print_json_of({result.item: result for result in results})
     for state in wanted:
-        if state.open:
-            print_message(f"open: {state.item.name}: {state.open}")
+        if state.reason:
+            print_message(f"note: {state.item.name} was not made: {state.reason}")
 
 
 def _make(wanted: Sequence[State], specs: Mapping[str, str], given: Arguments) -> list[ItemResult]:
@@ -165,9 +167,9 @@ class _StudyProgress:
 def _show_list(wanted: Sequence[State]) -> None:
     rows = []
     for state in wanted:
-        how = f"open: {state.open}" if state.open else "works"
+        how = f"cannot be made: {state.reason}" if state.reason else "works"
         files = ", ".join(item.path.name for item in state.checkpoints)
-        rows.append((state.item.name, state.item.what, f"{how} ({files})" if files and not state.open else how))
+        rows.append((state.item.name, state.item.what, f"{how} ({files})" if files and not state.reason else how))
     print_table(("item", "what", "state"), rows)
 
 

@@ -82,12 +82,12 @@ class State:
     Attributes:
         item: The item.
         checkpoints: The networks to make it with.
-        open: Why it cannot be made; "" if it can.
+        reason: Why it cannot be made; "" if it can.
     """
 
     item: Item
     checkpoints: tuple[Checkpoint, ...]
-    open: str = ""
+    reason: str = ""
 
 
 def states(items: Sequence[Item], folders: Sequence[Path], specs: Mapping[str, str]) -> list[State]:

@@ -47,7 +47,7 @@ def detection(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
         chosen = _fooled_on_both(found, entry.name)
         if len(chosen) < 4 * LEAST_IMAGES:
             notes.append(
-                f"{column}: open: the attack fools both networks on {len(chosen)} of {len(found.data)} images, "
+                f"{column}: not measured: the attack fools both networks on {len(chosen)} of {len(found.data)} images, "
                 f"expected {4 * LEAST_IMAGES} (raise --adaptive-limit)"
             )
             continue

@@ -75,7 +75,7 @@ def _table(result: ItemResult) -> Any:
     axes.axis("off")
     axes.set_title(f"{result.title}\nper cent, paper / here (95 % interval)", loc="left", fontsize=9)
     if not texts:
-        axes.text(0, 0.5, "\n".join(note for note in result.notes if "open" in note), fontsize=8, wrap=True)
+        axes.text(0, 0.5, "\n".join(note for note in result.notes if "not measured" in note), fontsize=8, wrap=True)
         return figure
     table = axes.table(texts, colLabels=columns, colWidths=[width / sum(widths) for width in widths],
                        cellLoc="center", bbox=(0, 0, 1, 1), edges="horizontal")  # fmt: skip

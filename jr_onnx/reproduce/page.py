@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jr_onnx.records import load_file
 from jr_onnx.reproduce.attacks import JUMP, RELU
-from jr_onnx.reproduce.catalogue import ITEMS
+from jr_onnx.reproduce.catalogue import ITEMS, Item
 from jr_onnx.reproduce.drawing import text_of
 from jr_onnx.reproduce.result import ItemResult
 from jr_onnx.reproduce.tables import ADAPTIVE
@@ -28,16 +28,25 @@ def page(folder: Path, path: Path) -> str:
         "# The paper's tables and figures, measured again",
         "",
         "Made by `jr-onnx reproduce`. Cells are per cent: paper / here, and in brackets the 95 % interval of what was",
-        "measured here. Adaptive columns have no counterpart in the paper. `jr-onnx reproduce --list` says what else",
-        "can be made.",
+        "measured here. Adaptive columns have no counterpart in the paper.",
     ]
-    records = [folder / f"{item.name}.json" for item in ITEMS]
-    results = [load_file(ItemResult, record) for record in records if record.is_file()]
+    records = {item: folder / f"{item.name}.json" for item in ITEMS}
+    results = [load_file(ItemResult, record) for record in records.values() if record.is_file()]
+    lines += _not_measured([item for item, record in records.items() if not record.is_file()])
     lines += _comparison(results)
     for result in results:
         lines += ["", *_section(result, folder, path)]
     lines += _networks(results)
     return "\n".join(lines) + "\n"
+
+
+def _not_measured(items: Sequence[Item]) -> list[str]:
+    """Return a paragraph that names the items without a record, except drawings with nothing to measure."""
+    found = {kind: [item.number for item in items if item.kind == kind and item.maker] for kind in ("table", "figure")}
+    texts = [f"{kind}s {', '.join(numbers)}" for kind, numbers in found.items() if numbers]
+    if not texts:
+        return []
+    return ["", f"Not measured yet: {'; '.join(texts)}. `jr-onnx reproduce --list` says what each of them takes."]
 
 
 def _comparison(results: Sequence[ItemResult]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Make items one by one; what fails for want of weights or data is told, and the others go on."""
+"""Make items one by one: those whose weights and data are there."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def reproduce(bench: Bench, wanted: Sequence[State]) -> Iterator[tuple[State, It
 
     Args:
         bench: Data, sizes, output folder.
-        wanted: What to make; open items are skipped.
+        wanted: What to make; items that cannot be made are skipped.
 
     Yields:
-        The item with its state, its result and the files; None where other shards have still to do their part.
+        The item with its state, its result and the files; None where other shards have yet to do their part.
 
     Raises:
         JrError: A network or the data cannot be used.
         MissingExtraError: matplotlib or scikit-learn is not installed.
     """
     for state in wanted:
-        if state.open:
+        if state.reason:
             continue
         try:
             result, sheets = make(bench, state)

@@ -186,7 +186,7 @@ class Table:
         if "pgd" in variants:
             notes = [*notes, _PGD_TRAINED]
         missing = set(PAPERS) - set(variants)
-        notes += [f"open: no weights of the {variant} network" for variant in sorted(missing)]
+        notes += [f"not measured: no weights of the {variant} network" for variant in sorted(missing)]
         columns = ["clean", *(COLUMNS[item] for item in self.bench.attacks), *further]
         title = f"Table {number}({network.letter}): {what}; {network.title}, kappa {network.kappa:g}"
         return self.bench.result(f"table-{number}{network.letter}", title, "table", columns, cells, notes, self.checkpoints)  # noqa: E501  # fmt: skip

@@ -31,16 +31,16 @@ def test_what_the_paper_has_not_is_refused() -> None:
 def test_states_say_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "alex_like_base.onnx").write_bytes(b"")
     found = {state.item.name: state for state in states(ITEMS, [tmp_path], {})}
-    assert "lenet_like_base.onnx or lenet_like_robust.onnx or lenet_like_pgd.onnx" in found["table-1a"].open
-    assert found["figure-8d"].open.endswith("--checkpoints has mobilenet_v2_robust.onnx")
-    assert found["table-2b"].open == "no data: give --data cifar10:DIR"
-    assert found["figure-3"].open == ""
-    assert found["figure-2"].open == "nothing to measure"
+    assert "lenet_like_base.onnx or lenet_like_robust.onnx or lenet_like_pgd.onnx" in found["table-1a"].reason
+    assert found["figure-8d"].reason.endswith("--checkpoints has mobilenet_v2_robust.onnx")
+    assert found["table-2b"].reason == "no data: give --data cifar10:DIR"
+    assert found["figure-3"].reason == ""
+    assert found["figure-2"].reason == "nothing to measure"
 
 
 def test_without_folders_the_option_is_named() -> None:
     (state,) = states(chosen(("1a",), ()), [], {"mnist": "mnist:there"})
-    assert state.open.startswith("no weights: give --checkpoints DIR, a folder with lenet_like_base.onnx or ")
+    assert state.reason.startswith("no weights: give --checkpoints DIR, a folder with lenet_like_base.onnx or ")
 
 
 def test_the_papers_tables_are_whole() -> None:

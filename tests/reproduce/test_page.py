@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 
 from jr_onnx.records import dumps, load_file
+from jr_onnx.reproduce.catalogue import ITEMS
 from jr_onnx.reproduce.page import page
 from jr_onnx.reproduce.result import Cell, ItemResult, as_csv
 
@@ -38,3 +39,16 @@ def test_the_page_says_how_many_images_each_column_has(tmp_path: Path) -> None:
     text = page(tmp_path, tmp_path / "page.md")
     assert "- images: PGD: 1000; TR: 60" in text
     assert "50.00 (40.0 to 60.0)" in text
+
+
+def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
+    for item in ITEMS:
+        if item.number not in ("3e", "4b"):
+            result = ItemResult(item.name, item.what, "table", (), ())
+            (tmp_path / f"{item.name}.json").write_text(dumps(result), encoding="utf-8")
+    (tmp_path / "figure-2.json").unlink()
+    text = page(tmp_path, tmp_path / "page.md")
+    assert "Not measured yet: tables 3e, 4b; figures 4b. " in text, "figure 2 is a drawing"
+    for name in ("table-3e", "table-4b", "figure-4b"):
+        (tmp_path / f"{name}.json").write_text(dumps(ItemResult(name, name, "table", (), ())), encoding="utf-8")
+    assert "Not measured" not in page(tmp_path, tmp_path / "page.md")

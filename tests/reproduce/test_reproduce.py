@@ -222,7 +222,7 @@ def test_deepfool_may_have_fewer_images(lab: dict[str, Any], tmp_path: Path) -> 
     assert replace(bench, limit=None, deepfool_limit=None).images_for("df2") is None
 
 
-def test_a_variant_without_weights_is_said_to_be_open(lab: dict[str, Any], tmp_path: Path) -> None:
+def test_a_variant_without_weights_is_noted(lab: dict[str, Any], tmp_path: Path) -> None:
     only = tmp_path / "only"
     only.mkdir()
     (only / "lenet_like_base.onnx").write_bytes((lab["folder"] / "lenet_like_base.onnx").read_bytes())
@@ -230,7 +230,7 @@ def test_a_variant_without_weights_is_said_to_be_open(lab: dict[str, Any], tmp_p
     wanted = states(chosen(("2a",), ()), [only], bench.specs)
     result = next(iter(reproduce(bench, wanted)))[1]
     assert result is not None
-    assert "open: no weights of the robust network" in result.notes
+    assert "not measured: no weights of the robust network" in result.notes
     assert result.at("JumpReLU (robust)", "PGD") is None
 
 
