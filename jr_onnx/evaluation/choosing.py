@@ -56,5 +56,4 @@ def choose(evaluation: Evaluation, outcomes: Outcomes) -> tuple[Choice, ...]:
 
 def _sizes(item: Outcome) -> npt.NDArray[np.float64]:
     """Return the perturbations (N,) that fooled the served file, infinity where none did; rounding is no difference."""
-    sizes = np.round(np.asarray(item.distance, dtype=np.float64), _DIGITS)
-    return np.where(np.asarray(item.served_success, dtype=bool), sizes, np.inf)
+    return np.round(item.served_minimal, _DIGITS)

@@ -59,10 +59,7 @@ def security_curves(evaluations: Sequence[Evaluation], outcomes: Outcomes) -> tu
 
 def _curve(label: str, norm: str, members: Sequence[Outcome], evaluations: Sequence[Evaluation]) -> SecurityCurve:
     correct = np.asarray(members[0].served_correct, dtype=bool)
-    sizes = np.min(
-        [np.where(np.asarray(item.served_success), np.asarray(item.distance), np.inf) for item in members], axis=0
-    )
-    sizes = np.where(correct, sizes, 0.0)
+    sizes = np.where(correct, np.min([item.served_minimal for item in members], axis=0), 0.0)
     finite = sizes[np.isfinite(sizes) & correct]
     edge = 1.1 * float(np.quantile(finite, 0.98)) if len(finite) else 1.0
     budgets = np.linspace(0, edge or 1.0, _POINTS)

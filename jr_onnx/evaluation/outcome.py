@@ -82,7 +82,7 @@ class Outcome(Record):
         if len(set(lengths.values())) > 1:
             raise InputError(f"outcome {self.entry}: the columns differ in length: {lengths}")
         if len(set(self.indices)) != len(self.indices):
-            raise InputError(f"outcome {self.entry}: a sample index stands twice")
+            raise InputError(f"outcome {self.entry}: a sample index appears twice")
         for name in ("indices", *_COUNTED):
             odd = next((value for value in getattr(self, name) if not 0 <= value <= _LARGEST), None)
             if odd is not None:
@@ -113,8 +113,7 @@ class Outcome(Record):
         """Return `served_robust` at a budget: a minimal attack counts only where its perturbation fits into it."""
         if self.eps is not None or eps is None:
             return self.served_robust
-        fooled = np.asarray(self.served_success, dtype=bool) & (np.asarray(self.distance, dtype=np.float64) <= eps)
-        result: npt.NDArray[np.bool_] = np.asarray(self.served_correct, dtype=bool) & ~fooled
+        result: npt.NDArray[np.bool_] = np.asarray(self.served_correct, dtype=bool) & ~(self.served_minimal <= eps)
         return result
 
     @property
@@ -128,6 +127,12 @@ class Outcome(Record):
     def minimal(self) -> npt.NDArray[np.float64]:
         """Perturbation sizes (N,), infinity where the attack failed."""
         return np.where(np.asarray(self.success, dtype=bool), np.asarray(self.distance, dtype=np.float64), math.inf)
+
+    @property
+    def served_minimal(self) -> npt.NDArray[np.float64]:
+        """Perturbation sizes (N,), infinity where the served file was not fooled."""
+        fooled = np.asarray(self.served_success, dtype=bool)
+        return np.where(fooled, np.asarray(self.distance, dtype=np.float64), math.inf)
 
 
 Outcomes = Mapping[str, Mapping[str, Outcome]]
@@ -156,7 +161,7 @@ def merge(parts: Iterable[Outcome]) -> Outcome:
     """Put the outcomes of one entry on disjoint samples together, ordered by sample index.
 
     Raises:
-        InputError: There is none, the parts are of different entries, or a sample stands in two of them.
+        InputError: There is none, the parts are of different entries, or a sample is in two of them.
     """
     found = list(parts)
     if not found:

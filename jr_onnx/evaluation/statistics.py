@@ -11,10 +11,11 @@ import numpy.typing as npt
 from jr_onnx.errors import InputError
 
 Bools = npt.NDArray[np.bool_]
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
+"""Quantile of the normal distribution for a two-sided 95 % interval."""
 
 
-def wilson(successes: int, total: int, z: float = _Z95) -> tuple[float, float]:
+def wilson(successes: int, total: int, z: float = Z95) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion (Wilson 1927), 95 % by default; (0, 1) for no trials."""
     if total == 0:
         return 0.0, 1.0
@@ -63,7 +64,7 @@ def mcnemar(one: Bools, other: Bools) -> float:
     return min(1.0, 2 * binomial_tail(max(gained, lost), gained + lost, 0.5))
 
 
-def paired_difference(one: Bools, other: Bools, z: float = _Z95) -> tuple[float, float, float]:
+def paired_difference(one: Bools, other: Bools, z: float = Z95) -> tuple[float, float, float]:
     """Return the difference of two shares on the same samples, with Tango's score interval (Tango 1998), 95 %.
 
     Unlike a bootstrap interval it has a width where no sample differs, or every one does: there it is Wilson's.
@@ -104,7 +105,7 @@ def _root(falling: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def area_interval(area: float, count: int, z: float = _Z95) -> tuple[float, float]:
+def area_interval(area: float, count: int, z: float = Z95) -> tuple[float, float]:
     """Return the 95 % score interval of the area under a ROC curve (Newcombe 2006, method 5).
 
     Its variance is Hanley and McNeil's at the end of the interval, not at `area`, so that it has a width at 1 too.

@@ -97,7 +97,7 @@ class RunRecord(Record):
         """Refuse a run of nothing.
 
         Raises:
-            InputError: There is no model, entry or sample, or an entry stands twice.
+            InputError: There is no model, entry or sample, or an entry appears twice.
         """
         for what, count in (("entries", len(self.entries)), ("models", len(self.models)), ("samples", self.samples)):
             if count < 1:
@@ -206,7 +206,7 @@ class Store:
         return load_file(RunRecord, path)
 
     def has(self, unit: str) -> bool:
-        """Tell whether a unit is finished."""
+        """Return whether a unit is finished."""
         return self._unit_path(unit).exists()
 
     def put(self, unit: str, outcome: Outcome, adversarials: npt.NDArray[np.float32] | None) -> None:

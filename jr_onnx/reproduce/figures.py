@@ -12,7 +12,8 @@ from jr_onnx.attack.fgsm import IteratedFGSM
 from jr_onnx.attack.pgd import PGD
 from jr_onnx.attack.suite.plan import Entry
 from jr_onnx.attack.surrogate import parse_backward
-from jr_onnx.evaluation.outcome import Outcome
+from jr_onnx.evaluation.iterations import alive_after
+from jr_onnx.evaluation.summary import survivors
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.reproduce.attacks import RELU, apgd_entries, pair, paper_entry
 from jr_onnx.reproduce.measuring import Bench, measure
@@ -62,14 +63,13 @@ def trade_off(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     found = measure(bench, checkpoint, "trade-off", plans, entries, limit=limit)
     for label in plans:
         at, outcomes = label.partition("=")[2], found.outcomes[label]
-        adaptive = np.all([item.served_robust for item in outcomes.values() if item.eps is not None], axis=0)
         cells += [
             accuracy(CLEAN, at, np.asarray(outcomes[df.name].served_correct, dtype=bool)),
             *(
                 mean(name, at, np.asarray(item.relative), survived=100 * float(np.mean(item.served_robust)))
                 for name, item in ((LINF, outcomes[df.name]), (L2, outcomes[df2.name]))
             ),
-            accuracy(ADAPTIVE, at, adaptive, adaptive=True),
+            accuracy(ADAPTIVE, at, survivors(list(outcomes.values())), adaptive=True),
         ]
     notes = [
         f"adaptive accuracy: APGD, exact, smooth:2 and smooth:5, linf {network.eps:.4g} in pixel scale",
@@ -124,7 +124,7 @@ def iterations(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     ]
     found = measure(bench, checkpoint, "iterations", pair(network), entries, limit=bench.at_most(bench.adaptive_limit))
     cells = [
-        accuracy(f"{label}, {entry}", str(count), _alive(outcome, count), adaptive="smooth" in entry)
+        accuracy(f"{label}, {entry}", str(count), alive_after(outcome, count), adaptive="smooth" in entry)
         for label in pair(network)
         for entry, outcome in found.outcomes[label].items()
         if label != RELU or "smooth" not in entry  # without a jump it is the same attack
@@ -139,10 +139,3 @@ def iterations(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     )
     return bench.result(f"figure-8{network.letter}", title, "curves",
                         [str(count) for count in (0, *ITERATIONS)], cells, notes, [checkpoint])  # fmt: skip
-
-
-def _alive(outcome: Outcome, steps: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Tell which images are classified correctly after so many steps: an image leaves in the step that fools it."""
-    fooled = np.asarray(outcome.success, dtype=bool) & (np.asarray(outcome.iterations) <= steps)
-    alive: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = outcome.attacked & ~fooled
-    return alive

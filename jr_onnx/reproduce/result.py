@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.evaluation.statistics import wilson
+from jr_onnx.evaluation.statistics import Z95, wilson
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.records import Record, dumps
 
@@ -24,8 +24,6 @@ Layout = Literal["table", "curves", "matrix", "pictures"]
 Kind = Literal["accuracy", "relative", "auc", "value"]
 POINTS, PART = 0.3, 0.10
 """Aims for the authors' own weights: accuracies within 0.3 points, perturbations within 10 %, or the sampling error."""
-
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ def mean(
     if not total:
         return Cell(row, column, "relative", None, None, None, 0, paper, adaptive, survived)
     middle = 100 * float(np.mean(sizes))
-    spread = 100 * _Z95 * float(np.std(sizes, ddof=1)) / math.sqrt(total) if total > 1 else math.inf
+    spread = 100 * Z95 * float(np.std(sizes, ddof=1)) / math.sqrt(total) if total > 1 else math.inf
     return Cell(row, column, "relative", middle, middle - spread, middle + spread, total, paper, adaptive, survived)
 
 

@@ -14,8 +14,10 @@ from jr_onnx.attack.base import EOT_DRAWS
 from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.noise import Noise
 from jr_onnx.attack.suite.plan import Entry
+from jr_onnx.evaluation.minimal import least
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.scores import predictions
+from jr_onnx.evaluation.summary import survivors
 from jr_onnx.kappa import KappaPlan, RandomKappa
 from jr_onnx.reproduce.attacks import COLUMNS, JUMP, RELU, adaptive_entries, pair, paper_entry
 from jr_onnx.reproduce.measuring import Bench, Measured, measure
@@ -114,8 +116,7 @@ class Table:
                 cells.append(accuracy(name, "clean", _clean(outcome), row.clean))
             cells.append(_white_cell(name, attack, outcome, _printed(row, attack)))
         found = self._adaptive(checkpoint).outcomes[label]
-        survivors = np.all([item.served_robust for item in found.values() if item.eps is not None], axis=0)
-        cells.append(accuracy(name, ADAPTIVE, survivors, adaptive=True))
+        cells.append(accuracy(name, ADAPTIVE, survivors(list(found.values())), adaptive=True))
         return [*cells, _least(name, [item for item in found.values() if item.eps is None])]
 
     def _random_row(self, checkpoint: Checkpoint) -> list[Cell]:
@@ -216,8 +217,7 @@ def _white_cell(row: str, attack: str, outcome: Outcome, paper: float | None) ->
 
 
 def _least(row: str, found: Sequence[Outcome]) -> Cell:
-    sizes = np.min([np.where(np.asarray(item.success), np.asarray(item.relative), np.inf) for item in found], axis=0)
-    attacked = sizes[found[0].attacked]
+    attacked = least(found)[found[0].attacked]
     won = attacked[np.isfinite(attacked)]
     survived = 100 * float(np.mean(~np.isfinite(attacked))) if len(attacked) else None
     return mean(row, LEAST, won, survived=survived, adaptive=True)
