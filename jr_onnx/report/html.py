@@ -84,7 +84,7 @@ def page(report: Report) -> str:
 
 
 def _chart(draw: Callable[[bool], str]) -> dict[str, Any] | None:
-    """Draw a chart for a wide page and for a telephone; None where there is nothing to draw."""
+    """Draw a chart for a wide page and for a phone; None where there is nothing to draw."""
     markup: Any = require("markupsafe", "report").Markup
     wide = draw(False)
     return {"wide": markup(wide), "narrow": markup(draw(True))} if wide else None

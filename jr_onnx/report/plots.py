@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,17 +12,24 @@ from jr_onnx.evaluation.iterations import GRADIENTS, IterationCurve
 from jr_onnx.evaluation.minimal import least, minimal_outcomes
 from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import ALL_ATTACKS, EntryFigures, Evaluation
-from jr_onnx.report.svg import COLOURS, CYCLE, INK, LINES, MARKS, NARROW, ORIGINAL, RETROFIT, THIRD, as_svg, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from jr_onnx.report.svg import (
+    COLOURS,
+    CYCLE,
+    DASHES,
+    INK,
+    LINES,
+    MARKS,
+    NARROW,
+    SHAPES,
+    THIRD,
+    as_svg,
+    error_bars,
+    new_figure,
+)
 
 _BAR = 0.38
 _HATCH = {"original": "///"}
 """Bars are distinguished without their colours."""
-
-Spans = Sequence[tuple[float, float]]
-"""Intervals: low and high."""
 
 
 def robust_accuracy(evaluation: Evaluation, *, narrow: bool = False) -> str:
@@ -31,7 +37,7 @@ def robust_accuracy(evaluation: Evaluation, *, narrow: bool = False) -> str:
 
     Args:
         evaluation: What was found.
-        narrow: For a telephone.
+        narrow: For a phone.
     """
     panels = budgets(evaluation)
     if not panels:
@@ -97,7 +103,7 @@ def security_curve(curves: Sequence[SecurityCurve], *, narrow: bool = False) -> 
             panel.fill_between(curve.eps, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
             for eps, share in curve.points:
                 if eps <= curve.eps[-1]:
-                    span = [[max(0.0, share.value - share.low)], [max(0.0, share.high - share.value)]]
+                    span = error_bars([share.value], [(share.low, share.high)])
                     mark = MARKS.get(curve.model, "D")
                     panel.errorbar([eps], [share.value], yerr=span, marker=mark, color=colour, capsize=3)
         panel.set(title=norm, xlabel="eps in pixel scale", ylim=(0, 1.02), xlim=(0, None))
@@ -136,44 +142,6 @@ def accuracy_by_iterations(curves: Sequence[IterationCurve], *, narrow: bool = F
     return as_svg(figure, "Curves of robust accuracy against the number of iterations, with 95 % bands")
 
 
-def trade_off(
-    kappas: Sequence[float], clean: Sequence[float], objective: Sequence[float], measure: str, *, is_share: bool,
-    chosen: float | None = None, clean_spans: Spans | None = None, spans: Spans | None = None, narrow: bool = False,
-) -> Figure:  # fmt: skip
-    """Return a figure of clean accuracy and an objective over kappa (paper, figure 4).
-
-    Args:
-        kappas: From small to large.
-        clean: Clean accuracies.
-        objective: Values of the objective.
-        measure: What it measures, in words.
-        is_share: Whether it is an accuracy too; else it gets an axis of its own.
-        chosen: The recommended kappa.
-        clean_spans: 95 % intervals of the clean accuracies.
-        spans: 95 % intervals of the objective.
-        narrow: For a telephone.
-    """
-    figure = new_figure(NARROW if narrow else 6.4, 3.8)
-    left = figure.subplots()
-    right = left if is_share else left.twinx()
-    style: dict[str, Any] = {"markersize": 4, "capsize": 2, "elinewidth": 1}
-    lines: list[Any] = [
-        left.errorbar(kappas, clean, _bars(clean, clean_spans), marker="s", linestyle="--", color=ORIGINAL,
-                      label="clean accuracy", **style),
-        right.errorbar(kappas, objective, _bars(objective, spans), marker="o", color=RETROFIT,
-                       label="\n".join(textwrap.wrap(measure, 44 if narrow else 80)), **style),
-    ]  # fmt: skip
-    if chosen is not None:
-        lines.append(left.axvline(chosen, color=INK, linewidth=1, linestyle=":", label="recommended"))
-    left.set(xlabel="kappa", ylabel="accuracy", ylim=(0, 1.02))
-    if right is not left:
-        right.set_ylim(0, 1.1 * max(objective, default=1.0) or 1.0)
-        right.set_ylabel("relative perturbation (paper, eq. 12)")
-    left.grid(alpha=0.25)
-    figure.legend(handles=lines, loc="outside lower center", frameon=False, fontsize=9)
-    return figure
-
-
 def lines(
     at: Sequence[float], curves: Mapping[str, Sequence[float]], axes: tuple[str, str], description: str, *, narrow: bool
 ) -> str:  # fmt: skip
@@ -184,26 +152,19 @@ def lines(
         curves: Name -> shares.
         axes: Names of the axes.
         description: What a screen reader says.
-        narrow: For a telephone.
+        narrow: For a phone.
     """
     figure = new_figure(NARROW if narrow else 6.4, 3.4)
     panel = figure.subplots()
     for number, (name, values) in enumerate(curves.items()):
-        style: dict[str, Any] = {"color": CYCLE[number % 7], "linestyle": ("-", "--", "-.", ":")[number % 4]}
-        panel.plot(at, values, marker="os^DvPX"[number % 7], markersize=4, label=name, **style)
+        panel.plot(
+            at, values, DASHES[number % 4], marker=SHAPES[number % 7], markersize=4, color=CYCLE[number % 7], label=name
+        )
     panel.set(xlabel=axes[0], ylabel=axes[1], ylim=(0, 1.02))
     panel.locator_params(axis="x", integer=True, nbins=8)
     panel.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return as_svg(figure, description)
-
-
-def _bars(values: Sequence[float], spans: Spans | None) -> Any:
-    """Return intervals as matplotlib wants them: how far below and above the values."""
-    if spans is None:
-        return None
-    ends = [(max(0.0, value - low), max(0.0, high - value)) for value, (low, high) in zip(values, spans, strict=True)]
-    return np.array(ends).reshape(-1, 2).T
 
 
 def _panel(axes: Any, evaluation: Evaluation, norm: str, eps: float) -> None:
@@ -215,9 +176,9 @@ def _panel(axes: Any, evaluation: Evaluation, norm: str, eps: float) -> None:
         shares = [worst.robust, *(by_name[name] for name in names)]
         places = [row + (number - (len(evaluation.models) - 1) / 2) * _BAR for row in range(len(labels))]
         values = [share.value for share in shares]
-        errors = [[share.value - share.low for share in shares], [share.high - share.value for share in shares]]
+        errors = error_bars(values, [(share.low, share.high) for share in shares])
         axes.barh(
-            places, values, _BAR, xerr=np.clip(errors, 0, None), label=figures.model, capsize=2,
+            places, values, _BAR, xerr=errors, label=figures.model, capsize=2,
             hatch=_HATCH.get(figures.model), edgecolor=INK, linewidth=0.6,
             color=COLOURS.get(figures.model, THIRD), error_kw={"linewidth": 0.9, "ecolor": INK},
         )  # fmt: skip

@@ -18,7 +18,7 @@ class Section:
         columns: Head of its table; empty for no table.
         rows: Its rows, as long as the head.
         record: The result.
-        draw: Draws its chart as SVG text, given whether for a telephone; None for no chart.
+        draw: Draws its chart as SVG text, given whether it is for a phone; None for no chart.
         caption: What the chart shows.
         models: Names or SHA-256s of the model files that it is about, any of which identifies it; empty where the
             title says what it is about.

@@ -6,7 +6,11 @@ import hashlib
 import html
 import io
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from jr_onnx.errors import require
 
@@ -19,6 +23,9 @@ INK, ORIGINAL, RETROFIT, THIRD = "#30363d", "#6b7785", "#0b6fb8", "#8f5fb0"
 
 CYCLE = (INK, RETROFIT, "#b4442c", "#2d7a4b", THIRD, "#b07d12", ORIGINAL)
 """Colours of as many curves as there are, each with another line and mark."""
+
+DASHES, SHAPES = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
+"""The lines and marks of such curves."""
 
 COLOURS = {"original": ORIGINAL, "retrofit": RETROFIT}
 LINES = {"original": "--", "retrofit": "-"}
@@ -40,7 +47,7 @@ _PIXELS = 105
 """Of an inch of a figure at most, so that the text of small figures is no larger than that of large ones."""
 
 NARROW = 4.4
-"""Width in inches of a chart for a telephone: its text of 10 points is then some 10 pixels high."""
+"""Width in inches of a chart for a phone: its text of 10 points is then some 10 pixels high."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -55,8 +62,31 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, max(1.6, height)), layout="constrained")
 
 
+def saved(figure: Figure, form: Literal["svg", "png"], **options: float | bool) -> bytes:
+    """Return a figure as a file; no date, so that equal figures are equal files.
+
+    Args:
+        figure: The figure.
+        form: The format.
+        options: Further arguments of matplotlib's `savefig`.
+    """
+    import matplotlib as mpl
+
+    metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+    stream = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "jr-onnx", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(stream, format=form, metadata=metadata, **options)
+    return stream.getvalue()
+
+
+def error_bars(values: Sequence[float], spans: Sequence[tuple[float, float]]) -> npt.NDArray[np.float64]:
+    """Return intervals (low, high) as matplotlib takes them: how far below and above the values (2, N)."""
+    ends = [(max(0.0, value - low), max(0.0, high - value)) for value, (low, high) in zip(values, spans, strict=True)]
+    return np.array(ends, dtype=np.float64).reshape(-1, 2).T
+
+
 def as_svg(figure: Figure, description: str) -> str:
-    """Return a figure as an SVG element that scales with the page; no date, so that equal figures are equal text.
+    """Return a figure as an SVG element that scales with the page; equal figures are equal text.
 
     Its colours are variables of the page's style sheet, with the colours of the figure where the page defines none. Its
     identifiers are its own, for a page holds several pictures.
@@ -65,15 +95,10 @@ def as_svg(figure: Figure, description: str) -> str:
         figure: The figure.
         description: What a screen reader says in its place.
     """
-    import matplotlib as mpl
-
     for axes in figure.axes:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "jr-onnx", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = stream.getvalue()
+    text = saved(figure, "svg", transparent=True).decode()
     text = text[text.index("<svg") :]
     for attribute in ("width", "height"):
         text = re.sub(rf'(<svg[^>]*?) {attribute}="[^"]*"', r"\1", text, count=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jr_onnx.report.svg import CYCLE, NARROW, new_figure, reds
+from jr_onnx.report.svg import CYCLE, DASHES, NARROW, SHAPES, error_bars, new_figure, reds
 from jr_onnx.reproduce.attacks import JUMP, RELU
 from jr_onnx.reproduce.pictures import Sheet
 from jr_onnx.reproduce.result import Cell, ItemResult
@@ -16,10 +16,8 @@ from jr_onnx.reproduce.result import Cell, ItemResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _TICKS = ("0", "1", "2", "3", "5", "7", "10", "20", "40", "80")
 """The iterations that are written at the axis."""
-_STYLES = ("-", "--", "-.", ":")
 
 
 def draw(result: ItemResult, sheets: Sequence[Sheet] = (), *, narrow: bool = False, title: bool = True) -> Figure:
@@ -28,7 +26,7 @@ def draw(result: ItemResult, sheets: Sequence[Sheet] = (), *, narrow: bool = Fal
     Args:
         result: The item.
         sheets: The images of an item of pictures.
-        narrow: Curves or a matrix for a telephone.
+        narrow: Curves or a matrix for a phone.
         title: Write the title above curves or a matrix.
 
     Raises:
@@ -107,8 +105,7 @@ def _curves(result: ItemResult, *, narrow: bool) -> Any:
         cells = [cell for column in result.columns if (cell := result.at(row, column)) is not None]
         at, here = [float(cell.column) for cell in cells], [cell.here or 0.0 for cell in cells]
         axes = right if kinds[row] == "relative" else left
-        spans = [[max(0.0, (cell.here or 0) - (cell.low or 0)) for cell in cells],
-                 [max(0.0, (cell.high or 0) - (cell.here or 0)) for cell in cells]]  # fmt: skip
+        spans = error_bars(here, [(cell.low or 0.0, cell.high or 0.0) for cell in cells])
         name = f"{row}, right axis" if axes is not left else row
         lines.append(axes.errorbar(at, here, yerr=spans, markersize=4, capsize=2, linewidth=1.4, label=name, **style))
     _label_axes(result, left, right)
@@ -125,8 +122,8 @@ def _styles(result: ItemResult) -> dict[str, dict[str, str]]:
         model, _, attack = row.partition(", ")
         places = (models.index(model), attacks.index(attack)) if attack else (number, number)
         colours = CYCLE[1:] if attack else CYCLE
-        found[row] = {"color": colours[places[0] % len(colours)], "linestyle": _STYLES[places[1] % 4],
-                      "marker": _MARKS[places[1] % 7]}  # fmt: skip
+        found[row] = {"color": colours[places[0] % len(colours)], "linestyle": DASHES[places[1] % 4],
+                      "marker": SHAPES[places[1] % 7]}  # fmt: skip
     return found
 
 
@@ -142,7 +139,7 @@ def _functions(result: ItemResult, *, narrow: bool) -> Any:
             values = np.array([np.nan if cell is None or cell.here is None else cell.here for cell in cells])
             jumps = np.abs(np.diff(values)) > 0.5  # no line across a jump
             values = np.where(np.append(jumps, False), np.nan, values)
-            axes.plot(at, values, _STYLES[number % 4], color=CYCLE[number % 7], label=row, linewidth=1.6)
+            axes.plot(at, values, DASHES[number % 4], color=CYCLE[number % 7], label=row, linewidth=1.6)
         axes.set(xlabel="z", title=name)
         axes.grid(alpha=0.25)
         if axes.lines:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from jr_onnx.evaluation.statistics import Z95, wilson
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.records import Record, dumps
+from jr_onnx.report.svg import saved
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,8 @@ Layout = Literal["table", "curves", "matrix", "pictures"]
 Kind = Literal["accuracy", "relative", "auc", "value"]
 POINTS, PART = 0.3, 0.10
 """Aims for the authors' own weights: accuracies within 0.3 points, perturbations within 10 %, or the sampling error."""
+
+_PICTURES: tuple[Literal["svg", "png"], ...] = ("svg", "png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,26 +154,13 @@ def write(result: ItemResult, figure: Figure | None, folder: Path) -> list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"json": dumps(result).encode(), "csv": as_csv(result).encode()}
     if figure is not None:
-        texts |= pictures(figure)
+        texts |= {form: saved(figure, form, dpi=110) for form in _PICTURES}
     paths = []
     for ending, content in texts.items():
         path = folder / f"{result.item}.{ending}"
         atomic_write(path, [content])
         paths.append(path)
     return paths
-
-
-def pictures(figure: Figure) -> dict[str, bytes]:
-    """Return a figure as SVG and PNG; no date, so that equal figures are equal files."""
-    import matplotlib as mpl
-
-    found = {}
-    with mpl.rc_context({"svg.hashsalt": "jr-onnx", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        for ending, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-            stream = io.BytesIO()
-            figure.savefig(stream, format=ending, dpi=110, metadata=metadata)
-            found[ending] = stream.getvalue()
-    return found
 
 
 def as_csv(result: ItemResult) -> str:
