@@ -92,7 +92,7 @@ def test_a_report_takes_other_results_and_shows_its_page(attacked: Any, tmp_path
     assert shown.startswith("<iframe ")
     assert shown.count("<") == 2, "the page is escaped in its frame"
     assert "Latency" in shown
-    assert "Adversarial pictures" in shown
+    assert "Adversarial examples" in shown
 
 
 def test_tune_and_bench_are_one_call_each() -> None:

@@ -78,22 +78,18 @@ def replay(figures: ModelFigures) -> str:
 
 
 def _show_worst(evaluation: Evaluation) -> None:
-    rows: dict[str, list[str]] = {"clean accuracy": [share(item.clean) for item in evaluation.models]}
-    for figures in evaluation.models:
-        for case in figures.worst:
-            budget = "" if case.eps is None else f", {case.norm} {case.eps:.4g}"
-            rows.setdefault(f"robust accuracy, {case.group}{budget}", []).append(share(case.robust))
-    compared = {item.what: item for item in evaluation.comparisons}
+    from jr_onnx.evaluation.summary import accuracy_rows
+
     print_table(
         ("worst case per sample", *(item.model for item in evaluation.models), "difference", "p"),
         [
             (
-                name.removeprefix("robust accuracy, "),
-                *cells,
-                change(compared[name]) if name in compared else "",
-                f"{compared[name].p_value:.2g}" if name in compared else "",
+                row.name,
+                *map(share, row.shares),
+                change(row.difference) if row.difference else "",
+                f"{row.difference.p_value:.2g}" if row.difference else "",
             )
-            for name, cells in rows.items()
+            for row in accuracy_rows(evaluation)
         ],
         title="robust accuracy (95 % interval), McNemar's p of the difference",
     )

@@ -13,8 +13,6 @@ from jr_onnx.cli.options import output_option
 from jr_onnx.cli.output import json_option, print_json, print_message
 from jr_onnx.cli.types import PATH
 
-_ENDINGS = {"html": "html", "md": "md", "csv": "csv", "json": "json"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -35,7 +33,7 @@ class Arguments:
 @option(
     "--format",
     "form",
-    type=click.Choice(tuple(_ENDINGS)),
+    type=click.Choice(["html", "md", "csv", "json"]),
     default="html",
     help="What to write: a page, or its figures.",
 )
@@ -53,8 +51,7 @@ def command(given: Arguments) -> None:
     from jr_onnx.cli.evaluation import show
     from jr_onnx.results import write_report
 
-    ending = _ENDINGS[given.form]
-    path = given.output if given.output is not None else _first_folder(given.paths) / f"report.{ending}"
+    path = given.output if given.output is not None else _first_folder(given.paths) / f"report.{given.form}"
     evaluation = write_report(given.paths, path, given.form)
     if given.as_json:
         print_json(evaluation)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import (
+    CLEAN,
     ORIGINAL,
     RETROFIT,
     SIGNIFICANT,
@@ -95,10 +96,17 @@ def attacks_by_attacker(evaluation: Evaluation, entries: Mapping[str, Outcome]) 
     return {attacker: members for attacker, members in found.items() if members}
 
 
+def kappa_range(evaluation: Evaluation) -> str:
+    """Return the kappa of the retrofit, or the least and the greatest; "" without a site."""
+    kappas = {value for kappa in evaluation.run.kappas.values() for value in channels_of(kappa)}
+    ends = dict.fromkeys((min(kappas), max(kappas))) if kappas else ()
+    return " to ".join(f"{kappa:g}" for kappa in ends)
+
+
 def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str:
     """Say in one sentence whether to deploy the retrofit."""
-    kappas = sorted({value for kappa in evaluation.run.kappas.values() for value in channels_of(kappa)})
-    name = "this model" if not kappas else f"kappa {kappas[0]:g}" + ("" if len(kappas) == 1 else f" to {kappas[-1]:g}")
+    kappas = kappa_range(evaluation)
+    name = f"kappa {kappas}" if kappas else "this model"
     strongest = next((row for row in rows if row.attacker == _STRONGEST), None)
     if strongest is None:
         return "No recommendation: no attack of this suite adapts to the model within a budget."
@@ -122,6 +130,6 @@ def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str
         return (
             f"Do not deploy {name}: {points} less robust than the original against an attacker who knows it ({span})."
         )
-    clean = next((entry for entry in evaluation.comparisons if entry.what == "clean accuracy"), None)
+    clean = next((entry for entry in evaluation.comparisons if entry.what == CLEAN), None)
     cost = "" if clean is None else f", at {100 * clean.difference:+.1f} points of clean accuracy"
     return f"{name[0].upper()}{name[1:]} helps: {points} more robust than the original against an attacker who knows it ({span}){cost}."  # noqa: E501

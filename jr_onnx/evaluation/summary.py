@@ -30,8 +30,13 @@ ORIGINAL, RETROFIT, MODEL = "original", "retrofit", "model"
 ALL_ATTACKS = "all attacks"
 """The group of all adaptive attacks with one budget."""
 
+CLEAN = "clean accuracy"
+"""What the comparison before any attack is called."""
+
 SIGNIFICANT = 0.05
 """A p-value below which a difference is called significant."""
+
+_ROBUST = "robust accuracy, "
 
 Hits = npt.NDArray[np.bool_]
 Group = tuple[str, str, float | None]
@@ -291,7 +296,38 @@ def _figures(item: Outcome) -> EntryFigures:
 def case_name(group: str, norm: str, eps: float | None) -> str:
     """Return what the comparison of a worst case is called."""
     budget = f", {norm} {eps:.4g}" if eps is not None else ""
-    return f"robust accuracy, {group}{budget}"
+    return f"{_ROBUST}{group}{budget}"
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """A row of the table that sums up an evaluation.
+
+    Attributes:
+        name: Clean accuracy, or the attacks of a worst case and their budget.
+        shares: One for each model.
+        difference: Retrofit minus original; None where there is no pair.
+        is_main: Whether it is a worst case over all attacks.
+    """
+
+    name: str
+    shares: tuple[Share, ...]
+    difference: Comparison | None
+    is_main: bool
+
+
+def accuracy_rows(evaluation: Evaluation) -> tuple[AccuracyRow, ...]:
+    """Return clean accuracy and every worst case, each with the shares of all models."""
+    compared = {item.what: item for item in evaluation.comparisons}
+    shares = {CLEAN: [figures.clean for figures in evaluation.models]}
+    for figures in evaluation.models:
+        for case in figures.worst:
+            shares.setdefault(case_name(case.group, case.norm, case.eps), []).append(case.robust)
+    rows = []
+    for what, found in shares.items():
+        name = what.removeprefix(_ROBUST)
+        rows.append(AccuracyRow(name, tuple(found), compared.get(what), name.startswith(ALL_ATTACKS)))
+    return tuple(rows)
 
 
 def compare(what: str, new: Hits, old: Hits) -> Comparison:
@@ -312,7 +348,7 @@ def _comparisons(
 ) -> tuple[Comparison, ...]:
     if not {ORIGINAL, RETROFIT} <= set(clean):
         return ()
-    pairs = [("clean accuracy", clean[RETROFIT], clean[ORIGINAL])]
+    pairs = [(CLEAN, clean[RETROFIT], clean[ORIGINAL])]
     for key, survived in groups[RETROFIT].items():
         other = groups[ORIGINAL].get(key)
         if other is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Report:
         style = "width: 100%; height: 50rem; border: 1px solid #888; background: #fff"
         return f'<iframe title="Robustness report" style="{style}" srcdoc="{escape(page(self))}"></iframe>'
 
-    @property
+    @cached_property
     def attackers(self) -> tuple[AttackerRow, ...]:
         """Robust accuracy by what the attacker knows."""
         return by_attacker(self.evaluation, self.outcomes)
@@ -57,19 +58,19 @@ class Report:
         """What to do, in one sentence."""
         return recommendation(self.evaluation, self.attackers)
 
-    @property
+    @cached_property
     def curves(self) -> tuple[SecurityCurve, ...]:
         """Robust accuracy against eps."""
         labels = {figures.model for figures in self.evaluation.models}
         known = {label: entries for label, entries in self.outcomes.items() if label in labels}
         return security_curves([self.evaluation, *self.others], known)
 
-    @property
+    @cached_property
     def iterations(self) -> tuple[IterationCurve, ...]:
         """Robust accuracy against the iterations that attacks were given."""
         return iteration_curves(self.evaluation, self.outcomes)
 
-    @property
+    @cached_property
     def examples(self) -> ExampleSet | None:
         """The images to show, by attacker; None where the folders have none."""
         if self.kept is None:

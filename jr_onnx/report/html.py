@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.advice import advice
-from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Comparison, Evaluation, Share, case_name
+from jr_onnx.evaluation.decision import kappa_range
+from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Comparison, Evaluation, accuracy_rows, case_name
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.content import Report
+from jr_onnx.report.numbers import interval, p_value, percent, points, points_interval, relative
 from jr_onnx.report.pictures import groups
 from jr_onnx.report.plots import accuracy_by_iterations, minimal_perturbation, robust_accuracy, security_curve
 from jr_onnx.report.texts import as_csv, as_json, as_markdown
-from jr_onnx.semantics import channels_of
 
 
 def write(report: Report, path: Path, form: str = "html") -> None:
@@ -52,9 +51,10 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(percent=percent, interval=interval, relative=relative, p=p_value)
+    environment.filters.update(
+        percent=percent, interval=interval, points=points, points_interval=points_interval, relative=relative, p=p_value
+    )
     run = evaluation.run
-    kappas = sorted({value for kappa in run.kappas.values() for value in channels_of(kappa)})
     shown = {figures.model: report.outcomes[figures.model] for figures in evaluation.models}
     examples = report.examples
     template = environment.get_template("report.html")
@@ -62,7 +62,7 @@ def page(report: Report) -> str:
         template.render(
             evaluation=evaluation,
             run=run,
-            kappa=_range(kappas),
+            kappa=kappa_range(evaluation) or "none",
             alone=evaluation.models[0].model if len(evaluation.models) == 1 else None,
             preprocessing=_flat(run.preprocessing),
             summary=summary(evaluation),
@@ -74,8 +74,7 @@ def page(report: Report) -> str:
             pictures={} if examples is None else groups(examples, run.eps),
             has_examples=examples is not None,
             advice=advice(evaluation),
-            worst=worst_rows(evaluation),
-            clean=next((item for item in evaluation.comparisons if item.what == "clean accuracy"), None),
+            accuracies=accuracy_rows(evaluation),
             has_paper=any(item.protocol == "paper" for item in evaluation.models[0].entries),
             bars=_chart(lambda narrow: robust_accuracy(evaluation, narrow=narrow)),
             curves=_chart(lambda narrow: minimal_perturbation(shown, narrow=narrow)),
@@ -104,78 +103,21 @@ def summary(evaluation: Evaluation) -> list[str]:
         lines.append(_gain(asked[0], evaluation))
     for item in evaluation.minimal:
         if item.p_value < SIGNIFICANT and item.ratio != 1:
-            word = "larger" if item.ratio > 1 else "smaller"
+            change = f"{percent(abs(item.ratio - 1))} {'larger' if item.ratio > 1 else 'smaller'}"
             lines.append(
-                f"The least {item.norm} perturbation that fools the retrofit is {abs(item.ratio - 1):.1%} {word} than "
+                f"The least {item.norm} perturbation that fools the retrofit is {change} than "
                 f"the original's (median of {item.samples} paired samples, p {p_value(item.p_value)})."
             )
     return lines
 
 
-@dataclass(frozen=True)
-class WorstRow:
-    """A row of the table of worst cases.
-
-    Attributes:
-        name: Attacks, norm and eps.
-        cells: A share for each model.
-        compared: The models compared; None where there is one model.
-        all: Whether it is that of all attacks together.
-    """
-
-    name: str
-    cells: list[Share]
-    compared: Comparison | None
-    all: bool
-
-
-def worst_rows(evaluation: Evaluation) -> list[WorstRow]:
-    """Return the rows of the table of worst cases."""
-    compared = {item.what: item for item in evaluation.comparisons}
-    rows: dict[str, WorstRow] = {}
-    for figures in evaluation.models:
-        for case in figures.worst:
-            name = case_name(case.group, case.norm, case.eps)
-            label = name.removeprefix("robust accuracy, ")
-            row = rows.setdefault(name, WorstRow(label, [], compared.get(name), case.group == ALL_ATTACKS))
-            row.cells.append(case.robust)
-    return list(rows.values())
-
-
 def _gain(item: Comparison, evaluation: Evaluation) -> str:
     budget = f"{evaluation.run.norm} {evaluation.run.eps:.4g}"
-    span = f"95 % interval {item.low:+.1%} to {item.high:+.1%}, p {p_value(item.p_value)}"
-    text = f"{item.difference:+.1%} ({span}) at {budget}"
+    text = f"{points(item)} points (95 % interval {points_interval(item)}, p {p_value(item.p_value)}) at {budget}"
     if item.p_value >= SIGNIFICANT:
         return f"Against all attacks together the retrofit and the original do not differ significantly: {text}."
     word = "more" if item.difference > 0 else "less"
     return f"Against all attacks together the retrofit is {word} robust than the original: {text}."
-
-
-def percent(share: float) -> str:
-    """Write a share."""
-    return f"{share:.1%}".replace("%", " %")
-
-
-def interval(share: Share) -> str:
-    """Write a confidence interval."""
-    return f"{100 * share.low:.1f} to {100 * share.high:.1f}"
-
-
-def relative(size: float) -> str:
-    """Write a relative perturbation; infinity means that most samples survived."""
-    return f"{size:.2%}".replace("%", " %") if math.isfinite(size) else "not found"
-
-
-def p_value(value: float) -> str:
-    """Write a p-value."""
-    return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
-
-
-def _range(kappas: list[float]) -> str:
-    if not kappas:
-        return "none"
-    return f"{kappas[0]:g}" if len(kappas) == 1 else f"{kappas[0]:g} to {kappas[-1]:g}"
 
 
 def _flat(text: str) -> str:

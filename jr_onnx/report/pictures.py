@@ -1,4 +1,4 @@
-"""Adversarial pictures for a page: before, after, and what changed, as data URIs with their descriptions."""
+"""Adversarial examples for a page: before, after, and what changed, as data URIs with their descriptions."""
 
 from __future__ import annotations
 

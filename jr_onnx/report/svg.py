@@ -62,20 +62,23 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, max(1.6, height)), layout="constrained")
 
 
-def saved(figure: Figure, form: Literal["svg", "png"], **options: float | bool) -> bytes:
+def saved(
+    figure: Figure, form: Literal["svg", "png"], *, dpi: float | Literal["figure"] = "figure", transparent: bool = False
+) -> bytes:
     """Return a figure as a file; no date, so that equal figures are equal files.
 
     Args:
         figure: The figure.
         form: The format.
-        options: Further arguments of matplotlib's `savefig`.
+        dpi: Dots per inch of the file; by default those of the figure.
+        transparent: Leave the background out.
     """
     import matplotlib as mpl
 
     metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
     stream = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "jr-onnx", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure.savefig(stream, format=form, metadata=metadata, **options)
+        figure.savefig(stream, format=form, metadata=metadata, dpi=dpi, transparent=transparent)
     return stream.getvalue()
 
 

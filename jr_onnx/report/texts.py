@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jr_onnx.evaluation.advice import advice
-from jr_onnx.evaluation.summary import Comparison, Share
+from jr_onnx.evaluation.summary import CLEAN, Comparison, Share, accuracy_rows
 from jr_onnx.report.content import Report
+from jr_onnx.report.numbers import change, p_value, with_interval
 
 
 def as_json(report: Report) -> str:
@@ -45,7 +46,7 @@ def as_csv(report: Report) -> str:
         for label, share in row.shares.items():
             line(f"attacker: {row.attacker}", label, run.norm, run.eps, share, row.difference)
     for figures in report.evaluation.models:
-        line("clean accuracy", figures.model, "", None, figures.clean, None)
+        line(CLEAN, figures.model, "", None, figures.clean, None)
         for case in figures.worst:
             line(f"worst case: {case.group}", figures.model, case.norm, case.eps, case.robust, None)
         for item in figures.entries:
@@ -62,43 +63,37 @@ def as_markdown(report: Report) -> str:
     lines += [f"- data: {run.data}, {evaluation.samples} images", f"- budget: {run.norm} {run.eps:.4g} in pixel scale"]
     lines += [f"- date: {run.date}"] if run.date else []
     lines += [f"- command: `{run.command}`"] if run.command else []
-    lines += ["", "## By attacker", "", _head(["attacker", *models, "difference (95 %)", "p"])]
-    for row in report.attackers:
-        lines.append(_row([row.attacker, *(_share(row.shares[label]) for label in models), *_pair(row.difference)]))
-    lines += ["", "## Worst cases", "", _head(["attacks", *models])]
-    clean = [_share(figures.clean) for figures in evaluation.models]
-    lines.append(_row(["clean accuracy", *clean]))
-    cases: dict[str, list[str]] = {}
-    for figures in evaluation.models:
-        for case in figures.worst:
-            budget = "" if case.eps is None else f", {case.norm} {case.eps:.4g}"
-            cases.setdefault(case.group + budget, []).append(_share(case.robust))
-    lines += [_row([name, *cells]) for name, cells in cases.items()]
+    compared = [*models, "difference (95 %)", "p"]
+    attackers = [
+        (row.attacker, *(with_interval(row.shares[label]) for label in models), *_pair(row.difference))
+        for row in report.attackers
+    ]
+    lines += ["", "## By attacker", "", *markdown_table(["attacker", *compared], attackers)]
+    cases = [
+        (row.name, *(with_interval(share) for share in row.shares), *_pair(row.difference))
+        for row in accuracy_rows(evaluation)
+    ]
+    lines += ["", "## Worst cases", "", *markdown_table(["attacks", *compared], cases)]
     lines += ["", "## Masking", ""]
     for figures in evaluation.models:
         lines.append(f"- {figures.model}: {figures.verdict.headline}")
         lines += [f"  - {flag.name}: {flag.evidence}" for flag in figures.verdict.flags if flag.raised]
     for section in report.sections:
         lines += ["", f"## {section.title}", "", *(f"{line}\n" for line in section.text)]
-        lines += [_head(section.columns), *(_row(row) for row in section.rows)] if section.columns else []
+        lines += markdown_table(section.columns, section.rows) if section.columns else []
     notes = [*run.notes, *advice(evaluation)]
-    lines += ["", "## Know before you quote", "", *(f"- {note}" for note in notes)] if notes else []
+    lines += ["", "## Before you quote these figures", "", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
-def _head(cells: Sequence[str]) -> str:
-    return f"{_row(cells)}\n{_row(['---'] * len(cells))}"
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table."""
+    return [_row(cells) for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
-def _share(share: Share) -> str:
-    return f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f})"
-
-
 def _pair(pair: Comparison | None) -> tuple[str, str]:
-    if pair is None:
-        return "", ""
-    return f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})", f"{pair.p_value:.2g}"
+    return ("", "") if pair is None else (change(pair), p_value(pair.p_value))

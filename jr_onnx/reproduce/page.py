@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jr_onnx.records import load_file
+from jr_onnx.report.texts import markdown_table
 from jr_onnx.reproduce.attacks import JUMP, RELU
 from jr_onnx.reproduce.catalogue import ITEMS, Item
 from jr_onnx.reproduce.drawing import text_of
@@ -61,26 +62,22 @@ def _comparison(results: Sequence[ItemResult]) -> list[str]:
             if None not in cells:
                 images = str(cells[0].samples) if cells[0] is not None else ""
                 texts = [text_of(cell, interval=True) for cell in cells]
-                rows.append(_row([network, name.strip("()"), images, *texts]))
+                rows.append([network, name.strip("()"), images, *texts])
     if not rows:
         return []
     heading = ["network", "trained", "images", f"{RELU}, adaptive", f"{JUMP}, adaptive"]
     return ["", "## Against an attacker who knows the jump", "",
             "Accuracy in per cent, within the distance that the paper's PGD can move (adaptive column of table 2):",
-            "", _row(heading), _row(["---"] * len(heading)), *rows]  # fmt: skip
+            "", *markdown_table(heading, rows)]  # fmt: skip
 
 
 def _section(result: ItemResult, folder: Path, path: Path) -> list[str]:
     lines = [f"## {result.title}", ""]
     picture = folder / f"{result.item}.png"
     if result.layout == "table":
-        lines += [_row(["", *result.columns]), _row(["---"] * (len(result.columns) + 1))]
-        lines += [
-            _row([row, *(text_of(result.at(row, column), interval=True) for column in result.columns)])
-            for row in result.rows
-        ]
-        lines.append("")
-        lines += _judged(result)
+        rows = [[row, *(text_of(result.at(row, column), interval=True) for column in result.columns)]
+                for row in result.rows]  # fmt: skip
+        lines += [*markdown_table(["", *result.columns], rows), "", *_judged(result)]
     elif picture.is_file():
         link = os.path.relpath(picture, path.parent)
         lines += [f"![{result.title}]({link})", ""]
@@ -113,8 +110,8 @@ def _networks(results: Sequence[ItemResult]) -> list[str]:
              for result in results for name, source in (result.sources or {}).items()}  # fmt: skip
     if not found:
         return []
-    rows = [_row([f"`{name}`", source, f"`{digest}`"]) for name, source, digest in sorted(found)]
-    return ["", "## Networks", "", _row(["file", "source", "SHA-256"]), _row(["---"] * 3), *rows]
+    rows = [(f"`{name}`", source, f"`{digest}`") for name, source, digest in sorted(found)]
+    return ["", "## Networks", "", *markdown_table(("file", "source", "SHA-256"), rows)]
 
 
 def _images(result: ItemResult) -> list[str]:
@@ -134,7 +131,3 @@ def _images(result: ItemResult) -> list[str]:
     for column, count in counts.items():
         columns.setdefault(count, []).append(column)
     return ["- images: " + "; ".join(f"{', '.join(names)}: {count}" for count, names in columns.items())]
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from jr_onnx.evaluation.summary import Evaluation, Share
+from jr_onnx.evaluation.summary import ModelFigures
 from jr_onnx.harden import gain_of, worst_case
 from jr_onnx.harden.record import Contest, Hardening, HardenResult
 from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
+from jr_onnx.report.numbers import change, p_value, percent, with_interval
 from jr_onnx.report.plots import lines
 
 _EPOCHS = ("epoch", "clean accuracy", "under attack", "under one step", "")
@@ -30,8 +31,8 @@ def section(result: HardenResult | Hardening) -> Section:
     text = [
         f"{found.source_name} was trained with {recipe.method} ({recipe.steps} steps) within {recipe.norm} "
         f"{recipe.eps:.4g} in pixel scale on {found.data}; epoch {found.best} of {len(found.rows) - 1} is kept.",
-        f"On validation images: clean {found.rows[0].clean:.1%} before and {best.clean:.1%} after, under attack "
-        f"{found.rows[0].robust:.1%} before and {best.robust:.1%} after.",
+        f"On validation images: clean {percent(found.rows[0].clean)} before and {percent(best.clean)} after, "
+        f"under attack {percent(found.rows[0].robust)} before and {percent(best.robust)} after.",
     ]
     if contest is not None:
         text.append(
@@ -62,7 +63,7 @@ def section(result: HardenResult | Hardening) -> Section:
 
 def _epochs(found: Hardening) -> tuple[tuple[str, ...], ...]:
     return tuple(
-        (str(row.epoch), f"{row.clean:.1%}", f"{row.robust:.1%}", f"{row.one_step:.1%}",
+        (str(row.epoch), percent(row.clean), percent(row.robust), percent(row.one_step),
          "kept" if place == found.best else "")
         for place, row in enumerate(found.rows)
     )  # fmt: skip
@@ -73,18 +74,11 @@ def _rows(contest: Contest) -> tuple[tuple[str, ...], ...]:
     for label, evaluation in contest.evaluations.items():
         original, other = evaluation.models
         if not rows:
-            rows.append(
-                ("original", contest.names["original"], _share(original.clean), _share(worst_case(original)), "", "")
-            )
-        rows.append((label, contest.names[label], _share(other.clean), _share(worst_case(other)), *_gain(evaluation)))
+            rows.append(("original", contest.names["original"], *_accuracies(original), "", ""))
+        gain = gain_of(evaluation)
+        rows.append((label, contest.names[label], *_accuracies(other), change(gain), p_value(gain.p_value)))
     return tuple(rows)
 
 
-def _gain(evaluation: Evaluation) -> tuple[str, str]:
-    gain = gain_of(evaluation)
-    span = f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-    return f"{100 * gain.difference:+.1f} {span}", f"{gain.p_value:.2g}"
-
-
-def _share(share: Share) -> str:
-    return f"{share.value:.1%} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+def _accuracies(figures: ModelFigures) -> tuple[str, str]:
+    return with_interval(figures.clean), with_interval(worst_case(figures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
+from jr_onnx.report.numbers import p_value, percent
 from jr_onnx.report.svg import as_svg
 from jr_onnx.tune.plot import draw
 from jr_onnx.tune.records import TunePoint, TuneResult
@@ -45,10 +46,10 @@ def _row(result: TuneResult, place: int, point: TunePoint) -> tuple[str, ...]:
     scale, unit = (100, " %") if share else (1, "")
     return (
         point.label,
-        f"{100 * point.clean:.1f} %",
+        percent(point.clean),
         f"{100 * point.drop:+.1f}",
         f"{scale * point.objective:.4g}{unit}",
         f"{scale * point.gain:+.3g} ({scale * point.low:+.3g} to {scale * point.high:+.3g})",
-        f"{point.p_value:.2g}",
+        p_value(point.p_value),
         verdict,
     )

@@ -27,7 +27,7 @@ def draw(result: TuneResult, *, narrow: bool = False) -> Figure:
         MissingExtraError: matplotlib is not installed.
     """
     points = [point for point in result.points if point.kappa is not None]
-    kappas = [point.kappa for point in points]
+    kappas = [point.kappa or 0.0 for point in points]
     clean, objective = [point.clean for point in points], [point.objective for point in points]
     clean_spans = [_span(share, result.samples) for share in clean]
     is_share = result.objective != "paper"

@@ -1,4 +1,4 @@
-"""The page in a browser, wide and on a telephone, light and dark: what a person sees, and can reach.
+"""The page in a browser, wide and on a phone, light and dark: what a person sees, and can reach.
 
 The report is made as `make demo` makes it, of the embedded digits, with shorter attacks. axe-core is looked for in
 node_modules (npm install axe-core) or where JR_ONNX_AXE says; nothing is downloaded.
@@ -28,7 +28,7 @@ from tests.results import records
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "exported" / "digits_cnn.onnx"
 SECTIONS = [
-    "By attacker", "Robust accuracy at every budget", "Verdict on the gradients", "Adversarial pictures",
+    "By attacker", "Robust accuracy at every budget", "Verdict on the gradients", "Adversarial examples",
     "Accuracy, worst case per sample", "Least perturbation", "Accuracy against iterations", "Trade-off over kappa",
     "Latency", "Hardening", "Figure 7(a): source kappa against target kappa", "Every attack", "How this was measured",
 ]  # fmt: skip

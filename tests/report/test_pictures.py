@@ -1,4 +1,4 @@
-"""Adversarial pictures: what is drawn, what is said of it, and that a page of them stays small."""
+"""Adversarial examples: what is drawn, what is said of it, and that a page of them stays small."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_figures_and_intervals_are_the_evaluations() -> None:
     evaluation, outcomes = made()
     text = words(page(Report(evaluation, outcomes)))
     assert "all attacks, linf 0.1 39.0 % (30.0 to 48.8) 30.0 % (21.9 to 39.6) -9.0" in text
-    assert "Against all attacks together the retrofit is less robust than the original: -9.0%" in text
+    assert "Against all attacks together the retrofit is less robust than the original: -9.0 points" in text
     assert "l2 14.95 %" in text
 
 
@@ -175,14 +175,14 @@ def test_a_damaged_record_of_the_preprocessing_is_shown_as_it_is(text: str) -> N
 def test_pictures_are_there_with_alternatives_or_their_absence_is_explained() -> None:
     evaluation, outcomes = made()
     html = page(Report(evaluation, outcomes))
-    assert "from a version that kept none" in words(html)
+    assert "from a version that did not keep any" in words(html)
     choices = choose(evaluation, outcomes)
     examples = tuple(Example(choice, 0, 1, 0, True, "linf", 0.1) for choice in choices)
     images = np.linspace(0, 1, len(choices) * 64, dtype=np.float32).reshape(len(choices), 1, 8, 8)
     kept = ExampleSet(ExampleTable(("zero", "one"), examples), images, 1 - images)
     html = page(Report(evaluation, outcomes, kept=kept))
     text = words(html)
-    assert "from a version that kept none" not in text
+    assert "from a version that did not keep any" not in text
     assert "Image 0, 'zero': the retrofit says 'one' after apgd" in text
     assert text.index("Easiest to fool") < text.index("Hardest to fool")
     found = re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="([^"]+)">', html)

@@ -79,8 +79,8 @@ def test_hardening_shows_the_contest_or_the_epochs() -> None:
     assert cell(section, 1, "against the original (95 %)").startswith("-9.0 (")
     assert "deploy the hardened model (net.hardened.onnx)" in section.text[-1]
     alone = section_of(records.hardening())
-    assert alone.rows[2] == ("2", "96.0%", "70.0%", "72.0%", "kept")
-    assert "under attack 10.0% before and 70.0% after" in alone.text[1]
+    assert alone.rows[2] == ("2", "96.0 %", "70.0 %", "72.0 %", "kept")
+    assert "under attack 10.0 % before and 70.0 % after" in alone.text[1]
 
 
 def test_reproduced_items_keep_the_papers_figures() -> None:
