@@ -60,7 +60,7 @@ void launch(cudaStream_t stream, const Bits* in, const Bits* bias, const Bits* r
             const Channels& shape, const Site& site) {
   constexpr int kWhole = sizeof(int4) / sizeof(Bits);
   const bool aligned = is_aligned(in) && is_aligned(out) && (!kHasResidual || is_aligned(residual));
-  const auto kernel = 
+  const auto kernel =
       aligned ? bias_pass<kWhole, kHasBias, kHasResidual, Site> : bias_pass<1, kHasBias, kHasResidual, Site>;
   const unsigned blocks = blocks_for(shape.count / (aligned ? kWhole : 1), kThreads);
   JR_LAUNCH(kernel, blocks, kThreads, stream, in, bias, residual, out, static_cast<Number>(shape.count),

@@ -36,6 +36,19 @@ ort::Status* data_of(const Runtime& runtime, const ort::Value* value, void** out
   return runtime.api->GetTensorMutableData(const_cast<ort::Value*>(value), out);
 }
 
+// Finds the one axis of X along which values of this shape lie; false where there is none.
+bool find_channels(const Shape& values, const Shape& x, Channels* out) {
+  const std::size_t count = element_count(values);
+  std::size_t behind = 0;  // axes of the values behind the one that is not of size 1
+  while (behind < values.rank && values.dims[values.rank - 1 - behind] == 1) ++behind;
+  if (values.rank > x.rank || behind == values.rank) return false;
+  const auto channels = static_cast<std::size_t>(values.dims[values.rank - 1 - behind]);
+  if (channels != count || x.dims[x.rank - 1 - behind] != values.dims[values.rank - 1 - behind]) return false;
+  *out = {element_count(x), 1, channels};
+  for (std::size_t i = x.rank - behind; i < x.rank; ++i) out->inner *= static_cast<std::uint64_t>(x.dims[i]);
+  return true;
+}
+
 }  // namespace
 
 ort::Status* open_buffers(const Runtime& runtime, ort::KernelContext* context, std::size_t kappa_index,
@@ -80,19 +93,6 @@ ort::Status* find_input(const Runtime& runtime, const ort::KernelContext* contex
   if (status == nullptr) status = data_of(runtime, value, &found);
   *data = found;
   return status;
-}
-
-// Finds the one axis of X along which values of this shape lie; false where there is none.
-bool find_channels(const Shape& values, const Shape& x, Channels* out) {
-  const std::size_t count = element_count(values);
-  std::size_t behind = 0;  // axes of the values behind the one that is not of size 1
-  while (behind < values.rank && values.dims[values.rank - 1 - behind] == 1) ++behind;
-  if (values.rank > x.rank || behind == values.rank) return false;
-  const auto channels = static_cast<std::size_t>(values.dims[values.rank - 1 - behind]);
-  if (channels != count || x.dims[x.rank - 1 - behind] != values.dims[values.rank - 1 - behind]) return false;
-  *out = {element_count(x), 1, channels};
-  for (std::size_t i = x.rank - behind; i < x.rank; ++i) out->inner *= static_cast<std::uint64_t>(x.dims[i]);
-  return true;
 }
 
 ort::Status* find_kappa_input(const Runtime& runtime, const ort::KernelContext* context, std::size_t index,

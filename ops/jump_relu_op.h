@@ -99,10 +99,6 @@ class JumpReluKernel {
     return open_buffers(runtime_, context, has_kappa_input_ ? kappa_index_ : 0, node_, out, kappa);
   }
 
-  ort::Status* find_kappa(const ort::KernelContext* context, const Shape& x, KappaInput* out) const {
-    return find_kappa_input(runtime_, context, kappa_index_, node_, x, out);
-  }
-
   // The constants of this run: fixed, read from the kappa input, or drawn; for providers in CPU memory.
   ort::Status* jump_of_run(const KappaInput& input, Jump<Bits>* out) const {
     *out = fixed_;
