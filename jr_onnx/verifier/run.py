@@ -24,7 +24,7 @@ from jr_onnx.verifier.sites.check import check_sites
 from jr_onnx.verifier.sites.draws import check_draws, check_kappa_input, kappa_in_words
 from jr_onnx.verifier.sites.own_jumps import check_own_jumps
 from jr_onnx.verifier.subject import Subject, load_subject
-from jr_onnx.verifier.variants import Variant, variants
+from jr_onnx.verifier.variants import Variant, control_kappas, variants
 from jr_onnx.verifier.whole_model.case import Case, CheckLog, evaluate_original, is_deterministic, output_names
 from jr_onnx.verifier.whole_model.in_place import check_sites_in_place
 from jr_onnx.verifier.whole_model.lowerings import check_conversion, check_lowerings, check_optimisation, check_zero
@@ -114,14 +114,12 @@ def _verify(subject: Subject, wanted: _Wanted) -> VerifyReport:
     log = CheckLog(list(subject.checks), list(subject.failures))
     library = _library_works(log)
     file = _subject_variant(subject)
-    kappas = {site.id: site.kappa for site in subject.record.sites}
     own = subject.record.plan.own
-    others, refused = variants(
-        subject.original, subject.record.plan if own else KappaPlan(by_site=tuple(kappas.items()))
-    )
-    zeros = list(others)  # with the thresholds of its own jumps, as with kappa 0 at ReLUs, it is the original
+    kappas = tuple((site.id, site.kappa) for site in subject.record.sites)
+    others, refused = variants(subject.original, subject.record.plan if own else KappaPlan(by_site=kappas))
+    zeros = others  # of jumps that the original has itself: with their own thresholds it computes the same
     if not own:
-        zeros, _ = variants(subject.original, KappaPlan(by_site=tuple((site, 0.0) for site in kappas)))
+        zeros, _ = variants(subject.original, KappaPlan(by_site=tuple(control_kappas(subject.record).items())))
     family = [file, *others]
     if library:
         others = others + [item.with_library() for item in family if item.uses_custom]

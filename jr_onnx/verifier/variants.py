@@ -67,6 +67,11 @@ def control_kappas(record: Provenance) -> dict[str, SiteKappa]:
     return {site.id: site.kappa if record.plan.own else 0.0 for site in record.sites}
 
 
+def control_label(record: Provenance) -> str:
+    """Return what a report calls the kappas of `control_kappas`."""
+    return "own thresholds" if record.plan.own else "kappa 0"
+
+
 def variants(
     original: ModelFile, plan: KappaPlan, lowerings: Sequence[RequestedLowering] = EXPLICIT_LOWERINGS
 ) -> tuple[list[Variant], list[str]]:

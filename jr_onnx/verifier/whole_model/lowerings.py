@@ -19,7 +19,7 @@ from jr_onnx.verifier.evaluators.errors import CannotLoadError, CannotRunError, 
 from jr_onnx.verifier.evaluators.ort import LEVELS, Level, OrtSession, Runnable
 from jr_onnx.verifier.inputs import Sample
 from jr_onnx.verifier.report import Check, Failure, Verdict
-from jr_onnx.verifier.variants import Variant
+from jr_onnx.verifier.variants import Variant, control_label
 from jr_onnx.verifier.whole_model.arithmetic import optimised_arithmetic
 from jr_onnx.verifier.whole_model.case import Case, Outputs, run_all
 from jr_onnx.verifier.whole_model.judged import (
@@ -54,7 +54,7 @@ def check_zero(case: Case, zeros: Sequence[Variant]) -> None:
     """Compare every lowering with the original, at kappa 0 or at the thresholds of jumps that the original has."""
     for level in LEVELS:
         truth = case.plain if level == "plain" else case.optimised
-        what = f"{'own thresholds' if case.subject.record.plan.own else 'kappa 0'}, {level}"
+        what = f"{control_label(case.subject.record)}, {level}"
         if truth is None:
             case.log.not_run(what, "lowerings with the original", "ONNX Runtime cannot optimise the original")
             continue

@@ -16,7 +16,7 @@ from jr_onnx.verifier.evaluators.weights import with_weights
 from jr_onnx.verifier.inputs import GivenInputs, InputOptions, Inputs, InputsError, Sample, given_inputs, make_inputs
 from jr_onnx.verifier.report import Check, Failure, Verdict
 from jr_onnx.verifier.subject import Subject
-from jr_onnx.verifier.variants import Variant, control_kappas
+from jr_onnx.verifier.variants import Variant, control_kappas, control_label
 from jr_onnx.verifier.whole_model.case import CheckLog
 from jr_onnx.verifier.whole_model.marked import marked
 
@@ -50,8 +50,7 @@ def check_without_ort(
         log.not_run(_WHAT, "ONNX's reference evaluator", str(error))
         return Inputs([], "none")
     members = [(member, jumping, "kappa") for member in (file, *others) if not member.runnable.library]
-    at = "own thresholds" if record.plan.own else "kappa 0"
-    members += [(member, control, at) for member in zeros if not member.runnable.library]
+    members += [(member, control, control_label(record)) for member in zeros if not member.runnable.library]
     for member, reference, setting in members:
         _compare(member, reference, setting, used.samples, log)
     return used
