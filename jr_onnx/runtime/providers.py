@@ -29,6 +29,8 @@ ProviderChoice = str | tuple[str, Mapping[str, object]]
 ProviderOptions = Sequence[Mapping[str, object]]
 """Options of every provider, in the order of the providers."""
 SHORT_NAMES: Final = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+CAPTURE: Final = "enable_cuda_graph"
+"""The option of the CUDA provider with which it captures a run as a CUDA graph, and replays that."""
 CUDA_OPTIONS: Final[dict[str, dict[str, str]]] = {
     "default": {},
     "fuse_conv_bias": {"fuse_conv_bias": "1"},
@@ -36,9 +38,9 @@ CUDA_OPTIONS: Final[dict[str, dict[str, str]]] = {
     "both": {"fuse_conv_bias": "1", "prefer_nhwc": "1"},
     "tf32_off": {"use_tf32": "0"},
     "heuristic": {"cudnn_conv_algo_search": "HEURISTIC"},
-    "graph": {"enable_cuda_graph": "1"},
-    "graph_fused": {"enable_cuda_graph": "1", "fuse_conv_bias": "1"},
-    "graph_both": {"enable_cuda_graph": "1", "fuse_conv_bias": "1", "prefer_nhwc": "1"},
+    "graph": {CAPTURE: "1"},
+    "graph_fused": {CAPTURE: "1", "fuse_conv_bias": "1"},
+    "graph_both": {CAPTURE: "1", "fuse_conv_bias": "1", "prefer_nhwc": "1"},
 }
 """Options of the CUDA provider by the name that the commands give them; `graph` captures and replays."""
 _QUIET = 4  # fatal only: errors are reported in words
@@ -214,7 +216,7 @@ def prefers_nhwc(options: Mapping[str, object]) -> bool:
 
 def captures_graphs(options: Mapping[str, object]) -> bool:
     """Tell whether the options of CUDA ask it to capture a run as a CUDA graph, and to replay that."""
-    return _is_on(options, "enable_cuda_graph")
+    return _is_on(options, CAPTURE)
 
 
 def _is_on(options: Mapping[str, object], name: str) -> bool:

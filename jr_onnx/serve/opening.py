@@ -9,6 +9,7 @@ import numpy as np
 
 from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
 from jr_onnx.errors import ModelError
+from jr_onnx.runtime.providers import CAPTURE, CUDA_OPTIONS
 from jr_onnx.runtime.running import Session, open_model, quiet_options
 from jr_onnx.serve.call import ModelInterface
 from jr_onnx.serve.faults import one_line
@@ -54,8 +55,9 @@ def open_session(model: PrivateModel, running: Running) -> Session:
 
 def without_capture(running: Running) -> Running:
     """Return how a model runs whose runs cannot be captured: with the provider's other options."""
-    rest = {"graph": "default", "graph_fused": "fuse_conv_bias", "graph_both": "both"}
-    return replace(running, cuda_options=rest[running.cuda_options], graph_batch=())
+    rest = {key: value for key, value in CUDA_OPTIONS[running.cuda_options].items() if key != CAPTURE}
+    name = next(name for name, options in CUDA_OPTIONS.items() if options == rest)
+    return replace(running, cuda_options=name, graph_batch=())
 
 
 def draws_kappa(facts: ModelFacts) -> bool:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from jr_onnx.deploy.model import read_model
 from jr_onnx.errors import InputError
+from jr_onnx.runtime.providers import CUDA_OPTIONS, captures_graphs
 from jr_onnx.serve.guard import Guard
 from jr_onnx.serve.opening import interface_of, without_capture
 from jr_onnx.serve.options import Limits, Running
@@ -78,7 +79,16 @@ def test_options_of_cuda_need_cuda_and_graphs_need_options_that_capture() -> Non
         ("CUDAExecutionProvider", {"enable_cuda_graph": "1", "fuse_conv_bias": "1", "prefer_nhwc": "1"}),
         "CPUExecutionProvider",
     )
-    assert without_capture(full).cuda_options == "both"
+
+
+def test_without_capture_all_other_options_stay() -> None:
+    found = {}
+    for name, options in CUDA_OPTIONS.items():
+        if captures_graphs(options):
+            rest = without_capture(Running(providers=("cuda",), cuda_options=name, graph_batch=(4,)))
+            assert rest.graph_batch == ()
+            found[name] = rest.cuda_options
+    assert found == {"graph": "default", "graph_fused": "fuse_conv_bias", "graph_both": "both"}
 
 
 def test_without_cuda_its_options_fall_away(monkeypatch: pytest.MonkeyPatch) -> None:
