@@ -43,7 +43,7 @@ def footprint(variant: Variant, provider: str, threads: int, feed: Feed, folder:
         JrError: The process failed.
     """
     inputs = folder / "inputs.npz"
-    np.savez(inputs, *feed.values())  # not by name: an input may be called like a parameter of savez
+    np.savez(inputs, *feed.values())  # not by name: an input may have the name of a parameter of savez
     spec = {
         "name": variant.name,
         "kind": variant.kind,

@@ -70,8 +70,8 @@ class InferenceSession(_ort.InferenceSession):  # type: ignore[misc] # onnxrunti
         retrofit: Which way the session went, and why.
 
     Raises:
-        InputError: `retrofit` is not one of the three, an argument is almost called like one of ours, or the file was
-            optimised for another host.
+        InputError: `retrofit` is not one of the three, the name of an argument is misspelt, or the file was optimised
+            for another host.
         ModelError: The model's provenance cannot be understood.
         RefusalError: `retrofit="optimised"` and that is impossible.
     """
@@ -253,9 +253,9 @@ class InferenceSession(_ort.InferenceSession):  # type: ignore[misc] # onnxrunti
 
 
 def _refuse_misspelt(arguments: Iterable[str]) -> None:
-    """Refuse arguments almost called like one of ours: ONNX Runtime ignores every name that it does not know.
+    """Refuse arguments whose names are close to one of ours: ONNX Runtime ignores every name that it does not know.
 
-    Its own are let through whatever they are called, for later versions may have more.
+    All others are passed on, since later versions of ONNX Runtime may have more.
 
     Raises:
         InputError: There is one.

@@ -74,7 +74,7 @@ class Server:
         loop = asyncio.get_running_loop()
         address = self._options.address
         self._rest = Listener(address, address.http_port, "HTTP", "http/1.1", self._connection, self._table)
-        periodical = [asyncio.create_task(self._table.sweep()), asyncio.create_task(return_free_pages())]
+        periodic = [asyncio.create_task(self._table.sweep()), asyncio.create_task(return_free_pages())]
         grpc_port = await self._grpc.open() if self._grpc is not None else None
         self._rest.open()
         self._stopped = asyncio.Event()
@@ -82,7 +82,7 @@ class Server:
             loop.add_signal_handler(number, self.stop, number)
         self._say(_ready_line(address, self._rest.port, grpc_port))
         await self._stopped.wait()
-        for task in periodical:
+        for task in periodic:
             task.cancel()
         for model in self._registry.all():
             model.stop()
