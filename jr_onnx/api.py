@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from jr_onnx.errors import require
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from jr_onnx.bench.records import BenchReport
-    from jr_onnx.data import ImageData
+    from jr_onnx.data import ImageData, Preprocessing
     from jr_onnx.evaluation.summary import Evaluation
     from jr_onnx.kappa import Kappa
     from jr_onnx.report import Report
@@ -72,7 +72,7 @@ class AttackRun(Shown):
 
     Attributes:
         report: Evaluation, recommendation, attackers, curves.
-        folder: Where the results lie; the same call with it goes on, and `jr-onnx report` reads it.
+        folder: Where the results are; the same call with it resumes, and `jr-onnx report` reads it.
     """
 
     report: Report
@@ -200,7 +200,7 @@ def attack(
         seed: Random seed.
         device: Where torch computes: auto, cpu or cuda.
         black_box: Only attacks that need no gradients.
-        output: Folder of the results, in which an interrupted call goes on; a temporary one by default.
+        output: Folder of the results, in which an interrupted call resumes; a temporary one by default.
 
     Raises:
         JrError: Model, data and options do not fit together, or the output cannot be written.
@@ -320,7 +320,7 @@ def report(
     return Written(found, Path(path))
 
 
-def _data(data: str | ImageData, preprocess: str, split: str, limit: int | None) -> tuple[ImageData, Any]:
+def _data(data: str | ImageData, preprocess: str, split: str, limit: int | None) -> tuple[ImageData, Preprocessing]:
     from jr_onnx.data import Preprocessing, load
 
     chosen = Preprocessing.parse(preprocess)

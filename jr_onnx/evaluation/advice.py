@@ -1,4 +1,4 @@
-"""What a reader should know before quoting figures: whether budget and number of samples can tell anything at all."""
+"""What a reader should know before quoting figures: whether budget and number of samples can show anything at all."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
                 f"{evaluation.samples} samples are too few to judge a budget by, or a share: see the intervals"
             )
     elif cases and all(case.robust.value <= _FEW for case in cases):
-        found.append(f"the budget {budget} is too large to tell models apart: hardly an image survives it")
+        found.append(f"the budget {budget} is too large to tell models apart: hardly any image survives it")
     elif cases and all(own.value - case.robust.value <= _FEW for own, case in zip(clean, cases, strict=True)):
-        found.append(f"the budget {budget} is too small to tell models apart: attacks fool hardly an image within it")
+        found.append(f"the budget {budget} is too small to tell models apart: attacks fool hardly any image within it")
     least = least_difference(evaluation.samples)
     if len(evaluation.models) > 1 and least > _WISHED:
         found.append(

@@ -63,7 +63,7 @@ def iteration_curves(evaluation: Evaluation, outcomes: Outcomes) -> tuple[Iterat
 
 
 def alive_after(outcome: Outcome, iterations: int) -> Hits:
-    """Tell which samples (N,) are classified correctly after so many: a sample leaves in the step that fools it."""
+    """Return which samples (N,) are still classified correctly: a sample drops out at the step that fools it."""
     fooled = np.asarray(outcome.served_success, dtype=bool) & (np.asarray(outcome.iterations) <= iterations)
     result: Hits = np.asarray(outcome.served_correct, dtype=bool) & ~fooled
     return result

@@ -45,7 +45,7 @@ class Row:
 
     Attributes:
         pictures: Before the attack, after it, and the change.
-        words: What is to be said about them.
+        words: What they show.
     """
 
     pictures: tuple[Picture, ...]
@@ -92,8 +92,8 @@ def words(example: Example, names: Sequence[str], eps: float) -> str:
     size = _size(example.norm, example.distance)
     if not example.fooled:
         return (
-            f"Image {choice.index}, {truth}: no attack of this attacker fools the {choice.model}. "
-            f"Shown is the attempt of {choice.entry} ({size})."
+            f"Image {choice.index}, {truth}: none of this attacker's attacks fools the {choice.model}. "
+            f"The attempt of {choice.entry} is shown ({size})."
         )
     said = "" if example.answer == example.label else f"says {_class(example.answer, names)} after"
     text = f"Image {choice.index}, {truth}: the {choice.model} {said or 'is wrong in most of its runs after'}"

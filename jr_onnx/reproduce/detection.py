@@ -39,6 +39,7 @@ def detection(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
     entries[ADAPTIVE] = Entry(
         "apgd", APGD(norm="linf", eps=2 * network.eps, backward="smooth:5"), "surrogate", "white_box"
     )
+    printed = [COLUMNS[name] for name in ATTACKS]
     plans = {RELU: None, JUMP: KappaPlan(network.kappa)}
     limit = bench.at_most(bench.adaptive_limit)
     for column, entry in entries.items():
@@ -51,14 +52,14 @@ def detection(bench: Bench, checkpoint: Checkpoint) -> ItemResult:
                 f"expected {4 * LEAST_IMAGES} (raise --adaptive-limit)"
             )
             continue
-        place = {value: number for number, value in enumerate(COLUMNS[name] for name in ATTACKS)}.get(column)
+        place = printed.index(column) if column in printed else None
         cells += _column(found, entry.name, chosen, column, place)
     notes += [
         f"LID of {NEIGHBOURS} neighbours among {REFERENCE} reference images, a feature a layer; logistic regression on "
         "half of the images, area on the other half; images are split, not rows",
         "only images that the attack fools on both networks; noisy partners are as far away as the adversarial ones",
         "no attack knows the detector, so an area is what it is worth at most",
-        "the paper names neither network, nor k, nor the noise, so its numbers are no target",
+        "the paper names neither network, nor k, nor the noise, so its numbers are not a target",
     ]
     title = f"Table 3: detection by LID; {network.title}, {checkpoint.variant}, kappa {network.kappa:g}"
     return bench.result(f"table-3{network.letter}", title, "table", list(entries), cells, notes, [checkpoint])

@@ -37,7 +37,7 @@ Notify = Callable[[str, Progress], None]
 
 
 def _ignore(title: str, state: Progress) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 class UnfinishedError(Exception):
@@ -145,7 +145,7 @@ def measure(
     limit: int | None,
     keep: bool = False,
 ) -> Measured:
-    """Attack a checkpoint at each of several kappas, or go on with it.
+    """Attack a checkpoint at each of several kappas, or resume doing so.
 
     Args:
         bench: What all items share.

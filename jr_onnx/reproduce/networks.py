@@ -122,5 +122,5 @@ def _source(card: Path) -> str:
     try:
         content: Any = json.loads(read_regular(card).decode())
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read the card {card}: {error}", hint="Remove or mend it") from None
+        raise InputError(f"cannot read the card {card}: {error}", hint="Remove or repair it") from None
     return str(content.get("source", "")) if isinstance(content, dict) else ""

@@ -224,7 +224,7 @@ def _least(row: str, found: Sequence[Outcome]) -> Cell:
 
 
 def _fresh_draw(found: Measured, outcome: Outcome) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return who is right (N,) after the attack and before it, by one draw of every kappa for each block of images."""
+    """Return which images (N,) are classified correctly after and before the attack, by one draw a block of images."""
     target = found.contenders[outcome.model].target
     if target is None:
         raise TypeError("a contender has a target, or `measure` had refused it")

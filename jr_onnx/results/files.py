@@ -128,7 +128,7 @@ def _content(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{path} is no result of jr-onnx: it is not JSON", hint=f"Give {_EXPECTED}") from None
+        raise InputError(f"{path} is not a result of jr-onnx: it is not JSON", hint=f"Give {_EXPECTED}") from None
 
 
 def _schema(value: Any) -> str:
@@ -141,7 +141,7 @@ def _record(path: Path, value: Any) -> Record:
         raise InputError(f"{path} is the summary of an evaluation", hint=f"Give its folder, {path.parent}")
     if _name(schema) not in _KINDS:
         named = f"its schema is {schema!r}" if schema else "it names no schema"
-        raise InputError(f"{path} is no result that a report can show: {named}", hint=f"Give {_EXPECTED}")
+        raise InputError(f"{path} is not a result that a report can show: {named}", hint=f"Give {_EXPECTED}")
     try:
         found: Record = _module(schema).record(value)
     except InputError as error:

@@ -36,7 +36,7 @@ def decoded(uri: str) -> np.ndarray:
         ({"answer": -1}, "the retrofit says no class after fmn"),
         ({"answer": 0}, "the retrofit is wrong in most of its runs after fmn"),
         ({"fooled": False, "answer": 0},
-         "no attack of this attacker fools the retrofit. Shown is the attempt of fmn (no pixel"),
+         "none of this attacker's attacks fools the retrofit. The attempt of fmn is shown (no pixel"),
     ],
 )  # fmt: skip
 def test_words_say_the_truth_and_the_answer(changes: dict[str, object], text: str) -> None:

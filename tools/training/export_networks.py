@@ -3,10 +3,9 @@
     python -m tools.training.export_networks WEIGHTS models/exported --data mnist:DIR --data cifar10:DIR
 
 WEIGHTS holds what `tools.training.train` wrote (alex_like.pt or alex_like_base.pt, alex_like_robust.pt, ...) or the
-state dicts that the authors of JumpReLU published (LeNetLike_baseline.pkl, ResNet_robust.pkl, ...), or what
-`jr-onnx harden` made of an export (lenet_like_pgd.onnx). With `--half` the
-weights are stored as float16 behind a Cast, so that the file is half as large and the network still computes in
-float32; the card says what that costs on the test images.
+state dicts that the authors of JumpReLU published (LeNetLike_baseline.pkl, ResNet_robust.pkl, ...), or what `jr-onnx
+harden` made of an export (lenet_like_pgd.onnx). With `--half` the weights are stored as float16 behind a Cast, so that
+the file is half as large and the network still computes in float32; the card says what that costs on the test images.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def prepare_files(
     """Open any number of files, the first of which says where the scores are, prove parity, make the suite.
 
     Args:
-        request: What the caller wants; its model and plan are not looked at.
+        request: What the caller wants; its model and plan are ignored.
         files: Label -> file.
         digests: Label -> SHA-256 of the file.
         kappas: Label -> site id -> the kappa that multiples of kappa refer to.
