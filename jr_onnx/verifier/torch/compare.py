@@ -101,6 +101,7 @@ def verify_torch(
 
     Raises:
         InputError: The network, its weights or the inputs cannot be used, or torch or ONNX Runtime has no CUDA.
+        KappaError: A retrofit has a kappa per channel.
         ModelError: The file is not a usable model.
         VerificationError: A comparison failed.
     """

@@ -222,7 +222,7 @@ class TorchNetwork:
         """See `Evaluated`.
 
         Raises:
-            RefusalError: A site has a kappa per channel.
+            KappaError: A site has a kappa per channel.
         """
         self._kappas.update({name: one_kappa(kappa, name, "a torch network") for name, kappa in kappas.items()})
 
