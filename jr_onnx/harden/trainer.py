@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -21,6 +21,7 @@ from jr_onnx.attack.cpu import slices, thread_pool
 from jr_onnx.data import ImageData
 from jr_onnx.errors import RefusalError
 from jr_onnx.harden.batches import Batches
+from jr_onnx.harden.budget import GrowingBudget
 from jr_onnx.harden.craft import craft, loss_of, random_start
 from jr_onnx.harden.network import TrainedNetwork, copy_into, values_of
 from jr_onnx.harden.recipe import Recipe
@@ -39,10 +40,6 @@ _RUINS = 3
 """A training whose first epochs are all like that is not going to recover."""
 _LOWER = 0.25
 """After a destroyed epoch the training starts over from the best weights, at this share of the learning rate."""
-_BEARABLE = 0.85
-"""A growing budget grows only while the loss is below this share of that of a constant answer, the logarithm of the
-number of classes; above it the budget shrinks. A network whose loss is higher is about to give a constant answer, from
-which no gradient leads back."""
 _LOOK_AT_LOSSES = 20
 """On a GPU losses are looked at once in so many steps, for each look waits for the device."""
 
@@ -110,10 +107,9 @@ class Trainer:
         self._best, self._best_epoch = values_of(self._everything), 0
         self._rows: list[EpochRow] = []
         self._done, self._loss, self._counted = 0, 0.0, 0
+        self._total = recipe.epochs * self._batches.steps
         self._rate_scale, self._began = 1.0, 0
-        self._budget = 0.0
-        """Share of the recipe's budget that the attack in training has now."""
-        self._bearable = _BEARABLE * math.log(self._validation.classes(network))
+        self._budget = GrowingBudget(self._validation.classes(network))
         self._pending: list[Tensor] = []
 
     def run(self, notify: Callable[[Moment], None] = lambda _: None) -> Outcome:
@@ -127,14 +123,13 @@ class Trainer:
                 classifies, so that there is nothing to keep.
         """
         self._resume()
-        steps = self._batches.steps
         stopped = self._verdict() if self._rows else ""
         with repeatable_operators(self._is_cpu), thread_pool(self._is_cpu) as pool:
             if not self._rows:
                 self._rows.append(self._row(0, time.monotonic()))
                 self._restart_budget()
-                notify(Moment(0, self._recipe.epochs * steps, self._rows[0]))
-            while not stopped and self._done < self._recipe.epochs * steps:
+                notify(Moment(0, self._total, self._rows[0]))
+            while not stopped and self._done < self._total:
                 stopped = self._epoch(pool, notify) or self._verdict()
         copy_into(self._everything, self._best)
         self._refuse_ruins()
@@ -145,14 +140,25 @@ class Trainer:
         return self._network.net.device.type == "cpu"
 
     def _epoch(self, pool: ThreadPoolExecutor | None, notify: Callable[[Moment], None]) -> str:
-        """Train to the end of the epoch; return why it could not go on, "" as a rule."""
-        steps, total = self._batches.steps, self._recipe.epochs * self._batches.steps
-        epoch, first = divmod(self._done, steps)
-        began = saved = time.monotonic()
-        for step, pixels, labels, generator in self._batches.epoch(epoch, first):
-            left = total - self._began
-            self._set_rate((self._done - self._began) / left)
-            self._step(pool, pixels, labels, generator, self._recipe.within(self._budget))
+        """Train to the end of the epoch; return why it could not go on, usually ""."""
+        epoch, began = self._done // self._batches.steps, time.monotonic()
+        if problem := self._train(epoch, pool, notify):
+            return problem
+        row = self._judge(epoch, began)
+        self._rows.append(row)
+        if row.went_back:
+            self._go_back()
+        self._loss, self._counted = 0.0, 0
+        self._save()
+        notify(Moment(self._done, self._total, row))
+        return ""
+
+    def _train(self, epoch: int, pool: ThreadPoolExecutor | None, notify: Callable[[Moment], None]) -> str:
+        """Make the steps that are left of an epoch; return why one could not be made, usually ""."""
+        steps, saved = self._batches.steps, time.monotonic()
+        for step, pixels, labels, generator in self._batches.epoch(epoch, self._done % steps):
+            self._set_rate((self._done - self._began) / (self._total - self._began))
+            self._step(pool, pixels, labels, generator, self._recipe.within(self._budget.share))
             self._done += 1
             if self._is_cpu or len(self._pending) >= _LOOK_AT_LOSSES or step == steps - 1:
                 problem = self._look_at_losses(epoch, step)
@@ -161,26 +167,24 @@ class Trainer:
             if step < steps - 1 and time.monotonic() - saved > _SAVE_SECONDS:
                 self._save()
                 saved = time.monotonic()
-            notify(Moment(self._done, total))
+            notify(Moment(self._done, self._total))
+        return ""
+
+    def _judge(self, epoch: int, began: float) -> EpochRow:
+        """Measure the averaged weights after an epoch, and remember the best; the training keeps its own."""
         trained = values_of(self._weights)
         if self._recipe.average:
             copy_into(self._weights, self._average)
         if self._recipe.batch_statistics:
             estimate_statistics(self._network, self._batches, epoch)
         row = self._row(epoch + 1, began)
-        row = replace(row, went_back=self._is_ruin(row), budget=self._budget)
-        self._rows.append(row)
-        is_first = self._best_epoch == 0 and not row.went_back
-        if is_first or self._key(row) > self._key(self._rows[self._best_epoch]):
+        # A constant answer is robust, too.
+        is_ruin = row.clean < self._rows[0].clean * _LEAST_CLEAN
+        best = self._rows[self._best_epoch]
+        if not is_ruin and (not self._best_epoch or (row.robust, row.clean) > (best.robust, best.clean)):
             self._best, self._best_epoch = values_of(self._everything), row.epoch
-        if row.went_back:
-            self._go_back()
-        else:
-            copy_into(self._weights, trained)
-        self._loss, self._counted = 0.0, 0
-        self._save()
-        notify(Moment(self._done, total, row))
-        return ""
+        copy_into(self._weights, trained)
+        return replace(row, went_back=is_ruin, budget=self._budget.share)
 
     def _go_back(self) -> None:
         """Start over from the best weights, at a lower rate, with a schedule for the steps that are left."""
@@ -190,27 +194,9 @@ class Trainer:
         self._rate_scale, self._began = self._rate_scale * _LOWER, self._done
         self._restart_budget()
 
-    @property
-    def _growth(self) -> float:
-        """Share of the budget by which it grows in a step; 1 where it is whole from the start."""
-        before = self._rows[0]
-        steps = (self._recipe.epochs * self._batches.steps - self._began) * self._recipe.ramp_for(
-            before.clean, before.robust
-        )
-        return 1 / max(1.0, steps)
-
     def _restart_budget(self) -> None:
-        self._budget = self._growth
-
-    def _pace(self, losses: Sequence[float]) -> None:
-        """Let the budget grow as fast as the network can follow."""
-        growth = self._growth
-        if growth < 1:
-            change = len(losses) * growth * (1 if sum(losses) / len(losses) <= self._bearable else -1)
-            self._budget = min(1.0, max(growth, self._budget + change))
-
-    def _key(self, row: EpochRow) -> tuple[bool, float, float]:
-        return not self._is_ruin(row), row.robust, row.clean
+        before = self._rows[0]
+        self._budget.restart((self._total - self._began) * self._recipe.ramp_for(before.clean, before.robust))
 
     def _row(self, epoch: int, began: float) -> EpochRow:
         clean, robust, single = self._validation.measure(self._network)
@@ -228,7 +214,7 @@ class Trainer:
                 f"{best.robust:.1%} to {last.robust:.1%} while that under one step is {last.one_step:.1%}; "
                 "--method pgd does not suffer from it"
             )
-        if last.epoch >= _RUINS and all(map(self._is_ruin, self._rows[1:])):
+        if last.epoch >= _RUINS and self._has_only_ruins:
             return f"most of the clean accuracy was lost in each of {last.epoch} epochs"
         # While the budget grows, the whole one may be out of reach.
         began = max([self._best_epoch, *(row.epoch for row in self._rows if row.budget < 1)])
@@ -236,12 +222,13 @@ class Trainer:
             return f"no better robust accuracy on validation images for {self._recipe.patience} epochs"
         return ""
 
-    def _is_ruin(self, row: EpochRow) -> bool:
-        """Return whether an epoch has lost most of the clean accuracy: a constant answer is robust, too."""
-        return row.clean < self._rows[0].clean * _LEAST_CLEAN
+    @property
+    def _has_only_ruins(self) -> bool:
+        """Whether there are epochs, and every one has lost most of the clean accuracy."""
+        return len(self._rows) > 1 and all(row.went_back for row in self._rows[1:])
 
     def _refuse_ruins(self) -> None:
-        if self._rows[1:] and all(map(self._is_ruin, self._rows[1:])):
+        if self._has_only_ruins:
             before, last = self._rows[0], self._rows[-1]
             raise RefusalError(
                 f"training destroyed the model: it classifies {last.clean:.1%} of clean validation images after epoch "
@@ -312,7 +299,7 @@ class Trainer:
         bad = next((at for at, loss in enumerate(losses) if not math.isfinite(loss)), None)
         self._loss, self._counted = self._loss + sum(losses), self._counted + len(losses)
         if bad is None:
-            self._pace(losses)
+            self._budget.follow(losses)
             return ""
         place = f"the loss is {losses[bad]} in batch {first + bad + 1} of epoch {epoch + 1}"
         if len(self._rows) < 2:
@@ -336,7 +323,7 @@ class Trainer:
                 "done": self._done,
                 "rate_scale": self._rate_scale,
                 "began": self._began,
-                "budget": self._budget,
+                "budget": self._budget.share,
                 "loss": (self._loss, self._counted),
             }
         )
@@ -350,6 +337,7 @@ class Trainer:
         self._optimizer.load_state_dict(found["optimizer"])
         self._rows = [loads(EpochRow, text) for text in found["rows"]]
         self._done = found["done"]
-        self._rate_scale, self._began = found.get("rate_scale", 1.0), found.get("began", 0)  # absent from older states
-        self._budget = found.get("budget", 1.0)
+        self._rate_scale, self._began = found["rate_scale"], found["began"]
+        self._restart_budget()
+        self._budget.share = found["budget"]
         self._loss, self._counted = found["loss"]
