@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,17 +35,19 @@ from torch import Tensor, nn
 
 from jr_onnx.attack.classifier.opener import ClassifierOpener
 from jr_onnx.attack.classifier.served import ServedClassifier
+from jr_onnx.attack.norms import Norm, lengths
 from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.data import ImageData, Preprocessing, load
 from jr_onnx.errors import InputError, JrError
-from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import mcnemar, paired_difference, wilson
+from jr_onnx.modelfile import atomic_write
 from jr_onnx.modelfile import load as load_file
 from jr_onnx.records import Record, dumps
 from jr_onnx.records import load_file as load_record
+from jr_onnx.semantics import is_jump
 
 DERIVATIVES = ("exact", "smooth:10")
-_NORMS = {"linf": "Linf", "l2": "L2"}
+_NORMS: dict[Norm, str] = {"linf": "Linf", "l2": "L2"}
 _ROUNDING = 1e-6
 """How much longer than the budget a perturbation may measure: differences and sums of pixels in float32 are rounded by
 half a unit of 2^-24 each, relative to values of at most 1."""
@@ -67,7 +69,7 @@ class Budget:
         seed: Of the attack.
     """
 
-    norm: str
+    norm: Norm
     eps: float
     seed: int = 0
 
@@ -144,64 +146,58 @@ class Judge:
     def judge(self, path: Path) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which images (N,) a file classifies as labelled, without an attack and after it."""
         served, net = ClassifierOpener(self.data, self.preprocessing).open_in_torch(path)
-        target = TorchTarget(net, self.preprocessing)
-        has_jump = any(np.max(kappa) > 0 for kappa in net.kappas.values())
-        right = np.concatenate([predictions(served.logits(images)) == labels for images, labels in self.data.batches()])
+        target, digest = TorchTarget(net, self.preprocessing), load_file(path).sha256
+        has_jump = any(map(is_jump, net.all_kappas.values()))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        right = ~np.concatenate([served.misclassifies(*part) for part in self.data.batches()])
         robust = right.copy()
         for number, derivative in enumerate(self.derivatives if has_jump else ("exact",)):
             module = _Logits(target.with_backward(derivative) if has_jump else target)
             for start in range(0, len(self.data), self.batch):
                 rows = np.arange(start, min(start + self.batch, len(self.data)))
                 rows = rows[robust[rows]]
-                key = (load_file(path).sha256, derivative, rows.tolist(), number == 0)
-                robust[rows] = self._robust(key, rows, served, module)
+                with_square = number == 0
+                kept = self._kept(digest, derivative, rows.tolist(), with_square)
+                if not kept.exists():
+                    piece = Piece(tuple(self._robust(rows, served, module, with_square).tolist()))
+                    atomic_write(kept, [dumps(piece).encode()])
+                robust[rows] = load_record(Piece, kept).robust
                 count = f"{robust[: start + self.batch].sum()} of {len(robust[: start + self.batch])}"
                 print(f"{path.name}, derivative {derivative}: {count} images robust", file=sys.stderr)
         return right, robust
 
+    def _kept(self, *work: object) -> Path:
+        """Return where the answer to some work is kept."""
+        parts = (*work, self.data.digest, dumps(self.preprocessing, indent=None), self.budget)
+        return self.folder / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.json"
+
     def _robust(
-        self,
-        key: tuple[str, str, list[int], bool],
-        rows: NDArray[np.int64],
-        served: ServedClassifier,
-        module: nn.Module,
+        self, rows: NDArray[np.int64], served: ServedClassifier, module: nn.Module, with_square: bool
     ) -> NDArray[np.bool_]:
-        """Return which of some images, all classified as labelled, still are after the attack; kept under a key."""
-        parts = (*key, self.data.digest, dumps(self.preprocessing, indent=None), self.budget)
-        kept = self.folder / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.json"
-        if not kept.exists():
-            images, labels = self.data.images[rows], self.data.labels[rows]
-            standing = np.ones(len(rows), dtype=bool)
-            if len(rows):
-                classes = served.logits(images[:1]).shape[1]
-                attack = self.make(module, self.budget, classes, key[-1])
-                moved = attack(torch.from_numpy(images), torch.from_numpy(labels))
-                standing = ~self._fooled(served, images, labels, moved.detach().cpu().numpy())
-            self.folder.mkdir(parents=True, exist_ok=True)
-            kept.write_text(dumps(Piece(tuple(standing.tolist()))), encoding="utf-8")
-        return np.array(load_record(Piece, kept).robust, dtype=bool)
+        """Return which of some images, all classified as labelled, still are after the attack.
 
-    def _fooled(
-        self, served: ServedClassifier, images: NDArray[Any], labels: NDArray[Any], moved: NDArray[Any]
-    ) -> NDArray[np.bool_]:
-        """Return which examples (N, C, H, W) are valid and classified wrongly."""
-        finite = np.isfinite(moved).reshape(len(moved), -1).all(1)
-        moved = np.where(np.isfinite(moved), moved, images).astype(np.float32)
-        delta = (moved.astype(np.float64) - images).reshape(len(moved), -1)
-        size = np.abs(delta).max(1) if self.budget.norm == "linf" else np.sqrt(np.square(delta).sum(1))
-        inside = ((moved >= 0) & (moved <= 1)).reshape(len(moved), -1).all(1)
-        valid = finite & inside & (size <= self.budget.eps * (1 + _ROUNDING) + _ROUNDING)
-        found: NDArray[np.bool_] = valid & (predictions(served.logits(moved)) != labels)
-        return found
+        An example that is not valid fools nothing.
+        """
+        if not len(rows):
+            return np.zeros(0, dtype=bool)
+        part = self.data.take(rows)
+        pixels = torch.from_numpy(part.images)
+        attack = self.make(module, self.budget, served.logits(part.images[:1]).shape[1], with_square)
+        moved = attack(pixels, torch.from_numpy(part.labels)).detach().cpu().float()
+        size = lengths(moved.double() - pixels.double(), self.budget.norm)
+        is_inside = ((moved >= 0) & (moved <= 1)).flatten(1).all(1)  # which NaN and infinities are not
+        is_valid = is_inside & (size <= self.budget.eps * (1 + _ROUNDING) + _ROUNDING)
+        fooled: NDArray[np.bool_] = is_valid.numpy() & served.misclassifies(moved.numpy(), part.labels)
+        return ~fooled
 
 
-def show(found: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], title: str) -> None:
+def show(found: Sequence[tuple[str, NDArray[np.bool_], NDArray[np.bool_]]], title: str) -> None:
     """Print shares with 95 % intervals, and the paired comparison with the first file."""
     table = Table(title=title)
     for column in ("model", "clean", "robust", "95 %", "against the first", "p (McNemar)"):
         table.add_column(column)
-    first = next(iter(found.values()))[1]
-    for number, (name, (right, robust)) in enumerate(found.items()):
+    first = found[0][2]
+    for number, (name, right, robust) in enumerate(found):
         low, high = wilson(int(robust.sum()), len(robust))
         change, p_value = "", ""
         if number:
@@ -238,7 +234,7 @@ def main(given: Sequence[str] | None = None, make: Maker = autoattack) -> int:
             data, preprocessing, Budget(options.norm, options.eps, options.seed),
             options.derivative or DERIVATIVES, options.output, options.batch, make,
         )  # fmt: skip
-        found = {path.name: judge.judge(path) for path in options.models}
+        found = [(path.name, *judge.judge(path)) for path in options.models]
     except JrError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -107,7 +107,7 @@ def test_the_command_compares_files(model: Path, tmp_path: Path, capsys: pytest.
 
 def test_shares_are_compared_image_by_image(capsys: pytest.CaptureFixture[str]) -> None:
     right = np.ones(40, dtype=bool)
-    show({"one": (right, np.arange(40) < 10), "two": (right, np.arange(40) < 30)}, "title")
+    show([("same.onnx", right, np.arange(40) < 10), ("same.onnx", right, np.arange(40) < 30)], "title")
     told = capsys.readouterr().out
     assert "25.0%" in told
     assert "75.0%" in told
