@@ -181,13 +181,13 @@ class TorchTarget(Target):
         if self._sites is None and chosen == SiteBackward.exact():
             return self
         self._require_sites(f"the backward pass {chosen}")
-        return self._set(backward=chosen)
+        return self._view(settings=dataclasses.replace(self.settings, backward=chosen))
 
     def with_kappa(self, kappa: Kappa) -> TorchTarget:
         """Return a view with another jump at the sites; None is the model's own. It undoes a random kappa."""
         if kappa is not None:
             self._require_sites("another kappa")
-        return self._set(kappa=_frozen(kappa), random=None, draw=None)
+        return self._view(settings=dataclasses.replace(self.settings, kappa=_frozen(kappa), random=None, draw=None))
 
     def with_scaled_kappa(self, factor: float) -> TorchTarget:
         """Return a view whose every jump is `factor` times this view's: 0 is the ReLU network.
@@ -202,11 +202,11 @@ class TorchTarget(Target):
     def with_random_kappa(self, random: RandomKappa) -> TorchTarget:
         """Return a view that draws kappa again for every forward pass (paper, appendix C)."""
         self._require_sites("a random kappa")
-        return self._set(random=random, kappa=None, draw=None)
+        return self._view(settings=dataclasses.replace(self.settings, random=random, kappa=None, draw=None))
 
     def draw(self, key: int) -> TorchTarget:
         """Return a view with the randomness fixed by `key`."""
-        return self._set(draw=key) if self.is_random else self
+        return self._view(settings=dataclasses.replace(self.settings, draw=key)) if self.is_random else self
 
     def kappas(self, wanted: str = "its kappas") -> Mapping[str, SiteKappa]:
         """Return site id -> kappa of this view, unless kappa is drawn.
@@ -235,9 +235,6 @@ class TorchTarget(Target):
             return False
         mine = dataclasses.replace(self.settings, backward=other.settings.backward)
         return mine == other.settings and other.units == self.units and other.preprocessing == self.preprocessing
-
-    def _set(self, **changes: object) -> TorchTarget:
-        return self._view(settings=dataclasses.replace(self.settings, **changes))  # type: ignore[arg-type] # its fields
 
     def _require_sites(self, wanted: str) -> JumpNetwork:
         if self._sites is None:
