@@ -75,14 +75,25 @@ def kappa_dims(kappa: SiteKappa, rank: int | None) -> tuple[int, ...]:
     Raises:
         KappaError: There is a kappa per channel, and the tensor has no axis 1.
     """
-    if not isinstance(kappa, tuple):
-        return ()
+    return channel_dims(len(kappa), rank) if isinstance(kappa, tuple) else ()
+
+
+def channel_dims(count: int, rank: int | None) -> tuple[int, ...]:
+    """Return the dimensions (C, 1, ..., 1) in which C kappas, one for each channel, broadcast over a tensor.
+
+    Args:
+        count: C.
+        rank: Of the tensor.
+
+    Raises:
+        KappaError: The tensor has no axis 1.
+    """
     if rank is None or rank < CHANNEL_AXIS + 1:
         raise KappaError(
-            f"kappa has {len(kappa)} values, one per channel, and a tensor of rank {rank} has no axis of channels",
+            f"kappa has {count} values, one per channel, and a tensor of rank {rank} has no axis of channels",
             hint="Give one number",
         )
-    return (len(kappa), *(1 for _ in range(rank - CHANNEL_AXIS - 1)))
+    return (count, *(1 for _ in range(rank - CHANNEL_AXIS - 1)))
 
 
 def kappa_label(kappa: SiteKappa, digits: str = ".6g") -> str:

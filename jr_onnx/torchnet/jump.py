@@ -24,7 +24,7 @@ from torch import Tensor
 
 from jr_onnx.errors import InputError, KappaError
 from jr_onnx.records import Record
-from jr_onnx.semantics import SiteKappa
+from jr_onnx.semantics import CHANNEL_AXIS, SiteKappa, channel_dims
 
 Mode = Literal["exact", "straight_through", "smooth"]
 
@@ -154,14 +154,13 @@ def _tensor_jump(
     z: Tensor, kappa: Tensor, cap: float | None, backward: SiteBackward, bandwidth: float | None
 ) -> Tensor:
     if kappa.dim():
-        channels = z.shape[1] if z.dim() > 1 else None
-        if channels != len(kappa):
-            found = "no axis of channels" if channels is None else f"{channels} channels"
+        dims = channel_dims(len(kappa), z.dim())
+        if len(kappa) != z.shape[CHANNEL_AXIS]:
             raise KappaError(
-                f"kappa has {len(kappa)} values, one per channel, and the tensor has {found}",
+                f"kappa has {len(kappa)} values, one per channel, and the tensor has {z.shape[CHANNEL_AXIS]} channels",
                 hint="Give one number, or one for each channel (axis 1)",
             )
-        kappa = kappa.reshape(-1, *[1] * (z.dim() - 2))
+        kappa = kappa.reshape(dims)
     result: Tensor = _TensorJump.apply(z, kappa, cap, backward, bandwidth)  # type: ignore[no-untyped-call] # torch has no types here
     return result
 

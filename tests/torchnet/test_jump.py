@@ -156,9 +156,17 @@ def test_a_kappa_that_was_first_used_without_derivatives_has_them_later() -> Non
     assert _derivative(torch.ones(2, 3), kappas, None, SiteBackward.smooth(5.0)).isfinite().all()
 
 
-@pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 1)])
-def test_another_number_of_channels_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(KappaError, match="kappa has 3 values, one per channel, and the tensor has"):
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((), "a tensor of rank 0 has no axis of channels"),
+        ((3,), "a tensor of rank 1 has no axis of channels"),
+        ((2, 4), "the tensor has 4 channels"),
+        ((2, 1), "the tensor has 1 channels"),
+    ],
+)
+def test_another_number_of_channels_is_refused(shape: tuple[int, ...], found: str) -> None:
+    with pytest.raises(KappaError, match=f"kappa has 3 values, one per channel, and {found}"):
         jump(torch.zeros(shape), _CHANNELS, None, SiteBackward.exact())
 
 
