@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 
@@ -111,35 +111,29 @@ class Node:
 
     def attr(self, name: str, default: Default) -> Default:
         """Return an attribute, or the default, of whose type it is by the operator's schema."""
-        found: Any = self.attributes.get(name, default)
-        return cast("Default", found)
+        return cast("Default", self.attributes.get(name, default))
 
     def integer(self, name: str) -> int | None:
         """Return an integer attribute, None where it is absent."""
-        found: Any = self.attributes.get(name)
-        return cast("int | None", found)
+        return cast("int | None", self.attributes.get(name))
 
     def number(self, name: str) -> float | None:
         """Return an attribute that is a number, None where it is absent."""
-        found: Any = self.attributes.get(name)
-        return cast("float | None", found)
+        return cast("float | None", self.attributes.get(name))
 
     def ints(self, name: str) -> list[int] | None:
         """Return an attribute that is a list of integers, None where it is absent."""
-        found: Any = self.attributes.get(name)
-        return cast("list[int] | None", found)
+        return cast("list[int] | None", self.attributes.get(name))
 
     def floats(self, name: str) -> list[float] | None:
         """Return an attribute that is a list of numbers, None where it is absent."""
-        found: Any = self.attributes.get(name)
-        return cast("list[float] | None", found)
+        return cast("list[float] | None", self.attributes.get(name))
 
     def required(self, name: str) -> int:
         """Return an integer attribute that the operator must have, or refuse the node."""
         if name not in self.attributes:
             raise UnsupportedNodeError(f"it has no attribute {name}")
-        found: Any = self.attributes[name]
-        return int(found)
+        return int(cast("int", self.attributes[name]))
 
     def has(self, index: int) -> bool:
         """Return whether an optional input is given."""
