@@ -83,7 +83,7 @@ class Arguments(DataArguments):
     help="Also measure the kappas of this map, as rewrite --kappa-map takes it, lists of one for each channel of a "
     "site included. Repeatable.",
 )
-@option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best common one.")
+@option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best setting measured.")
 @option(
     "--rounds",
     type=COUNT,
@@ -134,7 +134,7 @@ def command(given: Arguments) -> None:
         attacked=given.limit,
         preprocessing=preprocessing,
         grid=grid,
-        candidates={path.name: read_kappa_map(path) for path in given.candidate},
+        candidates={str(path): read_kappa_map(path) for path in given.candidate},
         max_drop=max_drop,
         per_site=given.per_site,
         rounds=given.rounds,

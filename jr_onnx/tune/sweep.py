@@ -53,7 +53,7 @@ class TuneRequest(ClassifierRequest):
         attacked: How many of the samples the objective is measured on, from the front.
         grid: Kappas to try; empty for the default grid. 0 is always tried.
         candidates: Name -> map of sites (ids or regular expressions) to kappas, numbers or one for each channel, to
-            measure beside the grid; sites that a map does not name stay at 0.
+            measure as well as the grid; sites that a map does not name stay at 0.
         max_drop: Largest allowed drop of clean accuracy, as a share.
         per_site: Search site by site too.
         rounds: How often that goes over all sites at most; it ends when a round changes nothing.
@@ -212,7 +212,10 @@ class _Search:
 
     def candidates(self) -> list[TunePoint]:
         """Measure the maps that were given."""
-        return [self._point(None, kappas, self._accuracy(kappas), name) for name, kappas in self._candidates.items()]
+        return [
+            self._point(None, kappas, self._accuracy(kappas), name, name=name)
+            for name, kappas in self._candidates.items()
+        ]
 
     def _on_sites(self, name: str, kappas: Mapping[str, SiteKappa]) -> dict[str, SiteKappa]:
         """Return site id -> kappa of a map.
@@ -223,7 +226,8 @@ class _Search:
         plan = KappaPlan.of(kappas)
         if lost := plan.unmatched(self.sites):
             raise KappaError(
-                f"the map {name} names {lost[0]!r}, which is no site", hint="jr-onnx inspect lists the sites"
+                f"the map {name} has an entry for {lost[0]!r}, and the model has no such site",
+                hint="jr-onnx inspect lists the sites",
             )
         found = {site: kappa or 0.0 for site, kappa in plan.for_sites(self.sites).items()}
         if self.target is not None:
@@ -233,7 +237,7 @@ class _Search:
         return found
 
     def by_site(self, points: Sequence[TunePoint]) -> TunePoint:
-        """Improve one site's kappa at a time, from the best allowed uniform one."""
+        """Improve one site's kappa at a time, from the best allowed of the points."""
         clean, grid = points[0].clean, [point.kappa for point in points if point.kappa is not None]
         search = SiteSearch(
             self.sites,
@@ -252,7 +256,9 @@ class _Search:
             return None
         return self._point(None, kappas, accuracy, what)
 
-    def _point(self, kappa: float | None, kappas: dict[str, SiteKappa], accuracy: float, what: str = "") -> TunePoint:
+    def _point(
+        self, kappa: float | None, kappas: dict[str, SiteKappa], accuracy: float, what: str = "", *, name: str = ""
+    ) -> TunePoint:
         scores = self._scores(kappas)
         if self.base is None:
             self.base = accuracy, scores
@@ -272,7 +278,7 @@ class _Search:
             high=high,
             p_value=binomial_tail(more, more + less, 0.5),
             allowed=before - accuracy <= self.request.max_drop,
-            name=what if what in self._candidates else "",
+            name=name,
         )
 
     def test_accuracy(self, clean: float) -> float | None:

@@ -88,7 +88,7 @@ def test_a_map_with_a_kappa_per_channel_is_measured_beside_the_grid(model: Path)
 
 def test_a_map_that_does_not_fit_is_refused_before_anything_is_measured(model: Path) -> None:
     site = find_sites(model).sites[0].id
-    with pytest.raises(KappaError, match=r"the map odd names 'nowhere', which is no site"):
+    with pytest.raises(KappaError, match=r"the map odd has an entry for 'nowhere', and the model has no such site"):
         tune_kappa(request(model, candidates={"odd": {"nowhere": 0.1}}))
     with pytest.raises(KappaError, match=r"kappa has 2 values, one per channel"):
         tune_kappa(request(model, candidates={"short": {site: [0.1, 0.2]}}))
