@@ -45,7 +45,7 @@ class ContestRequest:
 
     Attributes:
         files: Label -> file; the original first.
-        data: Images that no training saw.
+        data: Images that training did not use.
         attack: Preprocessing, device, values, logits, seed, norm, eps and folder of the attacks; its model, plan and
             data are not looked at.
     """
@@ -128,7 +128,7 @@ def recommend(evaluations: Mapping[str, Evaluation], outcomes: Mapping[str, Mapp
         with_jump, without = (survivors(list(outcomes[label].values())) for label in (WITH_JUMP, HARDENED))
         p_value, difference = mcnemar_one_sided(with_jump, without)
         if p_value >= _LEVEL:
-            remark = f"; the jump adds {difference:+.1%} (p {p_value:.2g}), which is no reason to have it"
+            remark = f"; the jump adds {difference:+.1%} (p {p_value:.2g}), which is not significant"
             best = HARDENED if HARDENED in sure else best
     gain, clean = gain_of(evaluations[best]), evaluations[best].comparisons[0]
     text = (

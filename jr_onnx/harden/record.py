@@ -59,7 +59,7 @@ class Contest(Record):
 
     Attributes:
         names: Label -> file name.
-        evaluations: Label of every file but the original -> its evaluation beside the original's.
+        evaluations: Label of every file but the original -> its evaluation, with the original's.
         chosen: Label of the file to deploy.
         reason: Why.
     """

@@ -20,7 +20,7 @@ class Size:
 
     Attributes:
         factor: The integer; negative or 0 in a computation of sizes, never as a size.
-        names: The named numbers, sorted, one that stands twice twice.
+        names: The named numbers, sorted, each as often as it is a factor.
     """
 
     factor: int

@@ -30,7 +30,7 @@ Observer = Callable[[str, Tensor, Tensor], None]
 
 @dataclass(slots=True)
 class Context:
-    """What a pass needs beside the values.
+    """What a pass needs besides the values.
 
     Attributes:
         device: Where the data lives.

@@ -21,7 +21,7 @@ class Reference:
     Args:
         model: A path or a ModelProto.
         output: Name of a value of the main graph; it need not be an output.
-        values: The numbers that fill inputs beside the one that is given.
+        values: The numbers that fill inputs besides the one that is given.
         providers: Where it computes, as ONNX Runtime takes them.
 
     Raises:

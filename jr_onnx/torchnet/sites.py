@@ -95,7 +95,7 @@ def own_jumps(
     Args:
         tops: The model's scopes.
         first: The number of the first of them.
-        sites: Scope path and output of the sites, which are no jumps of the model's own: ThresholdedRelu with alpha 0.
+        sites: Scope path and output of the sites, which are not jumps of the model's own: ThresholdedRelu with alpha 0.
     """
     result: list[tuple[TorchSite, SitePlan]] = []
     taken: dict[str, int] = {}

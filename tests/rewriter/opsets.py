@@ -76,7 +76,7 @@ CASES = (
     Case("opset 6, ImageScaler before the ReLU", _SCALED, "`log_step`"),
     Case("opset 6 with Add, Mul, Gemm or another of the operators without a kernel there", _WITH_ADD,
          "refused: `--opset 13` helps"),
-    Case("opset 6, an operator that nobody knows, with `--opset 13`", _UNKNOWN, "refused: `NobodyKnows` is named",
+    Case("opset 6, an unknown operator, with `--opset 13`", _UNKNOWN, "refused: `NobodyKnows` is named",
          options={"opset": 13}),
     Case("opset 7 and 8", _plain(7), "`cast_mul`"),
     Case("opset 7, double", _plain(7, kind="double"), "refused: `--opset 13` helps"),

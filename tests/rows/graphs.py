@@ -332,7 +332,7 @@ def graphs(draw: Draw) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
 
 
 def _reaching(nodes: list[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
-    """Return the nodes that an output needs: what nobody reads may fail on a single row without harm."""
+    """Return the nodes that an output needs; others might fail on a single row."""
     wanted, kept = {output}, []
     for node in reversed(nodes):
         if wanted & set(node.output):

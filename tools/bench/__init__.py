@@ -1,1 +1,1 @@
-"""Benchmarks: how fast rewriting, the operator, sessions, attacks and the server are, beside their peers."""
+"""Benchmarks: how fast rewriting, the operator, sessions, attacks and the server are, compared with their peers."""

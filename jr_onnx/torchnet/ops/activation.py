@@ -1,4 +1,4 @@
-"""Activation functions that are no retrofit sites themselves (a site's forward pass is in `jump`)."""
+"""Activation functions that are not retrofit sites themselves (a site's forward pass is in `jump`)."""
 
 from __future__ import annotations
 
