@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from jr_onnx.errors import PrintableFormatter
+from jr_onnx.serve import faults
 from jr_onnx.serve.faults import BadRequestError, InternalError, detached, engine_message, reported
 
 
@@ -53,3 +57,24 @@ def test_an_error_that_is_kept_holds_no_frame_and_names_where_it_came_from() -> 
     assert "test_faults.py:" in internal.origin
     assert str(internal) == "internal error. See the server's log"
     assert reported(internal, "rest") is internal
+
+
+def test_failures_are_logged_on_a_line_each_without_escapes_and_at_a_bounded_rate(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(faults.time, "monotonic", lambda: now)
+    monkeypatch.setattr(faults, "_LINES_LEFT", faults._Lines())
+    for number in range(50):
+        reported(ValueError(f"{number}\n\x1b[2J"), "REST")
+    assert len(caplog.records) == 20
+    now += 1.0
+    reported(KeyError("after a second"), "REST")
+    assert len(caplog.records) == 21
+    assert caplog.messages[-1].endswith(" (30 such lines were left out)")
+    reported(KeyError("at once"), "REST")
+    reported(BadRequestError("a client's fault"), "REST")
+    assert len(caplog.records) == 21
+    lines = [PrintableFormatter("%(message)s").format(record) for record in caplog.records]
+    assert all(line.isprintable() and len(line) < 1100 for line in lines), lines
+    assert all(record.levelno == logging.ERROR for record in caplog.records)
