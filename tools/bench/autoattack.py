@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from jr_onnx.attack.classifier.opener import ClassifierOpener
+from jr_onnx.attack.classifier.opener import ClassifierOpener, device_of
 from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.attack.norms import Norm, lengths
 from jr_onnx.attack.torch_target import TorchTarget
@@ -133,6 +133,7 @@ class Judge:
         folder: Where answers are kept.
         batch: Images attacked at once.
         make: Makes the attack.
+        device: Where torch computes: auto, cpu or cuda.
     """
 
     data: ImageData
@@ -142,10 +143,11 @@ class Judge:
     folder: Path
     batch: int = 100
     make: Maker = autoattack
+    device: str = "auto"
 
     def judge(self, path: Path) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which images (N,) a file classifies as labelled, without an attack and after it."""
-        served, net = ClassifierOpener(self.data, self.preprocessing).open_in_torch(path)
+        served, net = ClassifierOpener(self.data, self.preprocessing, device=device_of(self.device)).open_in_torch(path)
         target, digest = TorchTarget(net, self.preprocessing), load_file(path).sha256
         has_jump = any(map(is_jump, net.all_kappas.values()))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -220,6 +222,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--derivative", action="append", help=f"of jumps; repeatable; default {', '.join(DERIVATIVES)}")
     parser.add_argument("--batch", type=int, default=100, help="images attacked at once, and kept together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where torch computes")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the answers, to resume from")
     return parser.parse_args(given)
 
@@ -232,7 +235,7 @@ def main(given: Sequence[str] | None = None, make: Maker = autoattack) -> int:
         data = load(options.data, split="test", limit=options.limit, preprocessing=preprocessing)
         judge = Judge(
             data, preprocessing, Budget(options.norm, options.eps, options.seed),
-            options.derivative or DERIVATIVES, options.output, options.batch, make,
+            options.derivative or DERIVATIVES, options.output, options.batch, make, options.device,
         )  # fmt: skip
         found = [(path.name, *judge.judge(path)) for path in options.models]
     except JrError as error:

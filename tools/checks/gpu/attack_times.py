@@ -1,11 +1,11 @@
 """Time the paper's attacks on trained networks.
 
-    python -m tools.checks.gpu.attack_times --weights DIR --data cifar10:DIR
+    python -m tools.checks.gpu.attack_times --weights models/exported --data cifar10:DIR -o times.json
 
-For each weights file `NAME.pt` or `NAME_robust.pt` of DIR: clean accuracy, accuracy under the paper's PGD (7 steps),
-and DeepFool on fewer images, at kappa 0 and at the paper's kappa; the time is that of a second run. The CPU attacks
-the first images too, since a figure of the GPU counts only where the CPU gives it. Saved after every row, so that an
-interrupted run loses one at most.
+For each network of a folder, `NAME_base.onnx`, `NAME_robust.onnx` or weights `NAME.pt`, `NAME_robust.pt` as a training
+writes them: clean accuracy, accuracy under the paper's PGD (7 steps), and DeepFool on fewer images, at kappa 0 and at
+the paper's kappa; the time is that of a second run. The CPU attacks the first images too, since a figure of the GPU
+counts only where the CPU gives it. Saved after every row, so that an interrupted run loses one at most.
 """
 
 from __future__ import annotations
@@ -163,7 +163,9 @@ def _compared(
 
 
 def _network(path: Path) -> OnnxModule:
-    """Export a network and read it as a torch module, as `jr-onnx attack` does with any model."""
+    """Read a network as a torch module, as `jr-onnx attack` does with any model; export it first if need be."""
+    if path.suffix == ".onnx":
+        return load_onnx(path)
     name = _name(path)
     net = build(name)
     load_weights(net, path)
@@ -192,17 +194,21 @@ def _plan(files: list[Path]) -> Iterator[tuple[Path, float, str, str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.glob("*.pt") if _name(path) in NAMES)
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix in (".onnx", ".pt") and _name(path) in NAMES and entry(_name(path)).data == "cifar10"
+    )
     if not found:
         raise InputError(
-            f"{folder} holds no weights NAME.pt or NAME_robust.pt, NAME one of {', '.join(NAMES)}",
-            hint="Write them with python -m tools.training.train NAME -o DIR/NAME.pt",
+            f"{folder} holds no CIFAR-10 network NAME_base.onnx or weights NAME.pt, NAME one of {', '.join(NAMES)}",
+            hint="Take models/exported, or train one: python -m tools.training.train NAME -o DIR/NAME.pt",
         )
     return found
 
 
 def _name(path: Path) -> str:
-    return path.stem.removesuffix("_robust")
+    return path.stem.removesuffix("_robust").removesuffix("_base")
 
 
 def _wait(device: torch.device) -> None:
