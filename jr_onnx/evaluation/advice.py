@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from jr_onnx.evaluation.statistics import binomial_tail
-from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Evaluation, WorstCase
+from jr_onnx.evaluation.store import RunRecord
+from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Evaluation, ModelFigures, Share
 
 _FEW = 0.05
 """A share below which nothing is left to compare."""
@@ -17,18 +18,17 @@ _WISHED = 0.1
 def advice(evaluation: Evaluation) -> tuple[str, ...]:
     """Return sentences about a budget that is too large or too small, too few samples, and what the wide budget is."""
     run, found = evaluation.run, []
-    asked = [_asked(evaluation, model) for model in range(len(evaluation.models))]
-    cases = [case for case in asked if case is not None]
     budget = f"{run.norm} {run.eps:.4g}"
-    clean = [figures.clean for figures in evaluation.models]
+    asked = [(figures.clean, _asked(run, figures)) for figures in evaluation.models]
+    shares = [(clean, robust) for clean, robust in asked if robust is not None]
     if evaluation.samples < 1 / _FEW:  # for two models, the text below says how few these are
         if len(evaluation.models) == 1:
             found.append(
                 f"{evaluation.samples} samples are too few to judge a budget by, or a share: see the intervals"
             )
-    elif cases and all(case.robust.value <= _FEW for case in cases):
+    elif shares and all(robust.value <= _FEW for _, robust in shares):
         found.append(f"the budget {budget} is too large to tell models apart: hardly any image survives it")
-    elif cases and all(own.value - case.robust.value <= _FEW for own, case in zip(clean, cases, strict=True)):
+    elif shares and all(clean.count - robust.count <= _FEW * clean.total for clean, robust in shares):
         found.append(f"the budget {budget} is too small to tell models apart: attacks fool hardly any image within it")
     least = least_difference(evaluation.samples)
     if len(evaluation.models) > 1 and least > _WISHED:
@@ -36,12 +36,11 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
             f"{evaluation.samples} samples are few: only differences of {least:.0%} and more can be significant "
             f"(p below {SIGNIFICANT}); {_samples_for(_WISHED)} samples show one of {_WISHED:.0%}"
         )
-    wide = sorted(
-        {case.eps for figures in evaluation.models for case in figures.worst if case.eps and case.eps > run.eps}
-    )
-    if wide and cases:
+    cases = [case for figures in evaluation.models for case in figures.worst if case.norm == run.norm]
+    widest = max((case.eps for case in cases if case.eps is not None), default=run.eps)
+    if widest > run.eps and shares:
         found.append(
-            f"the rows at {run.norm} {wide[-1]:.4g} are not a threat model but a check: with such a budget an attack "
+            f"the rows at {run.norm} {widest:.4g} are not a threat model but a check: with such a budget an attack "
             "must win, and where it does not, it is the attack that fails"
         )
     return tuple(found)
@@ -57,14 +56,7 @@ def _samples_for(difference: float) -> int:
     return math.ceil(round(least_difference(1000) * 1000 / difference, 6))
 
 
-def _asked(evaluation: Evaluation, model: int) -> WorstCase | None:
-    """Return a model's worst case over all attacks at the budget that was asked for."""
-    run = evaluation.run
-    return next(
-        (
-            case
-            for case in evaluation.models[model].worst
-            if case.group == ALL_ATTACKS and case.norm == run.norm and case.eps == run.eps
-        ),
-        None,
-    )
+def _asked(run: RunRecord, figures: ModelFigures) -> Share | None:
+    """Return a model's robust accuracy against all attacks together, with the budget that was asked for."""
+    wanted = (ALL_ATTACKS, run.norm, run.eps)
+    return next((case.robust for case in figures.worst if (case.group, case.norm, case.eps) == wanted), None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.store import RunRecord
+from jr_onnx.evaluation.summary import Evaluation, evaluate
 
 
 def outcome(entry: str, success: Sequence[bool], **changes: Any) -> Outcome:
@@ -68,3 +69,19 @@ def run_record(**changes: Any) -> RunRecord:
         **changes,
     }
     return RunRecord(**fields)
+
+
+def by_model(outcomes: Iterable[Outcome]) -> dict[str, dict[str, Outcome]]:
+    """Model label -> entry -> outcome."""
+    found: dict[str, dict[str, Outcome]] = {}
+    for item in outcomes:
+        found.setdefault(item.model, {})[item.entry] = item
+    return found
+
+
+def evaluation(*outcomes: Outcome, **changes: Any) -> Evaluation:
+    """The evaluation of a run that has these outcomes, complete unless told otherwise."""
+    known = by_model(outcomes)
+    entries = tuple(dict.fromkeys(item.entry for item in outcomes))
+    fields = {"entries": entries, "models": dict.fromkeys(known, "a" * 64), "samples": len(outcomes[0]), **changes}
+    return evaluate(run_record(**fields), known)

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from jr_onnx.errors import InputError
-from jr_onnx.evaluation.outcome import COLUMNS, Outcome, common, merge
+from jr_onnx.evaluation.outcome import COLUMNS, Outcome, common, merge, select
 from tests.evaluation.builders import first, outcome
 
 
@@ -63,3 +63,30 @@ def test_a_minimal_attack_counts_within_a_budget_and_another_one_anyway() -> Non
     assert minimal.robust_within(math.nextafter(0.1, 0)).tolist() == [True, True, False, True]
     assert minimal.robust_within(None).tolist() == [False, False, False, True]
     assert outcome("pgd", [True, False], eps=0.5).robust_within(0.1).tolist() == [False, True]
+
+
+def test_samples_and_counts_lie_in_the_range_of_their_sums() -> None:
+    assert outcome("pgd", [True], indices=(2**62,), forward=(2**62,)).forward == (2**62,)
+    for name in ("indices", "iterations", "forward", "backward", "nonfinite", "zero_gradient"):
+        for odd in (-1, 2**62 + 1):
+            with pytest.raises(InputError, match=rf"outcome pgd: {name} holds {odd}, expected 0 to {2**62}"):
+                outcome("pgd", [True], **{name: (odd,)})
+
+
+def test_a_selection_keeps_the_rows_of_its_samples_in_every_column() -> None:
+    whole = outcome(
+        "pgd", [True, False, True], indices=(4, 7, 9), labels=(1, 2, 3), distance=(0.1, 0.2, 0.3), forward=(5, 6, 7)
+    )
+    found = select(whole, {9, 4, 100})
+    assert (found.indices, found.labels, found.success) == ((4, 9), (1, 3), (True, True))
+    assert (found.distance, found.forward, found.entry) == ((0.1, 0.3), (5, 7), "pgd")
+    assert select(whole, {4, 7, 9}) == whole
+    assert len(select(whole, set())) == 0
+
+
+def test_torch_and_the_served_file_disagree_on_a_sample_once() -> None:
+    item = outcome(
+        "pgd", [True, True, False, True], correct=(True, False, True, True),
+        served_correct=(True, True, True, True), served_success=(True, False, True, True),
+    )  # fmt: skip
+    assert item.disagreements == 2

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import platform
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jr_onnx.errors import InputError, OutputError
-from jr_onnx.evaluation.store import RunRecord, Store, digest, merged, unit_name, versions
+from jr_onnx.evaluation.store import RunRecord, Store, by_run, digest, host, is_run, merged, unit_name, versions
 from tests.evaluation.builders import outcome, run_record
 
 OTHER = {
@@ -188,3 +189,34 @@ def test_the_versions_name_what_results_depend_on() -> None:
     found = versions()
     assert {"jr-onnx", "python", "onnx", "onnxruntime", "numpy"} <= set(found)
     assert found["numpy"] == np.__version__
+
+
+def test_folders_are_sorted_into_runs_by_what_they_evaluate(tmp_path: Path) -> None:
+    records = {"a": run_record(), "b": run_record(seed=1), "c": run_record(host="another"), "d": run_record(seed=1)}
+    for name, record in records.items():
+        assert not is_run(tmp_path / name)
+        Store(tmp_path / name).open(record)
+        assert is_run(tmp_path / name)
+    found = by_run([tmp_path / name for name in "bacd"])
+    assert [[folder.name for folder in shards] for shards in found] == [["b", "d"], ["a", "c"]]
+    with pytest.raises(InputError, match="holds no evaluation"):
+        by_run([tmp_path / "a", tmp_path])
+
+
+def test_the_host_is_the_machine_and_its_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(text: str | None) -> None:
+        def read_text(path: Path, encoding: str) -> str:
+            if text is None:
+                raise FileNotFoundError(path)
+            return text
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+
+    machine = f"{platform.system()} {platform.machine()}"
+    read("processor : 0\nmodel name\t: A Fast One @ 3 GHz  \nmodel name\t: the second\n")
+    assert host() == f"{machine}, A Fast One @ 3 GHz"
+    read("CPU implementer : 0x41\n")
+    assert host() == f"{machine}, {platform.processor() or platform.machine()}"
+
+    read(None)
+    assert host() == f"{machine}, {platform.processor() or platform.machine()}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,24 +15,15 @@ from jr_onnx.evaluation.summary import (
     MODEL,
     ORIGINAL,
     RETROFIT,
-    Evaluation,
     ModelFigures,
+    accuracy_rows,
     evaluate,
     finished,
     survivors,
 )
-from tests.evaluation.builders import first, outcome, run_record
+from tests.evaluation.builders import by_model, evaluation, first, outcome, run_record
 
 PAPER = "paper protocol (non-adaptive): PGD"
-
-
-def evaluation(*outcomes: Outcome, **changes: Any) -> Evaluation:
-    by_model: dict[str, dict[str, Outcome]] = {}
-    for item in outcomes:
-        by_model.setdefault(item.model, {})[item.entry] = item
-    entries = tuple(dict.fromkeys(item.entry for item in outcomes))
-    fields = {"entries": entries, "models": dict.fromkeys(by_model, "a" * 64), "samples": len(outcomes[0]), **changes}
-    return evaluate(run_record(**fields), by_model)
 
 
 def one_model(*outcomes: Outcome) -> ModelFigures:
@@ -229,3 +219,46 @@ def test_nothing_finished_is_nothing_to_sum_up(outcomes: dict[str, dict[str, Out
     with pytest.raises(InputError, match="no sample is finished") as caught:
         evaluate(record, outcomes)
     assert "jr-onnx attack" in caught.value.hint
+
+
+def test_the_table_has_a_row_of_all_models_for_clean_accuracy_and_every_worst_case() -> None:
+    both = [
+        item
+        for model, count in ((RETROFIT, 10), (ORIGINAL, 30))
+        for item in (
+            outcome("pgd", first(count, 40), model=model),
+            outcome("paper/pgd", first(count + 1, 40), model=model, eps=None, protocol="paper"),
+        )
+    ]
+    found = evaluation(*both)
+    rows = {row.name: row for row in accuracy_rows(found)}
+    assert {name: [share.count for share in row.shares] for name, row in rows.items()} == {
+        "clean accuracy": [40, 40],
+        PAPER: [9, 29],
+        "exact gradient, linf 0.1": [10, 30],
+        "all attacks, linf 0.1": [10, 30],
+    }
+    assert [name for name, row in rows.items() if row.is_main] == ["all attacks, linf 0.1"]
+    assert [row.difference for row in rows.values()] == list(found.comparisons)
+    assert [row.difference for row in accuracy_rows(evaluation(both[0], both[1]))] == [None] * 4
+
+
+def test_a_budget_that_only_one_model_was_attacked_with_is_not_compared() -> None:
+    outcomes = by_model([outcome("pgd", [True, False], model=ORIGINAL), outcome("pgd", [True, False], model=RETROFIT)])
+    outcomes[RETROFIT]["pgd"] = outcome("pgd", [True, False], model=RETROFIT, eps=0.2)
+    record = run_record(models=dict.fromkeys(outcomes, "a" * 64), samples=2)
+    assert [item.what for item in evaluate(record, outcomes).comparisons] == ["clean accuracy"]
+
+
+def test_every_model_is_judged_by_its_own_outcomes() -> None:
+    plain, masked = [
+        (
+            outcome("pgd", first(20, 100), model=model),
+            outcome("square", first(count, 100), model=model, view="black_box"),
+        )
+        for model, count in ((ORIGINAL, 10), (RETROFIT, 90))
+    ]
+    found = evaluation(*masked, *plain)
+    assert [(item.model, item.verdict.model, item.verdict.masked) for item in found.models] == [
+        (ORIGINAL, ORIGINAL, False), (RETROFIT, RETROFIT, True),
+    ]  # fmt: skip
