@@ -81,6 +81,11 @@ def by_attacker(evaluation: Evaluation, outcomes: Outcomes) -> tuple[AttackerRow
     return tuple(rows)
 
 
+def who(attacker: str) -> str:
+    """Return an attacker in words that follow "an attacker who"."""
+    return attacker.replace(": ", " but ", 1)
+
+
 def attacks_by_attacker(evaluation: Evaluation, entries: Mapping[str, Outcome]) -> dict[str, list[Outcome]]:
     """Return the adaptive attacks on a model that each kind of attacker can run, those with none left out.
 

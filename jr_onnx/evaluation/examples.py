@@ -45,7 +45,8 @@ class Example(Record):
         choice: Which image, and which attack.
         label: Its true class.
         answer: Class that the served file gives after the attack, -1 for none.
-        other_answer: The same of the original, shown the same picture; None where the original was attacked itself.
+        other_answer: The same of the pair's other model, shown the same picture; None where there is none, and for the
+            original in folders of older versions.
         fooled: Whether the served file is wrong after the attack.
         norm: Norm of the budget.
         distance: Size of the perturbation in it, in pixel scale.

@@ -9,7 +9,7 @@ from typing import Any
 
 from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.advice import advice
-from jr_onnx.evaluation.decision import kappa_range
+from jr_onnx.evaluation.decision import kappa_range, who
 from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Comparison, Evaluation, accuracy_rows, case_name
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.content import Report
@@ -52,8 +52,9 @@ def page(report: Report) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        percent=percent, interval=interval, points=points, points_interval=points_interval, relative=relative, p=p_value
-    )
+        percent=percent, interval=interval, points=points, points_interval=points_interval, relative=relative,
+        p=p_value, who=who,
+    )  # fmt: skip
     run = evaluation.run
     shown = {figures.model: report.outcomes[figures.model] for figures in evaluation.models}
     examples = report.examples

@@ -15,13 +15,18 @@ import numpy.typing as npt
 from jr_onnx.errors import require
 from jr_onnx.evaluation.examples import Example, ExampleSet, Images
 from jr_onnx.evaluation.scores import NO_ANSWER
+from jr_onnx.evaluation.summary import ORIGINAL, RETROFIT
 from jr_onnx.report.svg import reds
 
 MOST_BYTES = 1_900_000
 """Of all pictures of a page together, as data URIs."""
 
-_LARGEST = 96
-_KINDS = {"least robust": "Easiest to fool", "most robust": "Hardest to fool"}
+_SIDES = (96, 80, 64)
+"""Longest sides in pixels to try, largest first."""
+
+_KINDS = {"least robust": "easiest to fool", "most robust": "hardest to fool"}
+
+_Encode = Callable[[npt.NDArray[np.float32], bool], str]
 
 
 @dataclass(frozen=True)
@@ -31,37 +36,46 @@ class Picture:
     Attributes:
         uri: A PNG as a data URI.
         alt: What it shows.
-        caption: One word below it.
     """
 
     uri: str
     alt: str
-    caption: str
 
 
 @dataclass(frozen=True)
-class Row:
+class Column:
     """The pictures of one image.
 
     Attributes:
         pictures: Before the attack, after it, and the change.
-        words: What they show.
+        answer: True class and what the model says after the attack, in short.
+        size: How much was changed, in short.
+        words: The same as a sentence.
     """
 
     pictures: tuple[Picture, ...]
+    answer: str
+    size: str
     words: str
 
 
 @dataclass(frozen=True)
 class Group:
-    """Images that were the easiest, or the hardest, to fool."""
+    """Images that were the easiest, or the hardest, to fool a model with.
+
+    Attributes:
+        title: Which model, and which of the two.
+        columns: The images.
+    """
 
     title: str
-    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
 
 
 def groups(found: ExampleSet, eps: float) -> dict[str, list[Group]]:
-    """Return the examples by attacker, and for each by how robust they are, in their order.
+    """Return the examples by attacker, and for each by model and by how robust they are, in their order.
+
+    All pictures together take at most `MOST_BYTES`; large ones are reduced.
 
     Args:
         found: The examples.
@@ -70,14 +84,32 @@ def groups(found: ExampleSet, eps: float) -> dict[str, list[Group]]:
     Raises:
         MissingExtraError: matplotlib or Pillow is not installed.
     """
-    encode = encoder(3 * len(found.table.examples))
-    rows: dict[str, dict[str, list[Row]]] = {}
-    for example, clean, adversarial in zip(found.table.examples, found.clean, found.adversarial, strict=True):
-        members = rows.setdefault(example.choice.attacker, {}).setdefault(_KINDS[example.choice.kind], [])
-        members.append(_row(example, found.table.class_names, eps, clean, adversarial, encode))
+    by_attacker: dict[str, dict[str, list[Column]]] = {}
+    for example, column in zip(found.table.examples, _columns(found, eps), strict=True):
+        choice = example.choice
+        title = f"{choice.model[:1].upper()}{choice.model[1:]}: {_KINDS[choice.kind]}"
+        by_attacker.setdefault(choice.attacker, {}).setdefault(title, []).append(column)
     return {
-        attacker: [Group(title, tuple(members)) for title, members in kinds.items()] for attacker, kinds in rows.items()
+        attacker: [Group(title, tuple(members)) for title, members in titles.items()]
+        for attacker, titles in by_attacker.items()
     }
+
+
+def _columns(found: ExampleSet, eps: float) -> list[Column]:
+    """Return a column for every example, with pictures as large as `_SIDES` and `MOST_BYTES` allow."""
+    # Three bytes a pixel and four characters for three bytes: even noise, which no PNG makes smaller, fits with this.
+    surely = math.isqrt(int(MOST_BYTES / 4 / max(1, 3 * len(found.table.examples)))) - 4
+    columns: list[Column] = []
+    for side in (*(side for side in _SIDES if side > surely), min(surely, _SIDES[0])):
+        encode, columns, left = encoder(side), [], MOST_BYTES
+        for example, clean, adversarial in zip(found.table.examples, found.clean, found.adversarial, strict=True):
+            columns.append(_column(example, found.table.class_names, eps, clean, adversarial, encode))
+            left -= sum(len(picture.uri) for picture in columns[-1].pictures)
+            if left < 0:
+                break
+        else:
+            break
+    return columns
 
 
 def words(example: Example, names: Sequence[str], eps: float) -> str:
@@ -97,28 +129,27 @@ def words(example: Example, names: Sequence[str], eps: float) -> str:
         )
     said = "" if example.answer == example.label else f"says {_class(example.answer, names)} after"
     text = f"Image {choice.index}, {truth}: the {choice.model} {said or 'is wrong in most of its runs after'}"
-    beyond = f", beyond the budget of {eps:.4g}" if example.distance > eps * (1 + 1e-6) else ""
+    beyond = f", beyond the budget of {eps:.4g}" if _beyond(example, eps) else ""
     text = f"{text} {choice.entry} ({size}{beyond})."
     if example.other_answer is None:
         return text
-    same = "too" if example.other_answer == example.answer else ""
+    other = RETROFIT if choice.model == ORIGINAL else ORIGINAL
+    same = " too" if example.other_answer == example.answer != example.label else ""
     says = "is right" if example.other_answer == example.label else f"says {_class(example.other_answer, names)}"
-    return f"{text} Shown the same picture, the original {says}{' ' if same else ''}{same}."
+    return f"{text} Shown the same picture, the {other} {says}{same}."
 
 
-def encoder(count: int) -> Callable[[npt.NDArray[np.float32], bool], str]:
+def encoder(side: int) -> _Encode:
     """Return a function from an image (C, H, W) in [0, 1] to a data URI.
 
     Its second argument tells whether the image is a change, drawn from white for none to dark red for 1.
 
     Args:
-        count: How many pictures share `MOST_BYTES`; larger ones are reduced to fit.
+        side: Longest side in pixels; larger images are reduced.
     """
     pillow: Any = require("PIL.Image", "report")
     require("matplotlib", "report")
     colours = reds()
-    # Three bytes a pixel and four characters for three bytes: even noise, which no PNG makes smaller, stays within it.
-    side = min(_LARGEST, math.isqrt(int(MOST_BYTES / 4 / max(1, count))) - 4)
 
     def encode(image: npt.NDArray[np.float32], change: bool) -> str:
         small = _reduced(image, side, np.maximum if change else np.add)
@@ -136,23 +167,30 @@ def encoder(count: int) -> Callable[[npt.NDArray[np.float32], bool], str]:
     return encode
 
 
-def _row(
-    example: Example,
-    names: Sequence[str],
-    eps: float,
-    clean: Images,
-    adversarial: Images,
-    encode: Callable[[npt.NDArray[np.float32], bool], str],
-) -> Row:
+def _column(
+    example: Example, names: Sequence[str], eps: float, clean: Images, adversarial: Images, encode: _Encode
+) -> Column:
     index, change = example.choice.index, np.abs(adversarial - clean)
     most = float(change.max()) or 1.0
-    answer = _class(example.answer, names)
+    truth, answer = _class(example.label, names), _class(example.answer, names)
     pictures = (
-        Picture(encode(clean, False), f"Image {index} before the attack: {_class(example.label, names)}", "before"),
-        Picture(encode(adversarial, False), f"Image {index} after the attack: classified as {answer}", "after"),
-        Picture(encode(change / most, True), f"What the attack changed in image {index}: up to {most:.3f}", "change"),
+        Picture(encode(clean, False), f"Image {index} before the attack: {truth}"),
+        Picture(encode(adversarial, False), f"Image {index} after the attack: classified as {answer}"),
+        Picture(encode(change / most, True), f"What the attack changed in image {index}: up to {most:.3f}"),
     )
-    return Row(pictures, words(example, names, eps))
+    short = _name(example.label, names)
+    if not example.fooled:
+        short = f"{short}: not fooled"
+    elif example.answer == example.label:
+        short = f"{short}: mostly wrong"
+    else:
+        short = f"{short} \N{RIGHTWARDS ARROW} {_name(example.answer, names)}"
+    size = f"{example.distance:.3f}" + (", over budget" if _beyond(example, eps) else "")
+    return Column(pictures, short, size, words(example, names, eps))
+
+
+def _beyond(example: Example, eps: float) -> bool:
+    return example.distance > eps * (1 + 1e-6)
 
 
 def _reduced(image: npt.NDArray[np.float32], side: int, join: np.ufunc) -> npt.NDArray[np.float32]:
@@ -169,10 +207,14 @@ def _reduced(image: npt.NDArray[np.float32], side: int, join: np.ufunc) -> npt.N
 
 
 def _class(number: int, names: Sequence[str]) -> str:
+    name = _name(number, names)
+    return name if number == NO_ANSWER else f"class {name}" if name == str(number) else f"'{name}'"
+
+
+def _name(number: int, names: Sequence[str]) -> str:
     if number == NO_ANSWER:
         return "no class"
-    name = names[number] if 0 <= number < len(names) else str(number)
-    return f"class {name}" if name == str(number) else f"'{name}'"
+    return names[number] if 0 <= number < len(names) else str(number)
 
 
 def _size(norm: str, distance: float) -> str:

@@ -56,6 +56,26 @@ def test_only_images_classified_correctly_count_and_none_is_shown_twice() -> Non
     assert chosen(wrong) == {}
 
 
+def test_every_model_has_images_of_its_own() -> None:
+    sizes = {
+        "original": (0.05, 0.02, 0.04, 0.03, 0.08, 0.07, 0.06),
+        "retrofit": (0.02, 0.03, 0.05, 0.08, 0.01, 0.04, 0.09),
+    }
+    outcomes = {
+        model: {"fmn": outcome("fmn", [True] * 7, model=model, eps=None, distance=found)}
+        for model, found in sizes.items()
+    }
+    record = run_record(entries=("fmn",), samples=7, models={"original": "a" * 64, "retrofit": "b" * 64})
+    found: dict[tuple[str, str], list[int]] = {}
+    for choice in choose(evaluate(record, outcomes), outcomes):
+        assert choice.attacker == EVERYTHING
+        found.setdefault((choice.model, choice.kind), []).append(choice.index)
+    assert list(found.items()) == [
+        (("original", "least robust"), [1, 3, 2]), (("original", "most robust"), [4, 5, 6]),
+        (("retrofit", "least robust"), [4, 0, 1]), (("retrofit", "most robust"), [6, 3, 2]),
+    ]  # fmt: skip
+
+
 def test_attacks_in_another_norm_and_the_papers_choose_nothing() -> None:
     other = outcome("ddn", [True] * 4, eps=None, norm="l2")
     paper = outcome("paper/pgd", [True] * 4, protocol="paper", eps=None)

@@ -33,6 +33,9 @@ def decoded(uri: str) -> np.ndarray:
         ({"other_answer": None}, "the retrofit says 'dog' after fmn (no pixel changed by more than 0.050)."),
         ({"distance": 0.2}, "(no pixel changed by more than 0.200, beyond the budget of 0.1)"),
         ({"norm": "l2", "distance": 1.25}, "(L2 size of the change 1.25, beyond the budget of 0.1)"),
+        ({"choice": replace(EXAMPLE.choice, model="original"), "other_answer": 1},
+         "the original says 'dog' after fmn (no pixel changed by more than 0.050). Shown the same picture, the "
+         "retrofit says 'dog' too."),
         ({"answer": -1}, "the retrofit says no class after fmn"),
         ({"answer": 0}, "the retrofit is wrong in most of its runs after fmn"),
         ({"fooled": False, "answer": 0},
@@ -56,14 +59,15 @@ def test_pictures_show_before_after_and_the_change() -> None:
     adversarial[0, 2, 3, 3] = 0.25
     found = groups(ExampleSet(ExampleTable(NAMES, (EXAMPLE,)), clean, adversarial), 0.1)
     ((group,),) = found.values()
-    assert group.title == "Easiest to fool"
-    before, after, change = (decoded(picture.uri) for picture in group.rows[0].pictures)
+    assert group.title == "Retrofit: easiest to fool"
+    (column,) = group.columns
+    before, after, change = (decoded(picture.uri) for picture in column.pictures)
     assert before.tolist() == np.broadcast_to([255, 0, 0], (4, 4, 3)).tolist()
     assert after[0, 0].tolist() == [255, 128, 0]
     assert change[1, 1].tolist() == [255, 255, 255]
     assert change[0, 0].tolist() == [103, 0, 13]
     assert 103 < change[3, 3, 0] < 255
-    alts = [picture.alt for picture in group.rows[0].pictures]
+    alts = [picture.alt for picture in column.pictures]
     assert alts == [
         "Image 17 before the attack: 'cat'", "Image 17 after the attack: classified as 'dog'",
         "What the attack changed in image 17: up to 0.500",
@@ -71,14 +75,14 @@ def test_pictures_show_before_after_and_the_change() -> None:
 
 
 def test_grey_images_and_odd_numbers_of_channels_are_grey() -> None:
-    encode = encoder(3)
+    encode = encoder(96)
     assert decoded(encode(np.full((1, 5, 7), 0.5, np.float32), False)).tolist() == np.full((5, 7), 128).tolist()
     two = np.stack([np.zeros((5, 7)), np.ones((5, 7))]).astype(np.float32)
     assert decoded(encode(two, False)).tolist() == np.full((5, 7), 128).tolist()
 
 
 def test_large_pictures_are_reduced_and_keep_their_largest_change() -> None:
-    encode = encoder(3)
+    encode = encoder(96)
     image = np.zeros((3, 224, 200), np.float32)
     image[:, 5, 7] = 1.0
     assert decoded(encode(image, False)).shape == (75, 67, 3)
@@ -86,10 +90,33 @@ def test_large_pictures_are_reduced_and_keep_their_largest_change() -> None:
     assert (decoded(encode(image, True))[1, 2] == [103, 0, 13]).all()
 
 
-def test_a_page_of_noise_stays_within_the_limit() -> None:
-    noise = np.random.default_rng(0).random((3, 500, 500)).astype(np.float32)
-    for count in (54, 200):
-        encode = encoder(count)
-        noisy = np.repeat(np.repeat(np.random.default_rng(1).random((3, 96, 96)), 6, 1), 6, 2).astype(np.float32)
-        sizes = [len(encode(image, change)) for image in (noise, noisy) for change in (False, True)]
-        assert max(sizes) * count <= MOST_BYTES
+@pytest.mark.parametrize(
+    ("changes", "answer", "size"),
+    [
+        ({}, "cat → dog", "0.050"),
+        ({"fooled": False, "answer": 0}, "cat: not fooled", "0.050"),
+        ({"answer": 0}, "cat: mostly wrong", "0.050"),
+        ({"answer": -1}, "cat → no class", "0.050"),
+        ({"label": 2, "distance": 0.2}, "2 → dog", "0.200, over budget"),
+    ],
+)
+def test_captions_are_short_and_true(changes: dict[str, object], answer: str, size: str) -> None:
+    image = np.zeros((1, 1, 4, 4), np.float32)
+    ((group,),) = groups(ExampleSet(ExampleTable(NAMES, (replace(EXAMPLE, **changes),)), image, image), 0.1).values()
+    assert (group.columns[0].answer, group.columns[0].size) == (answer, size)
+
+
+@pytest.mark.parametrize(("count", "smooth", "least"), [(36, True, 75), (36, False, 50), (120, False, 30)])
+def test_the_pictures_of_a_page_stay_within_the_limit(count: int, smooth: bool, least: int) -> None:
+    """Pictures are as large as they may be: noise, which no PNG makes smaller, is reduced further."""
+    side = 300
+    ramp = np.broadcast_to(np.linspace(0, 1, side, dtype=np.float32), (3, side, side))
+    noise = np.random.default_rng(0).random((3, side, side)).astype(np.float32)
+    image = ramp if smooth else np.repeat(np.repeat(noise[:, ::6, ::6], 6, 1), 6, 2)
+    examples = tuple(replace(EXAMPLE, choice=replace(EXAMPLE.choice, index=index)) for index in range(count))
+    images = np.broadcast_to(image, (count, *image.shape))
+    ((group,),) = groups(ExampleSet(ExampleTable(NAMES, examples), images, images[:, ::-1]), 0.1).values()
+    uris = [picture.uri for column in group.columns for picture in column.pictures]
+    assert len(uris) == 3 * count
+    assert sum(map(len, uris)) <= MOST_BYTES
+    assert decoded(uris[0]).shape[0] >= least

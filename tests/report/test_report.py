@@ -184,7 +184,7 @@ def test_pictures_are_there_with_alternatives_or_their_absence_is_explained() ->
     text = words(html)
     assert "from a version that did not keep any" not in text
     assert "Image 0, 'zero': the retrofit says 'one' after apgd" in text
-    assert text.index("Easiest to fool") < text.index("Hardest to fool")
+    assert text.index("Original: easiest to fool") < text.index("Retrofit: hardest to fool")
     found = re.findall(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="([^"]+)">', html)
-    assert len(found) == html.count("<img") == 3 * len(choices) == 18
+    assert len(found) == html.count("<img") == 3 * len(choices) == 36
     assert "Image 0 after the attack: classified as &#39;one&#39;" in found

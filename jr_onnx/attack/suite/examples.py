@@ -17,7 +17,10 @@ from jr_onnx.evaluation.choosing import choose
 from jr_onnx.evaluation.examples import Choice, Example, ExampleSet, ExampleTable
 from jr_onnx.evaluation.outcome import Outcomes
 from jr_onnx.evaluation.store import Store
-from jr_onnx.evaluation.summary import ORIGINAL, Evaluation
+from jr_onnx.evaluation.summary import Evaluation
+
+_Found = dict[tuple[str, str, int], tuple[npt.NDArray[np.float32], bool, float]]
+"""(model label, entry, index) -> adversarial image, whether it fools the served file, size of the perturbation."""
 
 
 def keep_examples(
@@ -41,12 +44,12 @@ def keep_examples(
         return
     contenders = {contender.label: contender for contender in work.contenders}
     entries = {entry.name: entry for entry in work.entries}
-    found: dict[tuple[str, int], tuple[npt.NDArray[np.float32], bool, float]] = {}
-    for name in dict.fromkeys(choice.entry for choice in choices):
-        indices = sorted({choice.index for choice in choices if choice.entry == name})
-        outcome, images = Runner(work, indices).outcome(contenders[choices[0].model], entries[name])
+    found: _Found = {}
+    for label, name in dict.fromkeys((choice.model, choice.entry) for choice in choices):
+        indices = sorted({choice.index for choice in choices if (choice.model, choice.entry) == (label, name)})
+        outcome, images = Runner(work, indices).outcome(contenders[label], entries[name])
         for row, index in enumerate(indices):
-            found[name, index] = images[row], outcome.served_success[row], outcome.distance[row]
+            found[label, name, index] = images[row], outcome.served_success[row], outcome.distance[row]
     if choices:
         store.put_examples(_example_set(work, contenders, evaluation.run.norm, choices, found, class_names))
 
@@ -56,22 +59,21 @@ def _example_set(
     contenders: dict[str, Contender],
     norm: str,
     choices: Sequence[Choice],
-    found: dict[tuple[str, int], tuple[npt.NDArray[np.float32], bool, float]],
+    found: _Found,
     class_names: tuple[str, ...],
 ) -> ExampleSet:
-    adversarial = np.stack([found[choice.entry, choice.index][0] for choice in choices])
-    attacked = contenders[choices[0].model]
-    answers = attacked.served.answers(adversarial)
-    others = contenders[ORIGINAL].served.answers(adversarial) if ORIGINAL in contenders else None
+    results = [found[choice.model, choice.entry, choice.index] for choice in choices]
+    adversarial = np.stack([image for image, _, _ in results])
+    answers = {label: contender.served.answers(adversarial) for label, contender in contenders.items()}
     examples = []
-    for row, choice in enumerate(choices):
-        _, fooled, distance = found[choice.entry, choice.index]
+    for row, (choice, (_, fooled, distance)) in enumerate(zip(choices, results, strict=True)):
+        other = next((label for label in contenders if label != choice.model), None)
         examples.append(
             Example(
                 choice=choice,
                 label=int(work.labels[choice.index]),
-                answer=int(answers[row]),
-                other_answer=None if others is None or attacked.label == ORIGINAL else int(others[row]),
+                answer=int(answers[choice.model][row]),
+                other_answer=None if other is None else int(answers[other][row]),
                 fooled=fooled,
                 norm=norm,
                 distance=distance,

@@ -24,17 +24,17 @@ def test_the_kept_images_are_what_the_evaluation_found(tmp_path: Path) -> None:
     assert kept is not None
     assert tuple(example.choice for example in kept.table.examples) == choose(evaluation, outcomes)
     assert kept.table.class_names == ("a", "b", "c")
-    attackers = {example.choice.attacker for example in kept.table.examples}
-    assert attackers == {"can only query the model", "knows everything"}
+    shown = {(example.choice.attacker, example.choice.model) for example in kept.table.examples}
+    attackers = ("can only query the model", "knows everything")
+    assert shown == {(attacker, model) for attacker in attackers for model in ("original", "retrofit")}
     assert {example.fooled for example in kept.table.examples} == {True, False}
     made = {
-        (found.entry, index): (image, found, row)
+        (found.model, found.entry, index): (image, found, row)
         for found, batch in store.adversarials()
-        if found.model == "retrofit"
         for row, (index, image) in enumerate(zip(found.indices, batch, strict=True))
     }
     for example, clean, adversarial in zip(kept.table.examples, kept.clean, kept.adversarial, strict=True):
-        image, found, row = made[example.choice.entry, example.choice.index]
+        image, found, row = made[example.choice.model, example.choice.entry, example.choice.index]
         assert np.array_equal(clean, images().images[example.choice.index])
         assert np.array_equal(adversarial, image), "the attack finds on a few images what it found on all"
         assert (example.fooled, example.label) == (found.served_success[row], found.labels[row])
@@ -58,7 +58,7 @@ def test_an_older_folder_gets_its_pictures_and_nothing_else_is_repeated(
             Runner, "outcome", lambda self, *what: (asked.append(len(self.indices)), honest(self, *what))[1]
         )
         assert evaluate_robustness(wanted) == first
-        assert 0 < sum(asked) <= 12, "two attackers, three images of each kind"
+        assert 0 < sum(asked) <= 24, "two attackers, two models, three images of each kind"
         assert (wanted.out / "examples.json").read_bytes() == before["examples.json"]
         asked.clear()
         assert evaluate_robustness(wanted) == first
