@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from jr_onnx.evaluation.statistics import binomial_tail
@@ -34,7 +35,7 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
     if len(evaluation.models) > 1 and least > _WISHED:
         found.append(
             f"{evaluation.samples} samples are few: only differences of {least:.0%} and more can be significant "
-            f"(p below {SIGNIFICANT}); {_samples_for(_WISHED)} samples show one of {_WISHED:.0%}"
+            f"(p below {SIGNIFICANT}); {math.ceil(_least_changed() / _WISHED)} samples show one of {_WISHED:.0%}"
         )
     cases = [case for figures in evaluation.models for case in figures.worst if case.norm == run.norm]
     widest = max((case.eps for case in cases if case.eps is not None), default=run.eps)
@@ -48,12 +49,12 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
 
 def least_difference(samples: int) -> float:
     """Return the least difference of two paired shares that McNemar's test can call significant: all one way."""
-    changed = next(count for count in range(1, 64) if 2 * binomial_tail(count, count, 0.5) < SIGNIFICANT)
-    return min(1.0, changed / samples) if samples else 1.0
+    return min(1.0, _least_changed() / samples) if samples else 1.0
 
 
-def _samples_for(difference: float) -> int:
-    return math.ceil(round(least_difference(1000) * 1000 / difference, 6))
+def _least_changed() -> int:
+    """Return how many samples must differ, all one way, for McNemar's test to call it significant."""
+    return next(count for count in itertools.count() if 2 * binomial_tail(count, count, 0.5) < SIGNIFICANT)
 
 
 def _asked(run: RunRecord, figures: ModelFigures) -> Share | None:

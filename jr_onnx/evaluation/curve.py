@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from jr_onnx.evaluation.outcome import Outcome, Outcomes
-from jr_onnx.evaluation.statistics import wilson
-from jr_onnx.evaluation.summary import ALL_ATTACKS, Evaluation, Share
+from jr_onnx.evaluation.summary import ALL_ATTACKS, Evaluation, Share, share_of
 from jr_onnx.records import Record
 
 _POINTS = 60
@@ -59,12 +58,11 @@ def security_curves(evaluations: Sequence[Evaluation], outcomes: Outcomes) -> tu
 
 def _curve(label: str, norm: str, members: Sequence[Outcome], evaluations: Sequence[Evaluation]) -> SecurityCurve:
     correct = np.asarray(members[0].served_correct, dtype=bool)
-    sizes = np.where(correct, np.min([item.served_minimal for item in members], axis=0), 0.0)
+    sizes = np.min([item.served_minimal for item in members], axis=0)
     finite = sizes[np.isfinite(sizes) & correct]
     edge = 1.1 * float(np.quantile(finite, 0.98)) if len(finite) else 1.0
     budgets = np.linspace(0, edge or 1.0, _POINTS)
-    counts = [int(np.sum(correct & (sizes > eps))) for eps in budgets]
-    spans = [wilson(count, len(correct)) for count in counts]
+    shares = [share_of(correct & (sizes > eps)) for eps in budgets]
     points = [
         (case.eps, case.robust)
         for evaluation in evaluations
@@ -77,8 +75,8 @@ def _curve(label: str, norm: str, members: Sequence[Outcome], evaluations: Seque
         label,
         norm,
         tuple(float(eps) for eps in budgets),
-        tuple(count / max(1, len(correct)) for count in counts),
-        tuple(low for low, _ in spans),
-        tuple(high for _, high in spans),
+        tuple(share.value for share in shares),
+        tuple(share.low for share in shares),
+        tuple(share.high for share in shares),
         tuple(sorted(points, key=lambda point: point[0])),
     )

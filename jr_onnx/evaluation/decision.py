@@ -122,7 +122,8 @@ def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str
             f"{evaluation.run.eps:.4g}; there is no retrofit to compare with."
         )
     item = strongest.difference
-    points = f"{abs(100 * item.difference):.0f} point{'' if round(abs(100 * item.difference)) == 1 else 's'}"
+    count = round(abs(100 * item.difference))
+    points = f"{count} point{'' if count == 1 else 's'}"
     span = f"95 % interval {100 * item.low:+.0f} to {100 * item.high:+.0f}"
     if not evaluation.complete:
         return f"No recommendation yet: {evaluation.samples} of {evaluation.run.samples} samples are evaluated."

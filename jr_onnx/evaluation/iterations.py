@@ -70,7 +70,7 @@ def alive_after(outcome: Outcome, iterations: int) -> Hits:
 
 
 def _curve(label: str, group: str, members: Sequence[Outcome]) -> IterationCurve:
-    most = max((max(item.iterations, default=0) for item in members), default=0)
+    most = max(max(item.iterations) for item in members)
     rounded = [step * 10**power for power in range(len(str(most))) for step in _STEPS]
     counts = [0, *(count for count in rounded if count < most), *([most] if most else [])]
     shares = [share_of(np.all([alive_after(item, count) for item in members], axis=0)) for count in counts]

@@ -229,18 +229,17 @@ def single_draw(outcomes: list[Outcome]) -> Flag:
     """Raise when a random model was judged by one draw, or when averaging draws finds clearly more."""
     name = "single-draw"
     remedy = "Average the gradient over at least 20 draws (EOT), and decide by repeated evaluation"
-    random = [item for item in outcomes if item.decided_by > 1 or item.draws > 1]
-    careless = [item for item in outcomes if item.decided_by <= 1 and item.draws > 1]
+    averaged = [item for item in outcomes if item.draws > 1]
+    careless = [item for item in averaged if item.decided_by <= 1]
     if careless:
         evidence = f"{careless[0].entry} averages {careless[0].draws} draws but was decided by one evaluation"
         return Flag(name, True, True, evidence, 0.0, 1.0, LEAST_GAIN, remedy)
-    single = [item for item in random if item.draws == 1 and item.eps is not None and item.view == "exact"]
-    averaged = [item for item in random if item.draws > 1 and item.eps is not None]
+    single = [item for item in outcomes if item.decided_by > 1 and item.draws == 1 and item.view == "exact"]
     comparisons = [
         (*mcnemar_one_sided(strong.fooled, weak.fooled), f"{strong.entry} ({strong.draws} draws) against {weak.entry}")
         for strong in averaged
         for weak in single
-        if (strong.norm, strong.eps) == (weak.norm, weak.eps)
+        if (strong.norm, strong.eps) == (weak.norm, weak.eps) and weak.eps is not None
     ]
     return _best(name, comparisons, remedy)
 

@@ -102,7 +102,7 @@ def _compare(norm: str, new: Sequence[Outcome], old: Sequence[Outcome]) -> Minim
 
 def median(sizes: Floats) -> float:
     """Return the median of sizes (N,), N > 0; some may be infinite."""
-    # NumPy's median of an even count would be the mean of the two in the middle: NaN for two infinities.
+    # NumPy's median interpolates between the two in the middle, which gives NaN for two infinities.
     ordered = np.sort(sizes)
     middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
-    return float(middle.max()) if not np.isfinite(middle).all() else float(middle.mean())
+    return float(middle.mean())

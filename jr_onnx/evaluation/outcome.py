@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jr_onnx.errors import InputError
-from jr_onnx.records import JsonValue, Record
+from jr_onnx.records import Record
 
 View = Literal["exact", "surrogate", "transfer", "black_box"]
 Threat = Literal["white_box", "gray_box", "transfer", "black_box"]
@@ -166,7 +166,6 @@ def merge(parts: Iterable[Outcome]) -> Outcome:
     found = list(parts)
     if not found:
         raise InputError("there is no outcome to merge")
-    first = found[0].to_json()
     heads = [{key: value for key, value in part.to_json().items() if key not in COLUMNS} for part in found]
     for head in heads[1:]:
         different = [key for key in head if head[key] != heads[0][key]]
@@ -175,12 +174,13 @@ def merge(parts: Iterable[Outcome]) -> Outcome:
                 f"outcomes of {found[0].entry} cannot be merged: {different[0]} is {heads[0][different[0]]!r} "
                 f"and {head[different[0]]!r}"
             )
-    order = np.argsort(np.concatenate([np.asarray(part.indices, dtype=np.int64) for part in found]), kind="stable")
-    merged: dict[str, JsonValue] = dict(first)
+    indices = [index for part in found for index in part.indices]
+    order = sorted(range(len(indices)), key=indices.__getitem__)
+    columns: dict[str, Any] = {}
     for name in COLUMNS:
-        values: list[JsonValue] = [value for part in found for value in _column(part, name)]
-        merged[name] = [values[int(position)] for position in order]
-    return Outcome.from_json(merged)
+        values = [value for part in found for value in getattr(part, name)]
+        columns[name] = tuple(values[position] for position in order)
+    return replace(found[0], **columns)
 
 
 def select(outcome: Outcome, indices: AbstractSet[int]) -> Outcome:
@@ -204,8 +204,3 @@ def common(outcomes: Sequence[Outcome]) -> None:
                 f"{outcome.entry} and {outcomes[0].entry} were run on different samples, so they cannot be paired",
                 hint="Merge all shards of the same run",
             )
-
-
-def _column(part: Outcome, name: str) -> list[JsonValue]:
-    value = part.to_json()[name]
-    return value if isinstance(value, list) else []

@@ -15,6 +15,6 @@ def predictions(scores: Array) -> npt.NDArray[np.int64]:
 
     A class at minus infinity is one that is masked and never the answer; the others decide.
     """
-    best = scores.max(axis=1, initial=-np.inf)
+    best = scores.max(axis=1)
     result: npt.NDArray[np.int64] = np.where(np.isfinite(best), scores.argmax(axis=1), NO_ANSWER)
     return result

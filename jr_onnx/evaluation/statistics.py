@@ -25,7 +25,7 @@ def wilson(successes: int, total: int, z: float = Z95) -> tuple[float, float]:
     middle = share + z * z / (2 * total)
     low = 0.0 if successes == 0 else (middle - spread) / scale
     high = 1.0 if successes == total else (middle + spread) / scale
-    return max(0.0, low), min(1.0, high)
+    return low, high
 
 
 def binomial_tail(successes: int, trials: int, probability: float) -> float:

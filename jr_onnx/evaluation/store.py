@@ -213,7 +213,7 @@ class Store:
         """Save a finished unit; its outcome last, so that a unit that exists is complete."""
         if adversarials is not None:
             path = self.folder / _ADVERSARIAL / f"{_file_name(unit)}.npz"
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             with atomic_path(path) as temporary, temporary.open("wb") as stream:
                 np.savez_compressed(
                     stream,

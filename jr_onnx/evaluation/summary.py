@@ -241,18 +241,15 @@ def _groups(outcomes: Sequence[Outcome]) -> dict[Group, list[Outcome]]:
     white_paper = [item for item in outcomes if item.protocol == "paper" and item.entry == "paper/pgd"]
     if white_paper:
         found["paper protocol (non-adaptive): PGD", "linf", None] = white_paper
-    adaptive = [item for item in outcomes if item.protocol == "adaptive" and item.eps is not None]
-    for norm, eps in sorted({(item.norm, item.eps) for item in adaptive}, key=lambda key: (key[0], key[1] or 0.0)):
+    adaptive = [item for item in outcomes if item.protocol == "adaptive"]
+    for norm, eps in sorted({(item.norm, item.eps) for item in adaptive if item.eps is not None}):
         members = [item for item in adaptive if (item.norm, item.eps) == (norm, eps)]
+        minimal = [item for item in adaptive if (item.norm, item.eps) == (norm, None)]
         exact = [item for item in members if item.view == "exact"]
         if exact:
             found["exact gradient", norm, eps] = exact
-        found[ALL_ATTACKS, norm, eps] = [*members, *(item for item in outcomes if _is_minimal(item, norm))]
+        found[ALL_ATTACKS, norm, eps] = [*members, *minimal]
     return found
-
-
-def _is_minimal(item: Outcome, norm: str) -> bool:
-    return item.protocol == "adaptive" and item.eps is None and item.norm == norm
 
 
 def _survivors(members: Sequence[Outcome], eps: float | None) -> Hits:
@@ -283,10 +280,10 @@ def _figures(item: Outcome) -> EntryFigures:
         robust=share_of(item.served_robust),
         torch_robust=share_of(correct & ~success),
         success_rate=float(np.sum(served & ~item.served_robust)) / max(1, int(np.sum(served))),
-        median_relative=median(np.where(success, relative, math.inf)) if len(relative) else 0.0,
+        median_relative=median(np.where(success, relative, math.inf)),
         mean_relative=float(np.mean(usable)) if len(usable) else 0.0,
-        mean_forward=float(np.mean(item.forward)) if len(item) else 0.0,
-        mean_backward=float(np.mean(item.backward)) if len(item) else 0.0,
+        mean_forward=float(np.mean(item.forward)),
+        mean_backward=float(np.mean(item.backward)),
         nonfinite=int(np.sum(np.asarray(item.nonfinite) > 0)),
         zero_gradient=int(np.sum(np.asarray(item.zero_gradient) > 0)),
         disagreements=item.disagreements,

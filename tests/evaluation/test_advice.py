@@ -77,6 +77,7 @@ def test_a_wider_budget_than_asked_for_is_a_check_of_the_attacks() -> None:
     others = [outcome("narrow", first(500, 1000), eps=0.05), outcome("l2", first(500, 1000), norm="l2", eps=3.0)]
     assert lines(asked, *others) == [], "a budget in another norm is neither wide nor narrow"
     assert lines(widest, eps=0.2) == []
+    assert lines(others[1]) == []
 
 
 def test_the_least_difference_is_that_of_the_test() -> None:

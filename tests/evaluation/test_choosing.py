@@ -76,6 +76,12 @@ def test_every_model_has_images_of_its_own() -> None:
     ]  # fmt: skip
 
 
+def test_an_image_that_none_fooled_is_shown_with_the_first_attack_that_has_a_budget() -> None:
+    fmn, square, pgd = (outcome(name, [True, False], eps=eps) for name, eps in (("fmn", None), ("b", 0.1), ("c", 0.1)))
+    assert chosen(fmn, square, pgd)[EVERYTHING, "most robust"] == [(1, "b")]
+    assert chosen(fmn)[EVERYTHING, "most robust"] == [(1, "fmn")]
+
+
 def test_attacks_in_another_norm_and_the_papers_choose_nothing() -> None:
     other = outcome("ddn", [True] * 4, eps=None, norm="l2")
     paper = outcome("paper/pgd", [True] * 4, protocol="paper", eps=None)
@@ -110,6 +116,10 @@ def test_images_must_belong_to_the_table() -> None:
     kept = example_set(3, 7)
     with pytest.raises(InputError, match=r"for 2 examples, expected \(2, C, H, W\) twice"):
         ExampleSet(kept.table, kept.clean[:1], kept.adversarial[:1])
+    with pytest.raises(InputError, match=r"found images of shapes \(2, 1, 4, 4\) and \(2, 1, 4, 2\)"):
+        ExampleSet(kept.table, kept.clean, kept.adversarial[..., :2])
+    with pytest.raises(InputError, match=r"found images of shapes \(2, 4, 4\)"):
+        ExampleSet(kept.table, kept.clean[:, 0], kept.adversarial[:, 0])
 
 
 def test_shards_are_joined_and_choices_keep_their_order() -> None:
@@ -119,6 +129,9 @@ def test_shards_are_joined_and_choices_keep_their_order() -> None:
     found = whole.chosen(wanted)
     assert [item.choice.index for item in found.table.examples] == [2, 1]
     assert found.clean[:, 0, 0, 0].tolist() == pytest.approx([0.02, 0.01])
+    alone = joined([example_set(5)])
+    assert alone is not None
+    assert alone.table == example_set(5).table
     assert joined([]) is None
     with pytest.raises(InputError, match="differ in shape"):
         joined([example_set(1), example_set(2, shape=(3, 4, 4))])

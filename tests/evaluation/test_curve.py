@@ -8,7 +8,6 @@ import pytest
 from jr_onnx.evaluation.curve import SecurityCurve, security_curves
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.statistics import wilson
-from jr_onnx.evaluation.summary import ALL_ATTACKS
 from tests.evaluation.builders import by_model, evaluation, outcome
 
 INF = float("inf")
@@ -84,8 +83,12 @@ def test_runs_at_a_fixed_budget_are_points_of_their_model_and_norm() -> None:
             minimal("fmn", [0.3, 0.3], model=model),
         )
     ]
-    others = (outcome("pgd", [False, False], eps=0.05), outcome("more", [False, True], eps=0.05, view="surrogate"))
+    others = (
+        outcome("pgd", [False, False], eps=0.05),
+        outcome("more", [False, True], eps=0.05, view="surrogate"),
+        outcome("same", [False, False]),
+    )
     found = curves(*main, others=others)
     by_label = {curve.model: curve for curve in found}
     assert [(eps, share.count) for eps, share in by_label["original"].points] == [(0.1, 1)]
-    assert [(eps, share.count) for eps, share in by_label["retrofit"].points] == [(0.05, 1), (0.1, 1)], ALL_ATTACKS
+    assert [(eps, share.count) for eps, share in by_label["retrofit"].points] == [(0.05, 1), (0.1, 1), (0.1, 2)]

@@ -126,6 +126,9 @@ def test_a_significant_gain_is_recommended_with_its_cost() -> None:
         "Kappa 0.5 helps: 40 points more robust than the original against an attacker who knows it "
         "(95 % interval +31 to +50), at -2.0 points of clean accuracy."
     )
+    alone = outcome("pgd", [False] * 100, correct=right[::-1], served_correct=(False,) * 50 + (True,) * 50)
+    assert "100 points more" in said(*pair(100, 0)), "of all samples"
+    assert said(outcome("pgd", [True] * 100, model="original"), alone).endswith("at -50.0 points of clean accuracy.")
     unmeasured, found = rows(old, new)
     unmeasured = Evaluation(unmeasured.run, unmeasured.models, (), (), 100, True)
     assert recommendation(unmeasured, found).endswith("(95 % interval +31 to +50).")
@@ -147,6 +150,7 @@ def test_a_significant_loss_and_no_significant_difference_are_not_recommended() 
 def test_one_point_is_no_plural() -> None:
     assert "helps: 1 point more" in said(*pair(60, 52, 800))
     assert "1 point less" in said(*pair(52, 60, 800))
+    assert "helps: 2 points" in said(*pair(64, 52, 800))
 
 
 def test_what_cannot_be_recommended_is_said() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jr_onnx.evaluation.iterations import EXACT, GRADIENTS, alive_after, iteration_curves
 from jr_onnx.evaluation.summary import evaluate
-from tests.evaluation.builders import first, outcome, run_record
+from tests.evaluation.builders import by_model, evaluation, first, outcome, run_record
 
 
 def test_a_sample_leaves_in_the_step_that_fools_it() -> None:
@@ -37,6 +37,7 @@ def test_groups_stop_after_the_same_number_and_end_at_the_worst_case() -> None:
     assert (alone.entries, all_of_them.entries) == (("pgd",), ("pgd", "smooth"))
     assert alone.iterations == (0, 1, 2, 3, 5, 7, 10, 20, 30, 40)
     assert alone.robust == (1.0, 1.0, 1.0, 1.0, *(0.6,) * 6)
+    assert all_of_them.iterations == (0, 1, 2, 3, 5, 7, 10, 20, 30, 50, 70, 100)
     by_count = dict(zip(all_of_them.iterations, all_of_them.robust, strict=True))
     assert (by_count[0], by_count[5], by_count[10], by_count[20], by_count[100]) == (1.0, 0.6, 0.6, 0.4, 0.4)
     assert all(low <= share <= high for low, share, high in zip(alone.low, alone.robust, alone.high, strict=True))
@@ -48,6 +49,12 @@ def test_without_surrogates_there_is_one_group_and_without_gradients_none() -> N
     assert [curve.group for curve in iteration_curves(evaluate(record, outcomes), outcomes)] == [EXACT]
     queried = {"retrofit": {"pgd": replace(outcomes["retrofit"]["pgd"], view="black_box")}}
     assert iteration_curves(evaluate(record, queried), queried) == ()
+
+
+def test_every_model_has_its_curves() -> None:
+    known = [outcome("pgd", first(count, 10), model=model) for model, count in (("original", 4), ("retrofit", 1))]
+    found = iteration_curves(evaluation(*known), by_model(known))
+    assert [(curve.model, curve.robust[-1]) for curve in found] == [("original", 0.6), ("retrofit", 0.9)]
 
 
 def test_an_attack_that_never_moved_has_one_point() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -16,7 +17,12 @@ def flags(*outcomes: Outcome) -> dict[str, Flag]:
 
 
 def test_nothing_to_judge_by_is_said_and_not_passed_off_as_fine() -> None:
-    assert {flag.checked for flag in judge([]).flags} == {False}
+    found = judge([])
+    assert [flag.raised for flag in found.flags] == [False] * 5
+    assert [flag.least_effect for flag in found.flags] == [0.05, 0.05, 0.01, 0.1, 0.05]
+    assert {flag.checked for flag in found.flags} == {False}
+    assert all(flag.remedy for flag in found.flags)
+    assert found.model == ""
 
 
 @pytest.mark.parametrize("view", ["surrogate", "transfer"])
@@ -33,6 +39,15 @@ def test_a_small_gain_does_not_however_significant() -> None:
     flag = found["surrogate-beats-exact"]
     assert flag.p_value < 1e-6
     assert not flag.raised
+
+
+def test_a_gain_of_exactly_the_least_one_raises() -> None:
+    def raised(count: int) -> bool:
+        surrogate = outcome("smooth", first(count, 400), view="surrogate")
+        return flags(outcome("apgd", first(100, 400)), surrogate)["surrogate-beats-exact"].raised
+
+    assert raised(120)  # a gain of 20/400 = 5 %
+    assert not raised(119)
 
 
 def test_a_gain_on_a_handful_of_samples_does_not() -> None:
@@ -78,6 +93,39 @@ def test_a_black_box_that_wins_raises_and_one_that_loses_does_not() -> None:
     exact = outcome("apgd", first(20, 100))
     assert flags(exact, outcome("square", first(40, 100), view="black_box"))["black-box-beats-white-box"].raised
     assert not flags(exact, outcome("square", first(15, 100), view="black_box"))["black-box-beats-white-box"].raised
+
+
+def test_each_attack_is_compared_and_the_clearest_result_is_told() -> None:
+    exact = outcome("apgd", first(50, 100))
+    elsewhere, worse, even, better = (
+        outcome(name, first(count, 100), view="surrogate", eps=eps)
+        for name, count, eps in (("elsewhere", 60, 0.3), ("worse", 40, 0.1), ("even", 50, 0.1), ("better", 51, 0.1))
+    )
+    for order in ([elsewhere, worse, even], [even, worse, elsewhere]):
+        found = flags(exact, *order)["surrogate-beats-exact"]
+        assert (found.checked, found.raised, found.p_value, found.effect) == (True, False, 1.0, 0.0)
+        assert "(even)" in found.evidence
+    assert "(better)" in flags(exact, worse, better, even)["surrogate-beats-exact"].evidence
+
+
+def test_the_surrogate_that_comes_closest_is_told() -> None:
+    exact = minimal("ddn", [1.0] * 30)
+    close, closer = (minimal(name, [size] * 30, view="surrogate") for name, size in (("z", 0.7), ("y", 0.6)))
+    far = minimal("a", [2.0] * 30, view="surrogate")
+    for order in ([close, closer, far], [far, closer, close]):
+        found = flags(exact, *order)["surrogate-beats-exact"]
+        assert (found.raised, found.effect) == (True, pytest.approx(0.6))
+        assert "(y)" in found.evidence
+    assert flags(exact, far, far)["surrogate-beats-exact"].p_value == 1.0
+    assert flags(exact, minimal("b", [0.9] * 30, view="surrogate"))["surrogate-beats-exact"].raised, "exactly 90 %"
+
+
+def test_dead_gradients_count_where_the_sample_survives() -> None:
+    some = outcome("a", first(50, 100), zero_gradient=(0,) * 40 + (1,) * 20 + (0,) * 40)
+    found = flags(some)["dead-gradients"]
+    assert (found.raised, found.effect) == (True, pytest.approx(0.10))
+    one = outcome("a", [False], zero_gradient=(1,))
+    assert flags(one)["dead-gradients"].effect == 1.0
 
 
 def test_dead_gradients_need_survivors_in_every_exact_attack() -> None:
@@ -129,6 +177,26 @@ def test_a_random_model_judged_by_one_draw_raises() -> None:
     assert not flags(outcome("pgd", first(20, 100)))["single-draw"].checked, "a fixed model has no draws"
 
 
+def test_two_draws_are_an_average_and_two_evaluations_a_decision() -> None:
+    assert flags(outcome("eot", first(50, 100), draws=2))["single-draw"].raised
+    single, averaged = (
+        outcome("pgd", first(20, 100), decided_by=2),
+        outcome("eot", first(60, 100), draws=2, decided_by=2),
+    )
+    found = flags(single, averaged)["single-draw"]
+    assert (found.raised, found.effect) == (True, pytest.approx(0.4))
+    assert "eot (2 draws) against pgd" in found.evidence
+
+
+def test_draws_are_compared_with_one_exact_draw_of_the_same_budget() -> None:
+    averaged = outcome("eot", first(60, 100), draws=20, decided_by=32)
+    for changes in ({"eps": 0.2}, {"norm": "l2"}, {"view": "surrogate"}, {"decided_by": 1}, {"draws": 20}):
+        weak = outcome("pgd", first(20, 100), **{"decided_by": 32, **changes})
+        assert not flags(weak, averaged)["single-draw"].checked, changes
+    both = [minimal("ddn", [1.0] * 20 + [math.inf] * 80, decided_by=32), minimal("eot", [1.0] * 100, decided_by=32)]
+    assert not flags(both[0], dataclasses.replace(both[1], draws=20))["single-draw"].checked, "no budget"
+
+
 def test_a_plain_network_raises_nothing() -> None:
     found = judge(
         [
@@ -147,8 +215,37 @@ def test_a_model_that_classifies_nothing_is_not_judged() -> None:
     """All images count as fooled at distance 0, so that every comparison comes out even."""
     nothing = {"correct": (False,) * 50}
     found = flags(outcome("pgd", [True] * 50, **nothing), outcome("bpda", [True] * 50, view="surrogate", **nothing))
-    assert not any(flag.checked or flag.raised for flag in found.values())
+    assert [(flag.checked, flag.raised) for flag in found.values()] == [(False, False)] * 5
+    careless = outcome("eot", [True] * 50, draws=20, **nothing)
+    assert not flags(careless)["single-draw"].raised
     assert "no image was classified correctly" in found["surrogate-beats-exact"].evidence
+
+
+def test_every_ladder_is_judged_and_the_worst_one_told() -> None:
+    """Their number corrects the p-value; one that is no ladder, or out of reach, hides no other."""
+
+    def ladder(name: str, least: int, most: int, *, norm: str = "linf", wide: float = 0.5) -> list[Outcome]:
+        return [
+            outcome(f"{name} {eps}", first(count, 100), eps=eps, norm=norm, spec={"name": name})
+            for eps, count in ((0.1, least), (wide, most))
+        ]
+
+    name = "budget-does-not-help"
+    (alone,) = (flags(*ladder("b", 70, 71))[name],)
+    assert (alone.raised, alone.effect) == (True, pytest.approx(0.29))
+    narrow, out_of_reach = ladder("a", 70, 71, wide=0.15), ladder("a", 0, 0, norm="l1")
+    for more in (narrow, out_of_reach):
+        assert flags(*more, *ladder("b", 70, 71))[name] == alone
+    fine, worse = ladder("a", 0, 100), ladder("c", 60, 60)
+    both = flags(*fine, *ladder("b", 70, 71))[name]
+    assert both.p_value == pytest.approx(2 * alone.p_value)
+    assert both.evidence == alone.evidence
+    assert "c (linf): 40 of 100" in flags(*ladder("b", 70, 71), *worse, *fine)[name].evidence
+    helpful = flags(*fine, *ladder("b", 50, 55))[name]
+    assert (helpful.raised, helpful.p_value) == (False, 1.0)
+    assert "b (linf): 45 of 100" in helpful.evidence, "of several that help, the one that leaves most"
+    one = [outcome(f"a {eps}", [False], eps=eps, spec={"name": "a"}) for eps in (0.1, 0.5)]
+    assert flags(*one)[name].effect == 1.0
 
 
 def test_at_a_huge_budget_in_linf_every_survivor_counts_and_in_another_norm_it_does_not() -> None:

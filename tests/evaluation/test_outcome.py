@@ -47,6 +47,9 @@ def test_columns_must_agree_and_pairs_need_the_same_samples() -> None:
         outcome("pgd", [True], correct=(True, False))
     with pytest.raises(InputError, match="cannot be paired"):
         common([outcome("a", [True]), outcome("b", [True], indices=(7,))])
+    with pytest.raises(InputError, match="c and a were run on different samples") as caught:
+        common([outcome("a", [True]), outcome("b", [True]), outcome("c", [True], indices=(7,))])
+    assert "Merge all shards" in caught.value.hint
 
 
 def test_an_already_misclassified_sample_was_not_fooled() -> None:

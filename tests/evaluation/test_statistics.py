@@ -26,6 +26,11 @@ def test_wilson_is_scipys(successes: int, total: int) -> None:
     assert wilson(successes, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_wilson_ends_exactly_at_nothing_and_at_everything() -> None:
+    assert {wilson(0, total)[0] for total in range(1, 1000)} == {0.0}
+    assert {wilson(total, total)[1] for total in range(1, 1000)} == {1.0}
+
+
 def test_wilson_without_trials_knows_nothing() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
@@ -37,6 +42,11 @@ def test_wilson_without_trials_knows_nothing() -> None:
 def test_binomial_tail_is_scipys(successes: int, trials: int, probability: float) -> None:
     expected = stats.binom.sf(successes - 1, trials, probability)
     assert binomial_tail(successes, trials, probability) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_tail_is_no_more_than_everything() -> None:
+    tails = [binomial_tail(1, trials, share) for trials in range(1, 200) for share in (0.3, 0.5, 0.9, 0.99)]
+    assert max(tails) == 1.0, "whatever the sum of the logarithms rounds to"
 
 
 def test_binomial_tail_refuses_more_successes_than_trials() -> None:

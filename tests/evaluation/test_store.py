@@ -71,8 +71,11 @@ def test_a_folder_is_resumed_by_its_own_run_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"holds another run: its seed is 0, now 1") as caught:
         store.open(run_record(seed=1))
     assert "--output" in caught.value.hint
-    with pytest.raises(OutputError, match="its retrofit is another file"):
+    with pytest.raises(OutputError, match="its retrofit is another file") as caught:
         store.open(run_record(models={"retrofit": "d" * 64}))
+    assert "--output" in caught.value.hint
+    with pytest.raises(OutputError, match="its original and retrofit is another file"):
+        store.open(run_record(models={"original": "d" * 64, "retrofit": "c" * 64}))
     with pytest.raises(OutputError, match="its original is another file"):
         store.open(run_record(models={"original": "d" * 64, "retrofit": "b" * 64}))
     with pytest.raises(OutputError) as caught:
@@ -110,8 +113,9 @@ def test_what_is_no_folder_and_what_is_no_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot make .*file") as caught:
         Store(tmp_path / "file" / "run").open(run_record())
     assert "--output" in caught.value.hint
-    with pytest.raises(InputError, match="holds no evaluation"):
+    with pytest.raises(InputError, match="holds no evaluation") as found:
         Store(tmp_path).record()
+    assert "jr-onnx attack --output" in found.value.hint
 
 
 def test_a_unit_is_read_back_with_its_examples(tmp_path: Path) -> None:
@@ -124,6 +128,9 @@ def test_a_unit_is_read_back_with_its_examples(tmp_path: Path) -> None:
     store.put(first, one, images)
     assert (store.has(first), store.has(second)) == (True, False)
     store.put(second, other, None)
+    (named,) = (path.name for path in (tmp_path / "adversarial").iterdir())
+    assert named.startswith("retrofit-pgd-0."), "a person finds the file"
+    store.put(first, one, images)  # as a run does that was cut off before
     store.put("a/unit without examples/0", outcome("a", [True]), None)  # its file comes first
     assert sorted(store.outcomes(), key=lambda item: item.indices)[-1] == other
     assert one in store.outcomes()
@@ -147,6 +154,7 @@ def test_units_whose_names_look_alike_have_files_of_their_own(tmp_path: Path) ->
         store.put(name, outcome("pgd", [True]), None)
     assert len(list((tmp_path / "units").iterdir())) == len(names)
     assert all(store.has(name) for name in names)
+    assert max(len(path.name) for path in (tmp_path / "units").iterdir()) == 80 + len(".0123456789.json")
 
 
 def test_shards_are_read_together(tmp_path: Path) -> None:
@@ -206,6 +214,7 @@ def test_folders_are_sorted_into_runs_by_what_they_evaluate(tmp_path: Path) -> N
 def test_the_host_is_the_machine_and_its_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(text: str | None) -> None:
         def read_text(path: Path, encoding: str) -> str:
+            assert path == Path("/proc/cpuinfo")
             if text is None:
                 raise FileNotFoundError(path)
             return text

@@ -16,9 +16,11 @@ from jr_onnx.evaluation.summary import (
     ORIGINAL,
     RETROFIT,
     ModelFigures,
+    Share,
     accuracy_rows,
     evaluate,
     finished,
+    share_of,
     survivors,
 )
 from tests.evaluation.builders import by_model, evaluation, first, outcome, run_record
@@ -44,7 +46,7 @@ def test_a_sample_survives_a_group_while_it_survives_every_attack_of_it() -> Non
         outcome("paper/pgd", [True, True, True, False, False], eps=None, protocol="paper"),
         outcome("paper/bim", [True] * 5, eps=None, protocol="paper"),
     )
-    assert worst(figures) == {
+    assert list(worst(figures).items()) == list({
         (PAPER, "linf", None): 2,
         ("exact gradient", "l2", 0.5): 3,
         (ALL_ATTACKS, "l2", 0.5): 3,
@@ -52,7 +54,7 @@ def test_a_sample_survives_a_group_while_it_survives_every_attack_of_it() -> Non
         (ALL_ATTACKS, "linf", 0.1): 2,
         ("exact gradient", "linf", 0.3): 1,
         (ALL_ATTACKS, "linf", 0.3): 1,
-    }
+    }.items())  # fmt: skip
     entries = {(case.group, case.eps): case.entries for case in figures.worst}
     assert entries[ALL_ATTACKS, 0.1] == ("pgd", "apgd", "bpda")
     assert entries["exact gradient", 0.1] == ("pgd", "apgd")
@@ -107,6 +109,7 @@ def test_survivors_are_those_of_the_first_budget_of_all_attacks() -> None:
             outcome("wide", [True, True, True], eps=0.3),
             outcome("pgd", [True, False, False]),
             outcome("bpda", [False, True, False], view="surrogate"),
+            outcome("ddn", [True, True, True], eps=None, distance=(0.2, 0.2, 0.2)),
         ]
     )
     assert found.tolist() == [False, False, True]
@@ -248,6 +251,15 @@ def test_a_budget_that_only_one_model_was_attacked_with_is_not_compared() -> Non
     outcomes[RETROFIT]["pgd"] = outcome("pgd", [True, False], model=RETROFIT, eps=0.2)
     record = run_record(models=dict.fromkeys(outcomes, "a" * 64), samples=2)
     assert [item.what for item in evaluate(record, outcomes).comparisons] == ["clean accuracy"]
+
+
+def test_the_original_comes_first_and_other_models_in_their_order() -> None:
+    found = evaluation(*(outcome("pgd", [True], model=model) for model in ("z", "b", ORIGINAL, "a")))
+    assert [figures.model for figures in found.models] == [ORIGINAL, "z", "b", "a"]
+
+
+def test_a_share_of_nothing_is_zero_and_unknown() -> None:
+    assert share_of(np.zeros(0, dtype=bool)) == Share(0.0, 0.0, 1.0, 0, 0)
 
 
 def test_every_model_is_judged_by_its_own_outcomes() -> None:
