@@ -22,6 +22,16 @@ from jr_onnx.data import load
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "out" / "demo"
 KAPPAS = (0.0, 0.06, 0.25, 0.5, 1.0)
+EVALUATION = (
+    "jr-onnx tune {out}/digits.onnx --eps 0.1 --grid 0.1,0.25,0.5,1 --limit 100 --result {out}/tune.json",
+    "jr-onnx attack {out}/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 -o {out}/attack",
+    "jr-onnx attack {out}/digits.onnx --kappa 0.5 --eps 0.05 --limit 100 -o {out}/attack-at-0.05",
+    "jr-onnx harden {out}/digits.onnx --eps 0.1 --rate 0.05 --evaluate 100 --result {out}/harden.json "
+    "-o {out}/digits.hardened.onnx",
+    "jr-onnx bench {out}/digits.onnx --kappa 0.5 --rounds 20 --no-footprint -o {out}/bench.json",
+)
+"""What decides whether to deploy, and which kappa; every result goes into the report."""
+RESULTS = ("attack", "attack-at-0.05", "tune.json", "harden.json", "bench.json")
 
 
 def main() -> None:
@@ -29,17 +39,12 @@ def main() -> None:
     started = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    shutil.copy(ROOT / "models" / "exported" / "digits_cnn.onnx", OUT / "digits.onnx")
+    copy_model(OUT)
     show("jr-onnx inspect out/demo/digits.onnx")
     show("jr-onnx rewrite out/demo/digits.onnx --kappa 0.06")
     show("jr-onnx verify out/demo/digits.jr.onnx out/demo/digits.onnx --data digits")
     show_accuracy()
-    show("jr-onnx attack out/demo/digits.onnx --kappa 0.5 --eps 0.1 --limit 100 -o out/demo/attack")
-    show("jr-onnx harden out/demo/digits.onnx --eps 0.1 --rate 0.05 --evaluate 100 -o out/demo/digits.hardened.onnx")
-    show("jr-onnx bench out/demo/digits.onnx --kappa 0.5 --rounds 20 --no-footprint -o out/demo/bench.json")
-    results = "out/demo/attack out/demo/bench.json out/demo/digits.hardened.onnx"
-    show(f"jr-onnx report {results} --format md -o out/demo/report.md", quiet=True)
-    show(f"jr-onnx report {results} -o out/demo/report.html", quiet=True)
+    evaluate(OUT)
     show("jr-onnx package triton out/demo/digits.jr.onnx -o out/demo/repository --name digits")
     show("jr-onnx verify-package out/demo/repository")
     serve_and_ask()
@@ -48,6 +53,25 @@ def main() -> None:
         inside = sum(item.is_file() for item in path.rglob("*"))
         size = f"{inside} files" if path.is_dir() else f"{path.stat().st_size} bytes"
         print(f"  {path.relative_to(ROOT)}  {size}")
+
+
+def copy_model(out: Path) -> None:
+    """Copy the demo's model into a folder."""
+    shutil.copy(ROOT / "models" / "exported" / "digits_cnn.onnx", out / "digits.onnx")
+
+
+def evaluate(out: Path) -> None:
+    """Evaluate the model in a folder in every way, and put all results into one report there."""
+    for command in EVALUATION:
+        show(command.format(out=place(out)))
+    results = " ".join(f"{place(out)}/{name}" for name in RESULTS)
+    for form in ("md", "csv", "json", "html"):
+        show(f"jr-onnx report {results} --format {form} -o {place(out)}/report.{form}", quiet=True)
+
+
+def place(out: Path) -> Path:
+    """Return a folder as a command names it: from the checkout where it lies in there."""
+    return out.relative_to(ROOT) if out.is_relative_to(ROOT) else out
 
 
 def show(command: str, *, quiet: bool = False) -> None:

@@ -20,7 +20,7 @@ from jr_onnx.cli.options import (
     seed_option,
     shape_option,
 )
-from jr_onnx.cli.output import counted, json_option, print_json, print_lines, print_message, print_table
+from jr_onnx.cli.output import counted, json_option, print_json, print_lines, print_message, print_table, write_result
 from jr_onnx.cli.types import INTEGER, PATH, Numbers, Words
 
 if TYPE_CHECKING:
@@ -125,16 +125,12 @@ def command(given: Arguments) -> None:
 
 def _write(report: BenchReport, given: Arguments) -> None:
     from jr_onnx.bench.plot import plot
-    from jr_onnx.modelfile import atomic_write
-    from jr_onnx.records import dumps
 
     if given.as_json:
         print_json(report)
     else:
         _show(report)
-    if given.output is not None:
-        atomic_write(given.output, [(dumps(report) + "\n").encode()])
-        print_message(f"result -> {given.output}")
+    write_result(report, given.output)
     if given.plot is not None:
         plot(report, given.plot)
         print_message(f"plot -> {given.plot}")

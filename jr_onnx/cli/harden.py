@@ -24,9 +24,19 @@ from jr_onnx.cli.options import (
     norm_option,
     output_folder,
     output_option,
+    result_option,
     seed_option,
 )
-from jr_onnx.cli.output import command_line, json_option, next_step, print_json, print_lines, print_message, print_table
+from jr_onnx.cli.output import (
+    command_line,
+    json_option,
+    next_step,
+    print_json,
+    print_lines,
+    print_message,
+    print_table,
+    write_result,
+)
 from jr_onnx.cli.types import COUNT, PATH, Count
 
 if TYPE_CHECKING:
@@ -68,6 +78,7 @@ class Arguments(DataArguments):
     restart: bool
     force: bool
     output: Path | None
+    result: Path | None
     as_json: bool
 
 
@@ -149,6 +160,7 @@ class Arguments(DataArguments):
 @option("--restart", is_flag=True, help="Start over, even if an interrupted run could be resumed.")
 @force_option
 @output_option("The hardened model to write.", default="MODEL.hardened.onnx")
+@result_option
 @json_option
 def command(given: Arguments) -> None:
     """Train the weights of MODEL on adversarial images, and write the same file with the trained weights.
@@ -166,7 +178,7 @@ def command(given: Arguments) -> None:
 
     check_budget(given.norm, given.eps)
     recipe = _recipe(given)
-    check_outputs(given.output)
+    check_outputs(given.output, given.result)
     request = _request(given, recipe)
     test = given.read(split="test", limit=given.evaluate)[0] if given.evaluate else None
     with resumable(), _shown() as notify:
@@ -180,6 +192,7 @@ def command(given: Arguments) -> None:
         print_json(result)
     else:
         _show(result)
+    write_result(result, given.result)
     print_message(next_step("attack", result.output, "--data", given.data, "--preprocess", given.preprocess))
 
 

@@ -132,6 +132,7 @@ external_data_option = option(
     default="auto",
     help="How external data reach another folder; auto shares blocks where the file system can, and otherwise copies.",
 )
+result_option = option("--result", type=PATH, help="Also write the result as JSON, for jr-onnx report.")
 dry_run_option = option("--dry-run", is_flag=True, help="Write nothing.")
 diff_option = option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
 force_option = option("--force", is_flag=True, help="Replace an existing output.")

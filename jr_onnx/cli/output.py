@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from jr_onnx.errors import printable, printable_lines
-from jr_onnx.records import Record
+from jr_onnx.records import Record, dumps
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jr_onnx.rewriter import RewriteResult
 
 WIDTH = 100
@@ -31,6 +33,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 def print_json(record: Record) -> None:
     """Print a record as indented JSON on stdout."""
     print_json_object(record.to_json())
+
+
+def write_result(record: Record, path: Path | None) -> None:
+    """Write a record as JSON to a file, if there is one, and name it.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from jr_onnx.modelfile import atomic_write
+
+    if path is not None:
+        atomic_write(path, [(dumps(record) + "\n").encode()])
+        print_message(f"result -> {path}")
 
 
 def print_json_text(text: str) -> None:

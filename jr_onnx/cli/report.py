@@ -43,8 +43,9 @@ def command(given: Arguments) -> None:
     """Merge the results at PATH..., print them, and write them as one report.
 
     A PATH is a folder of jr-onnx attack, of which there must be one: shards of one run are merged, and a run of the
-    same models at another budget becomes a point of the security curve. Other results become sections: what jr-onnx
-    tune, bench or harden print with --json, a hardened model, the folder of jr-onnx reproduce or one of its JSON files.
+    same models at another budget becomes a point of the security curve. Other results become sections: the JSON file
+    of jr-onnx tune or harden (--result) or bench (--output), a hardened model, the folder of jr-onnx reproduce or one
+    of its JSON files.
 
     The HTML page is self-contained: it loads nothing and runs no script.
     """

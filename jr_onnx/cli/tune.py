@@ -20,9 +20,10 @@ from jr_onnx.cli.options import (
     model_argument,
     norm_option,
     output_option,
+    result_option,
     seed_option,
 )
-from jr_onnx.cli.output import json_option, next_step, print_json, print_lines, print_message, print_table
+from jr_onnx.cli.output import json_option, next_step, print_json, print_lines, print_message, print_table, write_result
 from jr_onnx.cli.types import COUNT, PATH
 
 _TEST_IMAGES = 1000
@@ -53,6 +54,7 @@ class Arguments(DataArguments):
     seed: int
     device: str
     output: Path | None
+    result: Path | None
     plot: Path | None
     as_json: bool
 
@@ -100,6 +102,7 @@ class Arguments(DataArguments):
 @device_option
 @output_option("Write the recommended kappas as a map for jr-onnx rewrite --kappa-map.")
 @renamed_option("--kappa-map", "--output", type=PATH)
+@result_option
 @option("--plot", type=PATH, help="Draw the trade-off (.png, .svg, .pdf), as in the paper's figure 4.")
 @json_option
 def command(given: Arguments) -> None:
@@ -117,7 +120,7 @@ def command(given: Arguments) -> None:
     from jr_onnx.tune import Objective, TuneRequest, tune_kappa
 
     check_budget(given.norm, given.eps)
-    check_outputs(given.output, plot=given.plot)
+    check_outputs(given.output, given.result, plot=given.plot)
     grid, max_drop = _grid(given.grid), _share(given.max_accuracy_drop)
     data, preprocessing = given.read(split="validation")
     request = TuneRequest(
@@ -155,6 +158,7 @@ def command(given: Arguments) -> None:
     chosen = result.points[result.recommended]
     if given.output is not None:
         atomic_write(given.output, [(json.dumps(chosen.kappas, indent=2) + "\n").encode()])
+    write_result(result, given.result)
     if given.plot is not None:
         _plot(result, given.plot)
     step = _step(given.model, chosen, given.output)

@@ -26,8 +26,8 @@ _KINDS = {
 """Name of a schema -> the module of this package that reads such records and makes sections of them."""
 
 _EXPECTED = (
-    "the folder of jr-onnx attack, of jr-onnx reproduce, what jr-onnx tune, harden or bench print with --json, or a "
-    "hardened model"
+    "the folder of jr-onnx attack or reproduce, the JSON file of jr-onnx tune or harden (--result) or bench "
+    "(--output), or a hardened model"
 )
 
 
