@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jr_onnx.bench.records import BenchReport, CaseResult
 from jr_onnx.errors import OutputError, blaming
 from jr_onnx.modelfile import atomic_path
-from jr_onnx.report.svg import NARROW, ORIGINAL, RETROFIT, THIRD, new_figure
+from jr_onnx.report.svg import INK, NARROW, ORIGINAL, RETROFIT, THIRD, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,8 +43,10 @@ def draw(report: BenchReport, *, narrow: bool = False) -> Figure:
     count = len(report.cases)
     rows = max((len(case.rows) for case in report.cases), default=0)
     figure = new_figure(NARROW if narrow else 7.0, (0.9 + 0.38 * rows) * count + 0.6)
-    for axes, case in zip(figure.subplots(count, 1, squeeze=False)[:, 0], report.cases, strict=True):
+    panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+    for axes, case in zip(panels, report.cases, strict=True):
         _panel(axes, case)
+    panels[-1].set_xlabel("time relative to the original")
     return figure
 
 
@@ -54,7 +56,7 @@ def _panel(axes: Any, case: CaseResult) -> None:
     values = [row.ratio for row in rows]
     errors = [[row.ratio - row.ratio_low for row in rows], [row.ratio_high - row.ratio for row in rows]]
     axes.barh(places, values, xerr=errors, color=[_COLOURS[row.session] for row in rows], capsize=3, height=0.6)
-    axes.axvline(1.0, color="black", linewidth=1)
+    axes.axvline(1.0, color=INK, linewidth=1)
     axes.set_yticks(places, [row.variant for row in rows])
     axes.invert_yaxis()
     for place, row in zip(places, rows, strict=True):
@@ -63,4 +65,6 @@ def _panel(axes: Any, case: CaseResult) -> None:
             textcoords="offset points",
         )  # fmt: skip
     axes.set_xlim(0, max(row.ratio_high for row in rows) * 1.15 if rows else 1)
-    axes.set_title(f"batch {case.batch}, threads {case.threads}, {case.provider}", fontsize=9)
+    axes.set_title(
+        f"batch {case.batch}, {case.threads} thread{'' if case.threads == 1 else 's'}, {case.provider}", fontsize=9
+    )

@@ -103,7 +103,7 @@ def command(given: Arguments) -> None:
     """Measure what MODEL, an original or a retrofit, costs in all its variants, in one interleaved run.
 
     Every variant runs once in every round, in random order. A ratio is the median, over the rounds, of a variant's
-    time divided by the original's in the same round, with its 95 % confidence interval. On CUDA the original is the
+    time divided by the original's in the same round, with its 95% confidence interval. On CUDA the original is the
     fastest of those with the given options. A retrofit keeps its own kappa unless --kappa is given.
     """
     from jr_onnx.bench import BenchRequest, benchmark
@@ -165,7 +165,7 @@ def _show_case(case: CaseResult) -> None:
     title = f"batch {case.batch}, threads {case.threads}, {case.provider}, {case.rounds} rounds, {case.clock} clock"
     if case.base != "original":
         title += f"; ratios to the fastest original ({case.base})"
-    columns = ("model", "session", "median ms", "p99 ms", "ratio", "95 % interval", "open ms", "memory MiB")
+    columns = ("model", "session", "median ms", "p99 ms", "ratio", "95% interval", "open ms", "memory MiB")
     print_table(columns, rows, title=title)
     for name, reason in case.missing.items():
         print_message(f"{name}: not measured: {reason}")

@@ -91,7 +91,7 @@ def command(given: Arguments) -> None:
         print_json(result)
         return
     print_table(
-        ("model", "AUC", "95 %", "fooled", "train images", "test", "best layer alone"),
+        ("model", "AUC", "95%", "fooled", "train images", "test", "best layer alone"),
         [
             (
                 item.model,

@@ -40,7 +40,7 @@ def show(evaluation: Evaluation) -> None:
 
 def _show_model(figures: ModelFigures) -> None:
     print_table(
-        ("attack", "knows", "robust", "95 %", "fooled", "median", "mean", "grads"),
+        ("attack", "knows", "robust", "95%", "fooled", "median", "mean", "grads"),
         [
             (
                 item.entry,
@@ -91,7 +91,7 @@ def _show_worst(evaluation: Evaluation) -> None:
             )
             for row in accuracy_rows(evaluation)
         ],
-        title="robust accuracy (95 % interval), McNemar's p of the difference",
+        title="robust accuracy (95% interval), McNemar's p of the difference",
     )
 
 

@@ -86,7 +86,7 @@ class Arguments(DataArguments):
     "harden",
     Arguments,
     examples=(
-        "jr-onnx harden model.onnx --eps 0.1 --epochs 3 --rate 0.05 --evaluate 0 -o hardened.onnx",
+        "jr-onnx harden model.onnx --eps 0.1 --epochs 3 --rate 0.05 --evaluate 0 --result harden.json -o hardened.onnx",
         "jr-onnx harden model.onnx --eps 0.1 --epochs 2 --evaluate 0 --method trades --beta 3 -o traded.onnx",
     ),
 )
@@ -339,7 +339,7 @@ def _show_contest(contest: Contest, recipe: Recipe) -> None:
     print_table(
         ("model", "clean", "robust", "against original", "p"),
         rows,
-        title=f"adaptive suite, {recipe.norm} {recipe.eps:.4g}, {first.samples} test images: accuracy (95 % interval), "
+        title=f"adaptive suite, {recipe.norm} {recipe.eps:.4g}, {first.samples} test images: accuracy (95% interval), "
         "McNemar's p",
     )
     print_lines(f"\nrecommendation: deploy the {contest.chosen} model ({contest.names[contest.chosen]})")

@@ -27,7 +27,7 @@ class Arguments:
 @cli_command(
     "report",
     Arguments,
-    examples=("jr-onnx report attacks -o report.html", "jr-onnx report attacks --format md -o report.md"),
+    examples=("jr-onnx report attacks tune.json -o report.html", "jr-onnx report attacks --format md -o report.md"),
 )
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=PATH)
 @option(

@@ -63,7 +63,7 @@ class Arguments(DataArguments):
     "tune",
     Arguments,
     examples=(
-        "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5",
+        "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5 --result tune.json",
         "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5 --per-site --rounds 1 -o kappas.json",
     ),
 )
@@ -230,7 +230,7 @@ def _show(result: TuneResult) -> None:
     from jr_onnx.semantics import kappa_label
 
     print_table(
-        ("kappa", "clean", "drop", result.objective, "gain", "95 %", "p", ""),
+        ("kappa", "clean", "drop", result.objective, "gain", "95%", "p", ""),
         [
             (
                 point.label,

@@ -17,7 +17,12 @@ _WISHED = 0.1
 
 
 def advice(evaluation: Evaluation) -> tuple[str, ...]:
-    """Return sentences about a budget that is too large or too small, too few samples, and what the wide budget is."""
+    """Return the cautions, and what the wide budget is."""
+    return (*cautions(evaluation), *wide_budget(evaluation))
+
+
+def cautions(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return sentences about a budget that is too large or too small, and too few samples."""
     run, found = evaluation.run, []
     budget = f"{run.norm} {run.eps:.4g}"
     asked = [(figures.clean, _asked(run, figures)) for figures in evaluation.models]
@@ -37,14 +42,20 @@ def advice(evaluation: Evaluation) -> tuple[str, ...]:
             f"{evaluation.samples} samples are few: only differences of {least:.0%} and more can be significant "
             f"(p below {SIGNIFICANT}); {math.ceil(_least_changed() / _WISHED)} samples show one of {_WISHED:.0%}"
         )
+    return tuple(found)
+
+
+def wide_budget(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return a sentence about the budget with which an attack must win, if the suite has one."""
+    run = evaluation.run
     cases = [case for figures in evaluation.models for case in figures.worst if case.norm == run.norm]
     widest = max((case.eps for case in cases if case.eps is not None), default=run.eps)
-    if widest > run.eps and shares:
-        found.append(
-            f"the rows at {run.norm} {widest:.4g} are not a threat model but a check: with such a budget an attack "
-            "must win, and where it does not, it is the attack that fails"
-        )
-    return tuple(found)
+    if widest <= run.eps or all(_asked(run, figures) is None for figures in evaluation.models):
+        return ()
+    return (
+        f"the rows at {run.norm} {widest:.4g} are not a threat model but a check: with such a budget an attack "
+        "must win, and where it does not, it is the attack that fails",
+    )
 
 
 def least_difference(samples: int) -> float:

@@ -124,7 +124,7 @@ def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str
     item = strongest.difference
     count = round(abs(100 * item.difference))
     points = f"{count} point{'' if count == 1 else 's'}"
-    span = f"95 % interval {100 * item.low:+.0f} to {100 * item.high:+.0f}"
+    span = f"95% interval {100 * item.low:+.0f} to {100 * item.high:+.0f}"
     if not evaluation.complete:
         return f"No recommendation yet: {evaluation.samples} of {evaluation.run.samples} samples are evaluated."
     if item.p_value >= SIGNIFICANT:

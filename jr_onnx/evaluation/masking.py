@@ -261,7 +261,7 @@ def _beats(outcomes: list[Outcome], views: tuple[View, ...], name: str, what: st
         if item.eps is not None:
             together = np.any([other.fooled for other in exact], axis=0)
             p_value, gain = mcnemar_one_sided(item.fooled, together)
-            text = f"{what} ({item.entry}) fools {gain:+.1%} of the samples beyond all exact attacks together"
+            text = f"{what} ({item.entry}) fools {100 * gain:.1f} points more samples than all exact attacks together"
             comparisons.append((p_value, gain, text))
         else:
             closest = np.min([other.minimal for other in exact], axis=0)

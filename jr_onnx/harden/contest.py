@@ -132,7 +132,7 @@ def recommend(evaluations: Mapping[str, Evaluation], outcomes: Mapping[str, Mapp
             best = HARDENED if HARDENED in sure else best
     gain, clean = gain_of(evaluations[best]), evaluations[best].comparisons[0]
     text = (
-        f"robust accuracy {gain.difference:+.1%} (95 % interval {gain.low:+.1%} to {gain.high:+.1%}, p "
+        f"robust accuracy {gain.difference:+.1%} (95% interval {gain.low:+.1%} to {gain.high:+.1%}, p "
         f"{gain.p_value:.2g}) at {clean.difference:+.1%} of clean accuracy"
     )
     return best, text + remark

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from jr_onnx.errors import InputError
+from jr_onnx.evaluation.advice import cautions
 from jr_onnx.evaluation.choosing import choose
 from jr_onnx.evaluation.curve import SecurityCurve, security_curves
 from jr_onnx.evaluation.decision import AttackerRow, by_attacker, recommendation
@@ -57,6 +58,28 @@ class Report:
     def recommendation(self) -> str:
         """What to do, in one sentence."""
         return recommendation(self.evaluation, self.attackers)
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What else decides, in a sentence each: masked gradients, and what other commands found."""
+        masked = (
+            f"Gradients of the {figures.model} are masked: what attacks with its exact gradient report is too good. "
+            "Only the worst case over all attacks counts."
+            for figures in self.evaluation.models
+            if figures.verdict.masked
+        )
+        return (*masked, *(section.finding for section in self.sections if section.finding))
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What to know before quoting the figures, each as a clause."""
+        run = self.evaluation.run
+        warnings = (note.removeprefix("warning: ") for note in run.notes if note.startswith("warning"))
+        unfinished = () if self.evaluation.complete else (
+            f"not finished: {self.evaluation.samples} of {run.samples} samples are evaluated so far; the figures are "
+            "theirs",
+        )  # fmt: skip
+        return (*unfinished, *warnings, *cautions(self.evaluation))
 
     @cached_property
     def curves(self) -> tuple[SecurityCurve, ...]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jr_onnx.errors import InputError, require
-from jr_onnx.evaluation.advice import advice
+from jr_onnx.evaluation.advice import wide_budget
 from jr_onnx.evaluation.decision import kappa_range, who
-from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Comparison, Evaluation, accuracy_rows, case_name
+from jr_onnx.evaluation.summary import SIGNIFICANT, Evaluation, accuracy_rows
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.content import Report
 from jr_onnx.report.numbers import interval, p_value, percent, points, points_interval, relative
@@ -53,7 +53,7 @@ def page(report: Report) -> str:
     )
     environment.filters.update(
         percent=percent, interval=interval, points=points, points_interval=points_interval, relative=relative,
-        p=p_value, who=who,
+        p=p_value, who=who, sentence=sentence,
     )  # fmt: skip
     run = evaluation.run
     shown = {figures.model: report.outcomes[figures.model] for figures in evaluation.models}
@@ -63,18 +63,19 @@ def page(report: Report) -> str:
         template.render(
             evaluation=evaluation,
             run=run,
-            kappa=kappa_range(evaluation) or "none",
-            alone=evaluation.models[0].model if len(evaluation.models) == 1 else None,
+            title=title(evaluation),
             preprocessing=_flat(run.preprocessing),
-            summary=summary(evaluation),
             recommendation=report.recommendation,
+            findings=report.findings,
+            cautions=report.cautions,
+            wide_budget=wide_budget(evaluation),
+            least_perturbations=least_perturbations(evaluation),
             attackers=report.attackers,
             security=_chart(lambda narrow: security_curve(report.curves, narrow=narrow)),
             iterations=_chart(lambda narrow: accuracy_by_iterations(report.iterations, narrow=narrow)),
             sections=[(section, section.draw and _chart(section.draw)) for section in report.sections],
             pictures={} if examples is None else groups(examples, run.eps),
             has_examples=examples is not None,
-            advice=advice(evaluation),
             accuracies=accuracy_rows(evaluation),
             has_paper=any(item.protocol == "paper" for item in evaluation.models[0].entries),
             bars=_chart(lambda narrow: robust_accuracy(evaluation, narrow=narrow)),
@@ -90,35 +91,29 @@ def _chart(draw: Callable[[bool], str]) -> dict[str, Any] | None:
     return {"wide": markup(wide), "narrow": markup(draw(True))} if wide else None
 
 
-def summary(evaluation: Evaluation) -> list[str]:
-    """Say in plain sentences what the retrofit buys."""
-    lines = [
-        f"Gradients of the {figures.model} model are masked: what attacks with its exact gradient report is too good. "
-        "Only the worst case over all attacks counts."
-        for figures in evaluation.models
-        if figures.verdict.masked
+def sentence(text: str, more: str = "") -> str:
+    """Return a clause as a sentence: with a capital and a full stop, and `more` before that."""
+    return f"{text[:1].upper()}{text[1:]}{more}."
+
+
+def title(evaluation: Evaluation) -> str:
+    """Return the heading: which model, and which kappa where there is a retrofit."""
+    run = evaluation.run
+    first, *others = evaluation.models
+    name = run.files.get(first.model, "a classifier")
+    kappas = kappa_range(evaluation)
+    return f"Robustness of {name}" + (f" with JumpReLU, kappa {kappas}" if others and kappas else "")
+
+
+def least_perturbations(evaluation: Evaluation) -> list[str]:
+    """Say by how much the least perturbations of the two models differ, where they do significantly."""
+    return [
+        f"The least {item.norm} perturbation that fools the retrofit is {percent(abs(item.ratio - 1))} "
+        f"{'larger' if item.ratio > 1 else 'smaller'} than the original's (median of {item.samples} paired samples, p "
+        f"{p_value(item.p_value)})."
+        for item in evaluation.minimal
+        if item.p_value < SIGNIFICANT and item.ratio != 1
     ]
-    worst = case_name(ALL_ATTACKS, evaluation.run.norm, evaluation.run.eps)
-    asked = [item for item in evaluation.comparisons if item.what == worst]
-    if asked:
-        lines.append(_gain(asked[0], evaluation))
-    for item in evaluation.minimal:
-        if item.p_value < SIGNIFICANT and item.ratio != 1:
-            change = f"{percent(abs(item.ratio - 1))} {'larger' if item.ratio > 1 else 'smaller'}"
-            lines.append(
-                f"The least {item.norm} perturbation that fools the retrofit is {change} than "
-                f"the original's (median of {item.samples} paired samples, p {p_value(item.p_value)})."
-            )
-    return lines
-
-
-def _gain(item: Comparison, evaluation: Evaluation) -> str:
-    budget = f"{evaluation.run.norm} {evaluation.run.eps:.4g}"
-    text = f"{points(item)} points (95 % interval {points_interval(item)}, p {p_value(item.p_value)}) at {budget}"
-    if item.p_value >= SIGNIFICANT:
-        return f"Against all attacks together the retrofit and the original do not differ significantly: {text}."
-    word = "more" if item.difference > 0 else "less"
-    return f"Against all attacks together the retrofit is {word} robust than the original: {text}."
 
 
 def _flat(text: str) -> str:
@@ -129,4 +124,13 @@ def _flat(text: str) -> str:
         return text
     if not isinstance(record, dict):
         return text
-    return ", ".join(f"{key} {value}" for key, value in record.items() if key != "schema")
+    return ", ".join(
+        f"{key} {_plain(value)}" for key, value in record.items() if key != "schema" and value not in ([], 0)
+    )
+
+
+def _plain(value: Any) -> str:
+    """Write a list as its items; numbers without a trailing .0."""
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from jr_onnx.evaluation.summary import Comparison, Share
 
 def percent(share: float) -> str:
     """Write a share."""
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}%"
 
 
 def interval(share: Share) -> str:
@@ -39,7 +39,7 @@ def change(compared: Comparison) -> str:
 
 def relative(size: float) -> str:
     """Write a relative perturbation; infinity means that most samples survived."""
-    return f"{100 * size:.2f} %" if math.isfinite(size) else "not found"
+    return f"{100 * size:.2f}%" if math.isfinite(size) else "not found"
 
 
 def p_value(value: float) -> str:

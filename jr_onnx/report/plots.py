@@ -24,10 +24,11 @@ from jr_onnx.report.svg import (
     THIRD,
     as_svg,
     error_bars,
+    in_per_cent,
     new_figure,
 )
 
-_BAR = 0.38
+_BAR, _NARROW_BAR = 0.38, 0.26
 _HATCH = {"original": "///"}
 """Bars are distinguished without their colours."""
 
@@ -43,13 +44,12 @@ def robust_accuracy(evaluation: Evaluation, *, narrow: bool = False) -> str:
     if not panels:
         return ""
     rows = [len(_entries(evaluation, norm, eps)) + 1 for norm, eps in panels]
-    figure = new_figure(NARROW if narrow else 9.0, 0.42 * sum(rows) + 0.85 * len(rows))
+    figure = new_figure(NARROW if narrow else 9.0, (0.55 if narrow else 0.42) * sum(rows) + 0.85 * len(rows))
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=rows, sharex=True)[:, 0]
     for panel, (norm, eps) in zip(axes, panels, strict=True):
-        _panel(panel, evaluation, norm, eps)
-        if narrow:
-            panel.tick_params(axis="y", labelsize=8)
-    axes[-1].set_xlabel("robust accuracy" if narrow else "robust accuracy, with 95 % interval")
+        _panel(panel, evaluation, norm, eps, narrow=narrow)
+    in_per_cent(axes[-1].xaxis)
+    axes[-1].set_xlabel("robust accuracy" if narrow else "robust accuracy, with 95% interval")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return as_svg(figure, "Bars of robust accuracy under every attack; the table of every attack has the figures")
 
@@ -80,6 +80,8 @@ def minimal_perturbation(outcomes: Outcomes, *, narrow: bool = False) -> str:
                 edge = max(edge, _curve(panel, label, members))
         panel.set(title=norm, xlabel="relative perturbation (paper, eq. 12)", ylim=(0, 1.02), xlim=(0, edge or 1.0))
         panel.locator_params(axis="x", nbins=5)
+        in_per_cent(panel.xaxis)
+        in_per_cent(panel.yaxis)
         panel.grid(alpha=0.25)
     first = figure.axes[0]
     first.set_ylabel("share of samples fooled")
@@ -107,11 +109,12 @@ def security_curve(curves: Sequence[SecurityCurve], *, narrow: bool = False) -> 
                     mark = MARKS.get(curve.model, "D")
                     panel.errorbar([eps], [share.value], yerr=span, marker=mark, color=colour, capsize=3)
         panel.set(title=norm, xlabel="eps in pixel scale", ylim=(0, 1.02), xlim=(0, None))
+        in_per_cent(panel.yaxis)
         panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.25)
     figure.axes[0].set_ylabel("robust accuracy")
     figure.axes[0].legend(frameon=False, loc="upper right")
-    return as_svg(figure, "Curves of robust accuracy against the budget, original and retrofit, with 95 % bands")
+    return as_svg(figure, "Curves of robust accuracy against the budget, original and retrofit, with 95% bands")
 
 
 def accuracy_by_iterations(curves: Sequence[IterationCurve], *, narrow: bool = False) -> str:
@@ -136,10 +139,11 @@ def accuracy_by_iterations(curves: Sequence[IterationCurve], *, narrow: bool = F
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
         panel.set_xticks([], minor=True)
         panel.set(title=group, xlabel="iterations", ylim=(0, 1.02), xlim=(0, most * 1.05))
+        in_per_cent(panel.yaxis)
         panel.grid(alpha=0.25)
     figure.axes[0].set_ylabel("robust accuracy")
     figure.axes[0].legend(frameon=False, loc="upper right" if GRADIENTS in groups else "best")
-    return as_svg(figure, "Curves of robust accuracy against the number of iterations, with 95 % bands")
+    return as_svg(figure, "Curves of robust accuracy against the number of iterations, with 95% bands")
 
 
 def lines(
@@ -162,30 +166,38 @@ def lines(
         )
     panel.set(xlabel=axes[0], ylabel=axes[1], ylim=(0, 1.02))
     panel.locator_params(axis="x", integer=True, nbins=8)
+    in_per_cent(panel.yaxis)
     panel.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2 if narrow else 3, frameon=False, fontsize=9)
     return as_svg(figure, description)
 
 
-def _panel(axes: Any, evaluation: Evaluation, norm: str, eps: float) -> None:
+def _panel(axes: Any, evaluation: Evaluation, norm: str, eps: float, *, narrow: bool) -> None:
     names = _entries(evaluation, norm, eps)
     labels = ["worst case of all attacks", *names]
+    bar, shift = (_NARROW_BAR, 0.2) if narrow else (_BAR, 0.0)
     for number, figures in enumerate(evaluation.models):
         worst = next(item for item in figures.worst if (item.group, item.norm, item.eps) == (ALL_ATTACKS, norm, eps))
         by_name = {item.entry: item.robust for item in figures.entries}
         shares = [worst.robust, *(by_name[name] for name in names)]
-        places = [row + (number - (len(evaluation.models) - 1) / 2) * _BAR for row in range(len(labels))]
+        places = [row + shift + (number - (len(evaluation.models) - 1) / 2) * bar for row in range(len(labels))]
         values = [share.value for share in shares]
         errors = error_bars(values, [(share.low, share.high) for share in shares])
         axes.barh(
-            places, values, _BAR, xerr=errors, label=figures.model, capsize=2,
+            places, values, bar, xerr=errors, label=figures.model, capsize=2,
             hatch=_HATCH.get(figures.model), edgecolor=INK, linewidth=0.6,
             color=COLOURS.get(figures.model, THIRD), error_kw={"linewidth": 0.9, "ecolor": INK},
         )  # fmt: skip
-    axes.set_yticks(range(len(labels)), labels)
-    axes.get_yticklabels()[0].set_fontweight("bold")
-    axes.axhline(0.5, color=INK, linewidth=0.6)
-    axes.invert_yaxis()
+    if narrow:  # names above the bars, which so have the whole width
+        axes.set_yticks([])
+        for row, label in enumerate(labels):
+            weight = "normal" if row else "bold"
+            axes.text(0.01, row - 0.26, label, fontsize=9, fontweight=weight, va="center", color=INK)
+    else:
+        axes.set_yticks(range(len(labels)), labels)
+        axes.get_yticklabels()[0].set_fontweight("bold")
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.axhline(0.53, color=INK, linewidth=0.6)
     axes.set_xlim(0, 1)
     axes.set_title(f"{norm}, eps {eps:.4g}", loc="left", fontsize=10)
     axes.grid(axis="x", alpha=0.25)
@@ -217,4 +229,6 @@ def _panels(names: Sequence[str], *, narrow: bool) -> tuple[Any, Any]:
     shape = (len(names), 1) if narrow else (1, len(names))
     width = NARROW if narrow else max(5.6, 4.5 * len(names))
     figure = new_figure(width, (2.8 if narrow else 3.2) * shape[0])
+    engine: Any = figure.get_layout_engine()
+    engine.set(h_pad=0.12)
     return figure, figure.subplots(*shape, squeeze=False).ravel()

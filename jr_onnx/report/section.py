@@ -20,6 +20,7 @@ class Section:
         record: The result.
         draw: Draws its chart as SVG text, given whether it is for a phone; None for no chart.
         caption: What the chart shows.
+        finding: What it means for a decision, in one sentence; "" where it decides nothing.
         models: Names or SHA-256s of the model files that it is about, any of which identifies it; empty where the
             title says what it is about.
     """
@@ -31,4 +32,5 @@ class Section:
     record: Record
     draw: Callable[[bool], str] | None = None
     caption: str = ""
+    finding: str = ""
     models: tuple[str, ...] = ()

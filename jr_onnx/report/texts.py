@@ -63,7 +63,7 @@ def as_markdown(report: Report) -> str:
     lines += [f"- data: {run.data}, {evaluation.samples} images", f"- budget: {run.norm} {run.eps:.4g} in pixel scale"]
     lines += [f"- date: {run.date}"] if run.date else []
     lines += [f"- command: `{run.command}`"] if run.command else []
-    compared = [*models, "difference (95 %)", "p"]
+    compared = [*models, "difference (95%)", "p"]
     attackers = [
         (row.attacker, *(with_interval(row.shares[label]) for label in models), *_pair(row.difference))
         for row in report.attackers

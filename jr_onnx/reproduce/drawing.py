@@ -164,7 +164,8 @@ def _label_axes(result: ItemResult, left: Any, right: Any) -> None:
 def _matrix(result: ItemResult, *, narrow: bool) -> Any:
     parts = list(dict.fromkeys(row.partition(":")[0] for row in result.rows))
     shape = (len(parts), 1) if narrow else (1, len(parts))
-    figure: Any = new_figure(4.4 * shape[1], 4.4 * shape[0])
+    side = NARROW if narrow else 4.4
+    figure: Any = new_figure(side * shape[1], side * shape[0])
     for axes, part in zip(figure.subplots(*shape, squeeze=False).ravel(), parts, strict=True):
         rows = [row for row in result.rows if row.startswith(f"{part}:")]
         values = np.array([[getattr(result.at(row, column), "here", 0.0) for column in result.columns] for row in rows])

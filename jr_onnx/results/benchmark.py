@@ -8,7 +8,7 @@ from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
 from jr_onnx.report.svg import as_svg
 
-_COLUMNS = ("case", "variant", "session", "median", "99th percentile", "time relative to the base (95 %)")
+_COLUMNS = ("case", "variant", "session", "median", "99th percentile", "time relative to the original (95%)")
 
 
 def record(value: JsonValue) -> BenchReport:
@@ -23,7 +23,7 @@ def section(result: BenchReport) -> Section:
     kappa = "" if result.kappa is None else f", kappa {result.kappa:g}"
     text = (
         f"{result.model}, {result.sites} sites{kappa}; {chip}, {place.cores} cores, ONNX Runtime {place.onnxruntime}, "
-        f"{place.date[:10]}. All variants ran in turn; a ratio below 1 is faster than the base.",
+        f"{place.date[:10]}. All variants ran in turn; a ratio below 1 is faster than the original.",
         *(f"{line[:1].upper()}{line[1:]}." for line in result.warnings),
     )
     return Section(
@@ -33,11 +33,24 @@ def section(result: BenchReport) -> Section:
         rows=tuple(_row(case, row) for case in result.cases for row in case.rows),
         record=result,
         draw=lambda narrow: as_svg(
-            draw(result, narrow=narrow), "Bars of the time of every variant relative to the base, with 95 % intervals"
+            draw(result, narrow=narrow),
+            "Bars of the time of every variant relative to the original, with 95% intervals",
         ),
-        caption="Time relative to the base, with 95 % intervals; the line at 1 is the base itself.",
+        caption="Time relative to the original, which the line at 1 stands for, with 95% intervals.",
+        finding=_finding(result),
         models=(result.model, result.model_sha256),
     )
+
+
+def _finding(result: BenchReport) -> str:
+    """Say what the fastest retrofit costs in every case."""
+    retrofits = ([row for row in case.rows if row.session != "onnxruntime"] for case in result.cases)
+    fastest = sorted((min(rows, key=lambda row: row.ratio) for rows in retrofits if rows), key=lambda row: row.ratio)
+    if not fastest:
+        return ""
+    names = dict.fromkeys(row.variant for row in fastest)
+    span = " to ".join(dict.fromkeys(f"{row.ratio:.2f}" for row in (fastest[0], fastest[-1])))
+    return f"The fastest retrofit ({' or '.join(names)}) takes {span} times as long to run as the original."
 
 
 def _row(case: CaseResult, row: Row) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def section_of(record: Record, report: Report | None = None) -> Section:
     if {*run.models.values(), *run.files.values()} & set(section.models):
         return section
     note = f"This is about another file than the attacks above: {section.models[0]}."
-    return replace(section, text=(note, *section.text))
+    return replace(section, text=(note, *section.text), finding="")
 
 
 def _blamed(draw: Callable[[bool], str], what: str) -> Callable[[bool], str]:

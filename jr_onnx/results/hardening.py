@@ -10,8 +10,8 @@ from jr_onnx.report import Section
 from jr_onnx.report.numbers import change, p_value, percent, with_interval
 from jr_onnx.report.plots import lines
 
-_EPOCHS = ("epoch", "clean accuracy", "under attack", "under one step", "")
-_CONTEST = ("model", "file", "clean accuracy", "robust accuracy", "against the original (95 %)", "p")
+_EPOCHS = ("epoch", "clean accuracy", "under attack", "under one step", "verdict")
+_CONTEST = ("model", "file", "clean accuracy", "robust accuracy", "against the original (95%)", "p")
 
 
 def record(value: JsonValue) -> HardenResult | Hardening:
@@ -46,7 +46,7 @@ def section(result: HardenResult | Hardening) -> Section:
         "under one step": [row.one_step for row in found.rows],
     }
     return Section(
-        title="Hardening",
+        title="Adversarial training",
         text=tuple(text),
         columns=_EPOCHS if contest is None else _CONTEST,
         rows=_epochs(found) if contest is None else _rows(contest),
@@ -57,8 +57,28 @@ def section(result: HardenResult | Hardening) -> Section:
         ),
         caption="Accuracy on validation images before training (epoch 0) and after every epoch. Accuracy under one "
         "step far above that under attack would mean that training misled the attack.",
+        finding=_finding(found, contest),
         models=(found.source_name, found.source_sha256, *(() if contest is None else contest.names.values())),
     )  # fmt: skip
+
+
+def _finding(found: Hardening, contest: Contest | None) -> str:
+    before, best = found.rows[0], found.rows[found.best]
+    if contest is None:
+        return (
+            f"Adversarial training raised accuracy under attack on validation images from {percent(before.robust)} to "
+            f"{percent(best.robust)}; clean accuracy went from {percent(before.clean)} to {percent(best.clean)}."
+        )
+    chosen = contest.chosen
+    evaluation = contest.evaluations.get(chosen)
+    if evaluation is None:
+        return f"After adversarial training, still deploy the {chosen} model: {contest.reason}."
+    (original, other), recipe = evaluation.models, found.recipe
+    return (
+        f"Adversarial training helps: deploy {contest.names[chosen]}, which is right on "
+        f"{percent(worst_case(other).value)} of the images attacked within {recipe.norm} {recipe.eps:.4g}, the "
+        f"original on {percent(worst_case(original).value)}."
+    )
 
 
 def _epochs(found: Hardening) -> tuple[tuple[str, ...], ...]:

@@ -14,7 +14,7 @@ _MOST_CELLS = 4096
 _DRAWN = {
     "matrix": "Rows are the kappa that the examples were made with, columns the kappa that they were shown to; figures "
     "are accuracies in per cent.",
-    "curves": "Bars are 95 % intervals.",
+    "curves": "Bars are 95% intervals.",
 }
 
 

@@ -9,7 +9,7 @@ from jr_onnx.report.svg import as_svg
 from jr_onnx.tune.plot import draw
 from jr_onnx.tune.records import TunePoint, TuneResult
 
-_COLUMNS = ("kappa", "clean accuracy", "drop", "objective", "gain over kappa 0 (95 %)", "p", "")
+_COLUMNS = ("kappa", "clean accuracy", "drop", "objective", "gain over kappa 0 (95%)", "p of a gain", "verdict")
 
 
 def record(value: JsonValue) -> TuneResult:
@@ -32,10 +32,13 @@ def section(result: TuneResult) -> Section:
         rows=tuple(_row(result, place, point) for place, point in enumerate(result.points)),
         record=result,
         draw=lambda narrow: as_svg(
-            draw(result, narrow=narrow), "Curves of clean accuracy and of the objective over kappa, with 95 % bars"
+            draw(result, narrow=narrow), "Curves of clean accuracy and of the objective over kappa, with 95% bars"
         ),
-        caption="Clean accuracy dashed with squares, the objective solid with dots; bars are 95 % intervals, those of "
+        caption="Clean accuracy dashed with squares, the objective solid with dots; bars are 95% intervals, those of "
         "a perturbation of its gain over kappa 0.",
+        finding=f"Tuning on validation images recommends {chosen.description}."
+        if chosen.kappa != 0
+        else "Tuning on validation images finds no kappa worth its cost, and recommends kappa 0, which is ReLU.",
         models=(result.model,),
     )
 
@@ -43,13 +46,13 @@ def section(result: TuneResult) -> Section:
 def _row(result: TuneResult, place: int, point: TunePoint) -> tuple[str, ...]:
     share = result.objective != "paper"
     verdict = "recommended" if place == result.recommended else "" if point.allowed else "costs too much"
-    scale, unit = (100, " %") if share else (1, "")
+    scale, unit, form = (100, "%", ".1f") if share else (1, "", ".3g")
     return (
         point.label,
         percent(point.clean),
         f"{100 * point.drop:+.1f}",
-        f"{scale * point.objective:.4g}{unit}",
-        f"{scale * point.gain:+.3g} ({scale * point.low:+.3g} to {scale * point.high:+.3g})",
+        f"{scale * point.objective:{form}}{unit}",
+        f"{scale * point.gain:+{form}} ({scale * point.low:+{form}} to {scale * point.high:+{form}})",
         p_value(point.p_value),
         verdict,
     )

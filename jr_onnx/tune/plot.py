@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from jr_onnx.evaluation.statistics import wilson
-from jr_onnx.report.svg import INK, NARROW, ORIGINAL, RETROFIT, error_bars, new_figure
+from jr_onnx.report.svg import INK, NARROW, ORIGINAL, RETROFIT, error_bars, in_per_cent, new_figure
 from jr_onnx.tune.records import TuneResult
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def draw(result: TuneResult, *, narrow: bool = False) -> Figure:
     if chosen is not None:
         lines.append(left.axvline(chosen, color=INK, linewidth=1, linestyle=":", label="recommended"))
     left.set(xlabel="kappa", ylabel="accuracy", ylim=(0, 1.02))
+    in_per_cent(left.yaxis)
     if right is not left:
         right.set_ylim(0, 1.1 * max(objective) or 1.0)
         right.set_ylabel("relative perturbation (paper, eq. 12)")

@@ -143,13 +143,13 @@ def recommend(points: Sequence[TunePoint], max_drop: float, objective: Objective
         best = max(allowed, key=lambda place: points[place].gain)
         return 0, (
             f"no allowed kappa gains significantly over kappa 0: the largest gain is {points[best].gain:+.1%} "
-            f"(95 % interval {points[best].low:+.1%} to {points[best].high:+.1%}, p "
+            f"(95% interval {points[best].low:+.1%} to {points[best].high:+.1%}, p "
             f"{min(1.0, points[best].p_value * tried):.2g} for {tried} tries)"
         )
     best = max(sure, key=lambda place: (points[place].objective, points[place].clean))
     chosen = points[best]
     text = (
-        f"gains {chosen.gain:+.1%} (95 % interval {chosen.low:+.1%} to {chosen.high:+.1%}, p "
+        f"gains {chosen.gain:+.1%} (95% interval {chosen.low:+.1%} to {chosen.high:+.1%}, p "
         f"{min(1.0, chosen.p_value * tried):.2g} for {tried} tries) at {-chosen.drop:+.1%} of clean accuracy"
     )
     if objective.name == "paper":
@@ -357,7 +357,7 @@ def default_grid(target: TorchTarget, data: ImageData) -> tuple[float, ...]:
 
 
 def _interval(scores: Floats, reference: Floats, seed: int) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of paired differences: exact for yes and no, else by bootstrap."""
+    """Return the 95% interval of the mean of paired differences: exact for yes and no, else by bootstrap."""
     if set(np.unique(np.concatenate([scores, reference]))) <= {0.0, 1.0}:
         _, low, high = paired_difference(scores > 0, reference > 0)
         return low, high

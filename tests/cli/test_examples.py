@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
@@ -24,9 +25,11 @@ MAKERS = {
     "model.jr.onnx": "jr-onnx rewrite model.onnx --kappa 0.06",
     "repository": "jr-onnx package triton model.jr.onnx -o repository --name digits",
     "attacks": "jr-onnx attack model.onnx --kappa 0.5 --black-box --limit 4 -o attacks",
+    "tune.json": "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5 --result tune.json",
 }
 _NEEDS = {
     "attack": "torch",
+    "report": "torch",
     "reproduce": "torch",
     "tune": "torch",
     "detect": "torch",
@@ -47,9 +50,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def prepare(jr: Callable[..., Outcome], words: Sequence[str]) -> None:
     """Make the files that an example names and does not make itself."""
-    output = words[words.index("-o") + 1] if "-o" in words else ""
+    outputs = [path for word, path in pairwise(words) if word in ("-o", "--result")]
     for made, example in MAKERS.items():
-        if made != output and any(word.rpartition("=")[2] == made for word in words) and not Path(made).exists():
+        if made not in outputs and any(word.rpartition("=")[2] == made for word in words) and not Path(made).exists():
             run(jr, example)
 
 
@@ -74,8 +77,8 @@ def test_an_example_runs(jr: Callable[..., Outcome], folder: Path, name: str, ex
     assert done.out
     assert "old spelling" not in done.err
     words = shlex.split(example)
-    if "-o" in words:
-        assert (folder / words[words.index("-o") + 1]).exists()
+    for word, path in pairwise(words):
+        assert word not in ("-o", "--result") or (folder / path).exists()
 
 
 @pytest.mark.parametrize("example", LEAVES["serve"].examples)

@@ -78,7 +78,7 @@ def test_markdown_and_csv_say_what_the_evaluation_says() -> None:
     report = with_transfer()
     text = as_markdown(report)
     assert f"**{report.recommendation}**" in text
-    assert "| knows everything | 39.0 % (30.0 to 48.8) | 30.0 % (21.9 to 39.6) | -9.0" in text
+    assert "| knows everything | 39.0% (30.0 to 48.8) | 30.0% (21.9 to 39.6) | -9.0" in text
     assert "- retrofit: GRADIENTS ARE MASKED" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(report))))
     cell = next(row for row in rows if row["what"] == "attacker: knows everything" and row["model"] == "retrofit")

@@ -12,14 +12,14 @@ from jr_onnx.report.numbers import change, p_value, percent, relative, with_inte
 
 
 def test_shares_and_differences_have_their_intervals() -> None:
-    assert percent(0.8625) == "86.2 %"
+    assert percent(0.8625) == "86.2%"
     hits = np.arange(100) < 39
-    assert with_interval(share_of(hits)) == "39.0 % (30.0 to 48.8)"
+    assert with_interval(share_of(hits)) == "39.0% (30.0 to 48.8)"
     assert change(compare("", hits, ~hits)).startswith("-22.0 (-")
     assert change(Comparison("", 0.0, -0.02, 0.02, 1.0)) == "+0.0 (-2.0 to +2.0)"
 
 
-@pytest.mark.parametrize(("size", "text"), [(0.1495, "14.95 %"), (0.0, "0.00 %"), (math.inf, "not found")])
+@pytest.mark.parametrize(("size", "text"), [(0.1495, "14.95%"), (0.0, "0.00%"), (math.inf, "not found")])
 def test_an_attack_that_fails_on_most_images_has_no_median(size: float, text: str) -> None:
     assert relative(size) == text
 

@@ -97,16 +97,15 @@ def test_the_verdict_comes_first_with_evidence_and_remedy() -> None:
     assert "original: no sign of masking" in text
     assert text.index("Do not deploy kappa 0.5: 9 points less robust") < text.index("gradients are masked")
     assert text.index("gradients are masked") < text.index("Accuracy, worst case")
-    assert "(smooth) fools +40.0% of the samples beyond all exact attacks together" in text
-    assert "Remedy: the exact gradient hides" in text
+    assert "(smooth) fools 40.0 points more samples than all exact attacks together" in text
+    assert "What to do: the exact gradient hides" in text
 
 
 def test_figures_and_intervals_are_the_evaluations() -> None:
     evaluation, outcomes = made()
     text = words(page(Report(evaluation, outcomes)))
-    assert "all attacks, linf 0.1 39.0 % (30.0 to 48.8) 30.0 % (21.9 to 39.6) -9.0" in text
-    assert "Against all attacks together the retrofit is less robust than the original: -9.0 points" in text
-    assert "l2 14.95 %" in text
+    assert "all attacks, linf 0.1 39.0% (30.0 to 48.8) 30.0% (21.9 to 39.6) -9.0" in text
+    assert "l2 14.95%" in text
 
 
 def test_a_difference_without_significance_is_no_gain() -> None:
@@ -122,11 +121,40 @@ def test_a_difference_without_significance_is_no_gain() -> None:
     assert "do not differ significantly" in text
 
 
+def test_findings_and_cautions_stand_above_the_figures() -> None:
+    evaluation, outcomes = made()
+    note = "warning: the accuracy is poor; look at --preprocess"
+    report = Report(*made(samples=250, notes=(note,)))
+    assert report.findings == (
+        "Gradients of the retrofit are masked: what attacks with its exact gradient report is too good. Only the worst "
+        "case over all attacks counts.",
+    )
+    assert report.cautions[:2] == (
+        "not finished: 100 of 250 samples are evaluated so far; the figures are theirs",
+        "the accuracy is poor; look at --preprocess",
+    )
+    text = words(page(report))
+    assert text.index("The accuracy is poor; look at --preprocess.") < text.index("By attacker")
+    assert text.index(report.findings[0]) < text.index("By attacker")
+    plain = Report(evaluation, outcomes)
+    assert plain.cautions == ()
+    assert "Before you quote" not in words(page(plain))
+
+
+def test_the_heading_names_model_and_kappa() -> None:
+    named = {"original": "net.onnx", "retrofit": "net.jr.onnx"}
+    assert page(Report(*made(files=named))).count("Robustness of net.onnx with JumpReLU, kappa 0.5</h1>") == 1
+    evaluation, outcomes = made()
+    run = RunRecord.from_json({**evaluation.run.to_json(), "models": {"model": "a" * 64}, "kappas": {}})
+    alone = {"model": outcomes["original"]}
+    assert "Robustness of a classifier</h1>" in page(Report(evaluate(run, alone), alone))
+
+
 def test_the_papers_protocol_is_labelled() -> None:
     text = words(page(Report(*made())))
     assert "paper/pgd paper protocol, not adaptive" in text
     assert "say nothing about an attacker who knows the defence" in text
-    assert "paper protocol (non-adaptive): PGD 70.0 %" in text
+    assert "paper protocol (non-adaptive): PGD 70.0%" in text
 
 
 def test_the_paper_suite_claims_no_budget_that_it_does_not_use() -> None:

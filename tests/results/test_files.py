@@ -57,7 +57,7 @@ def test_every_result_becomes_a_section_in_the_order_given(run: Path, tmp_path: 
     model = hardened_model(tmp_path / "net.hardened.onnx", records.hardening().as_metadata())
     report = gather([run, *files, reproduced, model], [records.iterations()])
     assert [section.title.partition(":")[0] for section in report.sections] == [
-        "Latency", "Trade-off over kappa", "Hardening", "Figure 7(a)", "Hardening", "Figure 8(a)",
+        "Latency", "Trade-off over kappa", "Adversarial training", "Figure 7(a)", "Adversarial training", "Figure 8(a)",
     ]  # fmt: skip
     foreign = [
         section.title for section in report.sections if "another file than the attacks" in " ".join(section.text)

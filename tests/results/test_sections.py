@@ -11,6 +11,7 @@ import pytest
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.statistics import wilson
 from jr_onnx.report import Section
+from jr_onnx.report.svg import NARROW
 from jr_onnx.results import section_of
 from jr_onnx.tune.plot import draw as draw_trade_off
 from tests.evaluation.builders import run_record
@@ -37,8 +38,9 @@ def test_every_section_is_whole(maker: object) -> None:
         return
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     wide, narrow = (ElementTree.fromstring(section.draw(way)) for way in (False, True))
+    narrowest = 72 * NARROW
     widths = [float(found.attrib["viewBox"].split()[2]) for found in (wide, narrow)]
-    assert widths[1] <= min(4.5 * 72, widths[0])
+    assert widths[1] <= min(narrowest, widths[0])
     assert all(found.attrib["aria-label"] and found.attrib["role"] == "img" for found in (wide, narrow))
 
 
@@ -55,7 +57,7 @@ def test_the_trade_off_names_the_map_of_a_candidate_and_a_search_per_site() -> N
 def test_the_trade_off_has_its_intervals() -> None:
     section = section_of(records.tuning())
     assert section.text[0] == "Chosen on validation images: kappa 0.5. Reason: the largest gain."
-    assert cell(section, 1, "gain over kappa 0 (95 %)") == "+20 (+10 to +30)"
+    assert cell(section, 1, "gain over kappa 0 (95%)") == "+20.0 (+10.0 to +30.0)"
     assert (section.rows[1][-1], section.rows[2][-1]) == ("recommended", "costs too much")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     for objective, expected in (("adaptive", wilson(30, 50)), ("paper", (0.5, 0.7))):
@@ -67,7 +69,7 @@ def test_the_trade_off_has_its_intervals() -> None:
 
 def test_latency_names_case_machine_and_warning() -> None:
     section = section_of(records.benchmark())
-    assert cell(section, 1, "time relative to the base (95 %)") == "1.210 (1.150 to 1.260)"
+    assert cell(section, 1, "time relative to the original (95%)") == "1.210 (1.150 to 1.260)"
     assert cell(section, 1, "case") == "batch 8, 1 thread, cpu"
     assert "a chip, 2 cores, ONNX Runtime 1.32" in section.text[0]
     assert section.text[1] == "The machine was busy."
@@ -76,11 +78,11 @@ def test_latency_names_case_machine_and_warning() -> None:
 def test_hardening_shows_the_contest_or_the_epochs() -> None:
     section = section_of(records.hardened())
     assert [row[0] for row in section.rows] == ["original", "hardened"]
-    assert cell(section, 1, "against the original (95 %)").startswith("-9.0 (")
+    assert cell(section, 1, "against the original (95%)").startswith("-9.0 (")
     assert "deploy the hardened model (net.hardened.onnx)" in section.text[-1]
     alone = section_of(records.hardening())
-    assert alone.rows[2] == ("2", "96.0 %", "70.0 %", "72.0 %", "kept")
-    assert "under attack 10.0 % before and 70.0 % after" in alone.text[1]
+    assert alone.rows[2] == ("2", "96.0%", "70.0%", "72.0%", "kept")
+    assert "under attack 10.0% before and 70.0% after" in alone.text[1]
 
 
 def test_reproduced_items_keep_the_papers_figures() -> None:
@@ -96,6 +98,32 @@ def test_a_title_cannot_break_out_of_the_chart() -> None:
     section = section_of(replace(records.matrix(), title='"><script>alert(1)</script>'))
     assert section.draw is not None
     assert "<script" not in re.sub(r"<style.*?</style>", "", section.draw(False), flags=re.DOTALL)
+
+
+def test_findings_say_what_a_result_means_for_the_decision() -> None:
+    tuning, bench = records.tuning(), records.benchmark()
+    assert section_of(tuning).finding == "Tuning on validation images recommends kappa 0.5."
+    assert section_of(replace(tuning, recommended=0)).finding.endswith("recommends kappa 0, which is ReLU.")
+    assert section_of(bench).finding == (
+        "The fastest retrofit (thresholded) takes 1.21 times as long to run as the original."
+    )
+    (case,) = bench.cases
+    slower = replace(case, rows=(case.rows[0], replace(case.rows[1], variant="where", ratio=1.5)))
+    assert "(thresholded or where) takes 1.21 to 1.50 times" in section_of(replace(bench, cases=(slower, case))).finding
+    assert section_of(replace(bench, cases=(replace(case, rows=case.rows[:1]),))).finding == ""
+    assert section_of(records.hardening()).finding == (
+        "Adversarial training raised accuracy under attack on validation images from 10.0% to 70.0%; clean accuracy "
+        "went from 99.0% to 96.0%."
+    )
+    held = records.hardened()
+    assert section_of(held).finding == (
+        "Adversarial training helps: deploy net.hardened.onnx, which is right on 30.0% of the images attacked within "
+        "linf 0.1, the original on 39.0%."
+    )
+    assert held.contest is not None
+    kept = replace(held, contest=replace(held.contest, chosen="original", reason="nothing gains"))
+    assert section_of(kept).finding == "After adversarial training, still deploy the original model: nothing gains."
+    assert section_of(records.matrix()).finding == ""
 
 
 def test_other_records_have_no_section() -> None:
