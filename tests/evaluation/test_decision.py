@@ -124,14 +124,14 @@ def test_a_significant_gain_is_recommended_with_its_cost() -> None:
     costly = outcome("pgd", first(20, 100), correct=right, served_correct=right)
     assert said(old, costly) == (
         "Kappa 0.5 helps: 40 points more robust than the original against an attacker who knows it "
-        "(95 % interval +31 to +50), at -2.0 points of clean accuracy."
+        "(95% interval +31 to +50), at -2.0 points of clean accuracy."
     )
     alone = outcome("pgd", [False] * 100, correct=right[::-1], served_correct=(False,) * 50 + (True,) * 50)
     assert "100 points more" in said(*pair(100, 0)), "of all samples"
     assert said(outcome("pgd", [True] * 100, model="original"), alone).endswith("at -50.0 points of clean accuracy.")
     unmeasured, found = rows(old, new)
     unmeasured = Evaluation(unmeasured.run, unmeasured.models, (), (), 100, True)
-    assert recommendation(unmeasured, found).endswith("(95 % interval +31 to +50).")
+    assert recommendation(unmeasured, found).endswith("(95% interval +31 to +50).")
     assert said(old, new, kappas={}).startswith("This model helps: 40 points")
 
 
@@ -141,7 +141,7 @@ def test_a_significant_loss_and_no_significant_difference_are_not_recommended() 
     )
     assert said(*pair(20, 22)) == (
         "Do not expect protection from kappa 0.5: against an attacker who knows it, retrofit and original do not "
-        "differ significantly (95 % interval -7 to +2)."
+        "differ significantly (95% interval -7 to +2)."
     )
     assert "Do not expect" in said(*pair(25, 20)), "p = 0.0625"
     assert "helps: 6 points" in said(*pair(26, 20)), "p = 0.03125"
