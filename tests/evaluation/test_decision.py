@@ -137,7 +137,7 @@ def test_a_significant_gain_is_recommended_with_its_cost() -> None:
 
 def test_a_significant_loss_and_no_significant_difference_are_not_recommended() -> None:
     assert said(*pair(20, 60), kappas={"a": 0.5, "b": 1.0}).startswith(
-        "Do not deploy kappa 0.5 to 1: 40 points less robust than the original against an attacker who knows it (95 %"
+        "Do not deploy kappa 0.5 to 1: 40 points less robust than the original against an attacker who knows it (95%"
     )
     assert said(*pair(20, 22)) == (
         "Do not expect protection from kappa 0.5: against an attacker who knows it, retrofit and original do not "
