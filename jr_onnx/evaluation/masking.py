@@ -171,7 +171,7 @@ def dead_gradients(outcomes: list[Outcome]) -> Flag:
     share = rows / max(1, total)
     p_value = binomial_tail(rows, total, TOLERATED_DEAD)
     evidence = f"{rows} of {total} attacked samples survive with a zero or non-finite gradient in every exact attack"
-    raised = p_value < LEVEL and share > TOLERATED_DEAD
+    raised = p_value < LEVEL  # only of a share above the tolerated one
     return Flag(name, raised, True, evidence, p_value, share, TOLERATED_DEAD, remedy)
 
 
@@ -210,9 +210,8 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
         found.append((1.0 if helps else p_value, share, text))
     if not found:
         return _unchecked(name, TOLERATED_SURVIVORS, remedy)
-    p_value, share, evidence = min(found, key=lambda item: (item[0], -item[1]))
-    p_value = min(1.0, p_value * len(found))
-    raised = p_value < LEVEL and share > TOLERATED_SURVIVORS
+    p_value, share, evidence = min(_corrected(found), key=lambda item: (item[0], -item[1]))
+    raised = p_value < LEVEL  # only of a share above the tolerated one
     return Flag(name, raised, True, evidence, p_value, share, TOLERATED_SURVIVORS, remedy)
 
 
@@ -272,21 +271,28 @@ def _beats(outcomes: list[Outcome], views: tuple[View, ...], name: str, what: st
     flag = _best(name, comparisons, remedy)
     if flag.raised or not shrinks:
         return flag
-    p_value, ratio, evidence = min(shrinks, key=lambda entry: (entry[1], entry[0]))
-    p_value = min(1.0, p_value * len(shrinks))
-    raised = p_value < LEVEL and ratio <= LEAST_SHRINK
-    if not raised and flag.checked:
-        return flag
-    return Flag(name, raised, True, evidence, p_value, ratio, LEAST_SHRINK, remedy)
+    found = [
+        Flag(name, p_value < LEVEL and ratio <= LEAST_SHRINK, True, evidence, p_value, ratio, LEAST_SHRINK, remedy)
+        for p_value, ratio, evidence in _corrected(shrinks)
+    ]
+    closest = min(found, key=lambda item: (not item.raised, item.effect, item.p_value))
+    return flag if flag.checked and not closest.raised else closest
 
 
 def _best(name: str, comparisons: list[tuple[float, float, str]], remedy: str) -> Flag:
+    """Raise where any comparison is both clear and large: the surest one may be of a small gain."""
     if not comparisons:
         return _unchecked(name, LEAST_GAIN, remedy)
-    p_value, gain, evidence = min(comparisons, key=lambda entry: (entry[0], -entry[1]))
-    p_value = min(1.0, p_value * len(comparisons))
-    raised = p_value < LEVEL and gain >= LEAST_GAIN
-    return Flag(name, raised, True, evidence, p_value, gain, LEAST_GAIN, remedy)
+    found = [
+        Flag(name, p_value < LEVEL and gain >= LEAST_GAIN, True, evidence, p_value, gain, LEAST_GAIN, remedy)
+        for p_value, gain, evidence in _corrected(comparisons)
+    ]
+    return min(found, key=lambda item: (not item.raised, item.p_value, -item.effect))
+
+
+def _corrected(comparisons: list[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Correct the p-value of each comparison, its first item, for their number (Bonferroni)."""
+    return [(min(1.0, p_value * len(comparisons)), effect, text) for p_value, effect, text in comparisons]
 
 
 def _unchecked(name: str, least_effect: float, remedy: str) -> Flag:

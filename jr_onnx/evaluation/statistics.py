@@ -91,7 +91,7 @@ def _tango(plus: int, minus: int, total: int, delta: float) -> float:
     variance = total * (2 * share + delta * (1 - delta))
     excess = plus - minus - total * delta
     if variance <= 0:
-        return 0.0 if excess == 0 else math.copysign(math.inf, excess)
+        return math.copysign(math.inf, excess)
     return excess / math.sqrt(variance)
 
 

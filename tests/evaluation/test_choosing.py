@@ -128,6 +128,7 @@ def test_shards_are_joined_and_choices_keep_their_order() -> None:
     wanted = [Choice(EVERYTHING, "retrofit", "least robust", index, "pgd") for index in (2, 9, 1)]
     found = whole.chosen(wanted)
     assert [item.choice.index for item in found.table.examples] == [2, 1]
+    assert found.table.class_names == ("a", "b")
     assert found.clean[:, 0, 0, 0].tolist() == pytest.approx([0.02, 0.01])
     alone = joined([example_set(5)])
     assert alone is not None

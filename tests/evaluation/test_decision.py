@@ -127,7 +127,9 @@ def test_a_significant_gain_is_recommended_with_its_cost() -> None:
         "(95% interval +31 to +50), at -2.0 points of clean accuracy."
     )
     alone = outcome("pgd", [False] * 100, correct=right[::-1], served_correct=(False,) * 50 + (True,) * 50)
-    assert "100 points more" in said(*pair(100, 0)), "of all samples"
+    assert "100 points more robust" in said(*pair(100, 0))
+    assert "to +100)" in said(*pair(100, 0))
+    assert "interval -100 to" in said(*pair(0, 100))
     assert said(outcome("pgd", [True] * 100, model="original"), alone).endswith("at -50.0 points of clean accuracy.")
     unmeasured, found = rows(old, new)
     unmeasured = Evaluation(unmeasured.run, unmeasured.models, (), (), 100, True)

@@ -22,6 +22,7 @@ def test_nothing_to_judge_by_is_said_and_not_passed_off_as_fine() -> None:
     assert [flag.least_effect for flag in found.flags] == [0.05, 0.05, 0.01, 0.1, 0.05]
     assert {flag.checked for flag in found.flags} == {False}
     assert all(flag.remedy for flag in found.flags)
+    assert {flag.evidence for flag in found.flags} == {"no results to judge by in this suite"}
     assert found.model == ""
 
 
@@ -31,7 +32,7 @@ def test_a_clear_gain_of_a_surrogate_raises(view) -> None:
     flag = found["surrogate-beats-exact"]
     assert flag.raised
     assert flag.effect == pytest.approx(0.25)
-    assert "smooth" in flag.evidence
+    assert flag.evidence.startswith("a surrogate backward pass or another network's gradient (smooth) fools +25.0%")
 
 
 def test_a_small_gain_does_not_however_significant() -> None:
@@ -91,7 +92,9 @@ def test_a_much_smaller_minimal_perturbation_raises() -> None:
 
 def test_a_black_box_that_wins_raises_and_one_that_loses_does_not() -> None:
     exact = outcome("apgd", first(20, 100))
-    assert flags(exact, outcome("square", first(40, 100), view="black_box"))["black-box-beats-white-box"].raised
+    found = flags(exact, outcome("square", first(40, 100), view="black_box"))["black-box-beats-white-box"]
+    assert found.raised
+    assert found.evidence.startswith("an attack that sees outputs alone (square) fools +20.0%")
     assert not flags(exact, outcome("square", first(15, 100), view="black_box"))["black-box-beats-white-box"].raised
 
 
@@ -106,6 +109,28 @@ def test_each_attack_is_compared_and_the_clearest_result_is_told() -> None:
         assert (found.checked, found.raised, found.p_value, found.effect) == (True, False, 1.0, 0.0)
         assert "(even)" in found.evidence
     assert "(better)" in flags(exact, worse, better, even)["surrogate-beats-exact"].evidence
+
+
+def test_a_sure_but_small_gain_hides_no_clear_one() -> None:
+    exact = outcome("apgd", first(500, 1000))
+    small = outcome("small", first(545, 1000), view="surrogate")  # 45 more and none less
+    large = outcome("large", [index >= 300 for index in range(1000)], view="surrogate")  # 500 more and 300 less
+    assert not flags(exact, small)["surrogate-beats-exact"].raised
+    for order in ([small, large], [large, small]):
+        found = flags(exact, *order)["surrogate-beats-exact"]
+        assert (found.raised, found.effect) == (True, pytest.approx(0.2))
+
+
+def test_a_close_but_doubtful_surrogate_hides_no_clear_one() -> None:
+    exact = minimal("ddn", [1.0] * 30)
+    clear = minimal("clear", [0.7] * 30, view="surrogate")
+    doubtful = minimal("doubtful", [0.5] * 16 + [1.2] * 14, view="surrogate")
+    assert not flags(exact, doubtful)["surrogate-beats-exact"].raised
+    for order in ([clear, doubtful], [doubtful, clear]):
+        found = flags(exact, *order)["surrogate-beats-exact"]
+        assert (found.raised, found.effect) == (True, pytest.approx(0.7))
+    surer = minimal("surer", [0.5] * 24 + [1.2] * 6, view="surrogate")
+    assert "(surer)" in flags(exact, doubtful, surer)["surrogate-beats-exact"].evidence, "of equally close ones"
 
 
 def test_the_surrogate_that_comes_closest_is_told() -> None:
@@ -124,6 +149,8 @@ def test_dead_gradients_count_where_the_sample_survives() -> None:
     some = outcome("a", first(50, 100), zero_gradient=(0,) * 40 + (1,) * 20 + (0,) * 40)
     found = flags(some)["dead-gradients"]
     assert (found.raised, found.effect) == (True, pytest.approx(0.10))
+    few = outcome("a", first(0, 100), zero_gradient=(1,) * 2 + (0,) * 98)
+    assert not flags(few)["dead-gradients"].raised, "2 of 100 where 1 is tolerated"
     one = outcome("a", [False], zero_gradient=(1,))
     assert flags(one)["dead-gradients"].effect == 1.0
 
@@ -244,6 +271,8 @@ def test_every_ladder_is_judged_and_the_worst_one_told() -> None:
     helpful = flags(*fine, *ladder("b", 50, 55))[name]
     assert (helpful.raised, helpful.p_value) == (False, 1.0)
     assert "b (linf): 45 of 100" in helpful.evidence, "of several that help, the one that leaves most"
+    restarted = outcome("b 0.5 again", first(71, 100), eps=0.5, spec={"name": "b"})
+    assert flags(restarted, *ladder("b", 70, 71))[name].effect == alone.effect
     one = [outcome(f"a {eps}", [False], eps=eps, spec={"name": "a"}) for eps in (0.1, 0.5)]
     assert flags(*one)[name].effect == 1.0
 

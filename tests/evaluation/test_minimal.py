@@ -44,6 +44,8 @@ def test_the_figures_of_a_norm() -> None:
 def test_figures_where_nothing_was_attacked_or_nothing_fooled() -> None:
     (nothing,) = minimal_figures([minimal("a", [0.0], correct=(False,))])
     assert (nothing.success_rate, nothing.median_relative, nothing.mean_relative) == (0.0, 0.0, 0.0)
+    (one,) = minimal_figures([minimal("a", [0.3])])
+    assert (one.success_rate, one.median_relative, one.mean_relative) == (1.0, 0.3, 0.3)
     (failed,) = minimal_figures([minimal("a", [math.inf, math.inf])])
     assert (failed.success_rate, failed.median_relative, failed.mean_relative) == (0.0, math.inf, 0.0)
 

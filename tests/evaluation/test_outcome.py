@@ -36,6 +36,8 @@ def test_merge_orders_by_sample_and_does_not_depend_on_the_cut() -> None:
 def test_merge_refuses_another_budget_and_repeated_samples() -> None:
     with pytest.raises(InputError, match=r"eps is 0\.1 and 0\.2"):
         merge([outcome("pgd", [True]), outcome("pgd", [True], eps=0.2, indices=(1,))])
+    with pytest.raises(InputError, match="outcomes of pgd cannot be merged: entry is 'pgd' and 'apgd'"):
+        merge([outcome("pgd", [True]), outcome("apgd", [True], indices=(1,))])
     with pytest.raises(InputError, match="appears twice"):
         merge([outcome("pgd", [True]), outcome("pgd", [True])])
     with pytest.raises(InputError, match="no outcome"):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import xlogy
 
 from jr_onnx.errors import InputError
 from jr_onnx.evaluation.statistics import (
@@ -62,6 +63,7 @@ def test_mcnemar_counts_only_discordant_pairs() -> None:
     assert gain == pytest.approx(8 / 60)
     assert mcnemar(strong, weak) == pytest.approx(22 / 1024)
     assert mcnemar(strong, strong) == 1.0
+    assert mcnemar_one_sided(np.array([True]), np.array([False])) == (0.5, 1.0)
 
 
 def test_paired_difference_covers_the_truth() -> None:
@@ -86,18 +88,25 @@ def test_a_paired_difference_of_nobody_or_of_everybody_is_as_sure_as_wilson() ->
     assert paired_difference(nobody[:0], nobody[:0]) == (0.0, -1.0, 1.0)
 
 
-def test_a_paired_difference_ends_where_the_score_test_rejects() -> None:
-    one, other = np.arange(40) < 12, (np.arange(40) >= 12) & (np.arange(40) < 15)
+@pytest.mark.parametrize(
+    ("plus", "less", "total"), [(12, 3, 40), (1, 0, 1), (0, 1, 2), (2, 0, 3), (1, 1, 3), (0, 0, 2), (3, 3, 6)]
+)
+def test_a_paired_difference_ends_where_the_score_test_rejects(plus: int, less: int, total: int) -> None:
+    places = np.arange(total)
+    one, other = places < plus, (places >= plus) & (places < plus + less)
     _, low, high = paired_difference(one, other)
 
     def statistic(delta: float) -> float:
-        # The likelihood of 12, 3 and 25 under plus - minus = delta, maximised over minus on a fine grid.
+        # The likelihood of the counts where their shares differ by delta, maximised over the second on a fine grid.
         minus = np.linspace(max(0.0, -delta) + 1e-9, (1 - delta) / 2 - 1e-9, 400_001)
-        best = minus[np.argmax(12 * np.log(minus + delta) + 3 * np.log(minus) + 25 * np.log(1 - 2 * minus - delta))]
-        return float((12 - 3 - 40 * delta) / math.sqrt(40 * (2 * best + delta * (1 - delta))))
+        same = total - plus - less
+        logs = xlogy(plus, minus + delta) + xlogy(less, minus) + xlogy(same, 1 - 2 * minus - delta)
+        best = minus[np.argmax(logs)]
+        return float((plus - less - total * delta) / math.sqrt(total * (2 * best + delta * (1 - delta))))
 
-    assert statistic(low) == pytest.approx(1.96, abs=1e-3)
-    assert statistic(high) == pytest.approx(-1.96, abs=1e-3)
+    assert low == -1.0 or statistic(low) == pytest.approx(1.96, abs=1e-3)
+    assert high == 1.0 or statistic(high) == pytest.approx(-1.96, abs=1e-3)
+    assert (low == -1.0, high == 1.0) == (less == total, plus == total)
 
 
 def test_an_area_of_one_has_an_interval_that_shrinks_with_the_images() -> None:

@@ -85,6 +85,12 @@ def test_a_folder_is_resumed_by_its_own_run_alone(tmp_path: Path) -> None:
         store.open(run_record(data="x" * 60))
 
 
+def test_a_run_that_was_cut_off_before_its_record_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "units").mkdir()
+    Store(tmp_path).open(run_record())
+    assert Store(tmp_path).record() == run_record()
+
+
 def test_the_option_that_differs_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.open(run_record(options=json.dumps({"a": 1, "steps": {"pgd": 40, "apgd": 100}})))

@@ -159,6 +159,7 @@ def test_a_model_that_is_always_wrong_has_no_success_rate_to_speak_of() -> None:
     wrong = {"correct": (False, False), "served_correct": (False, False)}
     found = one_model(outcome("pgd", [True, True], **wrong)).entries[0]
     assert (found.success_rate, found.robust.value) == (0.0, 0.0)
+    assert one_model(outcome("pgd", [True])).entries[0].success_rate == 1.0
 
 
 def test_the_retrofit_is_compared_with_the_original_on_the_same_samples() -> None:
