@@ -12,12 +12,22 @@ from jr_onnx.errors import InputError
 from jr_onnx.evaluation.advice import cautions
 from jr_onnx.evaluation.choosing import choose
 from jr_onnx.evaluation.curve import SecurityCurve, security_curves
-from jr_onnx.evaluation.decision import AttackerRow, by_attacker, recommendation
+from jr_onnx.evaluation.decision import AttackerRow, by_attacker, kappa_range, recommendation
 from jr_onnx.evaluation.examples import ExampleSet, joined
 from jr_onnx.evaluation.iterations import IterationCurve, iteration_curves
 from jr_onnx.evaluation.outcome import Outcomes
 from jr_onnx.evaluation.store import Store, by_run, merged
-from jr_onnx.evaluation.summary import Evaluation, evaluate, finished
+from jr_onnx.evaluation.summary import (
+    ALL_ATTACKS,
+    SIGNIFICANT,
+    AccuracyRow,
+    Evaluation,
+    accuracy_rows,
+    case_name,
+    evaluate,
+    finished,
+)
+from jr_onnx.report.numbers import p_value, percent
 from jr_onnx.report.section import Section
 
 
@@ -55,6 +65,13 @@ class Report:
         return by_attacker(self.evaluation, self.outcomes)
 
     @property
+    def title(self) -> str:
+        """Which model this is about, and which kappa where there is a retrofit."""
+        first, *others = self.evaluation.models
+        name, kappas = self.evaluation.run.files.get(first.model, "a classifier"), kappa_range(self.evaluation)
+        return f"Robustness of {name}" + (f" with JumpReLU, kappa {kappas}" if others and kappas else "")
+
+    @property
     def recommendation(self) -> str:
         """What to do, in one sentence."""
         return recommendation(self.evaluation, self.attackers)
@@ -81,12 +98,35 @@ class Report:
         )  # fmt: skip
         return (*unfinished, *warnings, *cautions(self.evaluation))
 
+    @property
+    def least_perturbations(self) -> tuple[str, ...]:
+        """By how much the least perturbations of the two models differ, where they do significantly."""
+        return tuple(
+            f"The least {item.norm} perturbation that fools the retrofit is {percent(abs(item.ratio - 1))} "
+            f"{'larger' if item.ratio > 1 else 'smaller'} than the original's (median of {item.samples} paired "
+            f"samples, p {p_value(item.p_value)})."
+            for item in self.evaluation.minimal
+            if item.p_value < SIGNIFICANT and item.ratio != 1
+        )
+
     @cached_property
     def curves(self) -> tuple[SecurityCurve, ...]:
         """Robust accuracy against eps."""
         labels = {figures.model for figures in self.evaluation.models}
         known = {label: entries for label, entries in self.outcomes.items() if label in labels}
         return security_curves([self.evaluation, *self.others], known)
+
+    @property
+    def budgets(self) -> tuple[AccuracyRow, ...]:
+        """Robust accuracy against all attacks together in every run, at its own budget; nothing where there is one."""
+        runs = sorted((self.evaluation, *self.others), key=lambda item: (item.run.norm, item.run.eps))
+        rows = tuple(
+            row
+            for item in runs
+            for row in accuracy_rows(item)
+            if case_name(ALL_ATTACKS, item.run.norm, item.run.eps).endswith(row.name)
+        )
+        return rows if len(rows) > 1 else ()
 
     @cached_property
     def iterations(self) -> tuple[IterationCurve, ...]:

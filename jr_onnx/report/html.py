@@ -9,11 +9,11 @@ from typing import Any
 
 from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.advice import wide_budget
-from jr_onnx.evaluation.decision import kappa_range, who
-from jr_onnx.evaluation.summary import SIGNIFICANT, Evaluation, accuracy_rows
+from jr_onnx.evaluation.decision import who
+from jr_onnx.evaluation.summary import accuracy_rows
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.content import Report
-from jr_onnx.report.numbers import interval, p_value, percent, points, points_interval, relative
+from jr_onnx.report.numbers import interval, p_value, percent, points, points_interval, relative, sentence
 from jr_onnx.report.pictures import groups
 from jr_onnx.report.plots import accuracy_by_iterations, minimal_perturbation, robust_accuracy, security_curve
 from jr_onnx.report.texts import as_csv, as_json, as_markdown
@@ -63,14 +63,15 @@ def page(report: Report) -> str:
         template.render(
             evaluation=evaluation,
             run=run,
-            title=title(evaluation),
+            title=report.title,
             preprocessing=_flat(run.preprocessing),
             recommendation=report.recommendation,
             findings=report.findings,
             cautions=report.cautions,
             wide_budget=wide_budget(evaluation),
-            least_perturbations=least_perturbations(evaluation),
+            least_perturbations=report.least_perturbations,
             attackers=report.attackers,
+            budgets=report.budgets,
             security=_chart(lambda narrow: security_curve(report.curves, narrow=narrow)),
             iterations=_chart(lambda narrow: accuracy_by_iterations(report.iterations, narrow=narrow)),
             sections=[(section, section.draw and _chart(section.draw)) for section in report.sections],
@@ -89,31 +90,6 @@ def _chart(draw: Callable[[bool], str]) -> dict[str, Any] | None:
     markup: Any = require("markupsafe", "report").Markup
     wide = draw(False)
     return {"wide": markup(wide), "narrow": markup(draw(True))} if wide else None
-
-
-def sentence(text: str, more: str = "") -> str:
-    """Return a clause as a sentence: with a capital and a full stop, and `more` before that."""
-    return f"{text[:1].upper()}{text[1:]}{more}."
-
-
-def title(evaluation: Evaluation) -> str:
-    """Return the heading: which model, and which kappa where there is a retrofit."""
-    run = evaluation.run
-    first, *others = evaluation.models
-    name = run.files.get(first.model, "a classifier")
-    kappas = kappa_range(evaluation)
-    return f"Robustness of {name}" + (f" with JumpReLU, kappa {kappas}" if others and kappas else "")
-
-
-def least_perturbations(evaluation: Evaluation) -> list[str]:
-    """Say by how much the least perturbations of the two models differ, where they do significantly."""
-    return [
-        f"The least {item.norm} perturbation that fools the retrofit is {percent(abs(item.ratio - 1))} "
-        f"{'larger' if item.ratio > 1 else 'smaller'} than the original's (median of {item.samples} paired samples, p "
-        f"{p_value(item.p_value)})."
-        for item in evaluation.minimal
-        if item.p_value < SIGNIFICANT and item.ratio != 1
-    ]
 
 
 def _flat(text: str) -> str:

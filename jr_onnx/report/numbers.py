@@ -1,4 +1,4 @@
-"""How a report writes numbers: shares, intervals, differences, perturbations and p-values."""
+"""How a report writes numbers and clauses: shares, intervals, differences, perturbations, p-values, sentences."""
 
 from __future__ import annotations
 
@@ -45,3 +45,8 @@ def relative(size: float) -> str:
 def p_value(value: float) -> str:
     """Write a p-value."""
     return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
+def sentence(clause: str, more: str = "") -> str:
+    """Write a clause as a sentence: with a capital and a full stop, and `more` before that."""
+    return f"{clause[:1].upper()}{clause[1:]}{more}."

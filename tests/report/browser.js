@@ -1,36 +1,55 @@
-// Runs in the page: asks axe-core, measures what is seen, and leaves the answer in the document around the frame.
-function seen(node) { return node.getClientRects().length > 0; }
-function answer() {
-  const found = {};
+// Runs in the page, and returns what is seen there. Sizes are in CSS pixels.
+() => {
+  const all = (where, from = document) => [...from.querySelectorAll(where)];
+  const seen = node => node.getClientRects().length > 0 && node.checkVisibility();
+  const style = (node, name) => getComputedStyle(node)[name];
+  const columns = node => [...node.cells].map(cell => cell.textContent.trim());
   const root = document.documentElement;
-  found.width = root.clientWidth;
-  found.overflow = root.scrollWidth - root.clientWidth;
-  found.dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  found.paper = getComputedStyle(document.body).backgroundColor;
-  found.sections = [...document.querySelectorAll("h2")].map(node => node.textContent);
-  found.first = document.querySelector("main > p").textContent;
-  found.loaded = performance.getEntriesByType("resource").map(item => item.name).filter(name => !name.startsWith("data:"));
-  found.pictures = [...document.images].map(node => [node.alt.length > 0, node.naturalWidth > 0]);
-  found.charts = [...document.querySelectorAll("figure")].map(node => [...node.querySelectorAll("svg")].filter(seen).length);
-  found.text = Math.min(...[...document.querySelectorAll("svg text")].filter(seen).map(
-    node => parseFloat(getComputedStyle(node).fontSize) * node.ownerSVGElement.getScreenCTM().a));
-  found.inks = [...new Set([...document.querySelectorAll("figure .wide svg text, figure .narrow svg text")].filter(seen).filter(
-    node => !node.style.fill).map(node => getComputedStyle(node).fill))];
-  found.hidden_cues = [...document.querySelectorAll(".scroll")].filter(
-    node => node.scrollWidth > node.clientWidth + 1 && !seen(node.previousElementSibling)).length;
-  found.unreachable = [...document.querySelectorAll(".scroll, summary")].filter(
-    node => { node.focus(); return document.activeElement !== node; }).length;
-  const glossary = document.querySelector("details");
-  found.closed = !glossary.open && !glossary.querySelector("dl").checkVisibility();
-  glossary.querySelector("summary").click();
-  found.opened = glossary.open && glossary.querySelector("dl").checkVisibility();
-  return found;
+
+  // What sets a curve or bar of a legend apart, without its colour: dashes, hatching, and the shape of its marks.
+  function looks(shape) {
+    const own = shape.style;
+    if (shape.tagName === "use") return document.querySelector(shape.getAttribute("xlink:href")).getAttribute("d");
+    return [shape.tagName, own.strokeDasharray, own.fill.startsWith("url") ? "hatched" : ""].join(" ");
+  }
+  function legend(group) {
+    const entries = [];
+    let shapes = [];
+    for (const node of all("path, use, text", group)) {
+      if (node.tagName === "text") { entries.push([node.textContent, shapes.sort().join("|")]); shapes = []; }
+      else shapes.push(looks(node));
+    }
+    return entries;
+  }
+
+  return {
+    width: root.clientWidth,
+    overflow: root.scrollWidth - root.clientWidth,
+    paper: style(document.body, "backgroundColor"),
+    headings: all("h2").map(node => node.textContent),
+    scripts: document.scripts.length,
+    charts: all("figure").map(node => all("svg", node).filter(seen).length),
+    named: all("svg").filter(seen).map(node => node.getAttribute("role") + ": " + node.getAttribute("aria-label")),
+    smallest: Math.min(...all("svg text").filter(seen).map(
+      node => parseFloat(style(node, "fontSize")) * node.ownerSVGElement.getScreenCTM().a)),
+    inks: [...new Set(all("svg text").filter(node => seen(node) && !node.style.fill).map(node => style(node, "fill")))],
+    legends: all('svg g[id*="legend_"]').filter(seen).map(legend),
+    tables: all(".scroll").map(node => ({
+      name: node.getAttribute("aria-label"),
+      scrolls: node.scrollWidth > node.clientWidth + 1,
+      cue: seen(node.querySelector(".cue")),
+      head: columns(node.querySelector("thead tr")),
+      rows: all("tbody tr", node).map(columns),
+    })),
+    groups: all(".group").map(node => ({
+      attacker: node.parentElement.previousElementSibling.textContent,
+      title: node.querySelector("h4").textContent,
+      captions: all("li p", node).map(item => item.innerText),
+      images: all("img", node).map(item => ({ alt: item.alt, drawn: item.naturalWidth, bytes: item.src.length,
+                                              embedded: item.src.startsWith("data:image/png;base64,") })),
+    })),
+    words: all("details.plain li").map(node => node.textContent),
+    glossary: seen(document.querySelector("details:not(.plain) dl")),
+    reachable: all("[tabindex], summary, a, button, input").length,
+  };
 }
-window.addEventListener("load", () => axe.run(document, { resultTypes: ["violations"] }).then(result => {
-  const found = answer();
-  found.violations = result.violations.map(item => [item.id, item.impact, item.nodes.map(node => node.html).slice(0, 3)]);
-  const note = parent.document.createElement("pre");
-  note.id = "found";
-  note.textContent = JSON.stringify(found);
-  parent.document.getElementById("frame").replaceWith(note);
-}));

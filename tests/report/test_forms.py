@@ -79,10 +79,36 @@ def test_markdown_and_csv_say_what_the_evaluation_says() -> None:
     text = as_markdown(report)
     assert f"**{report.recommendation}**" in text
     assert "| knows everything | 39.0% (30.0 to 48.8) | 30.0% (21.9 to 39.6) | -9.0" in text
-    assert "- retrofit: GRADIENTS ARE MASKED" in text
+    assert "- retrofit: gradients are masked" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(report))))
     cell = next(row for row in rows if row["what"] == "attacker: knows everything" and row["model"] == "retrofit")
     assert (cell["count"], cell["samples"], cell["difference"]) == ("30", "100", "-0.09")
+    (minimising,) = (row for row in rows if (row["what"], row["model"]) == ("attack: ddn", "retrofit"))
+    assert (minimising["robust"], minimising["fooled"], minimising["median_relative"]) == ("", "1", "0.1495")
+    (fixed,) = (row for row in rows if (row["what"], row["model"]) == ("attack: apgd", "retrofit"))
+    assert (fixed["robust"], fixed["fooled"], fixed["median_relative"]) == ("0.7", "0.3", "")
+    curve = [row for row in rows if (row["what"], row["model"]) == ("security curve", "original")]
+    assert [float(row["eps"]) for row in curve] == pytest.approx(report.curves[0].eps, rel=1e-5)
+
+
+def test_runs_at_other_budgets_are_in_every_format() -> None:
+    report = with_transfer()
+    assert report.budgets == ()
+    assert "at every budget" not in as_markdown(report)
+    outcomes = {
+        model: {name: item if item.eps is None else replace(item, eps=0.05) for name, item in entries.items()}
+        for model, entries in report.outcomes.items()
+    }
+    weaker = evaluate(replace(report.evaluation.run, eps=0.05), outcomes)
+    both = replace(report, others=(weaker,))
+    names = ["all attacks, linf 0.05", "all attacks, linf 0.1"]
+    assert [row.name for row in both.budgets] == names
+    assert "## Robust accuracy at every budget\n\n| attacks |" in as_markdown(both)
+    worst = [row for row in csv.DictReader(io.StringIO(as_csv(both))) if row["what"] == "worst case: all attacks"]
+    assert [(row["model"], row["eps"]) for row in worst if row["norm"] == "linf"] == [
+        ("original", "0.1"), ("retrofit", "0.1"), ("original", "0.05"), ("retrofit", "0.05"),
+    ]  # fmt: skip
+    assert all(row["difference"] for row in worst)
 
 
 def test_json_holds_everything(tmp_path: Path) -> None:
