@@ -64,13 +64,13 @@ def _lines(report: Report) -> Iterator[dict[str, str]]:
                 yield _line(f"worst case: {case.group}", figures.model, case.norm, case.eps, case.robust, pair)
     for figures in report.evaluation.models:
         for item in figures.entries:
-            share = None if item.minimises else item.robust
-            line = _line(f"attack: {item.entry}", figures.model, item.norm, item.eps, share, None)
-            yield {**line, "fooled": _number(item.success_rate)} | (
-                {"median_relative": _number(item.median_relative), "mean_relative": _number(item.mean_relative)}
-                if item.eps is None
-                else {}
-            )
+            own = None if item.minimises else item.robust
+            line = _line(f"attack: {item.entry}", figures.model, item.norm, item.eps, own, None)
+            line["fooled"] = _number(item.success_rate)
+            if item.eps is None:
+                line["median_relative"] = _number(item.median_relative)
+                line["mean_relative"] = _number(item.mean_relative)
+            yield line
     for curve in report.curves:
         for eps, robust, low, high in zip(curve.eps, curve.robust, curve.low, curve.high, strict=True):
             where = {"what": "security curve", "model": curve.model, "norm": curve.norm, "eps": _number(eps)}
