@@ -7,7 +7,7 @@ import html
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from jr_onnx.errors import require
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
@@ -82,7 +83,7 @@ def saved(
     return stream.getvalue()
 
 
-def in_per_cent(axis: Any) -> None:
+def in_per_cent(axis: Axis) -> None:
     """Label an axis of shares in per cent, as the tables are."""
     from matplotlib.ticker import PercentFormatter
 

@@ -16,7 +16,7 @@ from jr_onnx.torchnet.compiler import Compiler
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.dtypes import FLOATS, Precision
 from jr_onnx.torchnet.jump import SiteBackward
-from jr_onnx.torchnet.program import Context, Program, Values, execute
+from jr_onnx.torchnet.program import ABSENT, Context, Program, Values, execute
 from jr_onnx.torchnet.references import Ref, SitePlan
 from jr_onnx.torchnet.sites import TorchSite, own_jumps, torch_sites
 from jr_onnx.torchnet.source import ImageInput, Source
@@ -57,7 +57,7 @@ class Compiled:
         Raises:
             ModelError: A node cannot be evaluated.
         """
-        values: Values = [self.compiler.constants.get(at) for at in range(self.compiler.count)]
+        values: Values = [self.compiler.constants.get(at, ABSENT) for at in range(self.compiler.count)]
         for source, alias in self.compiler.on_device.items():
             values[alias] = self.compiler.constants[source]
         values[self.input_place] = x

@@ -17,7 +17,7 @@ from jr_onnx.torchnet.blueprint import Blueprint
 from jr_onnx.torchnet.draw import Draw
 from jr_onnx.torchnet.jump import LearnedKappa, SiteBackward
 from jr_onnx.torchnet.parameters import add_parameter
-from jr_onnx.torchnet.program import Context, Observer, Program, Values, draws, execute
+from jr_onnx.torchnet.program import ABSENT, Context, Observer, Program, Values, draws, execute
 from jr_onnx.torchnet.settings import (
     BackwardSetting,
     KappaSetting,
@@ -386,10 +386,10 @@ class OnnxModule(nn.Module):
 
     def _refresh(self) -> None:
         """Lay the constants out where the program reads them."""
-        self._template = [None] * self._blueprint.places
+        self._template = [ABSENT] * self._blueprint.places
         for place, tensor in self._blueprint.host_constants.items():
             self._template[place] = tensor
         self._device = self.get_buffer("anchor").device
         for place in self._device_places:
             home, name = self._homes.get(place, (self, f"constant_{place}"))
-            self._template[place] = home._parameters[name] if place in self._homes else self.get_buffer(name)
+            self._template[place] = getattr(home, name) if place in self._homes else self.get_buffer(name)

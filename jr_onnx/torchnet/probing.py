@@ -109,7 +109,7 @@ def _apart(compiled: Compiled, drawn: list[DrawStep], inputs: tuple[Tensor, Tens
     """Return whether all that is drawn has a row per sample."""
     values, batch = compiled.trial(torch.cat(inputs)), 2 * inputs[0].shape[0]
     found = [values[step.outputs[0]] for step in drawn]
-    return all(isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch for value in found)
+    return all(value.dim() > 0 and value.shape[0] == batch for value in found)
 
 
 def _needed_draws(compiled: Compiled) -> list[DrawStep]:

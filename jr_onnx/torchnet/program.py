@@ -23,7 +23,9 @@ from jr_onnx.torchnet.registry import Attribute, Function
 _FRESH = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "Add", "Sub"})
 """Operators whose result is neither a view of another tensor nor needed by their own derivative."""
 
-Values = list[Any]
+Values = list[Tensor]
+ABSENT = torch.empty(0)
+"""Stands where a value was not computed yet, or was released; no step reads it."""
 Observer = Callable[[str, Tensor, Tensor], None]
 """Called with a site's id, its input and its output."""
 
@@ -111,7 +113,7 @@ class OpStep(Step):
             if place >= 0:
                 values[place] = item
         for place in self.release:
-            values[place] = None
+            values[place] = ABSENT
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class DrawStep(Step):
             if place >= 0:
                 values[place] = item.to(context.device)
         for place in self.release:
-            values[place] = None
+            values[place] = ABSENT
 
 
 @dataclass(slots=True)
@@ -156,7 +158,8 @@ class SiteStep(Step):
         if self.linear is None:
             z = values[self.inputs[0]]
         else:
-            z = self.linear(*[values[place] if place >= 0 else None for place in self.inputs])
+            found = self.linear(*[values[place] if place >= 0 else None for place in self.inputs])
+            z = found if isinstance(found, Tensor) else found[0]
         # An observer must see z itself.
         overwrite = self.overwrite and context.observer is None and not context.mapped
         kappa, backward = context.kappas[self.site], context.backwards[self.site]
@@ -168,7 +171,7 @@ class SiteStep(Step):
             context.observer(context.ids[self.site], z, result)
         values[self.outputs[0]] = result
         for place in self.release:
-            values[place] = None
+            values[place] = ABSENT
 
 
 @dataclass(slots=True)
@@ -179,7 +182,7 @@ class MoveStep(Step):
         """See `Step.run`."""
         values[self.outputs[0]] = values[self.inputs[0]].to(context.device)
         for place in self.release:
-            values[place] = None
+            values[place] = ABSENT
 
 
 @dataclass(slots=True)
@@ -195,7 +198,7 @@ class BranchStep(Step):
         for place, source in zip(self.outputs, chosen.results, strict=True):
             values[place] = values[source]
         for place in self.release:
-            values[place] = None
+            values[place] = ABSENT
 
     def reads(self) -> set[int]:
         """See `Step.reads`."""

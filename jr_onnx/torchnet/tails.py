@@ -28,7 +28,7 @@ from torch import Tensor
 
 from jr_onnx.errors import ModelError
 from jr_onnx.torchnet.building import Compiled
-from jr_onnx.torchnet.program import OpStep, Values
+from jr_onnx.torchnet.program import ABSENT, OpStep, Values
 
 _MOVED = ("Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand")
 _INCREASING = (
@@ -154,13 +154,7 @@ class _Search:
 
     def _alike(self, before: int, after: int) -> bool:
         one, other = self._values[before], self._values[after]
-        return (
-            isinstance(one, Tensor)
-            and isinstance(other, Tensor)
-            and is_matrix(one, self._batch)
-            and is_matrix(other, self._batch)
-            and one.numel() == other.numel()
-        )
+        return is_matrix(one, self._batch) and is_matrix(other, self._batch) and one.numel() == other.numel()
 
     def _arithmetic(self, step: OpStep) -> int | None:
         first, second = step.inputs
@@ -185,7 +179,7 @@ class _Search:
     def _one_per_sample(self, place: int, like: int) -> bool:
         """Return whether a value adds the same to every class of a sample when it is broadcast to the scores."""
         value, axis = self._values[place], self._class_axis(like)
-        if not isinstance(value, Tensor) or value.dim() > self._values[like].dim():
+        if value is ABSENT or value.dim() > self._values[like].dim():
             return False
         step = self.producer(place)
         if step is not None and step.op_type == "Expand":
