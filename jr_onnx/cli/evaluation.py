@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import click
 
 from jr_onnx.cli.output import print_lines, print_message, print_table
+from jr_onnx.evaluation.numbers import change, interval, percent, relative, with_interval
 
 if TYPE_CHECKING:
-    from jr_onnx.evaluation.summary import Comparison, EntryFigures, Evaluation, ModelFigures, Share
+    from jr_onnx.evaluation.summary import EntryFigures, Evaluation, ModelFigures
 
 
 _SUSPICIOUS = 0.5
@@ -81,11 +81,11 @@ def _show_worst(evaluation: Evaluation) -> None:
     from jr_onnx.evaluation.summary import accuracy_rows
 
     print_table(
-        ("worst case per sample", *(item.model for item in evaluation.models), "difference", "p"),
+        ("worst case per sample", *(item.model for item in evaluation.models), "difference, points", "p"),
         [
             (
                 row.name,
-                *map(share, row.shares),
+                *map(with_interval, row.shares),
                 change(row.difference) if row.difference else "",
                 f"{row.difference.p_value:.2g}" if row.difference else "",
             )
@@ -147,28 +147,3 @@ def knows(item: EntryFigures) -> str:
     """Describe what an attack knows of the model, and whether it adapts to the jump."""
     threat = item.threat if item.threat == "gray_box" else item.view
     return threat.replace("_", " ") + (", not adaptive" if item.protocol == "paper" else "")
-
-
-def percent(share: float) -> str:
-    """Write a share."""
-    return f"{share:.1%}"
-
-
-def change(compared: Comparison) -> str:
-    """Write a difference of two shares with its interval, all in percent."""
-    return f"{compared.difference:+.1%} ({100 * compared.low:+.1f} to {100 * compared.high:+.1f})"
-
-
-def share(found: Share) -> str:
-    """Write a share with its interval, all in percent."""
-    return f"{percent(found.value)} ({100 * found.low:.1f}-{100 * found.high:.1f})"
-
-
-def interval(share: Share) -> str:
-    """Write a confidence interval."""
-    return f"{share.low:.1%}-{share.high:.1%}"
-
-
-def relative(size: float) -> str:
-    """Write a relative perturbation; infinity means that the attack failed on most samples."""
-    return f"{size:.2%}" if math.isfinite(size) else "not found"

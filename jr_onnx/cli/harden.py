@@ -324,20 +324,20 @@ def _show(result: HardenResult) -> None:
 
 
 def _show_contest(contest: Contest, recipe: Recipe) -> None:
-    from jr_onnx.cli.evaluation import change, share
+    from jr_onnx.evaluation.numbers import change, with_interval
     from jr_onnx.harden import gain_of, worst_case
 
     rows: list[tuple[str, ...]] = []
     for label, evaluation in contest.evaluations.items():
         original, other = evaluation.models
         if not rows:
-            rows.append(("original", share(original.clean), share(worst_case(original)), "", ""))
+            rows.append(("original", with_interval(original.clean), with_interval(worst_case(original)), "", ""))
         gain = gain_of(evaluation)
-        worst = share(worst_case(other))
-        rows.append((label, share(other.clean), worst, change(gain), f"{gain.p_value:.2g}"))
+        worst = with_interval(worst_case(other))
+        rows.append((label, with_interval(other.clean), worst, change(gain), f"{gain.p_value:.2g}"))
     first = next(iter(contest.evaluations.values()))
     print_table(
-        ("model", "clean", "robust", "against original", "p"),
+        ("model", "clean", "robust", "against original, points", "p"),
         rows,
         title=f"adaptive suite, {recipe.norm} {recipe.eps:.4g}, {first.samples} test images: accuracy (95% interval), "
         "McNemar's p",

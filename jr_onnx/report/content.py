@@ -15,6 +15,7 @@ from jr_onnx.evaluation.curve import SecurityCurve, security_curves
 from jr_onnx.evaluation.decision import AttackerRow, by_attacker, kappa_range, recommendation
 from jr_onnx.evaluation.examples import ExampleSet, joined
 from jr_onnx.evaluation.iterations import IterationCurve, iteration_curves
+from jr_onnx.evaluation.numbers import p_value, percent
 from jr_onnx.evaluation.outcome import Outcomes
 from jr_onnx.evaluation.store import Store, by_run, merged
 from jr_onnx.evaluation.summary import (
@@ -27,7 +28,6 @@ from jr_onnx.evaluation.summary import (
     evaluate,
     finished,
 )
-from jr_onnx.report.numbers import p_value, percent
 from jr_onnx.report.section import Section
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from jr_onnx.errors import InputError, require
 from jr_onnx.evaluation.advice import wide_budget
 from jr_onnx.evaluation.decision import who
+from jr_onnx.evaluation.numbers import interval, p_value, percent, points, points_interval, relative, sentence
 from jr_onnx.evaluation.summary import accuracy_rows
 from jr_onnx.modelfile import atomic_write
 from jr_onnx.report.content import Report
-from jr_onnx.report.numbers import interval, p_value, percent, points, points_interval, relative, sentence
 from jr_onnx.report.pictures import groups
 from jr_onnx.report.plots import accuracy_by_iterations, minimal_perturbation, robust_accuracy, security_curve
 from jr_onnx.report.texts import as_csv, as_json, as_markdown

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from jr_onnx.evaluation.advice import wide_budget
 from jr_onnx.evaluation.decision import who
+from jr_onnx.evaluation.numbers import change, p_value, sentence, with_interval
 from jr_onnx.evaluation.summary import CLEAN, AccuracyRow, Comparison, Share, accuracy_rows, case_name
 from jr_onnx.report.content import Report
-from jr_onnx.report.numbers import change, p_value, sentence, with_interval
 
 
 def as_json(report: Report) -> str:

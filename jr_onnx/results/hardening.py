@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from jr_onnx.evaluation.numbers import change, p_value, percent, with_interval
 from jr_onnx.evaluation.summary import ModelFigures
 from jr_onnx.harden import gain_of, worst_case
 from jr_onnx.harden.record import Contest, Hardening, HardenResult
 from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
-from jr_onnx.report.numbers import change, p_value, percent, with_interval
 from jr_onnx.report.plots import lines
 
 _EPOCHS = ("epoch", "clean accuracy", "under attack", "under one step", "verdict")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from jr_onnx.evaluation.numbers import p_value, percent
 from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
-from jr_onnx.report.numbers import p_value, percent
 from jr_onnx.report.svg import as_svg
 from jr_onnx.tune.plot import draw
 from jr_onnx.tune.records import TunePoint, TuneResult

@@ -1,10 +1,12 @@
-"""How a report writes numbers and clauses: shares, intervals, differences, perturbations, p-values, sentences."""
+"""How tables and reports write numbers and clauses: shares, intervals, differences, perturbations, p-values."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from jr_onnx.evaluation.summary import Comparison, Share
+if TYPE_CHECKING:
+    from jr_onnx.evaluation.summary import Comparison, Share
 
 
 def percent(share: float) -> str:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from jr_onnx.evaluation.numbers import change, p_value, percent, relative, with_interval
 from jr_onnx.evaluation.summary import Comparison, compare, share_of
-from jr_onnx.report.numbers import change, p_value, percent, relative, with_interval
 
 
 def test_shares_and_differences_have_their_intervals() -> None:
