@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from jr_onnx.evaluation.advice import least_difference
 from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import (
     CLEAN,
@@ -24,7 +25,9 @@ from jr_onnx.evaluation.summary import (
 from jr_onnx.records import Record
 from jr_onnx.semantics import channels_of
 
-_STRONGEST = "knows everything"
+_QUERIES, _STRONGEST = "can only query the model", "knows everything"
+_NEEDED = 0.1
+"""A difference that an evaluation must be able to show before its absence means anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ _ATTACKERS: tuple[tuple[str, Callable[[Outcome], bool]], ...] = (
         "does not know the jump: has the original's weights",
         lambda item: item.spec.get("source_kappa_multiple") == 0.0 or item.spec.get("source_kappa") == 0.0,
     ),
-    ("can only query the model", lambda item: item.view == "black_box"),
+    (_QUERIES, lambda item: item.view == "black_box"),
     (_STRONGEST, lambda item: True),  # noqa: ARG005 - every attack is one that it can run
 )
 
@@ -98,6 +101,8 @@ def attacks_by_attacker(evaluation: Evaluation, entries: Mapping[str, Outcome]) 
         if item.protocol == "adaptive" and item.norm == run.norm and item.eps in (None, run.eps)
     ]
     found = {attacker: [item for item in usable if belongs(item)] for attacker, belongs in _ATTACKERS}
+    if len(found[_QUERIES]) == len(found[_STRONGEST]):
+        del found[_STRONGEST]  # whose knowledge no attack used
     return {attacker: members for attacker, members in found.items() if members}
 
 
@@ -108,34 +113,60 @@ def kappa_range(evaluation: Evaluation) -> str:
     return " to ".join(f"{kappa:g}" for kappa in ends)
 
 
+def kappa_words(evaluation: Evaluation) -> str:
+    """Name the kappa of the retrofit, such as "kappa 0.5"; "" without a site."""
+    found = kappa_range(evaluation)
+    random = {figures.model for figures in evaluation.models if figures.decided_by > 1}
+    if not found:
+        return ""
+    return f"random kappas of mean {found}" if random == {RETROFIT} else f"kappa {found}"
+
+
 def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str:
-    """Say in one sentence whether to deploy the retrofit."""
-    kappas = kappa_range(evaluation)
-    name = f"kappa {kappas}" if kappas else "this model"
-    strongest = next((row for row in rows if row.attacker == _STRONGEST), None)
+    """Say in one sentence whether to deploy the retrofit, judged by the strongest attacker that was tried.
+
+    Args:
+        evaluation: What was found.
+        rows: From `by_attacker`.
+    """
+    run, strongest = evaluation.run, rows[-1] if rows else None
     if strongest is None:
         return "No recommendation: no attack of this suite adapts to the model within a budget."
     if strongest.difference is None:
         share = next(iter(strongest.shares.values()))
+        against = "all attacks" if strongest.attacker == _STRONGEST else "all attacks that only query the model"
         return (
-            f"{100 * share.value:.0f} of 100 images survive all attacks within {evaluation.run.norm} "
-            f"{evaluation.run.eps:.4g}; there is no retrofit to compare with."
+            f"{share.count} of {share.total} images survive {against} within {run.norm} {run.eps:.4g}; there is no "
+            "retrofit to compare with."
         )
-    item = strongest.difference
+    if not evaluation.complete:
+        return f"No recommendation yet: {evaluation.samples} of {run.samples} samples are evaluated."
+    sentence = _compared(evaluation, strongest.difference, strongest.attacker)
+    if strongest.attacker == _STRONGEST or sentence.startswith("No recommendation"):
+        return sentence
+    return f"{sentence.removesuffix('.')}; one who knows it was not tried."
+
+
+def _compared(evaluation: Evaluation, item: Comparison, attacker: str) -> str:
+    name = kappa_words(evaluation) or "this model"
+    whom = "an attacker who knows it" if attacker == _STRONGEST else f"an attacker who {who(attacker)}"
     count = round(abs(100 * item.difference))
     points = f"{count} point{'' if count == 1 else 's'}"
     span = f"95% interval {100 * item.low:+.0f} to {100 * item.high:+.0f}"
-    if not evaluation.complete:
-        return f"No recommendation yet: {evaluation.samples} of {evaluation.run.samples} samples are evaluated."
     if item.p_value >= SIGNIFICANT:
+        least = least_difference(evaluation.samples)
+        if least > _NEEDED:
+            return (
+                f"No recommendation: {evaluation.samples} images are too few, for only differences of {least:.0%} and "
+                f"more could show; against {whom}, retrofit and original do not differ significantly ({span})."
+            )
         return (
-            f"Do not expect protection from {name}: against an attacker who knows it, retrofit and original do not "
-            f"differ significantly ({span})."
+            f"Do not expect protection from {name}: against {whom}, retrofit and original do not differ significantly "
+            f"({span})."
         )
     if item.difference < 0:
-        return (
-            f"Do not deploy {name}: {points} less robust than the original against an attacker who knows it ({span})."
-        )
+        return f"Do not deploy {name}: {points} less robust than the original against {whom} ({span})."
     clean = next((entry for entry in evaluation.comparisons if entry.what == CLEAN), None)
     cost = "" if clean is None else f", at {100 * clean.difference:+.1f} points of clean accuracy"
-    return f"{name[0].upper()}{name[1:]} helps: {points} more robust than the original against an attacker who knows it ({span}){cost}."  # noqa: E501
+    verb = "help" if name.startswith("random kappas") else "helps"
+    return f"{name[0].upper()}{name[1:]} {verb}: {points} more robust than the original against {whom} ({span}){cost}."

@@ -12,7 +12,7 @@ from jr_onnx.errors import InputError
 from jr_onnx.evaluation.advice import cautions
 from jr_onnx.evaluation.choosing import choose
 from jr_onnx.evaluation.curve import SecurityCurve, security_curves
-from jr_onnx.evaluation.decision import AttackerRow, by_attacker, kappa_range, recommendation
+from jr_onnx.evaluation.decision import AttackerRow, by_attacker, kappa_words, recommendation
 from jr_onnx.evaluation.examples import ExampleSet, joined
 from jr_onnx.evaluation.iterations import IterationCurve, iteration_curves
 from jr_onnx.evaluation.numbers import p_value, percent
@@ -68,8 +68,17 @@ class Report:
     def title(self) -> str:
         """Which model this is about, and which kappa where there is a retrofit."""
         first, *others = self.evaluation.models
-        name, kappas = self.evaluation.run.files.get(first.model, "a classifier"), kappa_range(self.evaluation)
-        return f"Robustness of {name}" + (f" with JumpReLU, kappa {kappas}" if others and kappas else "")
+        name, kappas = self.evaluation.run.files.get(first.model, "a classifier"), kappa_words(self.evaluation)
+        return f"Robustness of {name}" + (f" with JumpReLU, {kappas}" if others and kappas else "")
+
+    @property
+    def attacks(self) -> str:
+        """Which suite attacked what, within which budget."""
+        run = self.evaluation.run
+        budget = f"{run.norm} {run.eps:.4g} in pixel scale (0 to 1)"
+        if run.suite == "paper":
+            budget = "with its own budgets, in normalised values"
+        return f"suite {run.suite}, {budget}" + (f", on the output {run.logits}" if run.logits else "")
 
     @property
     def recommendation(self) -> str:

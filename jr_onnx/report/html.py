@@ -70,6 +70,7 @@ def page(report: Report) -> str:
             cautions=report.cautions,
             wide_budget=wide_budget(evaluation),
             least_perturbations=report.least_perturbations,
+            attacks=report.attacks,
             attackers=report.attackers,
             budgets=report.budgets,
             security=_chart(lambda narrow: security_curve(report.curves, narrow=narrow)),

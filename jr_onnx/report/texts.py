@@ -103,8 +103,7 @@ def as_markdown(report: Report) -> str:
         lines += ["Before you quote these figures:", "", *(f"- {sentence(line)}" for line in report.cautions), ""]
     lines += [f"- {label}: {run.files.get(label, 'unnamed')}, SHA-256 {digest}" for label, digest in run.models.items()]
     lines += [f"- data: {run.data}, {evaluation.samples} images"]
-    on = f", on the output {run.logits}" if run.logits else ""
-    lines += [f"- attacks: suite {run.suite}, {run.norm} {run.eps:.4g} in pixel scale (0 to 1){on}"]
+    lines += [f"- attacks: {report.attacks}"]
     lines += [f"- command: `{run.command}`"] if run.command else []
     lines += [f"- date: {run.date[:10]}"] if run.date else []
     compared = [*models, "difference (95%)", "p"]

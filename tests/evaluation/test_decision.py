@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,4 +161,34 @@ def test_what_cannot_be_recommended_is_said() -> None:
     assert said(outcome("pgd", first(27, 100), model="model")) == (
         "73 of 100 images survive all attacks within linf 0.1; there is no retrofit to compare with."
     )
+    alone = outcome("square", first(5, 20), model="model", view="black_box")
+    assert said(alone).startswith("15 of 20 images survive all attacks that only query the model within linf 0.1;")
+    assert said(*pair(12, 10, 40)) == (
+        "No recommendation: 40 images are too few, for only differences of 15% and more could show; against an "
+        "attacker who knows it, retrofit and original do not differ significantly (95% interval -4 to +17)."
+    )
     assert said(*pair(60, 20), samples=250) == "No recommendation yet: 100 of 250 samples are evaluated."
+
+
+def test_an_attacker_whose_knowledge_no_attack_used_is_not_claimed() -> None:
+    def queries(original: int, retrofit: int) -> list[Outcome]:
+        return [replace(item, view="black_box", entry="square") for item in pair(original, retrofit)]
+
+    assert attackers(*queries(1, 1)) == {QUERIES: ["square"]}
+    assert said(*queries(20, 60)) == (
+        "Do not deploy kappa 0.5: 40 points less robust than the original against an attacker who can only query the "
+        "model (95% interval -50 to -31); one who knows it was not tried."
+    )
+    assert said(*queries(60, 20)).startswith("Kappa 0.5 helps: 40 points more robust")
+    assert said(*queries(60, 20)).endswith("; one who knows it was not tried.")
+
+
+def test_random_kappas_are_named_by_their_mean() -> None:
+    old, new = pair(20, 60)
+    drawn = replace(new, decided_by=32)
+    assert said(old, drawn).startswith("Do not deploy random kappas of mean 0.5: 40 points less robust")
+    assert said(*pair(60, 20)[:1], replace(pair(60, 20)[1], decided_by=32)).startswith(
+        "Random kappas of mean 0.5 help: 40"
+    )
+    # Where the original draws numbers itself, draws say nothing about kappa.
+    assert said(replace(old, decided_by=32), drawn).startswith("Do not deploy kappa 0.5:")

@@ -160,7 +160,7 @@ def test_the_papers_protocol_is_labelled() -> None:
 def test_the_paper_suite_claims_no_budget_that_it_does_not_use() -> None:
     assert "in pixel scale" in words(page(Report(*made())))
     text = words(page(Report(*made(suite="paper"))))
-    assert "suite paper (its own budgets" in text
+    assert "suite paper, with its own budgets" in text
     assert "in pixel scale" not in text
 
 
