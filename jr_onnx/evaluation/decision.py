@@ -154,11 +154,10 @@ def _compared(evaluation: Evaluation, item: Comparison, attacker: str) -> str:
     points = f"{count} point{'' if count == 1 else 's'}"
     span = f"95% interval {100 * item.low:+.0f} to {100 * item.high:+.0f}"
     if item.p_value >= SIGNIFICANT:
-        least = least_difference(evaluation.samples)
-        if least > _NEEDED:
+        if least_difference(evaluation.samples) > _NEEDED:
             return (
-                f"No recommendation: {evaluation.samples} images are too few, for only differences of {least:.0%} and "
-                f"more could show; against {whom}, retrofit and original do not differ significantly ({span})."
+                f"No recommendation: {evaluation.samples} images are too few; against {whom}, retrofit and original do "
+                f"not differ significantly ({span})."
             )
         return (
             f"Do not expect protection from {name}: against {whom}, retrofit and original do not differ significantly "

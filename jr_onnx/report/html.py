@@ -64,6 +64,7 @@ def page(report: Report) -> str:
             evaluation=evaluation,
             run=run,
             title=report.title,
+            paired=len(evaluation.models) > 1,
             preprocessing=_flat(run.preprocessing),
             recommendation=report.recommendation,
             findings=report.findings,

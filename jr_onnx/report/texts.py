@@ -106,13 +106,12 @@ def as_markdown(report: Report) -> str:
     lines += [f"- attacks: {report.attacks}"]
     lines += [f"- command: `{run.command}`"] if run.command else []
     lines += [f"- date: {run.date[:10]}"] if run.date else []
-    compared = [*models, "difference (95%)", "p"]
+    compared = [*models, *(("difference (95%)", "p") if len(models) > 1 else ())]
     attackers = [
-        (who(row.attacker), *(with_interval(row.shares[label]) for label in models), *_pair(row.difference))
-        for row in report.attackers
+        (who(row.attacker), [row.shares[label] for label in models], row.difference) for row in report.attackers
     ]
     if attackers:
-        lines += ["", "## By attacker", "", *markdown_table(["the attacker", *compared], attackers)]
+        lines += ["", "## By attacker", "", *_shares(["the attacker", *compared], attackers)]
     lines += ["", "## Can these figures be trusted?", ""]
     for figures in evaluation.models:
         lines.append(f"- {figures.model}: {figures.verdict.headline.lower()}")
@@ -133,8 +132,13 @@ def as_markdown(report: Report) -> str:
 
 
 def _accuracies(columns: Sequence[str], rows: Iterable[AccuracyRow]) -> list[str]:
-    cells = ((row.name, *map(with_interval, row.shares), *_pair(row.difference)) for row in rows)
-    return markdown_table(["attacks", *columns], cells)
+    return _shares(["attacks", *columns], ((row.name, row.shares, row.difference) for row in rows))
+
+
+def _shares(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[Share], Comparison | None]]) -> list[str]:
+    """Return a table of shares, and of differences where there are two models."""
+    cells = ((name, *map(with_interval, shares), *_pair(difference)) for name, shares, difference in rows)
+    return markdown_table(columns, (row[: len(columns)] for row in cells))
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -164,8 +164,8 @@ def test_what_cannot_be_recommended_is_said() -> None:
     alone = outcome("square", first(5, 20), model="model", view="black_box")
     assert said(alone).startswith("15 of 20 images survive all attacks that only query the model within linf 0.1;")
     assert said(*pair(12, 10, 40)) == (
-        "No recommendation: 40 images are too few, for only differences of 15% and more could show; against an "
-        "attacker who knows it, retrofit and original do not differ significantly (95% interval -4 to +17)."
+        "No recommendation: 40 images are too few; against an attacker who knows it, retrofit and original do "
+        "not differ significantly (95% interval -4 to +17)."
     )
     assert said(*pair(60, 20), samples=250) == "No recommendation yet: 100 of 250 samples are evaluated."
 

@@ -15,6 +15,7 @@ from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.store import RunRecord, Store
 from jr_onnx.evaluation.summary import Evaluation, evaluate
 from jr_onnx.report import Report, html, page
+from jr_onnx.report.texts import as_markdown
 from jr_onnx.results import write_report
 from tests.evaluation.builders import first, outcome, run_record
 
@@ -147,7 +148,16 @@ def test_the_heading_names_model_and_kappa() -> None:
     evaluation, outcomes = made()
     run = RunRecord.from_json({**evaluation.run.to_json(), "models": {"model": "a" * 64}, "kappas": {}})
     alone = {"model": outcomes["original"]}
-    assert "Robustness of a classifier</h1>" in page(Report(evaluate(run, alone), alone))
+    html = page(Report(evaluate(run, alone), alone))
+    assert "Robustness of a classifier</h1>" in html
+    text = words(html)
+    assert not re.search("original|dashed|hatched|difference|points", text.partition("Glossary")[0]), (
+        "nothing is compared"
+    )
+    assert "the attacker model knows everything 39.0% (30.0 to 48.8) Can these" in text
+    assert "| the attacker | model |\n| --- | --- |\n| knows everything | 39.0% (30.0 to 48.8) |\n" in as_markdown(
+        Report(evaluate(run, alone), alone)
+    )
 
 
 def test_the_papers_protocol_is_labelled() -> None:
