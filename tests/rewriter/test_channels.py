@@ -131,7 +131,7 @@ def test_an_edited_record_is_noticed(change: dict[str, Any]) -> None:
     [
         (("N", 3, 4), (0.1, 0.2), "site site: kappa has 2 values, .* has 3 channels, its shape is N x 3 x 4.*3 values"),
         (("N", 3, 4), (0.1,), "site site: kappa has 1 value, .* has 3 channels"),
-        ((3,), (0.1, 0.2, 0.3), "site site: .* no axis of channels, its shape is 3"),
+        ((3,), (0.1, 0.2, 0.3), "site site: .* no axis of channels, its shape is 3.*Give it one number"),
         ((), (0.1,), "no axis of channels, its shape is a scalar"),
         (("N", "C"), (0.1, 0.2), "unknown number of channels, its shape is N x C.*one number"),
         (("N", None, 4), (0.1, 0.2), "unknown number of channels, its shape is N x [?] x 4"),
@@ -150,8 +150,37 @@ def test_a_site_without_a_shape_is_refused() -> None:
     source = model()
     for value in (*source.graph.input, *source.graph.output):
         value.type.tensor_type.ClearField("shape")
-    with pytest.raises(KappaError, match=r"site site: .* its tensor has an unknown shape"):
+    with pytest.raises(KappaError, match=r"site site: .* its tensor has an unknown shape[.] Add") as caught:
         jr_onnx.rewrite(source, {"site": KAPPAS})
+    assert "onnx.shape_inference.infer_shapes, or one number for the site" in caught.value.hint
+
+
+def test_the_shape_of_the_input_serves_where_that_of_the_output_is_not_known() -> None:
+    source = model()
+    source.graph.node.append(helper.make_node("Foreign", ["y"], ["out"], domain="foreign"))
+    source.opset_import.append(helper.make_opsetid("foreign", 1))
+    source.graph.output[0].name = "out"
+    source.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
+    retrofit, _ = jr_onnx.rewrite(source, {"site": KAPPAS})
+    record = provenance.read(retrofit)
+    assert record is not None
+    assert record.sites[0].rank == 3
+
+
+def test_a_rank_that_is_not_known_any_more_is_the_recorded_one() -> None:
+    """Another version of onnx may infer less than the one that rewrote the model; a rank that is known must agree."""
+    retrofit, _ = jr_onnx.rewrite(model(), {"site": KAPPAS})
+    for value in (*retrofit.graph.input, *retrofit.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    assert examine(retrofit)
+    back = jr_onnx.restore(retrofit)
+    assert [node.op_type for node in back.graph.node] == ["Relu"]
+    retrofit, _ = jr_onnx.rewrite(model(), {"site": KAPPAS})
+    for value in (*retrofit.graph.input, *retrofit.graph.output):
+        value.type.tensor_type.shape.dim.add().dim_value = 5
+    found = examine(retrofit)
+    assert not found
+    assert "has rank 4, expected 3 as recorded" in found.reason
 
 
 def test_a_site_in_a_function_is_refused() -> None:
@@ -162,8 +191,9 @@ def test_a_site_in_a_function_is_refused() -> None:
     graph = helper.make_graph([helper.make_node("act", ["a"], ["b"], domain="own")], "g", values[:1], values[1:])
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     source = helper.make_model(graph, opset_imports=imports, functions=[body], ir_version=8)
-    with pytest.raises(KappaError, match="unknown shape because it is in a function"):
+    with pytest.raises(KappaError, match="unknown shape because it is in a function") as caught:
         jr_onnx.rewrite(source, {"site": KAPPAS})
+    assert caught.value.hint == "Give it one number"
 
 
 @pytest.mark.parametrize(("lowering", "opset"), [("thresholded", 17), ("auto", 6)])

@@ -34,6 +34,11 @@ NO_RELU = {
     "leaky by default": "r = com.microsoft.QLinearLeakyRelu(q, s, z, s, z)",
     "where, the negative half": "g = Less(d, zero) r = com.microsoft.QLinearWhere(g, q, s, z, z, s, z, s, z)",
     "where, no zero": "g = Greater(d, zero) r = com.microsoft.QLinearWhere(g, q, s, z, n, s, z, s, z)",
+    "where, zeros that are computed": "g = Greater(d, zero) c = ReduceMin<keepdims = 0>(q) "
+    "r = com.microsoft.QLinearWhere(g, q, s, z, c, s, z, s, z)",
+    "where, another threshold": "one = Constant<value = float {1}>() g = Greater(d, one) "
+    "r = com.microsoft.QLinearWhere(g, q, s, z, z, s, z, s, z)",
+    "where, another value": "v = Neg(d) g = Greater(v, zero) r = com.microsoft.QLinearWhere(g, q, s, z, z, s, z, s, z)",
     "product of two": "r = com.microsoft.QLinearMul(q, s, z, q, s, z, s, z)",
 }
 

@@ -139,3 +139,26 @@ def test_a_stored_zero_is_read_wherever_it_lies(
     if external:  # in memory, without the file's folder, it is named
         (refusal,) = find_sites(onnx.load(path, load_external_data=False)).refusals
         assert "lies in external data, which is not available" in refusal.reason
+
+
+NUMBERS = {"zero": np.asarray(0, np.float32), "one": np.asarray(1, np.float32), "minus": np.asarray(-1, np.float32)}
+
+
+@pytest.mark.parametrize(
+    "negative",
+    ["n = Neg(h)", "n = Sub(zero, h)", "n = Mul(h, minus)", "n = Mul(minus, h)"],
+)
+@pytest.mark.parametrize("end", ["r = Neg(m)", "r = Sub(zero, m)", "r = Mul(m, minus)"])
+def test_minus_z_is_known_however_it_is_written(negative: str, end: str) -> None:
+    way = Way("-Min(-z, 0)", f"{negative} m = Min(n, zero) {end}", "min", initializers=NUMBERS)
+    table, x = find_sites(model_of(way)), values()
+    assert [site.form for site in table.sites] == ["min"]
+    np.testing.assert_array_equal(run(rewrite(model_of(way), KAPPA)[0], x), expected(way, x, KAPPA))
+
+
+@pytest.mark.parametrize(
+    "other", ["n = Sub(one, h)", "n = Mul(h, two)", "n = Mul(h, h)", "n = Sub(h, zero)", "n = Exp(h)"]
+)
+def test_what_is_not_minus_z_makes_no_relu(other: str) -> None:
+    way = Way("", f"{other} m = Min(n, zero) r = Neg(m)", initializers=NUMBERS)
+    assert not find_sites(model_of(way)).sites
