@@ -24,6 +24,9 @@ MOST_BYTES = 1_900_000
 _SIDES = (96, 80, 64)
 """Longest sides in pixels to try, largest first."""
 
+_LONGEST = 20
+"""Characters of a name below a picture."""
+
 _KINDS = {"least robust": "easiest to fool", "most robust": "hardest to fool"}
 
 _Encode = Callable[[npt.NDArray[np.float32], bool], str]
@@ -178,13 +181,13 @@ def _column(
         Picture(encode(adversarial, False), f"Image {index} after the attack: classified as {answer}"),
         Picture(encode(change / most, True), f"What the attack changed in image {index}: up to {most:.3f}"),
     )
-    short = _name(example.label, names)
+    short = _short(example.label, names)
     if not example.fooled:
         short = f"{short}: not fooled"
     elif example.answer == example.label:
         short = f"{short}: mostly wrong"
     else:
-        short = f"{short} \N{RIGHTWARDS ARROW} {_name(example.answer, names)}"
+        short = f"{short} \N{RIGHTWARDS ARROW} {_short(example.answer, names)}"
     size = f"{example.distance:.3f}" + (", over budget" if _beyond(example, eps) else "")
     return Column(pictures, short, size, words(example, names, eps))
 
@@ -215,6 +218,12 @@ def _name(number: int, names: Sequence[str]) -> str:
     if number == NO_ANSWER:
         return "no class"
     return names[number] if 0 <= number < len(names) else str(number)
+
+
+def _short(number: int, names: Sequence[str]) -> str:
+    """Return a name that fits below a picture: the first of several synonyms, and not all of a long one."""
+    name = _name(number, names).partition(",")[0].strip()
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _size(norm: str, distance: float) -> str:

@@ -113,7 +113,7 @@ def security_curve(curves: Sequence[SecurityCurve], *, narrow: bool = False) -> 
         panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.25)
     figure.axes[0].set_ylabel("robust accuracy")
-    figure.axes[0].legend(frameon=False, loc="upper right")
+    figure.axes[0].legend(frameon=False, loc="best")
     return as_svg(figure, "Curves of robust accuracy against the budget, original and retrofit, with 95% bands")
 
 

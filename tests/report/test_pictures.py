@@ -106,6 +106,15 @@ def test_captions_are_short_and_true(changes: dict[str, object], answer: str, si
     assert (group.columns[0].answer, group.columns[0].size) == (answer, size)
 
 
+def test_long_names_are_short_below_a_picture_and_whole_in_words() -> None:
+    names = ("great white shark, Carcharodon carcharias", "a class of which the name is long")
+    image = np.zeros((1, 1, 4, 4), np.float32)
+    ((group,),) = groups(ExampleSet(ExampleTable(names, (EXAMPLE,)), image, image), 0.1).values()
+    (column,) = group.columns
+    assert column.answer == "great white shark → a class of which th…"
+    assert f"'{names[0]}': the retrofit says '{names[1]}' after fmn" in column.words
+
+
 @pytest.mark.parametrize(("count", "smooth", "least"), [(36, True, 75), (36, False, 50), (120, False, 30)])
 def test_the_pictures_of_a_page_stay_within_the_limit(count: int, smooth: bool, least: int) -> None:
     """Pictures are as large as they may be: noise, which no PNG makes smaller, is reduced further."""
