@@ -162,3 +162,70 @@ def test_minus_z_is_known_however_it_is_written(negative: str, end: str) -> None
 def test_what_is_not_minus_z_makes_no_relu(other: str) -> None:
     way = Way("", f"{other} m = Min(n, zero) r = Neg(m)", initializers=NUMBERS)
     assert not find_sites(model_of(way)).sites
+
+
+SHAPES = {
+    "row": np.asarray([1, 4]), "block": np.asarray([3, 4]), "nil": np.asarray([0, 0]), "first": np.asarray([0]),
+    "sc": np.asarray(0.25, np.float32), "other": np.asarray(0.5, np.float32), "zp": np.asarray(3, np.int8),
+    "scs": np.full(4, 0.25, np.float32), "zps": np.full(4, 3, np.int8),
+}  # fmt: skip
+RESHAPED = "s0 = Shape(h) a = Add(s0, nil) t = Reshape(h, a)"  # a shape that no inference knows
+QUANTISED = "q = QuantizeLinear(h, sc, zp) h1 = DequantizeLinear(q, sc, zp) g = Greater(h1, zero)"
+CALLED_TWICE = '<domain: "f", opset_import: ["" : 17]>\nclip (a, lo) => (b) { b = Clip(a, lo) }'
+
+
+def table_of(body: str, functions: str = "") -> tuple[list[str], list[str]]:
+    numbers = {**NUMBERS, **SHAPES, "nought": np.asarray(0, np.float32), "noughts": np.zeros(1, np.float32)}
+    table = find_sites(model_of(Way("", body, initializers=numbers, functions=functions)))
+    return [site.form for site in table.sites], [item.reason for item in table.refusals]
+
+
+@pytest.mark.parametrize(
+    ("body", "form"),
+    [
+        ("s = Shape(h) i = Cast<to = 6>(s) c = Cast<to = 7>(i) z = ConstantOfShape(c) r = Max(h, z)", "max"),
+        ("s = Shape(h) w = ConstantOfShape<value = int64[1] {0}>(s) z = Cast<to = 1>(w) r = Max(h, z)", "max"),
+        ("z = ConstantOfShape(row) r = Max(h, z)", "max"),
+        ("z = Expand(zero, row) r = Max(h, z)", "max"),
+        (f"{RESHAPED} s = Shape(t) z = ConstantOfShape(s) r = Max(t, z)", "max"),
+        (f"{RESHAPED} s = Shape(t) i = Cast<to = 7>(s) z = ConstantOfShape(i) r = Max(t, z)", "max"),
+        (f"{RESHAPED} s = Shape(t) z = Expand(zero, s) r = Max(t, z)", "max"),
+        (f"{QUANTISED} h2 = DequantizeLinear(q, sc, zp) r = Where(g, h2, zero)", "where"),
+    ],
+)
+def test_zeros_of_any_origin_make_a_relu(body: str, form: str) -> None:
+    assert table_of(body) == ([form], [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "z = ConstantOfShape(block) r = Max(h, z)",
+        "z = Expand(zero, block) r = Max(h, z)",
+        f"{RESHAPED} w = Expand(h, block) s = Shape(w) z = ConstantOfShape(s) r = Max(t, z)",
+        f"{RESHAPED} s = Shape(t) n = Neg(s) p = Abs(n) z = ConstantOfShape(p) r = Max(t, z)",
+    ],
+)
+def test_zeros_whose_shape_may_be_larger_are_refused(body: str) -> None:
+    sites, (reason,) = table_of(body)
+    assert not sites
+    assert "may enlarge" in reason
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "h2 = DequantizeLinear(q, other, zp)",
+        "h2 = DequantizeLinear(q, sc)",
+        "p = Neg(h) q2 = QuantizeLinear(p, sc, zp) h2 = DequantizeLinear(q2, sc, zp)",
+    ],
+)
+def test_a_value_dequantised_otherwise_is_another_one(other: str) -> None:
+    assert table_of(f"{QUANTISED} {other} r = Where(g, h2, zero)") == ([], [])
+
+
+def test_calls_that_give_the_same_constant_agree() -> None:
+    assert table_of("q = f.clip(h, zero) r = f.clip(q, nought)", CALLED_TWICE) == (["clip"], [])
+    sites, (reason,) = table_of("q = f.clip(h, zero) r = f.clip(q, minus)", CALLED_TWICE)
+    assert not sites
+    assert "not the same constant in every call" in reason
