@@ -63,8 +63,9 @@ def test_a_function_of_another_opset_is_named_where_its_operators_differ() -> No
     axes = "w1 = Mul(u, f) w2 = Unsqueeze<axes = [0]>(w1) w = Squeeze<axes = [0]>(w2)"
     model = parser.parse_model(older.replace("w = Mul(u, f)", axes))
     said = r"function p::outer: it imports operator set 12, the model 17, and Unsqueeze"
-    with pytest.raises(RefusalError, match=said):
+    with pytest.raises(RefusalError, match=said) as caught:
         rewrite(model, 0.5, opset=18, prove=prove_conversion)
+    assert "without --opset" in caught.value.hint
     rewrite(model, 0.5)
 
 
@@ -96,7 +97,14 @@ RELU = helper.make_node("Relu", ["h"], ["y"], name="relu")
         (helper.make_node("Add", ["x", "x"], ["h"], broadcast=0), {}, X + X),
         (helper.make_node("Div", ["x", "b"], ["h"], broadcast=1, axis=1), {"b": B.reshape(3, 1)}, X / B[:, None, None]),
         (helper.make_node("ImageScaler", ["x"], ["h"], scale=2.0, bias=[0.5, -1.0, 2.0]), {}, 2 * X + B[:, None, None]),
+        (helper.make_node("ImageScaler", ["x"], ["h"], bias=[0.5, -1.0, 2.0]), {}, X + B[:, None, None]),
+        (helper.make_node("ImageScaler", ["x"], ["h"], scale=2.0), {}, 2 * X),
+        (helper.make_node("Add", ["x", "b"], ["h"], broadcast=1, axis=0), {"b": B[:2]}, X + B[:2, None, None, None]),
         (helper.make_node("Affine", ["x"], ["h"], alpha=2.0, beta=1.0), {}, 2 * X + 1),
+        (helper.make_node("Affine", ["x"], ["h"]), {}, X),
+        (helper.make_node("Scale", ["x"], ["h"]), {}, X),
+        (helper.make_node("ScaledTanh", ["x"], ["h"]), {}, np.tanh(X)),
+        (helper.make_node("ParametricSoftplus", ["x"], ["h"]), {}, np.logaddexp(X, 0)),
         (helper.make_node("ScaledTanh", ["x"], ["h"], alpha=2.0, beta=0.5), {}, 2 * np.tanh(0.5 * X)),
         (helper.make_node("ParametricSoftplus", ["x"], ["h"], alpha=2.0, beta=3.0), {}, 2 * np.logaddexp(3 * X, 0)),
     ],
@@ -108,6 +116,21 @@ def test_what_the_converter_cannot_carry_is_carried(
     output, result = rewrite(old([node, RELU], weights), 0.5, opset=opset, prove=prove_conversion)
     np.testing.assert_allclose(run(output), jump(expected), rtol=1e-6)
     assert f"carried past onnx's converter: {node.op_type}" in result.changes
+
+
+@pytest.mark.parametrize(("opset", "between"), [(12, ["bias/aligned"]), (13, ["bias/axes", "bias/aligned"])])
+def test_what_is_written_for_a_node_is_named_after_it(opset: int, between: list[str]) -> None:
+    node = helper.make_node("Add", ["x", "b"], ["h"], name="bias", broadcast=1, axis=1)
+    converted, _ = convert(from_proto(old([node, RELU], {"b": B})), opset)
+    assert [item.name for item in converted.proto.graph.node] == [*between, "bias", "relu"]
+    scaler = helper.make_node("ImageScaler", ["x"], ["h"], name="image", scale=2.0)
+    converted, _ = convert(from_proto(old([scaler, RELU], {})), opset)
+    assert [item.name for item in converted.proto.graph.node] == [
+        "image/number_0", "image/part_0", "image/number_1", "image", "relu",
+    ]  # fmt: skip
+    scaler.name = ""
+    converted, _ = convert(from_proto(old([scaler, RELU], {})), opset)
+    assert converted.proto.graph.node[0].name == "h/number_0", "or after its result"
 
 
 @pytest.mark.parametrize("opset", [11, 18])
@@ -160,8 +183,9 @@ def test_a_legacy_broadcast_of_unknown_rank_is_named() -> None:
     node = helper.make_node("Add", ["x", "b"], ["h"], name="bias", broadcast=1, axis=1)
     model = old([node, RELU], {"b": B})
     model.graph.input[0].type.tensor_type.ClearField("shape")
-    with pytest.raises(RefusalError, match=r"Add 'bias' broadcasts along the axis 1, as before opset 7"):
+    with pytest.raises(RefusalError, match=r"Add 'bias' broadcasts along the axis 1, as before opset 7") as caught:
         convert(from_proto(model), 13)
+    assert "infer_shapes" in caught.value.hint
 
 
 @pytest.mark.parametrize("external", [False, True])
