@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -180,7 +180,7 @@ def command(given: Arguments) -> None:
     recipe = _recipe(given)
     check_outputs(given.output, given.result)
     request = _request(given, recipe)
-    test = given.read(split="test", limit=given.evaluate)[0] if given.evaluate else None
+    test = _test_images(given, request) if given.evaluate else None
     with resumable(), _shown() as notify:
         result = harden(request, notify)
     for note in result.notes:
@@ -193,7 +193,11 @@ def command(given: Arguments) -> None:
     else:
         _show(result)
     write_result(result, given.result)
-    print_message(next_step("attack", result.output, "--data", given.data, "--preprocess", given.preprocess))
+    output, contest = Path(result.output), result.contest
+    if contest is not None and contest.names[contest.chosen] == _without_jump(output):
+        print_message(next_step("restore", output, "-o", output.with_name(_without_jump(output))))
+    else:
+        print_message(next_step("attack", output, "--data", given.data, "--preprocess", given.preprocess))
 
 
 def _recipe(given: Arguments) -> Recipe:
@@ -223,8 +227,9 @@ def _recipe(given: Arguments) -> Recipe:
 def _request(given: Arguments, recipe: Recipe) -> HardenRequest:
     from jr_onnx.harden import HardenRequest
 
-    train, preprocessing = given.read(split="train", limit=given.limit)
-    validation, _ = given.read(split="validation")
+    answered = given.labels == "from-model"
+    train, preprocessing = given.read(split="train", limit=given.limit, allow_unlabelled=answered)
+    validation, _ = given.read(split="validation", allow_unlabelled=answered)
     return HardenRequest(
         model=given.model,
         recipe=recipe,
@@ -245,7 +250,34 @@ def _request(given: Arguments, recipe: Recipe) -> HardenRequest:
     )
 
 
-@contextmanager
+def _test_images(given: Arguments, request: HardenRequest) -> ImageData:
+    """Load the images of the evaluation, and refuse a folder that could not take its results, before the training.
+
+    Raises:
+        OutputError: The folder holds results that cannot be about the file that is going to be written.
+    """
+    from jr_onnx.errors import OutputError
+    from jr_onnx.evaluation.store import is_run
+    from jr_onnx.harden import answered_by_model, default_output
+
+    output = given.output or default_output(given.model)
+    folder = _evaluation(given, output)
+    if is_run(folder) and (given.force or not output.exists()):
+        raise OutputError(
+            f"{folder} holds results of another model", hint="Remove it, or choose another folder (--evaluation)"
+        )
+    test, _ = given.read(split="test", limit=given.evaluate, allow_unlabelled=given.labels == "from-model")
+    if test.labelled:
+        return test
+    print_message(f"note: {test.name} has no labels: accuracy is agreement with the answers of {given.model.name}")
+    return answered_by_model(request, test)
+
+
+def _evaluation(given: Arguments, output: Path) -> Path:
+    return output_folder(given.evaluation or output.with_name(f"{output.stem}.attack"))
+
+
+@contextlib.contextmanager
 def _shown() -> Iterator[Callable[[Moment], None]]:
     """Show how far the training is, and a line for every epoch."""
     from jr_onnx.cli.progress import progress
@@ -277,7 +309,6 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
     from jr_onnx.semantics import is_jump
 
     output = Path(result.output)
-    folder = output_folder(given.evaluation or output.with_name(f"{output.stem}.attack"))
     attack = AttackRequest(
         model=request.model,
         data=test,
@@ -289,14 +320,15 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
         suite="adaptive",
         norm=request.recipe.norm,
         eps=request.recipe.eps,
-        out=folder,
+        out=_evaluation(given, output),
         seed=request.recipe.seed,
         command=command_line(),
     )
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".without-jump-") as place:
+    with contextlib.ExitStack() as stack:
         files = {"original": request.model, HARDENED: output}
         if any(map(is_jump, result.hardening.kappas.values())):
-            plain = restore(output, Path(place) / f"{output.stem}.without-jump.onnx")
+            place = stack.enter_context(tempfile.TemporaryDirectory(dir=output.parent, prefix=".without-jump-"))
+            plain = restore(output, Path(place) / _without_jump(output))
             files = {"original": request.model, HARDENED: plain, WITH_JUMP: output}
         with progress("attacking") as notify:
             contest = hold(
@@ -304,6 +336,10 @@ def _contest(given: Arguments, request: HardenRequest, result: HardenResult, tes
                 lambda state: notify(state.done, state.total, state.unit, state.left_s),
             )
     return replace(result, contest=contest)
+
+
+def _without_jump(output: Path) -> str:
+    return f"{output.stem}.without-jump.onnx"
 
 
 def _show(result: HardenResult) -> None:

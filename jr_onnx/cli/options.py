@@ -184,7 +184,9 @@ class DataArguments:
     logits: str
     allow_poor_accuracy: bool
 
-    def read(self, *, split: str = "test", limit: int | None = None) -> tuple[ImageData, Preprocessing]:
+    def read(
+        self, *, split: str = "test", limit: int | None = None, allow_unlabelled: bool = False
+    ) -> tuple[ImageData, Preprocessing]:
         """Load the data as the model wants them, and print how they were understood.
 
         Returns:
@@ -196,7 +198,7 @@ class DataArguments:
         from jr_onnx.data import Preprocessing, load
 
         chosen = Preprocessing.parse(self.preprocess)
-        data = load(self.data, split=split, limit=limit, preprocessing=chosen)
+        data = load(self.data, split=split, limit=limit, preprocessing=chosen, allow_unlabelled=allow_unlabelled)
         for note in data.notes:
             print_message(f"note: {note}")
         return data, data.restored(chosen)

@@ -25,6 +25,7 @@ class Block:
         fractions: (N,) in [0, 1), which decide the split of each item.
         range: What 0 and 1 stand for in the file, where the model is to get the file's own values.
         notes: What the reader of results should know of how the data was understood.
+        labelled: Whether the data has labels; where it has none, all are 0.
     """
 
     labels: NDArray[np.int64]
@@ -34,6 +35,7 @@ class Block:
     fractions: NDArray[np.float64]
     range: tuple[float, float] = (0.0, 1.0)
     notes: tuple[str, ...] = ()
+    labelled: bool = True
 
 
 class Source(Protocol):

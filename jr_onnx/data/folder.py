@@ -4,6 +4,7 @@
     DIR/0/1.png DIR/2/2.png DIR/10/3.png     names that are all numbers count as numbers, see `_numbered`
     DIR/train/cat/1.png DIR/test/cat/2.png   parts, where all sub-folders are named train, validation (or val), test
     DIR/labels.csv                           one part; labels are whole numbers from 0
+    DIR/train/1.png DIR/test/1.png           pictures without labels, where they are allowed
 
 All pictures are of one size, unless the preprocessing gives them one, and all gray or all in colour. Pictures are
 decoded only when chosen, and class folders are taken in turn (the first picture of each class, then the second): any
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.data.block import Block
-from jr_onnx.data.labels import MOST_CLASSES
+from jr_onnx.data.labels import MOST_CLASSES, UNLABELLED_HINT
 from jr_onnx.data.reading import check_memory, check_shape, find_folder, reading
 from jr_onnx.data.resizing import Resizing
 from jr_onnx.data.splits import Part, name_fractions
@@ -53,15 +54,23 @@ class Folder:
         resizing: What is done to every picture.
         by_text: Whether class folders named by numbers are ordered as text, 0, 1, 10, 2, as torchvision's ImageFolder
             does.
+        allow_unlabelled: Whether pictures may lie in a part without class folders and labels.
 
     Raises:
         DataError: Not a folder, empty, or with files of another kind in it.
         MissingExtraError: Pillow is not installed.
     """
 
-    def __init__(self, folder: Path, resizing: Resizing | None = None, *, by_text: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        resizing: Resizing | None = None,
+        *,
+        by_text: bool = False,
+        allow_unlabelled: bool = False,
+    ) -> None:
         self._resizing = resizing or Resizing(None)
-        self._by_text = by_text
+        self._by_text, self._allow_unlabelled = by_text, allow_unlabelled
         self._pillow = require("PIL.Image", "attack")
         self._folder = find_folder(folder, (), "picture")
         self.name = f"folder:{self._folder.resolve().name}"
@@ -76,10 +85,13 @@ class Folder:
         """
         folder = self._parts[part]
         notes: tuple[str, ...] = ()
+        labelled = True
         with reading(folder, "a folder of pictures"):
             if (folder / _LABELS).is_file():
                 names, labels = _read_list(folder)
                 class_names = tuple(str(number) for number in range(int(labels.max()) + 1))
+            elif self._allow_unlabelled and (names := _pictures(folder)):
+                labelled, labels, class_names = False, np.zeros(len(names), dtype=np.int64), ("0",)
             else:
                 numbers, class_names = self._classes()
                 names, labels = _list_classes(folder, numbers)
@@ -88,7 +100,7 @@ class Folder:
         def read(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
             return decode(self._pillow, [folder / names[position] for position in chosen], self._resizing)
 
-        return Block(labels, read, 255.0, class_names, name_fractions(names), notes=notes)
+        return Block(labels, read, 255.0, class_names, name_fractions(names), notes=notes, labelled=labelled)
 
     def _classes(self) -> tuple[dict[str, int], tuple[str, ...]]:
         """Return the class of every class folder of any part, and the names of all classes."""
@@ -202,11 +214,19 @@ def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
+def _pictures(folder: Path) -> list[str]:
+    """Return the pictures of a folder that holds nothing else, none of any other."""
+    found = _visible(folder)
+    are_pictures = all(path.suffix.lower() in _SUFFIXES and path.is_file() for path in found)
+    return [path.name for path in found] if are_pictures else []
+
+
 def _list_classes(folder: Path, numbers: dict[str, int]) -> tuple[list[str], NDArray[np.int64]]:
     classes = sorted(_visible(folder), key=lambda path: (numbers.get(path.name, -1), path.name))
     for path in classes:
         if not path.is_dir():
-            raise DataError(f"{path} stands beside the class folders", hint=f"Remove it, or add {_LABELS}")
+            hint = UNLABELLED_HINT if _pictures(folder) else f"Remove it, or add {_LABELS}"
+            raise DataError(f"{path} stands beside the class folders", hint=hint)
     if not classes:
         raise DataError(f"{folder} is empty, expected one sub-folder per class or {_LABELS}")
     columns: list[list[tuple[str, int]]] = []

@@ -31,6 +31,7 @@ class ImageData:
         indices: (N,) int64, the position of each image in its source.
         range: What 0 and 1 stand for in the source, where the model is to get the source's own values (see `restored`).
         notes: What the reader of results should know of how the data was understood.
+        labelled: Whether the source has labels; where it has none, all are 0, and mean nothing.
     """
 
     pixels: Array
@@ -41,6 +42,7 @@ class ImageData:
     indices: NDArray[np.int64]
     range: tuple[float, float] = (0.0, 1.0)
     notes: tuple[str, ...] = ()
+    labelled: bool = True
 
     def __post_init__(self) -> None:
         """Check that the parts fit together.

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jr_onnx.data.block import Block
-from jr_onnx.data.labels import to_classes
+from jr_onnx.data.labels import UNLABELLED_HINT, to_classes
 from jr_onnx.data.npy import read_member
 from jr_onnx.data.preprocessing import Layout
 from jr_onnx.data.reading import check_labels, reading
@@ -61,12 +61,20 @@ class Npz:
         layout: Order of the axes of the images; None finds it from the shape.
         range: What stands for black and for full brightness, which are brought to 0 and 1; None for 0 and 255 of whole
             numbers, 0 and 1 of floats.
+        allow_unlabelled: Whether a part may be images alone.
 
     Raises:
         DataError: Not such a file, without a known pair of names, or the range is none.
     """
 
-    def __init__(self, path: Path, layout: Layout | None = None, range: tuple[float, float] | None = None) -> None:  # noqa: A002 - the word of the specification
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout | None = None,
+        range: tuple[float, float] | None = None,  # noqa: A002 - the word of the specification
+        *,
+        allow_unlabelled: bool = False,
+    ) -> None:
         self._path = path
         self._layout = layout
         self._range = range
@@ -74,15 +82,21 @@ class Npz:
         with reading(path, "an .npz file", _ZIP), zipfile.ZipFile(path) as archive:
             members = archive.namelist()
         present = {member.removesuffix(".npy") for member in members if member.endswith(".npy")}
-        self._pairs: dict[Part, tuple[str, str]] = {}
+        self._pairs: dict[Part, tuple[str, str | None]] = {}
         for part, pairs in _NAMES.items():
             for pair in pairs:
                 if present.issuperset(pair):
                     self._pairs.setdefault(part, pair)
+            for images_name, _ in pairs if allow_unlabelled else ():
+                if images_name in present:
+                    self._pairs.setdefault(part, (images_name, None))
         self._has_class_names = "class_names" in present
         if not self._pairs:
             found = ", ".join(sorted(present)[:8]) or "nothing"
-            raise DataError(f"{path} holds {found}, expected images and labels, x and y, or x_test and y_test")
+            raise DataError(
+                f"{path} holds {found}, expected images and labels, x and y, or x_test and y_test",
+                hint="" if allow_unlabelled or not _has_images(present) else UNLABELLED_HINT,
+            )
         self.parts: frozenset[Part] = frozenset({"one"}) if "one" in self._pairs else frozenset(self._pairs)
 
     def block(self, part: Part) -> Block:
@@ -95,7 +109,9 @@ class Npz:
         path = self._path
         with reading(path, "an .npz file", _ZIP), zipfile.ZipFile(path) as archive:
             images = self._planes(read_member(archive, images_name, path), images_name)
-            labels, count = to_classes(read_member(archive, labels_name, path), f"{path}: {labels_name}")
+            labels, count = np.zeros(len(images), dtype=np.int64), 1
+            if labels_name is not None:
+                labels, count = to_classes(read_member(archive, labels_name, path), f"{path}: {labels_name}")
             names = read_member(archive, "class_names", path) if self._has_class_names else None
         if len(images) != len(labels):
             raise DataError(f"{path} holds {len(images)} {images_name} and {len(labels)} {labels_name}")
@@ -108,7 +124,8 @@ class Npz:
             return _pixels(images[chosen], f"{path}: {images_name}", scaled)
 
         scale = 1.0 if scaled is not None or images.dtype.kind == "f" else 255.0
-        return Block(labels, read, scale, class_names, index_fractions(len(labels)), features or _UNIT)
+        fractions = index_fractions(len(labels))
+        return Block(labels, read, scale, class_names, fractions, features or _UNIT, labelled=labels_name is not None)
 
     def _features(self, images: Array) -> tuple[float, float] | None:
         """Return the range of a file of features; None where its values are pixels or their range was said."""
@@ -117,9 +134,11 @@ class Npz:
         with reading(self._path, "an .npz file", _ZIP), zipfile.ZipFile(self._path) as archive:
             parts = [read_member(archive, name, self._path) for name, _ in self._pairs.values()]
         low, high = min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)
-        if (low >= 0 and high <= 1) or not np.isfinite([low, high]).all():
+        if (low >= 0 and high <= 1) or not math.isfinite(high - low):
             return None
-        return (low, high) if high > low else (low, low + 1.0)
+        if low == high:  # any range will do; near 0 one of length 1, far from it that to 0, for low + 1 may be low
+            return (low, low + 1.0) if abs(low) < 1 else (min(low, 0.0), max(low, 0.0))
+        return low, high
 
     def _planes(self, images: Array, name: str) -> Array:
         where = f"{self._path}: {name}"
@@ -139,6 +158,10 @@ class Npz:
         if planes.shape[1] not in _CHANNELS:
             raise DataError(f"{where} has {planes.shape[1]} channels in the layout {layout}, expected 1, 3 or 4")
         return planes
+
+
+def _has_images(present: set[str]) -> bool:
+    return any(images_name in present for pairs in _NAMES.values() for images_name, _ in pairs)
 
 
 def _find_layout(shape: tuple[int, ...], where: str) -> Layout:

@@ -33,7 +33,12 @@ _OPTIONS: Final[dict[str, dict[str, str]]] = {
 
 
 def load(
-    spec: str, *, split: str = "test", limit: int | None = None, preprocessing: Preprocessing | None = None
+    spec: str,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    allow_unlabelled: bool = False,
 ) -> ImageData:
     """Load labelled images.
 
@@ -43,6 +48,8 @@ def load(
         split: train, validation or test; see `jr_onnx.data.splits` for how validation is found.
         limit: At most this many, from the front of the split.
         preprocessing: What the model expects; its `size` and `resize` are done here.
+        allow_unlabelled: Take an `npz` of images alone, or a folder of pictures without class folders, too; the result
+            says so (`ImageData.labelled`).
 
     Returns:
         The images; only those of the split, up to the limit, are read and kept.
@@ -58,7 +65,7 @@ def load(
     if spec == "digits":
         data = load_digits(part, limit)
         return replace(data, pixels=resizing.planes(data.pixels, spec))
-    source = _open(spec, resizing)
+    source = _open(spec, resizing, allow_unlabelled=allow_unlabelled)
     name = f"{source.name} ({split})"
     origin = part_of(part, source.parts, source.name)
     block = source.block(origin)
@@ -69,7 +76,9 @@ def load(
     if not isinstance(source, Folder):  # whose pictures were resized one by one, and may have had many sizes
         pixels = resizing.planes(pixels, name)
     notes = (*block.notes, *_notes(pixels, block))
-    return ImageData(pixels, block.scale, block.labels[chosen], name, block.class_names, chosen, block.range, notes)
+    return ImageData(
+        pixels, block.scale, block.labels[chosen], name, block.class_names, chosen, block.range, notes, block.labelled
+    )
 
 
 def _notes(pixels: Array, block: Block) -> Iterator[str]:
@@ -87,17 +96,19 @@ def _notes(pixels: Array, block: Block) -> Iterator[str]:
         )
 
 
-def _open(spec: str, resizing: Resizing) -> Source:
+def _open(spec: str, resizing: Resizing, *, allow_unlabelled: bool) -> Source:
     kind, colon, rest = spec.partition(":")
     if not colon or not rest or kind not in _OPTIONS:
         raise DataError(f"found the data specification {spec!r}, expected {FORMS}")
     file, options = _split(kind, rest)
     path = Path(file).expanduser()
     if kind == "folder":
-        return Folder(path, resizing, by_text=_choice(options, "order", ("number", "text")) == "text")
+        by_text = _choice(options, "order", ("number", "text")) == "text"
+        return Folder(path, resizing, by_text=by_text, allow_unlabelled=allow_unlabelled)
     if kind == "npz":
         layouts: dict[str | None, Layout] = {"NCHW": "NCHW", "NHWC": "NHWC"}
-        return Npz(path, layouts.get(_choice(options, "layout", ("NCHW", "NHWC"))), _range(options))
+        layout = layouts.get(_choice(options, "layout", ("NCHW", "NHWC")))
+        return Npz(path, layout, _range(options), allow_unlabelled=allow_unlabelled)
     return _PLAIN[kind](path)
 
 

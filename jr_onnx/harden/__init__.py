@@ -11,7 +11,7 @@ from jr_onnx.harden.contest import (
 )
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.harden.record import Contest, Hardening, HardenResult
-from jr_onnx.harden.run import HardenRequest, harden
+from jr_onnx.harden.run import HardenRequest, answered_by_model, default_output, harden
 from jr_onnx.harden.trainer import Moment
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "Hardening",
     "Moment",
     "Recipe",
+    "answered_by_model",
+    "default_output",
     "gain_of",
     "harden",
     "hold",

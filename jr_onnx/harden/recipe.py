@@ -103,15 +103,20 @@ class Recipe(Record):
         shares = {"the momentum": self.momentum, "the average's decay": self.average, "the mixed share": self.mixed,
                   "the ramp": self.ramp or 0.0}  # fmt: skip
         for what, value in shares.items():
-            if not 0 <= value <= 1 or (what != "the mixed share" and value == 1):
-                raise InputError(f"{what} is {value:g}, expected 0 to 1")
-        if not (math.isfinite(self.beta) and self.beta >= 0 and self.weight_decay >= 0):
-            raise InputError(f"beta is {self.beta:g} and the weight decay {self.weight_decay:g}, expected 0 or more")
+            may_be_one = what == "the mixed share"
+            if not (0 <= value <= 1 and (may_be_one or value < 1)):
+                raise InputError(
+                    f"{what} is {value:g}, expected " + ("0 to 1" if may_be_one else "at least 0, and less than 1")
+                )
+        for what, value in {"beta": self.beta, "the weight decay": self.weight_decay}.items():
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(f"{what} is {value:g}, expected 0 or more")
         if self.kappa is not None:
             validate_kappa(self.kappa, "the kappa of the training")
         if self.learn_kappa != "no" and not self.kappa:
+            found = "none is given" if self.kappa is None else "0 is given, which is no jump"
             raise InputError(
-                "kappas are learned from a first value on, and none is given",
+                f"kappas are learned from a first value above 0 on, and {found}",
                 hint="Give --kappa too; jr-onnx tune looks for one",
             )
 

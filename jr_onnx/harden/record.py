@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
+from jr_onnx import provenance
+from jr_onnx.errors import JrError
 from jr_onnx.evaluation.summary import Evaluation
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.harden.validation import EpochRow
-from jr_onnx.records import Record, dumps
+from jr_onnx.modelfile import load
+from jr_onnx.records import Record, dumps, loads
 from jr_onnx.semantics import SiteKappa
 
 
@@ -30,6 +34,7 @@ class Hardening(Record):
         best: Number of the epoch whose weights these are.
         stopped: Why the training ended before its last epoch, "" where it did not.
         kappas: Site id -> kappa that it was trained with, or one for each channel; empty without a jump.
+        run: Digest of everything that decides the weights; "" in files of earlier versions.
     """
 
     SCHEMA: ClassVar[str] = "jr_onnx.hardening/1"
@@ -46,11 +51,21 @@ class Hardening(Record):
     best: int
     stopped: str
     kappas: dict[str, SiteKappa]
+    run: str = ""
 
     def as_metadata(self) -> str:
         """Return the entry's text; without wall times, so that the same run gives the same file."""
         rows = tuple(replace(row, seconds=0.0) for row in self.rows)
         return dumps(replace(self, rows=rows), indent=None)
+
+
+def earlier_result(path: Path) -> Hardening | None:
+    """Return what a file says of its training; None where it is no hardened model, or says it otherwise."""
+    try:
+        metadata = {str(entry.key): str(entry.value) for entry in load(path).proto.metadata_props}
+        return loads(Hardening, metadata[provenance.HARDENED_KEY])
+    except (JrError, KeyError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

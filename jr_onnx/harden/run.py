@@ -15,15 +15,16 @@ import torch
 
 from jr_onnx import provenance
 from jr_onnx._version import __version__
+from jr_onnx.attack.classifier.accuracy import Clean, sample_of
 from jr_onnx.attack.classifier.opener import ClassifierOpener
 from jr_onnx.attack.classifier.request import ClassifierRequest
 from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.data import ImageData
-from jr_onnx.errors import DataError, InputError, RefusalError
+from jr_onnx.errors import DataError, InputError, RefusalError, VerificationError
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.harden.network import TrainedNetwork
 from jr_onnx.harden.recipe import Recipe
-from jr_onnx.harden.record import Hardening, HardenResult
+from jr_onnx.harden.record import Hardening, HardenResult, earlier_result
 from jr_onnx.harden.state import StateFile, TrainingState
 from jr_onnx.harden.trainer import Moment, Trainer
 from jr_onnx.harden.validation import Validation
@@ -87,27 +88,47 @@ def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: 
         OutputError: The output cannot be written.
     """
     source = load_file(request.model)
-    path = output_path(source, request.output, force=request.replace, suffix=SUFFIX)
+    path = output_path(source, request.output, force=True, suffix=SUFFIX)
+    earlier = earlier_result(path) if path.exists() and not (request.replace or request.restart) else None
+    if earlier is None or earlier.source_sha256 != source.sha256 or earlier.recipe != request.recipe:
+        earlier = None
+        output_path(source, path, force=request.replace)
     weights = _chosen(source, request)
-    opening = _opening(request)
+    if request.labels == "from-model":
+        request = replace(
+            request, train=answered_by_model(request, request.train), data=answered_by_model(request, request.data)
+        )
+    opening = request.opener()
     served, trusted = opening.open_in_torch(request.model)
     if trusted.draws or served.random:
         raise RefusalError(f"{request.model.name} draws random numbers, so its gradients are noise to a training")
-    train, validation = _labelled(request, served)
+    train, validation = request.train, request.data
+    _require_scores(request, served)
     network = _network(request, trusted, weights)
+    if request.recipe.kappa:
+        _require_classifier(request, network)
+    run = _digest(request, source, weights)
+    if earlier is not None:
+        if earlier.run != run:
+            output_path(source, path, force=False)
+        return _result(
+            path, opening, earlier, [f"{path.name} is the result of this very run, and was not trained again"]
+        )
     surrogate = ""
     if request.recipe.kappa:
         _, surrogate = Validation(validation, request.recipe, network.net.device).strongest_surrogate(network)
-    state: StateFile[TrainingState] = StateFile(
-        path.with_name(f".{path.name}.training"), _key(request, source, weights, train, surrogate)
-    )
+    state: StateFile[TrainingState] = StateFile(path.with_name(f".{path.name}.training"), f"{run} {surrogate}")
     if request.restart:
         state.remove()
     if request.recipe.learn_kappa != "no":
         network.learn_kappas(train.images[:1] if request.recipe.learn_kappa == "per-channel" else None)
     if request.recipe.learn_kappa == "per-channel":
         _try_kappas(request, network.learned)
-    outcome = Trainer(network, request.recipe, train, validation, state).run(notify)
+    try:
+        outcome = Trainer(network, request.recipe, train, validation, state).run(notify)
+    except RefusalError:  # the same options would come to the same end, and others need not be told of --restart
+        state.remove()
+        raise
     kappas = network.learned or (dict(network.net.kappas) if request.recipe.kappa else {})
     hardening = Hardening(
         version=__version__,
@@ -117,18 +138,33 @@ def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: 
         data=train.name,
         data_sha256=train.digest,
         labels=request.labels,
-        trained=tuple(item.name for item in weights),
+        trained=tuple(item.name for item in weights if item.name in network.net.weights()),
         surrogate=surrogate,
         rows=outcome.rows,
         best=outcome.best,
         stopped=outcome.stopped,
         kappas=kappas,
+        run=run,
     )
     _write(request, network.net, hardening, path)
-    # The file that was written computes in ONNX Runtime what was trained in torch: proved on real images.
-    replace(opening, notes=[], force=True).open(path)
+    found = _result(path, opening, hardening, [])
     state.remove()
-    return HardenResult(str(path), hardening, tuple(dict.fromkeys([*opening.notes, *_remarks(hardening)])))
+    return found
+
+
+def default_output(model: Path) -> Path:
+    """Return where the result goes unless a path is given."""
+    return output_path(load_file(model), None, force=True, suffix=SUFFIX)
+
+
+def _result(path: Path, opening: ClassifierOpener, hardening: Hardening, notes: list[str]) -> HardenResult:
+    """Prove that a written file computes in ONNX Runtime what torch computes, on real images; else remove it."""
+    try:
+        replace(opening, notes=[], force=True).open(path)
+    except VerificationError:
+        path.unlink()
+        raise
+    return HardenResult(str(path), hardening, tuple(dict.fromkeys([*opening.notes, *notes, *_remarks(hardening)])))
 
 
 def _chosen(source: ModelFile, request: HardenRequest) -> list[Weight]:
@@ -153,7 +189,12 @@ def _chosen(source: ModelFile, request: HardenRequest) -> list[Weight]:
     if not any(not item.is_statistic for item in known):
         raise InputError(f"{name} has no weights that could be trained: no Conv, Gemm, MatMul or normalisation has any")
     statistics = request.recipe.batch_statistics
-    chosen = [item for item in known if (statistics if item.is_statistic else _is_wanted(item, request))]
+    if statistics and not any(item.is_statistic for item in known):
+        raise InputError(
+            f"{name} has no means and variances of BatchNormalization, which exporters fold into the convolutions",
+            hint="Leave --batch-statistics out",
+        )
+    chosen = [item for item in known if (statistics or not item.is_statistic) and _is_wanted(item, request)]
     if not any(not item.is_statistic for item in chosen):
         names = ", ".join(item.name for item in known[:3])
         raise InputError(
@@ -171,22 +212,15 @@ def _is_wanted(weight: Weight, request: HardenRequest) -> bool:
             raise InputError(f"{pattern!r} is not a valid regular expression: {error}") from None
     if any(re.search(pattern, weight.name) for pattern in request.freeze):
         return False
-    return not request.only or any(re.search(pattern, weight.name) for pattern in request.only)
+    return weight.is_statistic or not request.only or any(re.search(pattern, weight.name) for pattern in request.only)
 
 
-def _opening(request: HardenRequest) -> ClassifierOpener:
-    # Against its own answers a model cannot be at chance.
-    return replace(request, force=request.force or request.labels == "from-model").opener()
-
-
-def _labelled(request: HardenRequest, served: ServedClassifier) -> tuple[ImageData, ImageData]:
-    """Return training and validation images with the labels that are to be learned.
+def _require_scores(request: HardenRequest, served: ServedClassifier) -> None:
+    """Refuse labels that the model has no score for.
 
     Raises:
-        DataError: The model has no score for a label.
+        DataError: There is one.
     """
-    if request.labels == "from-model":
-        return _answered(request.train, served), _answered(request.data, served)
     classes = max(2, served.logits(request.data.images[:1]).shape[1])
     top = int(request.train.labels.max())
     if top >= classes:
@@ -194,17 +228,43 @@ def _labelled(request: HardenRequest, served: ServedClassifier) -> tuple[ImageDa
             f"{request.train.name} has the label {top}, and {request.model.name} gives {classes} scores",
             hint="Check that the labels are numbered as the model's outputs are, from 0",
         )
-    return request.train, request.data
 
 
-def _answered(data: ImageData, served: ServedClassifier) -> ImageData:
+def _require_classifier(request: HardenRequest, network: TrainedNetwork) -> None:
+    """Refuse a kappa that leaves no classifier to begin with.
+
+    Raises:
+        DataError: With the jump the model classifies clean images no better than by chance.
+    """
+    sample = sample_of(request.data)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(sample.images).to(network.net.device))
+    found = Clean.of(predictions(logits.cpu().numpy()), sample)
+    if found.is_chance and not request.force:
+        raise DataError(
+            f"with the jump at kappa {request.recipe.kappa:g} {request.model.name} classifies {found.accuracy:.0%} of "
+            f"{len(sample)} clean images correctly, where guessing gives {found.chance:.0%}",
+            hint="Lower --kappa, or continue with --allow-poor-accuracy",
+        )
+
+
+def answered_by_model(request: ClassifierRequest, data: ImageData) -> ImageData:
+    """Return the images that the model of a request gives an answer for, with its answers as their labels.
+
+    Raises:
+        InputError: No value, or several, can be the scores.
+        DataError: The images do not fit the model's input, or it gives no answer for any.
+    """
+    # What the images are labelled with does not count here, least of all that the model is at chance against it.
+    served, _ = replace(request, data=data, force=True).opener(black_box=True).open(request.model)
     answers = np.concatenate([predictions(served.logits(images)) for images, _ in data.batches()])
     kept = np.flatnonzero(answers >= 0)
     if not len(kept):
         raise DataError(f"{served.path.name} gives no answer for any image of {data.name}")
     count = max(int(answers.max()) + 1, len(data.class_names))
     names = data.class_names if count == len(data.class_names) else tuple(map(str, range(count)))
-    return replace(data, labels=answers.astype(np.int64), class_names=names).take(kept)
+    labels = np.maximum(answers, 0).astype(np.int64)
+    return replace(data, labels=labels, class_names=names, labelled=True).take(kept)
 
 
 def _network(request: HardenRequest, trusted: OnnxModule, weights: Sequence[Weight]) -> TrainedNetwork:
@@ -243,11 +303,11 @@ def _try_kappas(request: HardenRequest, kappas: Mapping[str, SiteKappa]) -> None
         rewrite(request.model, KappaPlan(by_site=tuple(kappas.items())), output=Path(folder) / request.model.name)
 
 
-def _key(request: HardenRequest, source: ModelFile, weights: Sequence[Weight], train: ImageData, surrogate: str) -> str:
+def _digest(request: HardenRequest, source: ModelFile, weights: Sequence[Weight]) -> str:
     """Return a digest of everything that decides the trained weights."""
     parts = [
-        dumps(request.recipe, indent=None), source.sha256, ",".join(item.name for item in weights), train.digest,
-        request.data.digest, dumps(request.preprocessing, indent=None), request.labels, surrogate,
+        dumps(request.recipe, indent=None), source.sha256, ",".join(item.name for item in weights),
+        request.train.digest, request.data.digest, dumps(request.preprocessing, indent=None), request.labels,
         repr(sorted(request.values.items())), request.logits,
     ]  # fmt: skip
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -26,6 +26,7 @@ from jr_onnx.errors import ModelError
 from jr_onnx.modelfile import external_place, load, readable
 from jr_onnx.opsets import normal_domain
 from jr_onnx.records import Record
+from jr_onnx.rewriter.expansion import expanded_size
 from jr_onnx.rewriter.scopes import Scope, all_nodes, all_scopes, function_key, top_scopes
 
 STATISTICS = "statistics"
@@ -187,6 +188,7 @@ class _Walker:
     def __post_init__(self) -> None:
         self.tensors = tensors_by_place(self.model)
         tops = top_scopes(self.model)
+        expanded_size(tops)  # refuses calls that nobody could follow
         self._functions = {function_key(top.function): top for top in tops if top.function is not None}
         self._scope(tops[0], {}, 0)
 
@@ -210,6 +212,9 @@ class _Walker:
             env[str(node.output[0])] = self._leaf(scope.path, str(node.output[0]), tensor)
             return
         inputs = [env.get(str(name), _UNKNOWN) if name else None for name in node.input]
+        if node.op_type == "CastLike" and not normal_domain(node.domain) and inputs and inputs[0] is not None:
+            env[str(node.output[0])] = inputs[0]  # of what it is cast like, only the type counts
+            return
         function = self._functions.get(function_key(node))
         if function is not None and function.function is not None:
             names = zip(function.function.input, inputs, strict=False)
@@ -219,29 +224,23 @@ class _Walker:
             env.update({str(name): inner.get(str(inside), _UNKNOWN) for name, inside in outside if name})
             return
         found = self._operator(node, [value for value in inputs if value is not None], inputs)
+        results = [self._branch(body, env, depth) for body in scope.children_of.get(position, [])]
         for number, name in enumerate(str(name) for name in node.output):
-            if name:
-                env[name] = self._of_branches(scope, position, number, env, depth) or found
+            if name and results:
+                env[name] = _Value(behind=any(values[number].behind for values in results if number < len(values)))
+            elif name:
+                env[name] = found
 
-    def _of_branches(
-        self, scope: Scope, position: int, number: int, env: dict[str, _Value], depth: int
-    ) -> _Value | None:
-        """Follow the sub-graphs of a node; None where it has none."""
-        bodies = scope.children_of.get(position, [])
-        if not bodies:
-            return None
-        results = []
-        for body in bodies:
-            inner = dict(env)
-            self._scope(body, inner, depth + 1)
-            outputs = body.graph.output if body.graph is not None else ()
-            results.append(inner.get(str(outputs[number].name), _UNKNOWN) if number < len(outputs) else _UNKNOWN)
-        return _Value(behind=any(item.behind for item in results))
+    def _branch(self, body: Scope, env: dict[str, _Value], depth: int) -> list[_Value]:
+        """Follow a sub-graph, and return its outputs."""
+        inner = dict(env)
+        self._scope(body, inner, depth + 1)
+        return [inner.get(str(output.name), _UNKNOWN) for output in (body.graph.output if body.graph else ())]
 
     def _operator(self, node: onnx.NodeProto, given: list[_Value], inputs: list[_Value | None]) -> _Value:
         key = (normal_domain(node.domain), str(node.op_type))
         behind = any(item.behind for item in given)
-        if given and all(item.constant for item in given):
+        if (given or key == ("", "Constant")) and all(item.constant for item in given):
             passes = not key[0] and key[1] in _TRANSPARENT
             origins = tuple(dict.fromkeys(place for item in given for place in item.origins)) if passes else ()
             return _Value(origins, constant=True, many=any(item.many for item in given))

@@ -262,3 +262,19 @@ def test_without_pillow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "PIL.Image", raising=False)
     with pytest.raises(MissingExtraError, match=r"jr-onnx\[attack\]"):
         load(f"folder:{tmp_path}")
+
+
+def test_pictures_without_labels_are_taken_where_they_are_allowed(tmp_path: Path) -> None:
+    for part, count in (("train", 20), ("test", 3)):
+        (tmp_path / part).mkdir()
+        for number in range(count):
+            _picture(tmp_path / part / f"{number:02}.png", random_bytes(4, 4, seed=number))
+    data = load(f"folder:{tmp_path}", split="test", allow_unlabelled=True)
+    assert not data.labelled
+    assert len(data) == 3
+    assert (data.pixels[1, 0] == random_bytes(4, 4, seed=1)).all()
+    with pytest.raises(DataError, match=r"stands beside the class folders.*--labels from-model"):
+        load(f"folder:{tmp_path}", split="test")
+    (tmp_path / "test" / "notes.txt").write_text("no picture")
+    with pytest.raises(DataError, match="stands beside the class folders"):
+        load(f"folder:{tmp_path}", split="test", allow_unlabelled=True)

@@ -266,3 +266,26 @@ def test_a_compressed_bomb_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(DataError, match="announces 2097152 bytes of data, expected at most 1048576"):
         load(spec)
     assert len(load(_save(tmp_path / "plain.npz", images=images, labels=np.array([0, 1])))) == 2, "mapped: no bound"
+
+
+@pytest.mark.parametrize("value", [9.007199254740992e15, -1e300, 1.5, 2.0])
+def test_a_table_of_one_value_has_a_range(tmp_path: Path, value: float) -> None:
+    data = load(_save(tmp_path / "a.npz", images=np.full((40, 3), value), labels=_labels(40)))
+    assert data.restored(Preprocessing()).range == data.range
+    low, high = data.range
+    assert low + float(data.images[0, 0, 0, 0]) * (high - low) == value
+
+
+def test_images_without_labels_are_taken_where_they_are_allowed(tmp_path: Path) -> None:
+    images, labels = random_bytes(COUNT, 1, 5, 5), _labels()
+    spec = _save(tmp_path / "a.npz", x_train=images, x_test=images, y_test=labels)
+    data = load(spec, split="train", allow_unlabelled=True)
+    assert not data.labelled
+    assert set(data.labels.tolist()) == {0}
+    test = load(spec, split="test", allow_unlabelled=True)
+    assert test.labelled
+    assert (test.labels == labels).all()
+    with pytest.raises(DataError, match="has the parts test, no train part"):
+        load(spec, split="train")
+    with pytest.raises(DataError, match=r"holds x_train, expected .* --labels from-model"):
+        load(_save(tmp_path / "b.npz", x_train=images))

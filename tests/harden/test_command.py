@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jr_onnx.cli.app import run
+from jr_onnx.data import load
 
 DIGITS = str(Path(__file__).resolve().parents[2] / "models" / "exported" / "digits_mlp.onnx")
 FAST = ["--epochs", "2", "--steps", "3", "--limit", "400", "--eps", "0.1"]
@@ -43,6 +45,7 @@ def test_the_jump_is_judged_against_the_same_weights_without_it(
     found = json.loads(capfd.readouterr().out)
     assert set(found["contest"]["evaluations"]) == {"hardened", "hardened with jump"}
     assert found["contest"]["chosen"] in {"original", "hardened", "hardened with jump"}
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(
@@ -84,3 +87,37 @@ def test_a_run_that_was_killed_goes_on_to_the_same_file(tmp_path: Path) -> None:
     assert b"epoch 1:" not in after
     assert (tmp_path / "killed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
     assert not state.exists()
+
+
+def test_images_without_labels_are_enough(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    parts = {f"x_{split}": load("digits", split=split).images for split in ("train", "test")}
+    np.savez(tmp_path / "blind.npz", **parts)
+    arguments = ["--data", f"npz:{tmp_path / 'blind.npz'}", "--evaluate", "5", "-o", str(tmp_path / "hard.onnx")]
+    assert run(["harden", DIGITS, *FAST, *arguments]) == 2
+    assert "--labels from-model" in capfd.readouterr().err
+    assert run(["harden", DIGITS, *FAST, *arguments, "--labels", "from-model", "--json"]) == 0
+    shown = capfd.readouterr()
+    assert "has no labels: accuracy is agreement with the answers of digits_mlp.onnx" in shown.err
+    original = json.loads(shown.out)["contest"]["evaluations"]["hardened"]["models"][0]
+    assert original["clean"]["value"] == 1.0
+
+
+def test_an_interrupted_evaluation_goes_on_and_a_folder_in_the_way_is_named_first(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output, folder = tmp_path / "hard.onnx", tmp_path / "hard.attack"
+    arguments = ["harden", DIGITS, *FAST, "--evaluate", "4", "-o", str(output)]
+    assert run(arguments) == 0
+    first = capfd.readouterr()
+    written = output.read_bytes()
+    for unit in sorted((folder / "units").iterdir())[::2]:
+        unit.unlink()
+    assert run(arguments) == 0
+    second = capfd.readouterr()
+    assert second.out == first.out
+    assert "epoch 1:" not in second.err
+    assert output.read_bytes() == written
+    output.unlink()
+    assert run(arguments) == 2
+    assert "holds results of another model" in capfd.readouterr().err
+    assert not output.exists()

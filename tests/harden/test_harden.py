@@ -13,7 +13,7 @@ import torch
 
 from jr_onnx import find_weights, provenance, torchnet
 from jr_onnx.attack.suite.setup import AttackRequest
-from jr_onnx.errors import DataError, InputError, JrError, RefusalError
+from jr_onnx.errors import DataError, InputError, JrError, OutputError, RefusalError
 from jr_onnx.harden import ContestRequest, Hardening, HardenRequest, Recipe, harden, hold, worst_case
 from jr_onnx.modelfile import load
 from jr_onnx.records import dumps, loads
@@ -172,11 +172,57 @@ def test_statistics_stay_unless_asked_for(request_of: Make) -> None:
     assert all(new["", name] != old["", name] for name in ("mean", "variance"))
 
 
-def test_frozen_weights_stay(request_of: Make) -> None:
+def test_frozen_weights_stay(request_of: Make, tmp_path: Path) -> None:
     request = request_of({"epochs": 1}, only=("^w", "^k$"), freeze=("w1",))
     result = harden(request)
     old, new = tensors_of(request.model), tensors_of(Path(result.output))
     assert {name for (_, name), data in new.items() if data != old["", name]} == {"w2", "k"}
+    frozen = harden(
+        request_of(
+            {"epochs": 1, "batch_statistics": True}, only=("^w2$",), freeze=("mean",), output=tmp_path / "b.onnx"
+        )
+    )
+    assert set(frozen.hardening.trained) == {"w2", "variance"}
+
+
+def test_statistics_that_are_not_there_are_not_estimated(request_of: Make, tmp_path: Path) -> None:
+    path = tmp_path / "halves.onnx"
+    path.write_bytes(models.of_halves().SerializeToString())
+    with pytest.raises(InputError, match="no means and variances"):
+        harden(request_of({"batch_statistics": True}, model=path))
+
+
+def test_only_weights_that_lead_to_the_scores_are_called_trained(request_of: Make, tmp_path: Path) -> None:
+    model = onnx.load(request_of().model)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((32, 2), np.float32), "spare"))
+    model.graph.node.add(op_type="MatMul", input=["r", "spare"], output=["other"])
+    model.graph.output.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, ["N", 2]))
+    path = tmp_path / "two.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert "spare" in {item.name for item in find_weights(path)}
+    result = harden(request_of({"epochs": 1}, model=path))
+    assert "spare" not in result.hardening.trained
+    assert tensors_of(Path(result.output))["", "spare"] == tensors_of(path)["", "spare"]
+
+
+def test_a_finished_run_is_not_trained_again(request_of: Make) -> None:
+    first = harden(request_of({"epochs": 1}))
+    written = Path(first.output).read_bytes()
+    moments: list[object] = []
+    again = harden(request_of({"epochs": 1}), moments.append)
+    assert moments == []
+    assert again.hardening.best == first.hardening.best
+    assert any("was not trained again" in note for note in again.notes)
+    for request in (request_of({"epochs": 1}, restart=True), request_of({"epochs": 1}, train=images(600, 5))):
+        with pytest.raises(OutputError, match="exists"):
+            harden(request)
+    assert Path(first.output).read_bytes() == written
+
+
+def test_a_kappa_that_leaves_no_classifier_is_refused(request_of: Make, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"with the jump at kappa 1e\+30 shapes.onnx classifies .* Lower --kappa"):
+        harden(request_of({"kappa": 1e30}))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_labels_the_answers_of_the_model_are_learned(request_of: Make) -> None:
@@ -223,7 +269,7 @@ def test_a_loss_that_is_no_number_ends_the_training(request_of: Make, monkeypatc
 def test_a_training_that_destroys_the_model_is_no_result(request_of: Make, tmp_path: Path) -> None:
     with pytest.raises(RefusalError, match=r"training destroyed the model: .* Lower the learning rate: --rate 0\.47"):
         harden(request_of({"rate": 30.0, "epochs": 4, "clip": 10.0}))
-    assert not (tmp_path / "out.onnx").exists()
+    assert list(tmp_path.iterdir()) == []  # so that the run with the lower rate is not told of another run's state
 
 
 def test_training_ends_where_nothing_gets_better(request_of: Make) -> None:

@@ -81,7 +81,8 @@ def test_overfitting_to_one_step_is_told_from_getting_worse(
     [
         ({"eps": 0.0}, InputError), ({"eps": math.nan}, InputError), ({"rate": -1.0}, InputError),
         ({"average": 1.0}, InputError), ({"method": "trade"}, InputError), ({"norm": "l1"}, InputError),
-        ({"kappa": -1.0}, KappaError), ({"beta": -1.0}, InputError),
+        ({"kappa": -1.0}, KappaError), ({"beta": -1.0}, InputError), ({"ramp": 1.0}, InputError),
+        ({"kappa": 0.0, "learn_kappa": "per-site"}, InputError),
     ],
 )  # fmt: skip
 def test_a_recipe_that_means_nothing_is_refused(change: dict, error: type[Exception]) -> None:

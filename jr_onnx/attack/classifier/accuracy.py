@@ -49,6 +49,20 @@ class Clean:
     chance: float
     unanswered: int
 
+    @classmethod
+    def of(cls, answers: npt.NDArray[np.int64], data: ImageData) -> Clean:
+        """Compare answers (n,) with the labels of images."""
+        labels = data.labels
+        scores = 1 + max(int(labels.max(initial=0)), int(answers.max(initial=0)))
+        if len(set(labels.tolist())) > 1:
+            shares = [
+                np.bincount(part[part >= 0], minlength=scores) / max(1, len(labels)) for part in (answers, labels)
+            ]
+            chance = float(np.dot(*shares))
+        else:
+            chance = 1 / max(2, len(data.class_names))
+        return cls(answers == labels, chance, int((answers == NO_ANSWER).sum()))
+
     @property
     def accuracy(self) -> float:
         """Share of the images."""
@@ -84,7 +98,7 @@ def require_clean(served: ServedClassifier, data: ImageData, current: Preprocess
     Raises:
         DataError: The model gives no answer, or answers near chance, and `force` is not set.
     """
-    sample = data.take(np.unique(np.linspace(0, len(data) - 1, min(TRIED, len(data))).astype(np.int64)))
+    sample = sample_of(data)
     found = classified(served, sample)
     if not found.is_poor:
         return ""
@@ -106,14 +120,12 @@ def require_clean(served: ServedClassifier, data: ImageData, current: Preprocess
 
 def classified(served: ServedClassifier, data: ImageData) -> Clean:
     """Classify images; a random model by one run."""
-    answers, labels = predictions(served.logits(data.images)), data.labels
-    scores = 1 + max(int(labels.max(initial=0)), int(answers.max(initial=0)))
-    if len(set(labels.tolist())) > 1:
-        shares = [np.bincount(part[part >= 0], minlength=scores) / max(1, len(labels)) for part in (answers, labels)]
-        chance = float(np.dot(*shares))
-    else:
-        chance = 1 / max(2, len(data.class_names))
-    return Clean(answers == labels, chance, int((answers == NO_ANSWER).sum()))
+    return Clean.of(predictions(served.logits(data.images)), data)
+
+
+def sample_of(data: ImageData) -> ImageData:
+    """Return the images that accuracy is judged on, from all over the data."""
+    return data.take(np.unique(np.linspace(0, len(data) - 1, min(TRIED, len(data))).astype(np.int64)))
 
 
 def _advice(served: ServedClassifier, sample: ImageData, current: Preprocessing, found: Clean) -> str:

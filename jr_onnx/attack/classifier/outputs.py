@@ -69,7 +69,7 @@ def choose_output(served: ServedClassifier, data: ImageData, alike: Alike) -> st
     ]
     fitting = [item for item in candidates if item.fits(data.labels)]
     if not fitting:
-        raise InputError(_nothing_fits(served, candidates, data), hint="Name the value that holds them (--logits)")
+        raise InputError(_nothing_fits(served, candidates, data), hint=_remedy(candidates, data))
     if len(fitting) > 1:
         groups = alike([item.name for item in fitting])
         fitting = [item for at, item in enumerate(fitting) if groups[item.name] not in _groups(groups, fitting[:at])]
@@ -128,6 +128,13 @@ def _head(item: _Candidate) -> Head:
 
 def _groups(groups: Mapping[str, int], members: Sequence[_Candidate]) -> set[int]:
     return {groups[item.name] for item in members}
+
+
+def _remedy(candidates: Sequence[_Candidate], data: ImageData) -> str:
+    largest = int(data.labels.max(initial=0))
+    if any(item.columns == largest for item in candidates) and int(data.labels.min(initial=1)) == 1:
+        return "Number the classes from 0: subtract 1 from the labels"
+    return "Name the value that holds them (--logits), or number the classes as the model's outputs are, from 0"
 
 
 def _nothing_fits(served: ServedClassifier, candidates: Sequence[_Candidate], data: ImageData) -> str:
