@@ -114,16 +114,22 @@ def _curves(result: ItemResult, *, narrow: bool) -> Any:
 
 
 def _styles(result: ItemResult) -> dict[str, dict[str, str]]:
-    """Return how a series is drawn: one colour for each model and one dash for each attack, where it names both."""
+    """Return how a series is drawn, so that all differ without their colours too.
+
+    Where series name a model and an attack, models differ in colour and mark, and attacks in their dash, and where
+    there are more attacks than dashes in marks as well.
+    """
     found = {}
     models = list(dict.fromkeys(row.partition(", ")[0] for row in result.rows))
     attacks = list(dict.fromkeys(row.partition(", ")[2] for row in result.rows))
     for number, row in enumerate(result.rows):
         model, _, attack = row.partition(", ")
-        places = (models.index(model), attacks.index(attack)) if attack else (number, number)
-        colours = CYCLE[1:] if attack else CYCLE
-        found[row] = {"color": colours[places[0] % len(colours)], "linestyle": DASHES[places[1] % 4],
-                      "marker": SHAPES[places[1] % 7]}  # fmt: skip
+        colour, dash, mark = number, number, number
+        if attack:
+            colour, dash = 1 + models.index(model), attacks.index(attack)
+            mark = models.index(model) + len(models) * (dash // len(DASHES))
+        found[row] = {"color": CYCLE[colour % len(CYCLE)], "linestyle": DASHES[dash % len(DASHES)],
+                      "marker": SHAPES[mark % len(SHAPES)]}  # fmt: skip
     return found
 
 

@@ -49,7 +49,7 @@ def section(result: ItemResult) -> Section:
         ),
         record=result,
         draw=(lambda narrow: _chart(result, narrow=narrow)) if drawn else None,
-        caption=_DRAWN.get(result.layout, ""),
+        caption="" if functions else _DRAWN.get(result.layout, ""),
         models=(*(result.models or {}), *(result.models or {}).values()),
     )  # fmt: skip
 

@@ -101,6 +101,12 @@ def row_of(found: dict[str, Any], table: str, first: str) -> dict[str, str]:
     return dict(zip(one["head"], row, strict=True))
 
 
+def assert_readable_without_colour(legends: list[list[list[str]]]) -> None:
+    for entries in legends:
+        names, looks = zip(*entries, strict=True)
+        assert len(set(looks)) == len(names), f"{names} differ in colour alone"
+
+
 @EVERYWHERE
 def test_the_page_fits_every_screen_and_both_styles(chromium: Any, report: Path, width: int, scheme: str) -> None:
     with opened(chromium, report, width=width, scheme=scheme) as it:
@@ -268,10 +274,8 @@ def test_charts_are_readable_without_colour(chromium: Any, report: Path, width: 
     with opened(chromium, report, width=width) as it:
         legends = it.seen()["legends"]
     assert len(legends) == 6, "all charts but that of latencies, whose bars are named"
-    for entries in legends:
-        names, looks = zip(*entries, strict=True)
-        assert len(names) > 1
-        assert len(set(looks)) == len(names), f"{names} differ in colour alone"
+    assert all(len(entries) > 1 for entries in legends)
+    assert_readable_without_colour(legends)
 
 
 @pytest.fixture(scope="module")
@@ -292,5 +296,6 @@ def test_reproduced_tables_and_figures_fit_too(chromium: Any, reproduced: Path, 
         assert found["smallest"] >= (8 if width == 390 else 9)
         assert "Figure 7(a): source kappa against target kappa" in found["headings"]
         assert row_of(found, "Table 1(a)", "base")["PGD"] == "61.00 / 60.00"
+        assert_readable_without_colour(found["legends"])
         violations = axe.Axe().run(it.page).response["violations"]
         assert [(item["id"], [node["html"] for node in item["nodes"]][:3]) for item in violations] == []

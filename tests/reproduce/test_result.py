@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,18 @@ def test_curves_have_a_colour_for_each_model_and_a_dash_for_each_attack() -> Non
     looks = {name: (line.get_color(), line.get_linestyle()) for name, line in lines.items()}
     assert looks["ReLU, step"][0] == looks["ReLU, ball"][0] != looks["JumpReLU, step"][0]
     assert looks["ReLU, step"][1] == looks["JumpReLU, step"][1] != looks["ReLU, ball"][1]
+
+
+def test_curves_differ_without_their_colours() -> None:
+    rows = tuple(f"{model}, {attack}" for model in ("ReLU", "JumpReLU") for attack in "abcdef")
+    cells = [Cell(row, at, "accuracy", 50.0, 40.0, 60.0, 9) for row in rows for at in ("0", "1")]
+    for names in (rows, tuple(f"{number} curves" for number in range(7))):
+        shown = [
+            replace(cell, row=name) for cell, name in zip(cells, [n for n in names for _ in range(2)], strict=False)
+        ]
+        figure = draw(_result("curves", shown, ("0", "1")))
+        lines = [bars.lines[0] for bars in figure.axes[0].containers]
+        assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == len(names)
 
 
 def test_a_tables_picture_holds_all_its_text() -> None:
