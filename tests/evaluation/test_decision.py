@@ -185,7 +185,7 @@ def test_an_attacker_whose_knowledge_no_attack_used_is_not_claimed() -> None:
 
 def test_random_kappas_are_named_by_their_mean() -> None:
     old, new = pair(20, 60)
-    drawn = replace(new, decided_by=32)
+    drawn = replace(new, decided_by=2)
     assert said(old, drawn).startswith("Do not deploy random kappas of mean 0.5: 40 points less robust")
     assert said(*pair(60, 20)[:1], replace(pair(60, 20)[1], decided_by=32)).startswith(
         "Random kappas of mean 0.5 help: 40"

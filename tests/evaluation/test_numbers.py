@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from jr_onnx.evaluation.numbers import change, p_value, percent, relative, with_interval
+from jr_onnx.evaluation.numbers import change, p_value, percent, relative, sentence, with_interval
 from jr_onnx.evaluation.summary import Comparison, compare, share_of
 
 
@@ -17,6 +17,11 @@ def test_shares_and_differences_have_their_intervals() -> None:
     assert with_interval(share_of(hits)) == "39.0% (30.0 to 48.8)"
     assert change(compare("", hits, ~hits)).startswith("-22.0 (-")
     assert change(Comparison("", 0.0, -0.02, 0.02, 1.0)) == "+0.0 (-2.0 to +2.0)"
+    assert change(Comparison("", 0.0, -1.0, 1.0, 1.0)) == "+0.0 (-100.0 to +100.0)"
+
+
+def test_a_clause_becomes_a_sentence() -> None:
+    assert sentence("kappa 0.5 helps iPhones", ", at a cost") == "Kappa 0.5 helps iPhones, at a cost."
 
 
 @pytest.mark.parametrize(("size", "text"), [(0.1495, "14.95%"), (0.0, "0.00%"), (math.inf, "not found")])
