@@ -23,6 +23,11 @@ def runs_apart(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+def named(device: torch.device) -> str:
+    """Return what a result says that it was computed on: "cpu", or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
 def slices(count: int, values: int) -> list[slice]:
     """Cut `count` samples of `values` entries each into even slices that fit into a GPU's memory."""
     most = max(1, _SLICE_VALUES // values)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jr_onnx.cli.command import cli_command, option
 from jr_onnx.cli.options import device_option, output_folder, output_option
 from jr_onnx.cli.output import command_line, json_option, print_json_of, print_message, print_table
-from jr_onnx.cli.types import COUNT, PATH, Words
+from jr_onnx.cli.types import COUNT, PATH, Count, Words
 
 if TYPE_CHECKING:
     from jr_onnx.attack.suite.run import Progress
@@ -64,9 +64,10 @@ class Arguments:
 @option("--trust-limit", type=COUNT, default=1000, help="Test images for the paper's trust region.")
 @option(
     "--adaptive-limit",
-    type=COUNT,
+    type=Count(min=0),
     default=500,
-    help="Test images for adaptive attacks, random kappas, figures and the detector.",
+    help="Test images for adaptive attacks, random kappas, figures and the detector; 0 leaves the adaptive columns of "
+    "tables 1 and 2 out, and with them everything else that needs such attacks.",
 )
 @device_option
 @option("--shard", default="1/1", metavar="K/N", help="Run part K of N; all write to the same folder.")
@@ -86,7 +87,7 @@ def command(given: Arguments) -> None:
     missing = next((folder for folder in given.folders if not folder.is_dir()), None)
     if missing is not None:
         raise InputError(f"{missing} is not a folder, expected one with ONNX files", hint="Check --checkpoints")
-    wanted = states(chosen(given.tables, given.figures), given.folders, specs)
+    wanted = states(chosen(given.tables, given.figures), given.folders, specs, adaptive=given.adaptive_limit > 0)
     if given.only_list:
         _show_list(wanted)
         return
@@ -167,7 +168,7 @@ class _StudyProgress:
 def _show_list(wanted: Sequence[State]) -> None:
     rows = []
     for state in wanted:
-        how = f"cannot be made: {state.reason}" if state.reason else "works"
+        how = f"open: {state.reason}" if state.reason else "works"
         files = ", ".join(item.path.name for item in state.checkpoints)
         rows.append((state.item.name, state.item.what, f"{how} ({files})" if files and not state.reason else how))
     print_table(("item", "what", "state"), rows)

@@ -10,6 +10,9 @@ from typing import Literal
 from jr_onnx.errors import InputError
 from jr_onnx.reproduce.networks import BY_LETTER, PAPERS, VARIANTS, Checkpoint, Network, Variant, find
 
+_CHECKOUT = Path("models/exported")
+"""Where a checkout of this project has networks, seen from its root."""
+
 Maker = Literal["gray", "white", "random", "detection", "activations", "trade-off", "pictures", "matrix", "iterations"]
 
 
@@ -90,16 +93,27 @@ class State:
     reason: str = ""
 
 
-def states(items: Sequence[Item], folders: Sequence[Path], specs: Mapping[str, str]) -> list[State]:
-    """Return for each item what it can be made with."""
-    return [_state(item, folders, specs) for item in items]
+def states(
+    items: Sequence[Item], folders: Sequence[Path], specs: Mapping[str, str], *, adaptive: bool = True
+) -> list[State]:
+    """Return for each item what it can be made with.
+
+    Args:
+        items: Tables and figures.
+        folders: Where networks are looked for.
+        specs: Kind of data (mnist, cifar10) -> specification.
+        adaptive: Whether any images get attacks that adapt.
+    """
+    return [_state(item, folders, specs, adaptive=adaptive) for item in items]
 
 
-def _state(item: Item, folders: Sequence[Path], specs: Mapping[str, str]) -> State:
+def _state(item: Item, folders: Sequence[Path], specs: Mapping[str, str], *, adaptive: bool) -> State:
     if item.maker is None:
         return State(item, (), "nothing to measure")
     if not item.letter:
         return State(item, ())
+    if not adaptive and item.maker not in ("gray", "white"):
+        return State(item, (), "no images: --adaptive-limit is 0")
     found: tuple[Checkpoint, ...] = ()
     network: Network = BY_LETTER[item.letter]
     for letter in (item.letter, *item.fallback):
@@ -108,12 +122,18 @@ def _state(item: Item, folders: Sequence[Path], specs: Mapping[str, str]) -> Sta
             network = BY_LETTER[letter]
             break
     if not found:
-        files = " or ".join(f"{network.stem}_{variant}.onnx" for variant in item.variants)
-        where = "no folder of --checkpoints has" if folders else "give --checkpoints DIR, a folder with"
-        return State(item, (), f"no weights: {where} {files}")
+        return State(item, (), f"no weights: {_where(network, item, folders)}")
     if network.data not in specs:
         return State(item, found, f"no data: give --data {network.data}:DIR")
     return State(item, found)
+
+
+def _where(network: Network, item: Item, folders: Sequence[Path]) -> str:
+    """Say how to name a folder that has an item's network: that of a checkout, if one starts here and has it."""
+    if _CHECKOUT not in folders and _checkpoints(network, item, [_CHECKOUT]):
+        return f"add --checkpoints {_CHECKOUT}"
+    files = " or ".join(f"{network.stem}_{variant}.onnx" for variant in item.variants)
+    return f"{'no folder of --checkpoints has' if folders else 'give --checkpoints DIR, a folder with'} {files}"
 
 
 def _checkpoints(network: Network, item: Item, folders: Sequence[Path]) -> tuple[Checkpoint, ...]:

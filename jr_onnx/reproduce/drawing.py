@@ -51,7 +51,8 @@ def text_of(cell: Cell | None, *, interval: bool = False) -> str:
     digits = 2 if cell.kind in ("accuracy", "auc") else 1
     paper = "" if cell.paper is None else f"{cell.paper:.{digits}f} / "
     if cell.here is None:
-        return paper.removesuffix(" / ")
+        left = "not measured" if cell.survived is None else f"{cell.survived:.1f} survive"
+        return paper.removesuffix(" / ") or left
     behind = []
     if interval and cell.low is not None and cell.high is not None and math.isfinite(cell.low + cell.high):
         behind.append(f"{cell.low:.1f} to {cell.high:.1f}")

@@ -54,7 +54,8 @@ class Bench:
         limit: At most so many images for everything; None for all.
         deepfool_limit: The same for the paper's DeepFool, whose steps take the gradients of all classes.
         trust_limit: The same for the paper's trust region, whose 1000 steps take long.
-        adaptive_limit: The same for attacks that adapt, for sweeps, matrices and the detector.
+        adaptive_limit: The same for attacks that adapt, for sweeps, matrices and the detector; 0 leaves the adaptive
+            columns of tables 1 and 2 unmeasured.
         attacks: Of pgd, df, df2, tr.
         device: auto, cpu or cuda.
         shard: Which blocks to do.
@@ -102,12 +103,22 @@ class Bench:
                notes: Sequence[str], used: Sequence[Checkpoint]) -> ItemResult:  # fmt: skip
         """Return an item's record with what a reader needs to repeat it."""
         return ItemResult(
-            item, title, layout, tuple(columns), tuple(cells), tuple(notes),
+            item, title, layout, tuple(columns), tuple(cells), (*notes, *self._kept_back(used)),
             {item.path.name: load_file(item.path).sha256 for item in used},
             {item.path.name: item.source or "unknown: there is no card beside the file" for item in used},
             self.command, datetime.datetime.now(tz=datetime.UTC).date().isoformat(), versions(), host(),
-            str(device_of(self.device)),
+            accelerator.named(device_of(self.device)),
         )  # fmt: skip
+
+    def _kept_back(self, used: Sequence[Checkpoint]) -> list[str]:
+        """Return a note for each kind of data of which only a part is measured on, for lack of a train part."""
+        kinds = {item.network.data for item in used}
+        return [
+            f"the images are those of {data.name} that are not kept for validation, since there are no training images"
+            for kind in sorted(kinds)
+            for data in [next((data for (known, _), data in self._data.items() if known == kind), None)]
+            if data is not None and not np.array_equal(data.indices, np.arange(len(data)))
+        ]
 
 
 @dataclass(frozen=True)
@@ -177,7 +188,8 @@ def measure(
         models={item.label: item.sha256 for item in contenders}, kappas={}, data=data.name, data_sha256=data.digest,
         samples=len(data), block=block, norm="linf", eps=network.eps, seed=0,
         preprocessing=dumps(network.preprocessing, indent=None), options=json.dumps(options, sort_keys=True),
-        versions=versions(), host=host(), device=str(device), logits=opener.described, notes=tuple(opener.notes),
+        versions=versions(), host=host(), device=accelerator.named(device), logits=opener.described,
+        notes=tuple(opener.notes),
     )  # fmt: skip
     store = Store(folder)
     store.open(record)

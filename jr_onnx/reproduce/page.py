@@ -47,7 +47,7 @@ def _not_measured(items: Sequence[Item]) -> list[str]:
     texts = [f"{kind}s {', '.join(numbers)}" for kind, numbers in found.items() if numbers]
     if not texts:
         return []
-    return ["", f"Not measured yet: {'; '.join(texts)}. `jr-onnx reproduce --list` says what each of them takes."]
+    return ["", f"Not measured yet: {'; '.join(texts)}. `jr-onnx reproduce --list` says what can be made."]
 
 
 def _comparison(results: Sequence[ItemResult]) -> list[str]:
@@ -59,9 +59,10 @@ def _comparison(results: Sequence[ItemResult]) -> list[str]:
         network = result.title.partition("; ")[2]
         for name in (row.removeprefix(f"{JUMP} ") for row in result.rows if row.startswith(f"{JUMP} ")):
             cells = [result.at(f"{label} {name}", ADAPTIVE) for label in (RELU, JUMP)]
-            if None not in cells:
-                images = str(cells[0].samples) if cells[0] is not None else ""
-                texts = [text_of(cell, interval=True) for cell in cells]
+            measured = [cell for cell in cells if cell is not None and cell.here is not None]
+            if len(measured) == 2:
+                images = str(measured[0].samples)
+                texts = [text_of(cell, interval=True) for cell in measured]
                 rows.append([network, name.strip("()"), images, *texts])
     if not rows:
         return []

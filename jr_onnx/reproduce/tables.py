@@ -36,6 +36,13 @@ _PGD_TRAINED = (
     "has no such row"
 )
 _PAPER_PROTOCOL = "PGD, DF, DF2 and TR follow the paper's protocol, which does not adapt to the jump"
+_ASKING_IS = (
+    "adaptive: APGD with the gradients of the ReLU network that asks the retrofit at every step, and keeps the first "
+    "point that fools it"
+)
+_NO_ADAPTIVE = (
+    "adaptive columns: not measured (--adaptive-limit 0), so the table says nothing of an attacker who knows the jump"
+)
 _ADAPTIVE_IS = (
     "adaptive: accuracy under the worst of APGD with exact, smooth:2 and smooth:5 backward passes and by transfer "
     "from kappa 0 and kappa/2, within the distance that the paper's PGD can move"
@@ -65,14 +72,13 @@ class Table:
                 if number == 0:
                     cells.append(accuracy(name, "clean", _clean(outcome), row.clean))
                 cells.append(accuracy(name, COLUMNS[attack], outcome.served_robust, _printed(row, attack)))
+            if not self.bench.adaptive_limit:
+                cells.append(_not_measured(name, ADAPTIVE))
+                continue
             found = self._adaptive(checkpoint).outcomes[label]
             way = "transfer from kappa 0" if row.retrofit else "apgd-ce"
             cells.append(accuracy(name, ADAPTIVE, found[way].served_robust, adaptive=True))
-        notes = [
-            _PAPER_PROTOCOL,
-            "adaptive: APGD with the gradients of the ReLU network that asks the retrofit at every step, and keeps "
-            "the first point that fools it",
-        ]
+        notes = [_PAPER_PROTOCOL, _ASKING_IS if self.bench.adaptive_limit else _NO_ADAPTIVE]
         return self._result("1", "gray box: examples crafted on the ReLU network", cells, notes, [ADAPTIVE])
 
     def white(self) -> ItemResult:
@@ -83,7 +89,9 @@ class Table:
         for name, clean, pgd in LITERATURE.get(self.network.letter, ()):
             for column, value in (("clean", clean), ("PGD", pgd)):
                 cells.append(Cell(f"{name} (quoted)", column, "accuracy", None, None, None, 0, value))
-        notes = [_PAPER_PROTOCOL, _ADAPTIVE_IS, _LEAST_IS, "quoted rows are the paper's quotations, not run here"]
+        notes = [_PAPER_PROTOCOL, *([_ADAPTIVE_IS, _LEAST_IS] if self.bench.adaptive_limit else [_NO_ADAPTIVE])]
+        if self.network.letter in LITERATURE:
+            notes.append("quoted rows are the paper's quotations, not run here")
         return self._result("2", "white box", cells, notes, [ADAPTIVE, LEAST])
 
     def drawn(self) -> ItemResult:
@@ -115,6 +123,8 @@ class Table:
             if number == 0:
                 cells.append(accuracy(name, "clean", _clean(outcome), row.clean))
             cells.append(_white_cell(name, attack, outcome, _printed(row, attack)))
+        if not self.bench.adaptive_limit:
+            return [*cells, _not_measured(name, ADAPTIVE), _not_measured(name, LEAST)]
         found = self._adaptive(checkpoint).outcomes[label]
         cells.append(accuracy(name, ADAPTIVE, survivors(list(found.values())), adaptive=True))
         return [*cells, _least(name, [item for item in found.values() if item.eps is None])]
@@ -214,6 +224,10 @@ def _white_cell(row: str, attack: str, outcome: Outcome, paper: float | None) ->
         return accuracy(row, COLUMNS[attack], outcome.served_robust, paper)
     survived = 100 * float(np.mean(outcome.served_robust))
     return mean(row, COLUMNS[attack], np.asarray(outcome.relative), paper, survived=survived)
+
+
+def _not_measured(row: str, column: str) -> Cell:
+    return Cell(row, column, "accuracy", None, None, None, 0, adaptive=True)
 
 
 def _least(row: str, found: Sequence[Outcome]) -> Cell:

@@ -28,7 +28,8 @@ def test_what_the_paper_has_not_is_refused() -> None:
         chosen(("5",), ())
 
 
-def test_states_say_what_is_missing(tmp_path: Path) -> None:
+def test_states_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "alex_like_base.onnx").write_bytes(b"")
     found = {state.item.name: state for state in states(ITEMS, [tmp_path], {})}
     assert "lenet_like_base.onnx or lenet_like_robust.onnx or lenet_like_pgd.onnx" in found["table-1a"].reason
@@ -38,9 +39,30 @@ def test_states_say_what_is_missing(tmp_path: Path) -> None:
     assert found["figure-2"].reason == "nothing to measure"
 
 
-def test_without_folders_the_option_is_named() -> None:
+def test_without_folders_the_option_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     (state,) = states(chosen(("1a",), ()), [], {"mnist": "mnist:there"})
     assert state.reason.startswith("no weights: give --checkpoints DIR, a folder with lenet_like_base.onnx or ")
+
+
+def test_in_a_checkout_its_networks_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = tmp_path / "models" / "exported"
+    exported.mkdir(parents=True)
+    (exported / "alex_like_base.onnx").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    for folders in ([], [tmp_path]):
+        found = {state.item.name: state.reason for state in states(ITEMS, folders, {})}
+        assert found["table-1b"] == f"no weights: add --checkpoints {Path('models', 'exported')}"
+        assert "mobilenet_v2_robust.onnx" in found["figure-8d"], "it is not there either"
+
+
+def test_without_images_for_adaptive_attacks_tables_1_and_2_remain(tmp_path: Path) -> None:
+    (tmp_path / "alex_like_base.onnx").write_bytes(b"")
+    specs = {"cifar10": "cifar10:there"}
+    found = {state.item.name: state.reason for state in states(ITEMS, [tmp_path], specs, adaptive=False)}
+    assert (found["table-1b"], found["table-2b"], found["figure-3"]) == ("", "", "")
+    for name in ("table-3b", "table-4b", "figure-4b", "figure-6", "figure-7b", "figure-8b"):
+        assert found[name] == "no images: --adaptive-limit is 0"
 
 
 def test_the_papers_tables_are_whole() -> None:

@@ -222,6 +222,39 @@ def test_deepfool_may_have_fewer_images(lab: dict[str, Any], tmp_path: Path) -> 
     assert replace(bench, limit=None, deepfool_limit=None).images_for("df2") is None
 
 
+def test_adaptive_columns_may_be_left_out_and_say_so(lab: dict[str, Any], tmp_path: Path) -> None:
+    from jr_onnx.reproduce.page import page
+
+    bench = replace(lab["bench"], out=tmp_path / "out", attacks=("pgd",), limit=4, adaptive_limit=0)
+    found = made(lab, bench, tables=("1a", "2a"))
+    for table, columns in (("table-1a", ["adaptive"]), ("table-2a", ["adaptive", "least L2, adaptive"])):
+        result = found[table]
+        assert result is not None
+        assert list(result.columns) == ["clean", "PGD", *columns]
+        cells = [result.at("JumpReLU (base)", column) for column in columns]
+        assert all(cell is not None and (cell.here, cell.samples, cell.agrees) == (None, 0, None) for cell in cells)
+        assert any("says nothing of an attacker who knows the jump" in note for note in result.notes)
+        assert not any(note.startswith(("adaptive: ", "least L2")) for note in result.notes)
+    assert not list((tmp_path / "out").rglob("adaptive-*")), "nothing was attacked"
+    text = page(tmp_path / "out", tmp_path / "page.md")
+    assert "| not measured | not measured |" in text
+    assert "## Against an attacker who knows the jump" not in text
+
+
+def test_images_that_are_not_all_of_the_test_set_are_named(lab: dict[str, Any], tmp_path: Path) -> None:
+    kept = tmp_path / "mnist"
+    kept.mkdir()
+    for path in (lab["folder"] / "mnist").glob("t10k-*"):
+        (kept / path.name).write_bytes(path.read_bytes())
+    note = "the images are those of mnist (test) that are not kept for validation, since there are no training images"
+    for spec, expected in ((f"mnist:{kept}", True), (lab["bench"].specs["mnist"], False)):
+        bench = Bench(out=tmp_path / str(expected), specs={"mnist": spec}, attacks=("pgd",), limit=8, adaptive_limit=0,
+                      device="cpu")  # fmt: skip
+        result = made(lab, bench, tables=("1a",))["table-1a"]
+        assert result is not None
+        assert (note in result.notes) is expected
+
+
 def test_a_variant_without_weights_is_noted(lab: dict[str, Any], tmp_path: Path) -> None:
     only = tmp_path / "only"
     only.mkdir()

@@ -56,6 +56,8 @@ def test_a_cell_is_written_with_its_interval_on_request() -> None:
     assert text_of(cell) == "20.0 (0.0 survive)"
     assert text_of(cell, interval=True) == "20.0 (0.4 to 39.6, 0.0 survive)"
     assert text_of(Cell("r", "c", "accuracy", None, None, None, 0, 98.8), interval=True) == "98.80"
+    assert text_of(Cell("r", "c", "accuracy", None, None, None, 0)) == "not measured"
+    assert text_of(mean("r", "c", np.array([]), survived=100.0)) == "100.0 survive"
 
 
 def _result(layout: str, cells: list[Cell], columns: tuple[str, ...]) -> ItemResult:

@@ -274,7 +274,7 @@ def _run_record(
         options=json.dumps(options, sort_keys=True),
         versions=versions(),
         host=host(),
-        device=str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+        device=accelerator.named(device),
         files={item.label: item.served.path.name for item in contenders},
         command=request.command,
         date=datetime.datetime.now(tz=datetime.UTC).isoformat(timespec="seconds"),
