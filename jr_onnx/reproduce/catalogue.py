@@ -121,11 +121,9 @@ def _state(item: Item, folders: Sequence[Path], specs: Mapping[str, str], *, ada
         if found:
             network = BY_LETTER[letter]
             break
-    if not found:
-        return State(item, (), f"no weights: {_where(network, item, folders)}")
-    if network.data not in specs:
-        return State(item, found, f"no data: give --data {network.data}:DIR")
-    return State(item, found)
+    missing = [] if found else [f"no weights: {_where(network, item, folders)}"]
+    missing += [] if network.data in specs else [f"no data: give --data {network.data}:DIR"]
+    return State(item, found, "; ".join(missing))
 
 
 def _where(network: Network, item: Item, folders: Sequence[Path]) -> str:

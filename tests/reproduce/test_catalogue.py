@@ -33,7 +33,9 @@ def test_states_say_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "alex_like_base.onnx").write_bytes(b"")
     found = {state.item.name: state for state in states(ITEMS, [tmp_path], {})}
     assert "lenet_like_base.onnx or lenet_like_robust.onnx or lenet_like_pgd.onnx" in found["table-1a"].reason
-    assert found["figure-8d"].reason.endswith("--checkpoints has mobilenet_v2_robust.onnx")
+    assert found["figure-8d"].reason == (
+        "no weights: no folder of --checkpoints has mobilenet_v2_robust.onnx; no data: give --data cifar10:DIR"
+    )
     assert found["table-2b"].reason == "no data: give --data cifar10:DIR"
     assert found["figure-3"].reason == ""
     assert found["figure-2"].reason == "nothing to measure"
@@ -51,7 +53,7 @@ def test_in_a_checkout_its_networks_are_named(tmp_path: Path, monkeypatch: pytes
     (exported / "alex_like_base.onnx").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     for folders in ([], [tmp_path]):
-        found = {state.item.name: state.reason for state in states(ITEMS, folders, {})}
+        found = {state.item.name: state.reason for state in states(ITEMS, folders, {"cifar10": "cifar10:there"})}
         assert found["table-1b"] == f"no weights: add --checkpoints {Path('models', 'exported')}"
         assert "mobilenet_v2_robust.onnx" in found["figure-8d"], "it is not there either"
 
