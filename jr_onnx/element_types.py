@@ -78,3 +78,12 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
         bfloat16: np.dtype[np.generic] = np.dtype(ml_dtypes.bfloat16)
         return bfloat16
     return np.dtype(object if name == "string" else name)
+
+
+def type_name(number: int) -> str:
+    """Return the name of an element type, for messages: ONNX's where the table has none, else the number itself."""
+    if number in NAMES:
+        return NAMES[number]
+    from onnx import TensorProto
+
+    return str(TensorProto.DataType.Name(number)).lower() if number in TensorProto.DataType.values() else f"{number}"

@@ -198,10 +198,15 @@ def require(module: str, extra: str) -> ModuleType:
         ) from None
 
 
-def one_line(error: BaseException, limit: int = 400) -> str:
-    """Return another library's error on one line, shortened; the name of its class where it has no text."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else f"{text[:limit]} ..."
+def one_line(found: BaseException | str, limit: int = 400) -> str:
+    """Return text, or another library's error, as one line of at most `limit` characters.
+
+    Line breaks and control characters (such as those that move a terminal's cursor) become spaces. An error without
+    text gives the name of its class.
+    """
+    printable = "".join(character if character.isprintable() else " " for character in str(found))
+    line = " ".join(printable.split()) or (found if isinstance(found, str) else type(found).__name__)
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 @contextlib.contextmanager

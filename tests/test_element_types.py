@@ -17,6 +17,7 @@ from jr_onnx.element_types import (
     NUMBERS,
     ElementType,
     numpy_dtype,
+    type_name,
 )
 
 
@@ -43,3 +44,9 @@ def test_the_largest_number_is_the_type_s(name: str) -> None:
 
 def test_floats_are_the_ones_without_an_integer_or_a_string() -> None:
     assert {row.number for row in ELEMENT_TYPES if "float" in row.name} == FLOAT_NUMBERS
+
+
+def test_messages_name_every_type_that_a_file_can_have() -> None:
+    assert (type_name(TensorProto.FLOAT), type_name(TensorProto.DOUBLE)) == ("float32", "float64")
+    assert (type_name(TensorProto.COMPLEX64), type_name(TensorProto.UINT4)) == ("complex64", "uint4")
+    assert type_name(4711) == "4711", "a number that no version of ONNX has given out"

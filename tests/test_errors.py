@@ -10,7 +10,16 @@ import pytest
 
 import jr_onnx.serve.faults  # noqa: F401 - its errors are in the tree, whichever test is run first
 from jr_onnx import errors
-from jr_onnx.errors import JrError, MissingExtraError, ModelError, RefusalError, UnsupportedOpsError, blaming, require
+from jr_onnx.errors import (
+    JrError,
+    MissingExtraError,
+    ModelError,
+    RefusalError,
+    UnsupportedOpsError,
+    blaming,
+    one_line,
+    require,
+)
 
 
 def tree(root: type[JrError] = JrError) -> Iterator[type[JrError]]:
@@ -83,3 +92,10 @@ def test_blaming_makes_one_line_of_whatever_a_library_raises() -> None:
         raise RefusalError("no")
     with pytest.raises(MemoryError), blaming("cannot do it"):
         raise MemoryError
+
+
+def test_a_line_is_short_and_cannot_move_a_terminal_s_cursor() -> None:
+    assert one_line(ValueError("a\n  b\x1b[2J\tc")) == one_line("a\n  b\x1b[2J\tc") == "a b [2J c"
+    assert one_line(ValueError()) == "ValueError"
+    assert one_line("x" * 20, 10) == "xxxxxxx..."
+    assert one_line("x" * 10, 10) == "x" * 10

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import onnx
-
 from jr_onnx.deploy.model import ModelFacts, TensorFacts
 from jr_onnx.deploy.options import Batching, Placement, TritonOptions
 from jr_onnx.deploy.textproto import Message, Symbol, render
-from jr_onnx.element_types import ELEMENT_TYPES
+from jr_onnx.element_types import ELEMENT_TYPES, type_name
 from jr_onnx.errors import InputError, ModelError, RefusalError
 from jr_onnx.rows import Joining
 
@@ -165,10 +163,9 @@ def config_text(
 
 def _check_tensor(tensor: TensorFacts) -> None:
     if tensor.element_type not in _TYPES:
-        known = tensor.element_type in onnx.TensorProto.DataType.values()
-        name = onnx.TensorProto.DataType.Name(tensor.element_type).lower() if known else str(tensor.element_type)
         raise ModelError(
-            f"{tensor.name!r} is of type {name}, which Triton's ONNX Runtime backend cannot carry",
+            f"{tensor.name!r} is of type {type_name(tensor.element_type)}, "
+            "which Triton's ONNX Runtime backend cannot carry",
             hint="Add a Cast to float32 or float16 at the model's border",
         )
     if tensor.dims is None:

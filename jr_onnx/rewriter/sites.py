@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import onnx
-from onnx import TensorProto
 
-from jr_onnx.element_types import FLOAT_DTYPES, NAMES
+from jr_onnx.element_types import FLOAT_DTYPES, NAMES, type_name
 from jr_onnx.errors import RefusalError
 from jr_onnx.modelfile import load, readable, require_text
 from jr_onnx.modelfile.wire import Payloads
@@ -335,10 +334,10 @@ def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refu
         names = ", ".join(sorted(NAMES.get(number, str(number)) for number in found))
         return Refused(f"its function is called with several element types ({names}), and kappa is rounded to one")
     number = found.pop()
-    name = _type_name(number)
+    name = type_name(number)
     if name in FLOAT_DTYPES and match.widened and not _widens(name, match.widened):
         return Refused(
-            f"{ITSELF if match.jump is not None else 'it may be a ReLU'}, compared as {_type_name(match.widened)}, to "
+            f"{ITSELF if match.jump is not None else 'it may be a ReLU'}, compared as {type_name(match.widened)}, to "
             f"which a Cast may round what is {name}"
         )
     if name in FLOAT_DTYPES:
@@ -353,12 +352,6 @@ def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refu
 def _widens(dtype: str, number: int) -> bool:
     """Tell whether every number of a floating type is one of another type, too."""
     return NAMES[number] in (dtype, "float64") or (NAMES[number] == "float32" and dtype != "float64")
-
-
-def _type_name(number: int) -> str:
-    if number in NAMES:
-        return NAMES[number]
-    return str(TensorProto.DataType.Name(number)).lower() if number in TensorProto.DataType.values() else f"{number}"
 
 
 class _Readers:

@@ -8,7 +8,7 @@ import reprlib
 import time
 from typing import Final
 
-from jr_onnx.errors import InputError, JrError
+from jr_onnx.errors import InputError, JrError, one_line
 
 _LOG = logging.getLogger("jr_onnx.serve")
 _LINES = 20  # of requests that failed at once,
@@ -186,12 +186,6 @@ _SOURCE = re.compile(r"(?<!\S)/[^\s:]*/([^\s/:]+\.(?:h|hpp|cuh|cc|cpp|cu):\d+)")
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3  # Python's own repr of a value as deep as JSON may be fails
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
-
-
-def one_line(text: str, limit: int = 400) -> str:
-    """Return a text of at most `limit` characters without line breaks or control characters."""
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def engine_message(error: Exception) -> str:

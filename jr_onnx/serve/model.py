@@ -11,13 +11,13 @@ from typing import Any
 from jr_onnx.deploy.joining import joining
 from jr_onnx.deploy.model import ModelFacts
 from jr_onnx.element_types import Array
-from jr_onnx.errors import JrError
+from jr_onnx.errors import JrError, one_line
 from jr_onnx.records import JsonValue
 from jr_onnx.rows import Joining
 from jr_onnx.runtime.running import Session
 from jr_onnx.serve.batching import Batcher, Outputs
 from jr_onnx.serve.call import Call
-from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, engine_message, one_line
+from jr_onnx.serve.faults import BadRequestError, NotReadyError, OverloadedError, engine_message
 from jr_onnx.serve.guard import GPU
 from jr_onnx.serve.kserve_import import kserve_module
 from jr_onnx.serve.labels import read_labels
@@ -194,7 +194,7 @@ class ServedModel(_kserve.InferenceModel):  # type: ignore[misc] # kserve has no
         except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises, the model runs without graphs
             with GPU.together():
                 self._replays, self._session = None, open_session(source, without_capture(running))
-            self.notes.append(f"no CUDA graphs are captured: {one_line(str(error))}")
+            self.notes.append(f"no CUDA graphs are captured: {one_line(error)}")
         else:
             rows = f" of {', '.join(map(str, sizes.rows))} rows" if self.interface.batched else ""
             self.notes.append(f"CUDA graphs{rows} are captured")

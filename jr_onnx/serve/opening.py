@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from jr_onnx.deploy.model import ModelFacts, read_model, require_truth
-from jr_onnx.errors import ModelError
+from jr_onnx.errors import ModelError, one_line
 from jr_onnx.runtime.providers import CAPTURE, CUDA_OPTIONS
 from jr_onnx.runtime.running import Session, open_model, quiet_options
 from jr_onnx.serve.call import ModelInterface
-from jr_onnx.serve.faults import one_line
 from jr_onnx.serve.options import Limits, Running
 from jr_onnx.serve.private import PrivateModel
 from jr_onnx.serve.tensors import spec_of
@@ -48,7 +47,7 @@ def open_session(model: PrivateModel, running: Running) -> Session:
         providers=running.provider_choices,
         retrofit="auto",
         # A line that clients cannot multiply.
-        failure=lambda error: ModelError(f"ONNX Runtime cannot open {model.path}: {one_line(str(error))}"),
+        failure=lambda error: ModelError(f"ONNX Runtime cannot open {model.path}: {one_line(error)}"),
         external_data=model.external,
     )
 

@@ -9,10 +9,9 @@ from itertools import chain
 from typing import Any, Final
 
 import numpy as np
-import onnx
 
 from jr_onnx.deploy.model import TensorFacts
-from jr_onnx.element_types import ELEMENT_TYPES, Array, numpy_dtype
+from jr_onnx.element_types import ELEMENT_TYPES, Array, numpy_dtype, type_name
 from jr_onnx.errors import ModelError
 from jr_onnx.serve.faults import BadRequestError, quoted
 
@@ -73,10 +72,8 @@ def spec_of(tensor: TensorFacts) -> TensorSpec:
         ModelError: The protocol or NumPy cannot carry its type.
     """
     if tensor.element_type not in _DATATYPES:
-        known = tensor.element_type in onnx.TensorProto.DataType.values()
-        name = onnx.TensorProto.DataType.Name(tensor.element_type).lower() if known else str(tensor.element_type)
         raise ModelError(
-            f"{tensor.name!r} is of type {name}, which the server cannot carry",
+            f"{tensor.name!r} is of type {type_name(tensor.element_type)}, which the server cannot carry",
             hint="Add a Cast to float32 or float16 at the model's border",
         )
     datatype, dtype = _DATATYPES[tensor.element_type]

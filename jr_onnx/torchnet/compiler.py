@@ -15,13 +15,14 @@ import torch
 from onnx import AttributeProto, TensorProto
 from torch import Tensor
 
+from jr_onnx.element_types import type_name
 from jr_onnx.errors import JrError, ModelError, one_line
 from jr_onnx.opsets import normal_domain
 from jr_onnx.rewriter.scopes import Scope, function_key
 from jr_onnx.torchnet import ops as _ops
 from jr_onnx.torchnet.attributes import output_type, read_attributes
 from jr_onnx.torchnet.draw import Drawing
-from jr_onnx.torchnet.dtypes import Precision, from_proto, name_of
+from jr_onnx.torchnet.dtypes import Precision, from_proto
 from jr_onnx.torchnet.expansion import expand
 from jr_onnx.torchnet.ops.microsoft import LINEAR_PARTS
 from jr_onnx.torchnet.program import BranchStep, DrawStep, MoveStep, OpStep, Program, SiteStep, Step
@@ -193,7 +194,7 @@ class Compiler:
             return frame.env[name]
         if scope.graph is not None and any(tensor.name == name for tensor in scope.graph.initializer):
             tensor = next(tensor for tensor in scope.graph.initializer if tensor.name == name)
-            self._refuse(frame, proto, f"element type {name_of(tensor.data_type)} of {name!r}")
+            self._refuse(frame, proto, f"element type {type_name(tensor.data_type)} of {name!r}")
             return self.constant(torch.zeros(()), tensor.data_type)
         if scope.graph is not None and any(sparse.values.name == name for sparse in scope.graph.sparse_initializer):
             self._refuse(frame, proto, f"the sparse initializer {name!r}")

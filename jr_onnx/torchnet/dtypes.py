@@ -65,12 +65,6 @@ class Precision:
         return tensor
 
 
-def name_of(element_type: int) -> str:
-    """Return ONNX's name of an element type."""
-    names: dict[int, str] = {number: name for name, number in TensorProto.DataType.items()}
-    return names.get(element_type, f"type {element_type}")
-
-
 def from_proto(tensor: onnx.TensorProto) -> torch.Tensor | None:
     """Read a TensorProto; None where its element type has no torch counterpart (strings, complex, float8)."""
     return from_array(numpy_helper.to_array(tensor), tensor.data_type)

@@ -10,9 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from jr_onnx.element_types import type_name
 from jr_onnx.errors import ModelError
 from jr_onnx.torchnet.building import Builder, Compiled
-from jr_onnx.torchnet.dtypes import FLOATS, name_of
+from jr_onnx.torchnet.dtypes import FLOATS
 from jr_onnx.torchnet.program import DrawStep, Program, Values, draws
 from jr_onnx.torchnet.tails import Tail, find_tail, is_matrix
 
@@ -96,7 +97,7 @@ def explore(builder: Builder, name: str, logits_from: LogitsFrom) -> ProbingResu
         how = "mapped over pieces of that size" if mappable else "cut into pieces of that size, one after the other"
         notes.append(f"the graph only runs with batches of {static_batch}; others are {how}")
     if builder.entry.element_type not in FLOATS:
-        kind = name_of(builder.entry.element_type)
+        kind = type_name(builder.entry.element_type)
         notes.append(f"the input is of type {kind}; it is evaluated on floating values, so that there is a gradient")
     if not differentiable:
         notes.append("no gradient leads from the logits to the input (it is rounded or used as an index)")

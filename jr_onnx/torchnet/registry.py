@@ -16,7 +16,8 @@ from typing import TypeVar, cast
 
 import torch
 
-from jr_onnx.torchnet.dtypes import Precision, name_of
+from jr_onnx.element_types import type_name
+from jr_onnx.torchnet.dtypes import Precision
 
 MIN_OPSET = 7
 MAX_OPSET = 28
@@ -151,7 +152,7 @@ class Node:
         """Return the torch type of an ONNX element type, or refuse the node."""
         found = self.precision.of(element_type)
         if found is None:
-            raise UnsupportedNodeError(f"element type {name_of(element_type)}")
+            raise UnsupportedNodeError(f"element type {type_name(element_type)}")
         return found
 
     def list_input(self, index: int) -> Callable[[torch.Tensor | None], list[int] | None]:

@@ -85,10 +85,10 @@ EXPANDED = (
 REFUSED = {
     "training_mode": "training mode",
     "training mode": "training mode",
-    "element type FLOAT": "torch has no arithmetic of this type",
-    "element type UINT2": "torch has no arithmetic of this type",
-    "element type INT2": "torch has no arithmetic of this type",
-    "element type UINT16, which is computed in int64": "the complement depends on the width",
+    "element type float32": "torch has no arithmetic of this type",
+    "element type uint2": "torch has no arithmetic of this type",
+    "element type int2": "torch has no arithmetic of this type",
+    "element type uint16, which is computed in int64": "the complement depends on the width",
     "reduction '": "torch has no differentiable index_put of this reduction",
     "quantised type": "torch has no arithmetic of this type",
 }

@@ -211,7 +211,7 @@ def test_integer_image_has_gradients() -> None:
         dense_weights(6, 3),
     )
     net = load(model)
-    assert any("UINT8" in note for note in net.notes)
+    assert any("uint8" in note for note in net.notes)
     x = torch.randint(0, 256, (3, 6), generator=torch.Generator().manual_seed(0)).float().requires_grad_()
     (grad,) = torch.autograd.grad(net(x).sum(), x)
     assert grad.abs().sum() > 0

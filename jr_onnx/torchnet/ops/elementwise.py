@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from jr_onnx.torchnet.dtypes import name_of
+from jr_onnx.element_types import type_name
 from jr_onnx.torchnet.registry import Function, Node, op
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
@@ -134,7 +134,7 @@ def _isinf(node: Node) -> Function:
 @op("BitwiseNot")
 def _bitwise_not(node: Node) -> Function:
     if node.element_type(0) in (TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64):
-        raise node.refuse(f"element type {name_of(node.element_type(0))}, which is computed in int64")
+        raise node.refuse(f"element type {type_name(node.element_type(0))}, which is computed in int64")
     return torch.bitwise_not
 
 

@@ -14,7 +14,8 @@ import torch
 from onnx import TensorProto
 from torch import Tensor
 
-from jr_onnx.torchnet.dtypes import FLOATS, INTEGER_RANGES, name_of
+from jr_onnx.element_types import type_name
+from jr_onnx.torchnet.dtypes import FLOATS, INTEGER_RANGES
 from jr_onnx.torchnet.ops.conv import convolution
 from jr_onnx.torchnet.registry import MICROSOFT, Function, Node, op
 
@@ -55,7 +56,7 @@ def _range_of(node: Node, index: int, fallback: int) -> tuple[int, int]:
     """Return the range of the quantised type an input has."""
     element_type = node.element_type(index) or fallback
     if element_type not in INTEGER_RANGES:
-        raise node.refuse(f"quantised type {name_of(element_type)}")
+        raise node.refuse(f"quantised type {type_name(element_type)}")
     return INTEGER_RANGES[element_type]
 
 
@@ -95,7 +96,7 @@ def _quantize(node: Node) -> Function:
 def _dequantize(node: Node) -> Function:
     axis, block = node.attr("axis", 1), node.attr("block_size", 0)
     if node.element_type(0) and node.element_type(0) not in INTEGER_RANGES and node.element_type(0) not in FLOATS:
-        raise node.refuse(f"quantised type {name_of(node.element_type(0))}")
+        raise node.refuse(f"quantised type {type_name(node.element_type(0))}")
 
     def run(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
         values = x.to(scale.dtype)
