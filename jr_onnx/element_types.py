@@ -55,6 +55,11 @@ NAMES: Final = {row.number: row.name for row in ELEMENT_TYPES}
 NUMBERS: Final = {row.name: row.number for row in ELEMENT_TYPES}
 TENSORS: Final = {row.tensor: row for row in ELEMENT_TYPES}
 """By the name in schemas and in ONNX Runtime."""
+_OTHERS: Final = {
+    0: "undefined", 14: "complex64", 15: "complex128", 17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2",
+    20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
+    27: "float6e2m3", 28: "float6e3m2",
+}  # fmt: skip
 
 FLOAT_DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
 """Floating types, the element types that a site may have."""
@@ -81,9 +86,5 @@ def numpy_dtype(name: str) -> np.dtype[np.generic]:
 
 
 def type_name(number: int) -> str:
-    """Return the name of an element type, for messages: ONNX's where the table has none, else the number itself."""
-    if number in NAMES:
-        return NAMES[number]
-    from onnx import TensorProto
-
-    return str(TensorProto.DataType.Name(number)).lower() if number in TensorProto.DataType.values() else f"{number}"
+    """Return the name of an element type, for messages; the number itself where ONNX has not given it out."""
+    return NAMES.get(number) or _OTHERS.get(number) or f"{number}"
