@@ -30,6 +30,11 @@ HARDENED_KEY = "jr_onnx.hardened"
 """The metadata entry of a model whose weights `jr-onnx harden` has trained; see `harden.record`."""
 
 
+def is_hardened(model: ModelProto) -> bool:
+    """Return whether `jr-onnx harden` has trained the weights of a model."""
+    return any(entry.key == HARDENED_KEY for entry in model.metadata_props)
+
+
 def form_label(form: str, cap: float | None) -> str:
     """Return the form of a site with its cap, for people: `relu`, or `clip <= 6`."""
     return form if cap is None else f"{form} <= {cap:g}"

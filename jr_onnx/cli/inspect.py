@@ -36,6 +36,7 @@ def command(given: Arguments) -> int:
     jump, and with code 1 if the graph of a retrofit contradicts its provenance.
     """
     from jr_onnx.modelfile import load
+    from jr_onnx.provenance import is_hardened
     from jr_onnx.rewriter.inspection import inspect
 
     file = load(given.model)
@@ -44,6 +45,8 @@ def command(given: Arguments) -> int:
         print_json_object({**table.to_json(), **({"retrofit": retrofit.to_json()} if retrofit is not None else {})})
     else:
         _show(table, retrofit)
+        if is_hardened(file.proto):
+            print_message("its weights were trained by jr-onnx harden, and restore cannot undo that")
         if any(not jump.problem for jump in table.jumps):
             print_message(next_step("fuse", given.model))
     if retrofit is not None:

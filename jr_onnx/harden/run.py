@@ -20,7 +20,7 @@ from jr_onnx.attack.classifier.opener import ClassifierOpener
 from jr_onnx.attack.classifier.request import ClassifierRequest
 from jr_onnx.attack.classifier.served import ServedClassifier
 from jr_onnx.data import ImageData
-from jr_onnx.errors import DataError, InputError, RefusalError, VerificationError
+from jr_onnx.errors import DataError, InputError, KappaError, RefusalError, VerificationError
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.harden.network import TrainedNetwork
 from jr_onnx.harden.recipe import Recipe
@@ -300,7 +300,10 @@ def _try_kappas(request: HardenRequest, kappas: Mapping[str, SiteKappa]) -> None
         KappaError: A site takes one number alone, for instance in the body of a function.
     """
     with tempfile.TemporaryDirectory(prefix="jr-onnx-harden-") as folder:
-        rewrite(request.model, KappaPlan(by_site=tuple(kappas.items())), output=Path(folder) / request.model.name)
+        try:
+            rewrite(request.model, KappaPlan(by_site=tuple(kappas.items())), output=Path(folder) / request.model.name)
+        except KappaError as error:
+            raise KappaError(error.message, hint="Use --learn-kappa per-site") from None
 
 
 def _digest(request: HardenRequest, source: ModelFile, weights: Sequence[Weight]) -> str:

@@ -84,7 +84,8 @@ def _own_jumps(findings: Findings) -> list[LocatedSite]:
     if refused is not None:
         raise RefusalError(f"no jump can be fused: {refused.id}: {refused.reason}")
     raise NoSiteError(
-        "no jump found: the model multiplies or selects nothing by a comparison with a constant",
+        "no jump found: the model multiplies or selects nothing by a comparison with constant thresholds (an input of "
+        "the model, or what it computes from one, is not constant)",
         hint="jr-onnx fuse is for models with a jump of their own; jr-onnx rewrite gives ReLUs one",
     )
 

@@ -27,7 +27,7 @@ def undo(model: onnx.ModelProto, record: Provenance | None = None) -> Provenance
         ModelError: The model is not a retrofit, was optimised, or was changed so that a site is not where it was.
     """
     record = record or provenance.read(model)
-    if record is None and any(entry.key == provenance.HARDENED_KEY for entry in model.metadata_props):
+    if record is None and provenance.is_hardened(model):
         raise ModelError(
             "jr-onnx harden trained the weights of the model, and the weights before are not in it",
             hint="The original file is needed; its name and digest stand in the metadata entry jr_onnx.hardened",

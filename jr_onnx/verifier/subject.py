@@ -10,7 +10,7 @@ import onnx
 from jr_onnx.errors import InputError, KappaError
 from jr_onnx.kappa import Kappa
 from jr_onnx.modelfile import ModelFile, assemble, content_digest, resolve
-from jr_onnx.provenance import Provenance, sha256_file
+from jr_onnx.provenance import Provenance, is_hardened, sha256_file
 from jr_onnx.quantised import is_quantised
 from jr_onnx.rewriter.convert import convert
 from jr_onnx.rewriter.differences import differences
@@ -60,6 +60,8 @@ def load_subject(
     """
     pair = open_pair(model, kappa, report_mismatches=True)
     source, record, restored = pair.retrofit, pair.record, pair.original
+    if original is not None and is_hardened(pair.given.proto):
+        _refuse_untrained(pair.given, read_model(original))
     if source is None or record is None:
         raise kappa_missing(pair.given.name)
     if not pair.is_retrofit:
@@ -95,6 +97,15 @@ def load_subject(
     failures.extend(data_failures)
     given_as = "proto" if source.path is None else "path"
     return Subject(source, record, truth, how, given_as, tuple(checks), tuple(failures), unconverted)
+
+
+def _refuse_untrained(trained: ModelFile, original: ModelFile) -> None:
+    if not is_hardened(original.proto):
+        raise InputError(
+            f"jr-onnx harden trained the weights of the model{_named(trained)}, and ORIGINAL{_named(original)} has "
+            "those from before the training",
+            hint="Leave ORIGINAL out; jr-onnx harden --evaluate compares the two files",
+        )
 
 
 def _named(model: ModelFile) -> str:

@@ -18,6 +18,7 @@ from jr_onnx.harden import ContestRequest, Hardening, HardenRequest, Recipe, har
 from jr_onnx.modelfile import load
 from jr_onnx.records import dumps, loads
 from jr_onnx.rewriter import find_sites
+from jr_onnx.verifier import verify
 from jr_onnx.weights.find import tensors_by_place
 from tests.harden.conftest import images, untrained
 from tests.weights import models
@@ -160,7 +161,7 @@ def test_kappas_per_channel_that_a_file_cannot_hold_are_refused_before_training(
     path = tmp_path / "functions.onnx"
     path.write_bytes(with_functions().SerializeToString())
     kappas = {site.id: (0.1, 0.2, 0.3, 0.4) for site in find_sites(path).sites}
-    with pytest.raises(JrError, match="channel"):
+    with pytest.raises(JrError, match="Use --learn-kappa per-site"):
         _try_kappas(request_of(model=path), kappas)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -303,6 +304,8 @@ def test_a_retrofit_and_a_quantised_file_are_refused_with_the_way_out(request_of
     jumped = Path(harden(request_of({"kappa": 0.2, "epochs": 1})).output)
     with pytest.raises(RefusalError, match="jr-onnx restore"):
         harden(request_of(model=jumped, output=tmp_path / "more.onnx"))
+    with pytest.raises(InputError, match=r"trained the weights of the model .* from before the training"):
+        verify(jumped, request_of().model)
     quantised = tmp_path / "quantised.onnx"
     model = onnx.load(request_of().model)
     model.graph.node.add(op_type="DequantizeLinear", input=["q", "s"], output=["unused"])
