@@ -13,7 +13,6 @@ it refer to that. The provenance of the training is one more entry of the metada
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,11 +83,30 @@ def save_weights(
     """
     file = load(source)
     path = output_path(file, output, force=force)
-    values = weights if isinstance(weights, Mapping) else weights.weights()
+    values = _values(weights)
     with readable(str(source)):
         edit = _Edit.of(file, values)
         _write(file, edit, path, dict(metadata or {}), force=force)
     return path
+
+
+def _values(weights: Mapping[str, Array] | Trained) -> Mapping[str, Array]:
+    """Return weight name -> values.
+
+    Raises:
+        InputError: It is neither a mapping nor a trainable module.
+    """
+    if isinstance(weights, Mapping):
+        return weights
+    own = getattr(weights, "weights", None)
+    found = own() if callable(own) else None
+    if not isinstance(found, Mapping) or not found:
+        what = "has no trainable weights" if found == {} else "is no module of a model"
+        raise InputError(
+            f"the given {type(weights).__name__} {what}, expected weight names with values, or a trainable module",
+            hint="Load the module with jr_onnx.torchnet.load(..., trainable=True)",
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,10 @@ class _Edit:
         unknown = [name for name in values if name not in known]
         if unknown:
             shown = ", ".join(list(known)[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
-            raise InputError(f"the model has no weight {unknown[0]!r}, it has {shown or 'none'}")
+            raise InputError(
+                f"the model has no weight {unknown[0]!r}, it has {shown or 'none'}",
+                hint="jr_onnx.find_weights lists them; a module can be given itself",
+            )
         found = {name: _rounded(known[name], array) for name, array in values.items()}
         for weight in known.values():  # what is stored in the same bytes of a file is the same weight
             pair = {weight.name, weight.same_as} & set(found)
@@ -127,12 +148,16 @@ class _Edit:
 
 def _rounded(weight: Weight, array: Array) -> bytes:
     """Return the bytes of a weight's values in its own type, little endian."""
-    values = np.asarray(array)
+    # Tensors of torch give no array while they ask for gradients.
+    detached = getattr(array, "detach", lambda: array)()
+    values = np.asarray(detached)
     if values.shape != weight.shape:
         raise InputError(
             f"the values of {weight.name!r} have the shape {list(values.shape)}, expected {list(weight.shape)}"
         )
-    if values.dtype.kind != "f" or not np.isfinite(values).all():
+    if values.dtype.kind != "f":
+        raise InputError(f"the values of {weight.name!r} have the type {values.dtype}, expected floats")
+    if not np.isfinite(values).all():
         raise InputError(f"the values of {weight.name!r} are not all finite numbers", hint="The training has diverged")
     with np.errstate(over="ignore"):
         if weight.dtype == "bfloat16":
@@ -201,27 +226,50 @@ def _put(tensor: TensorProto, data: bytes, payloads: Payloads) -> None:
         tensor.int32_data[:] = np.frombuffer(data, "<u2").tolist()
 
 
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The bytes of a file that a tensor reads.
+
+    Attributes:
+        start: The first.
+        end: The first behind them.
+        name: Name of the tensor.
+        data: What is written there; None for a tensor that was not trained.
+    """
+
+    start: int
+    end: int
+    name: str
+    data: bytes | None
+
+
 def _refuse_overlaps(model: onnx.ModelProto, edit: _Edit, places: Mapping[tuple[str, str], TensorProto]) -> None:
-    """Refuse to write into external bytes that another tensor, which was not trained, reads too."""
+    """Refuse to write into external bytes that another tensor reads too, unless both are to hold the same there."""
     kept = list(tensors(model))  # keeps Python's objects alive, so that id() tells tensors apart
-    trained = {id(places[place]) for place in edit.bytes_by_place}
-    spans: dict[str, list[tuple[int, int, str, bool]]] = {}
+    trained = {id(places[place]): data for place, data in edit.bytes_by_place.items()}
+    spans: dict[str, list[_Span]] = {}
     for tensor in kept:
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        spot = external_place(tensor)
-        length = spot.length if spot.length is not None else bytes_of(tensor)
-        span = (spot.offset, spot.offset + length, str(tensor.name), id(tensor) in trained)
-        spans.setdefault(spot.location, []).append(span)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            spot = external_place(tensor)
+            end = spot.offset + (spot.length if spot.length is not None else bytes_of(tensor))
+            spans.setdefault(spot.location, []).append(
+                _Span(spot.offset, end, str(tensor.name), trained.get(id(tensor)))
+            )
     for group in spans.values():
-        group.sort()
-        for left, right in itertools.pairwise(group):
-            overlap, both = right[0] < left[1], left[3] and right[3]
-            if overlap and (left[3] or right[3]) and not (both and left[:2] == right[:2]):
-                raise ModelError(
-                    f"the tensors {left[2]!r} and {right[2]!r} share bytes of a file, and training changes one of them",
-                    hint="Save the model with a place for each tensor (onnx.save with external data), and train that",
-                )
+        written: list[_Span] = []
+        read: list[_Span] = []
+        for span in sorted(group, key=lambda item: (item.start, item.end)):
+            written = [item for item in written if item.end > span.start]
+            read = [item for item in read if item.end > span.start]
+            for other in written if span.data is None else [*written, *read]:
+                if (other.start, other.end, other.data) != (span.start, span.end, span.data):
+                    raise ModelError(
+                        f"the tensors {other.name!r} and {span.name!r} share bytes of a file, and training changes "
+                        "one of them, or both to different values",
+                        hint="Save the model with a place for each tensor (onnx.save with external data), and train "
+                        "that",
+                    )
+            (read if span.data is None else written).append(span)
 
 
 def _external(
@@ -242,10 +290,11 @@ def _external(
     renamed = {location: f"{path.name}.{Path(location).name}" if beside else location for location in outside}
     if len(set(renamed.values())) < len(renamed):
         renamed = {location: f"{path.name}.{number}.data" for number, location in enumerate(outside)}
-    for location, patches in outside.items():
-        target = path.parent / renamed[location]
+    for target in (path.parent / location for location in renamed.values()):  # before anything is written
         if target.exists() and not force:
             raise OutputError(f"{target} exists", hint="Use --force to replace it, or choose another folder")
+    for location, patches in outside.items():
+        target = path.parent / renamed[location]
         target.parent.mkdir(parents=True, exist_ok=True)
         _patched(OpenedFile(resolve(folder, location), "external data"), target, patches)
     for tensor in tensors(model):

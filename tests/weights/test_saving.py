@@ -95,6 +95,41 @@ def test_an_untrained_tensor_in_the_same_bytes_is_a_reason_to_refuse(tmp_path: P
         save_weights(source, {"w1": np.zeros((256, 40), "float32")}, tmp_path / "other.onnx")
 
 
+@pytest.mark.parametrize("trained", [("last",), ("whole", "last"), ("whole", "flat")])
+def test_bytes_that_several_tensors_read_are_not_written_for_one(trained: tuple[str, ...], tmp_path: Path) -> None:
+    """The first tensor spans all others, so that the two that clash are not neighbours; `flat` is it in other shape."""
+    model = models.with_initializers(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 4] x) => (float[N, 4] y) {
+            a = MatMul (x, whole)  b = Add (a, first)  c = Add (b, last)  shape = Constant <value_ints = [4, 4]> ()
+            square = Reshape (flat, shape)  y = MatMul (c, square)
+        }""",
+        whole=models.numbers(4, 4, seed=1), first=models.numbers(4, seed=2), last=models.numbers(4, seed=3),
+        flat=models.numbers(16, seed=4),
+    )  # fmt: skip
+    (tmp_path / "all.data").write_bytes(bytes(64))
+    for tensor, (offset, length) in zip(model.graph.initializer, ((0, 64), (0, 16), (48, 16), (0, 64)), strict=True):
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", "all.data"), ("offset", str(offset)), ("length", str(length))):
+            tensor.external_data.add(key=key, value=value)
+    source = tmp_path / "model.onnx"
+    source.write_bytes(model.SerializeToString(deterministic=True))
+    shapes = {item.name: item.shape for item in find_weights(source)}
+    values = {name: np.full(shapes[name], number, np.float32) for number, name in enumerate(trained)}
+    with pytest.raises(ModelError, match="share bytes of a file"):
+        save_weights(source, values, tmp_path / "other.onnx")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["all.data", "model.onnx"]
+
+
+def test_a_tensor_that_asks_for_gradients_is_a_value(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    source = written("plain", tmp_path)
+    value = torch.nn.Parameter(torch.ones(40))
+    output = save_weights(source, {"b1": value}, tmp_path / "other.onnx")
+    assert (values_of(output)["b1"] == 1).all()
+
+
 def test_halves_are_rounded_to_nearest(tmp_path: Path) -> None:
     source = written("halves", tmp_path)
     value = np.full((8,), 1 + 2.0**-11 + 2.0**-13, "float32")  # nearer to 1 + 2**-10 than to 1
@@ -124,6 +159,7 @@ def test_bfloat16_is_rounded_to_nearest_even(tmp_path: Path) -> None:
         ({"missing": np.zeros(3)}, "no weight 'missing'"),
         ({"b1": np.zeros(3)}, r"the shape \[3\], expected \[8\]"),
         ({"b1": np.full(8, np.nan)}, "not all finite"),
+        ({"b1": np.zeros(8, int)}, "the type int64, expected floats"),
         ({"b1": np.full(8, 70000.0)}, "more than float16 can hold"),
     ],
 )
@@ -132,6 +168,18 @@ def test_values_that_do_not_fit_are_refused(values: dict[str, np.ndarray], messa
     with pytest.raises(InputError, match=message):
         save_weights(source, values, tmp_path / "other.onnx")
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_what_holds_no_weights_is_refused(tmp_path: Path) -> None:
+    class Module:
+        def weights(self) -> dict[str, np.ndarray]:
+            return {}
+
+    source = written("plain", tmp_path)
+    for given, message in ((Module(), "the given Module has no trainable weights"), (None, "is no module of a model")):
+        with pytest.raises(InputError, match=message):
+            save_weights(source, given, tmp_path / "other.onnx")  # type: ignore[arg-type] # what a person may give
+    assert not (tmp_path / "other.onnx").exists()
 
 
 def test_neither_the_source_nor_an_existing_file_is_replaced(tmp_path: Path) -> None:
