@@ -104,7 +104,7 @@ def _values(weights: Mapping[str, Array] | Trained) -> Mapping[str, Array]:
         what = "has no trainable weights" if found == {} else "is no module of a model"
         raise InputError(
             f"the given {type(weights).__name__} {what}, expected weight names with values, or a trainable module",
-            hint="Load the module with jr_onnx.torchnet.load(..., trainable=True)",
+            hint="In Python, jr_onnx.torchnet.load(..., trainable=True) gives one",
         )
     return found
 
