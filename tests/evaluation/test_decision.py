@@ -192,3 +192,8 @@ def test_random_kappas_are_named_by_their_mean() -> None:
     )
     # Where the original draws numbers itself, draws say nothing about kappa.
     assert said(replace(old, decided_by=32), drawn).startswith("Do not deploy kappa 0.5:")
+
+
+def test_sixty_images_are_enough_to_miss_a_difference_of_a_tenth() -> None:
+    assert said(*pair(25, 24, 60)).startswith("Do not expect protection")
+    assert said(*pair(25, 24, 59)).startswith("No recommendation: 59 images are too few")
