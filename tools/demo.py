@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from jr_onnx.data import load
+from tools.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "out" / "demo"
@@ -98,7 +98,7 @@ def show_accuracy() -> None:
 
 def serve_and_ask() -> None:
     """Serve the package on loopback, ask it over HTTP and gRPC, and stop the server as an orchestrator would."""
-    http_port, grpc_port = free_port(), free_port()
+    http_port, grpc_port = free_ports(2)
     command = f"jr-onnx serve out/demo/repository --http-port {http_port} --grpc-port {grpc_port}"
     print(f"\n$ {command} &", flush=True)
     words = shlex.split(command)
@@ -124,14 +124,6 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
         except OSError:
             time.sleep(0.1)
     sys.exit("the demo stopped: the server did not become ready")
-
-
-def free_port() -> int:
-    """Return a TCP port on loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def accuracy(model: Path, images: np.ndarray, labels: np.ndarray) -> float:

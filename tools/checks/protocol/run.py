@@ -22,8 +22,8 @@ from jr_onnx.deploy import TritonOptions, package_triton
 from jr_onnx.rewriter import rewrite
 from tools.checks.protocol.table import columns_of, table
 from tools.checks.serving.processes import jr_onnx, running
-from tools.checks.triton.run import free_port
 from tools.checks.triton.server import DEFAULT_FOLDER, ROOT, Server, make_backends, make_environment
+from tools.ports import free_ports
 
 PAGE = ROOT / "docs" / "triton.md"
 _SOURCE = ROOT / "models" / "exported" / "digits_cnn.onnx"
@@ -86,7 +86,7 @@ def ask_triton(work: Path, folder: Path, python: str) -> dict[str, Any]:
     """Ask tritonserver."""
     environment = make_environment(folder, python)
     backends = make_backends(environment, work / "backends")
-    http, grpc = free_port(), free_port()
+    http, grpc = free_ports(2)
     server = Server(
         environment, backends, work / "repository",
         http=http, grpc=grpc, address="127.0.0.1", log=work / "tritonserver.log", options=_CONTROL,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.checks.serving.processes import ROOT, ServerProcess, running
+from tools.ports import free_ports
 
 _READY = "/v2/models/model/ready"
 _READY_S = 60.0
@@ -47,7 +48,7 @@ def mlserver_versions(python: str) -> str:
 @contextmanager
 def stock_kserve(model: Path) -> Iterator[ServerProcess]:
     """Serve a model the way kserve documents it."""
-    with running([_script("stock_kserve"), str(model), *_ports(2)]) as server:
+    with running([_script("stock_kserve"), str(model), *map(str, free_ports(2))]) as server:
         _wait(server)
         yield server
 
@@ -55,25 +56,13 @@ def stock_kserve(model: Path) -> Iterator[ServerProcess]:
 @contextmanager
 def stock_mlserver(model: Path, python: str) -> Iterator[ServerProcess]:
     """Serve a model the way MLServer documents it, with the interpreter of another environment."""
-    with running([_script("stock_mlserver"), str(model), *_ports(3)], python=python) as server:
+    with running([_script("stock_mlserver"), str(model), *map(str, free_ports(3))], python=python) as server:
         _wait(server)
         yield server
 
 
 def _script(name: str) -> str:
     return str(ROOT / "tools" / "checks" / "serving" / f"{name}.py")
-
-
-def _ports(count: int) -> list[str]:
-    """Return ports that are free now; all are held until the last is found, so that they differ."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [str(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def _wait(server: ServerProcess) -> None:

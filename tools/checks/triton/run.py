@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from tools.checks.triton.server import (
     make_backends,
     make_environment,
 )
+from tools.ports import free_ports
 
 
 def main() -> int:
@@ -129,7 +129,7 @@ def check_fault(environment: Environment, backends: Path, work: Path, fault: Fau
 
 
 def _start(environment: Environment, backends: Path, repository: Path, work: Path) -> tuple[Server, int, int]:
-    http, grpc = free_port(), free_port()
+    http, grpc = free_ports(2)
     log = work / "tritonserver.log"
     server = Server(environment, backends, repository, http=http, grpc=grpc, address="127.0.0.1", log=log)
     return server, http, grpc
@@ -143,13 +143,6 @@ def _explain(errors: list[str], fault: Fault) -> str:
             text = line[max(0, found.start() - 160) : found.end() + 120]
             return text.partition("] ")[2] or text
     return ""
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
