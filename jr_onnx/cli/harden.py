@@ -181,13 +181,14 @@ def command(given: Arguments) -> None:
     check_outputs(given.output, given.result)
     request = _request(given, recipe)
     test = _test_images(given, request) if given.evaluate else None
-    with resumable(), _shown() as notify:
-        result = harden(request, notify)
-    for note in result.notes:
-        print_message(f"note: {note}")
-    print_message(f"hardened -> {result.output}")
-    if test is not None:
-        result = _contest(given, request, result, test)
+    with resumable():
+        with _shown() as notify:
+            result = harden(request, notify)
+        for note in result.notes:
+            print_message(f"note: {note}")
+        print_message(f"hardened -> {result.output}")
+        if test is not None:
+            result = _contest(given, request, result, test)
     if given.as_json:
         print_json(result)
     else:
@@ -196,8 +197,12 @@ def command(given: Arguments) -> None:
     output, contest = Path(result.output), result.contest
     if contest is not None and contest.names[contest.chosen] == _without_jump(output):
         print_message(next_step("restore", output, "-o", output.with_name(_without_jump(output))))
-    else:
-        print_message(next_step("attack", output, "--data", given.data, "--preprocess", given.preprocess))
+    elif request.data.labelled and contest is None:
+        values = [word for name, value in given.values.items() for word in ("--value", f"{name}={value:g}")]
+        named = ["--logits", given.logits] if given.logits else []
+        budget = ["--norm", given.norm, "--eps", f"{given.eps:.6g}"]
+        words = ["--data", given.data, "--preprocess", given.preprocess, *values, *named, *budget]
+        print_message(next_step("attack", output, *words))
 
 
 def _recipe(given: Arguments) -> Recipe:

@@ -309,7 +309,7 @@ def _try_kappas(request: HardenRequest, kappas: Mapping[str, SiteKappa]) -> None
 def _digest(request: HardenRequest, source: ModelFile, weights: Sequence[Weight]) -> str:
     """Return a digest of everything that decides the trained weights."""
     parts = [
-        dumps(request.recipe, indent=None), source.sha256, ",".join(item.name for item in weights),
+        __version__, dumps(request.recipe, indent=None), source.sha256, ",".join(item.name for item in weights),
         request.train.digest, request.data.digest, dumps(request.preprocessing, indent=None), request.labels,
         repr(sorted(request.values.items())), request.logits,
     ]  # fmt: skip
