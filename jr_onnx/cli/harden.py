@@ -279,7 +279,7 @@ def _test_images(given: Arguments, request: HardenRequest) -> ImageData:
 
 
 def _evaluation(given: Arguments, output: Path) -> Path:
-    return output_folder(given.evaluation or output.with_name(f"{output.stem}.attack"))
+    return output_folder(given.evaluation or output.with_name(f"{output.stem}.attack"), "--evaluation")
 
 
 @contextlib.contextmanager

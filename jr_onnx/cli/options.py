@@ -54,7 +54,7 @@ def check_budget(norm: str, eps: float) -> None:
         )
 
 
-def output_folder(path: Path) -> Path:
+def output_folder(path: Path, option: str = "--output") -> Path:
     """Return a folder for results, which need not exist yet.
 
     Raises:
@@ -64,7 +64,7 @@ def output_folder(path: Path) -> Path:
 
     taken = next((item for item in (path, *path.parents) if item.exists()), None)
     if taken is not None and not taken.is_dir():
-        raise OutputError(f"the results cannot go to {path}: {taken} is a file", hint="Choose another --output")
+        raise OutputError(f"the results cannot go to {path}: {taken} is a file", hint=f"Choose another {option}")
     return path
 
 

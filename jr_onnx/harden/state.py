@@ -66,7 +66,8 @@ class StateFile(Generic[State]):
             key = loaded.pop("key")
         except Exception as error:  # noqa: BLE001 - torch raises a dozen kinds on a damaged file
             raise InputError(
-                f"cannot resume from {self.path}: {type(error).__name__}", hint="Start over with --restart"
+                f"cannot resume from {self.path}, which is damaged ({type(error).__name__})",
+                hint="Start over with --restart",
             ) from None
         if key != self.key:
             raise InputError(

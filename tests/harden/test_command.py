@@ -51,6 +51,7 @@ def test_the_jump_is_judged_against_the_same_weights_without_it(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--evaluation", DIGITS], "Choose another --evaluation"),
         (["--eps", "8"], "the linf budget is 8"),
         (["--freeze", "."], "leave none of the"),
         (["--learn-kappa", "per-site"], "none is given"),
