@@ -212,7 +212,9 @@ class Scan:
 def scan(root: Path) -> Scan:
     """Find everything below a folder, following no link."""
     if not root.is_dir():
-        raise IntegrityError(f"the package {root} is not a folder")
+        raise IntegrityError(
+            f"the package {root} is not a folder", hint="Give what jr-onnx package triton or compose wrote"
+        )
     result = Scan(set(), set(), [])
     pending = [root]
     while pending:
