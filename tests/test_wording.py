@@ -22,7 +22,7 @@ INSTEAD = {
     r"nothing to judge by": "no data for it",
     r"\bin the house\b": "in flight",
     r"expected 1 and 0 or more": "must be >= 1",
-    r"\bleaves with (exit )?(code )?\d|\bleaves with exit": "exits with code",
+    r"\b(leaves|left) with (exit )?(code )?\d|\b(leaves|left) with exit": "exits with code",
     r"\bof late\b": "recently",
     r"\bas ever\b": "as usual",
     r"\banew\b": "again; start over",

@@ -67,7 +67,7 @@ class Arguments(DataArguments):
     batch_statistics: bool
     kappa: float | None
     learn_kappa: Literal["no", "per-site", "per-channel"]
-    labels: Literal["given", "from-model"]
+    labels_from: Literal["data", "model"]
     patience: int
     limit: int | None
     seed: int
@@ -132,10 +132,10 @@ class Arguments(DataArguments):
     help="Train the threshold of every site, or one for each channel of it, too, starting from --kappa.",
 )
 @option(
-    "--labels",
-    type=click.Choice(["given", "from-model"]),
-    default="given",
-    help="Train on the labels of the data, or on the predictions of MODEL where there are none.",
+    "--labels-from",
+    type=click.Choice(["data", "model"]),
+    default="data",
+    help="Train on the labels in --data, or on the predictions of MODEL, which needs no labels.",
 )
 @option(
     "--patience", type=COUNT, default=5, help="Stop after this many epochs without better robust validation accuracy."
@@ -232,7 +232,7 @@ def _recipe(given: Arguments) -> Recipe:
 def _request(given: Arguments, recipe: Recipe) -> HardenRequest:
     from jr_onnx.harden import HardenRequest
 
-    answered = given.labels == "from-model"
+    answered = given.labels_from == "model"
     train, preprocessing = given.read(split="train", limit=given.limit, allow_unlabelled=answered)
     validation, _ = given.read(split="validation", allow_unlabelled=answered)
     return HardenRequest(
@@ -242,7 +242,7 @@ def _request(given: Arguments, recipe: Recipe) -> HardenRequest:
         data=validation,
         output=given.output,
         preprocessing=preprocessing,
-        labels=given.labels,
+        labels_from=given.labels_from,
         only=given.train,
         freeze=given.freeze,
         device=given.device,
@@ -271,7 +271,7 @@ def _test_images(given: Arguments, request: HardenRequest) -> ImageData:
         raise OutputError(
             f"{folder} holds results of another model", hint="Remove it, or choose another folder (--evaluation)"
         )
-    test, _ = given.read(split="test", limit=given.evaluate, allow_unlabelled=given.labels == "from-model")
+    test, _ = given.read(split="test", limit=given.evaluate, allow_unlabelled=given.labels_from == "model")
     if test.labelled:
         return test
     print_message(f"note: {test.name} has no labels: accuracy is agreement with the answers of {given.model.name}")

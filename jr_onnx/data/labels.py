@@ -11,7 +11,7 @@ from jr_onnx.element_types import Array
 from jr_onnx.errors import DataError
 
 MOST_CLASSES: Final = 100_000
-UNLABELLED_HINT: Final = "Add labels; without them, jr-onnx harden --labels from-model trains on the model's answers"
+UNLABELLED_HINT: Final = "Add labels; without them, jr-onnx harden --labels-from model trains on the model's answers"
 
 
 def to_classes(labels: Array, where: str) -> tuple[NDArray[np.int64], int]:

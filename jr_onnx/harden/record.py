@@ -27,7 +27,7 @@ class Hardening(Record):
         recipe: How it was trained.
         data: Name of the training images.
         data_sha256: Their digest.
-        labels: given, or from-model: the original's own answers.
+        labels: data, or model: the original's own answers.
         trained: Names of the weights that were trained.
         surrogate: Derivative of the jump while training, and what it was chosen by; "" without a jump.
         rows: What was measured on validation images before training and after every epoch.

@@ -51,7 +51,7 @@ class HardenRequest(ClassifierRequest):
         recipe: How to train.
         train: Images to train on; `data` are the validation images, which decide which epoch was the best.
         output: Where to write; None for `<name>.hardened.onnx` beside the model.
-        labels: given, or from-model to train on the model's own answers.
+        labels_from: data, or model to train on the model's own answers.
         only: Regular expressions; a weight is trained if one of them is found in its name. Empty: all.
         freeze: Regular expressions; a weight in whose name one is found stays.
         bfloat16: Compute products in bfloat16 on a GPU.
@@ -62,7 +62,7 @@ class HardenRequest(ClassifierRequest):
     recipe: Recipe
     train: ImageData
     output: Path | None = None
-    labels: Literal["given", "from-model"] = "given"
+    labels_from: Literal["data", "model"] = "data"
     only: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
     bfloat16: bool = True
@@ -94,7 +94,7 @@ def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: 
         earlier = None
         output_path(source, path, force=request.replace)
     weights = _chosen(source, request)
-    if request.labels == "from-model":
+    if request.labels_from == "model":
         request = replace(
             request, train=answered_by_model(request, request.train), data=answered_by_model(request, request.data)
         )
@@ -137,7 +137,7 @@ def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: 
         recipe=request.recipe,
         data=train.name,
         data_sha256=train.digest,
-        labels=request.labels,
+        labels=request.labels_from,
         trained=tuple(item.name for item in weights if item.name in network.net.weights()),
         surrogate=surrogate,
         rows=outcome.rows,
@@ -310,7 +310,7 @@ def _digest(request: HardenRequest, source: ModelFile, weights: Sequence[Weight]
     """Return a digest of everything that decides the trained weights."""
     parts = [
         __version__, dumps(request.recipe, indent=None), source.sha256, ",".join(item.name for item in weights),
-        request.train.digest, request.data.digest, dumps(request.preprocessing, indent=None), request.labels,
+        request.train.digest, request.data.digest, dumps(request.preprocessing, indent=None), request.labels_from,
         repr(sorted(request.values.items())), request.logits,
     ]  # fmt: skip
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -273,7 +273,7 @@ def test_pictures_without_labels_are_taken_where_they_are_allowed(tmp_path: Path
     assert not data.labelled
     assert len(data) == 3
     assert (data.pixels[1, 0] == random_bytes(4, 4, seed=1)).all()
-    with pytest.raises(DataError, match=r"stands beside the class folders.*--labels from-model"):
+    with pytest.raises(DataError, match=r"stands beside the class folders.*--labels-from model"):
         load(f"folder:{tmp_path}", split="test")
     (tmp_path / "test" / "notes.txt").write_text("no picture")
     with pytest.raises(DataError, match="stands beside the class folders"):

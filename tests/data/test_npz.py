@@ -287,5 +287,5 @@ def test_images_without_labels_are_taken_where_they_are_allowed(tmp_path: Path) 
     assert (test.labels == labels).all()
     with pytest.raises(DataError, match="has the parts test, no train part"):
         load(spec, split="train")
-    with pytest.raises(DataError, match=r"holds x_train, expected .* --labels from-model"):
+    with pytest.raises(DataError, match=r"holds x_train, expected .* --labels-from model"):
         load(_save(tmp_path / "b.npz", x_train=images))

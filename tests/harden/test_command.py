@@ -95,8 +95,8 @@ def test_images_without_labels_are_enough(tmp_path: Path, capfd: pytest.CaptureF
     np.savez(tmp_path / "blind.npz", **parts)
     arguments = ["--data", f"npz:{tmp_path / 'blind.npz'}", "--evaluate", "5", "-o", str(tmp_path / "hard.onnx")]
     assert run(["harden", DIGITS, *FAST, *arguments]) == 2
-    assert "--labels from-model" in capfd.readouterr().err
-    assert run(["harden", DIGITS, *FAST, *arguments, "--labels", "from-model", "--json"]) == 0
+    assert "--labels-from model" in capfd.readouterr().err
+    assert run(["harden", DIGITS, *FAST, *arguments, "--labels-from", "model", "--json"]) == 0
     shown = capfd.readouterr()
     assert "has no labels: accuracy is agreement with the answers of digits_mlp.onnx" in shown.err
     original = json.loads(shown.out)["contest"]["evaluations"]["hardened"]["models"][0]

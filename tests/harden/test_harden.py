@@ -229,7 +229,7 @@ def test_a_kappa_that_leaves_no_classifier_is_refused(request_of: Make, tmp_path
 def test_without_labels_the_answers_of_the_model_are_learned(request_of: Make) -> None:
     blind = replace(images(600, 1), labels=np.zeros(600, np.int64))
     rows = harden(
-        request_of(train=blind, data=replace(images(200, 2), labels=np.zeros(200, np.int64)), labels="from-model")
+        request_of(train=blind, data=replace(images(200, 2), labels=np.zeros(200, np.int64)), labels_from="model")
     )
     assert rows.hardening.rows[0].clean == 1.0
     assert rows.hardening.rows[rows.hardening.best].robust > rows.hardening.rows[0].robust

@@ -41,7 +41,7 @@ def hardening() -> Hardening:
         EpochRow(epoch, 0.5, clean, robust, robust + 0.02, 0.0, {})
         for epoch, clean, robust in ((0, 0.99, 0.1), (1, 0.95, 0.5), (2, 0.96, 0.7))
     )
-    return Hardening("1", "net.onnx", "a" * 64, Recipe(eps=0.1), "digits (train)", "e" * 64, "given", ("w",), "",
+    return Hardening("1", "net.onnx", "a" * 64, Recipe(eps=0.1), "digits (train)", "e" * 64, "data", ("w",), "",
                      rows, 2, "", {})  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def mixed(server: ServerProcess, folder: Path, seconds: float, names: Sequence[s
     crowd.join()
     match = _STOPPED.search(server.log)
     if code != 0 or match is None or match[1] != match[2]:
-        tally.fail(f"the server left with exit code {code} and said: {server.log[-300:]}")
+        tally.fail(f"the server exited with code {code} and said: {server.log[-300:]}")
     return figures
 
 

@@ -80,7 +80,7 @@ def load(server: ServerProcess, known: Known, clients: int, seconds: float, tall
     code = server.terminate()
     crowd.join()
     if code != 0:
-        tally.fail(f"the server left with exit code {code}: {server.log[-2000:]}")
+        tally.fail(f"the server exited with code {code}: {server.log[-2000:]}")
     return memory
 
 

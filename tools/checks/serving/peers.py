@@ -70,7 +70,7 @@ def _wait(server: ServerProcess) -> None:
     end = time.monotonic() + _READY_S
     while time.monotonic() < end:
         if server.process.poll() is not None:
-            raise PeerError(f"the server left with exit code {server.process.returncode}: {server.log[-1000:]}")
+            raise PeerError(f"the server exited with code {server.process.returncode}: {server.log[-1000:]}")
         if _is_ready(server) and _listens(server.grpc_port):
             return
         time.sleep(_POLL_S)

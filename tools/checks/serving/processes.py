@@ -110,6 +110,6 @@ def _wait(process: subprocess.Popen[bytes], log: IO[bytes], started: float, time
             server.started_s = time.monotonic() - started
             return server
         if process.poll() is not None:
-            raise RuntimeError(f"the server left with exit code {process.returncode}: {server.log}")
+            raise RuntimeError(f"the server exited with code {process.returncode}: {server.log}")
         time.sleep(_POLL_S)
     raise RuntimeError(f"the server was not ready within {timeout_s} s: {server.log}")
