@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(DataArguments, KappaArguments):
-    """What a person gives to `jr-onnx attack`."""
+    """The arguments and options of `jr-onnx attack`."""
 
     model: Path
     suite: Literal["paper", "adaptive", "full"]
@@ -148,7 +148,7 @@ def command(given: Arguments) -> None:
 
 
 def _refuse_ignored(given: Arguments) -> None:
-    """Refuse options that the chosen suite does not use, rather than let a person believe that they count."""
+    """Refuse options that the chosen suite does not use, which would otherwise be ignored silently."""
     from jr_onnx.errors import InputError
 
     ignored = []

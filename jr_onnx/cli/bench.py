@@ -32,7 +32,7 @@ _OPS_SHOWN = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx bench`."""
+    """The arguments and options of `jr-onnx bench`."""
 
     model: Path
     kappa: float | None

@@ -78,7 +78,11 @@ class Command(click.Command):
 
 
 class Option(click.Option):
-    """An option whose default in words stands in the help like a value, without click's parentheses."""
+    """An option as the help shows it: numbers as NUMBER, a default in words like a value, without parentheses."""
+
+    def make_metavar(self, ctx: click.Context) -> str:
+        """Return what stands for the value."""
+        return "NUMBER" if self.metavar is None and self.type is click.FLOAT else super().make_metavar(ctx)
 
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
         """Return what follows the text of the help."""

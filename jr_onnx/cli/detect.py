@@ -24,7 +24,7 @@ from jr_onnx.cli.types import COUNT, Count
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(DataArguments):
-    """What a person gives to `jr-onnx detect`."""
+    """The arguments and options of `jr-onnx detect`."""
 
     model: Path
     kappa: float | None

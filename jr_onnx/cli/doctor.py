@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx doctor`."""
+    """The arguments and options of `jr-onnx doctor`."""
 
     as_json: bool
 

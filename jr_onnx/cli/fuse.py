@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx fuse`."""
+    """The arguments and options of `jr-onnx fuse`."""
 
     model: Path
     lowering: Literal["custom", "where", "thresholded"]

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(DataArguments):
-    """What a person gives to `jr-onnx harden`."""
+    """The arguments and options of `jr-onnx harden`."""
 
     model: Path
     norm: Literal["linf", "l2"]
@@ -106,6 +106,12 @@ class Arguments(DataArguments):
 @option("--epochs", type=COUNT, default=10, help="Passes over the training images.")
 @option("--batch-size", type=COUNT, default=128, help="Images in a training step.")
 @renamed_option("--batch", "--batch-size", type=COUNT)
+@renamed_option(
+    "--labels",
+    "--labels-from",
+    type=click.Choice(["given", "from-model"]),
+    convert={"given": "data", "from-model": "model"}.__getitem__,
+)
 @option("--rate", type=float, default=0.02, help="Highest learning rate of the one-cycle schedule.")
 @option("--clip", type=float, default=1.0, help="Largest norm of the gradient of a training step.")
 @option(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx inspect`."""
+    """The arguments and options of `jr-onnx inspect`."""
 
     model: Path
     as_json: bool

@@ -15,7 +15,7 @@ from jr_onnx.cli.output import json_option, print_json, print_lines, print_messa
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx optimize`."""
+    """The arguments and options of `jr-onnx optimize`."""
 
     model: Path
     op_library: bool | None

@@ -119,6 +119,7 @@ preprocess_option = option(
     "--preprocessing",
     "preprocess",
     default="none",
+    metavar="WORDS",
     help="What the model expects: none, mnist, cifar10, imagenet, and parts such as "
     "mean=...;std=...;range=0,255;layout=NHWC;order=BGR;size=224;resize=256.",
 )
@@ -137,7 +138,9 @@ dry_run_option = option("--dry-run", is_flag=True, help="Write nothing.")
 diff_option = option("--diff", is_flag=True, help="Print a unified diff of the nodes.")
 force_option = option("--force", is_flag=True, help="Replace an existing output.")
 sign_option = option("--sign", "sign_key", type=PATH, help="Private key (PEM) to sign the package with.")
-release_option = option("--triton-release", default=TRITON_RELEASE, help="Triton release that will serve it.")
+release_option = option(
+    "--triton-release", default=TRITON_RELEASE, metavar="YY.MM", help="Triton release that will serve it."
+)
 
 
 def output_option(what: str, *, default: str = "", required: bool = False) -> Callable[[_Command], _Command]:
@@ -330,8 +333,8 @@ deployment_options = together(
     repository_argument,
     output_option("The folder to write.", required=True),
     release_option,
-    option("--cpus", default="2", help="CPU cores of a replica."),
-    option("--memory", default="4Gi", help="Memory of a replica."),
+    option("--cpus", default="2", metavar="NUMBER", help="CPU cores of a replica."),
+    option("--memory", default="4Gi", metavar="SIZE", help="Memory of a replica."),
     option("--load-seconds", type=INTEGER, default=120, help="Time the models may take to load."),
     option("--force", is_flag=True, help="Replace an existing package of this kind."),
     trust_options,

@@ -13,7 +13,7 @@ from jr_onnx.cli.types import INTEGER, Numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(DeploymentArguments):
-    """What a person gives to `jr-onnx package compose`."""
+    """The arguments and options of `jr-onnx package compose`."""
 
     name: str
     replicas: int
@@ -27,10 +27,15 @@ class Arguments(DeploymentArguments):
 
 @cli_command("compose", Arguments, examples=("jr-onnx package compose repository --replicas 3 -o compose",))
 @deployment_options
-@option("--name", default="jr-onnx", help="Name of the project.")
+@option("--name", default="jr-onnx", metavar="NAME", help="Name of the project.")
 @option("--replicas", type=INTEGER, default=2, help="Replicas on the CPU.")
 @option("--gpus", type=Numbers(), default=(), help="Run one replica on each of these GPUs, such as 0,1.")
-@option("--address", default="127.0.0.1", help="Address of the load balancer; 0.0.0.0 for all interfaces.")
+@option(
+    "--address",
+    default="127.0.0.1",
+    metavar="ADDRESS",
+    help="Address of the load balancer; 0.0.0.0 for all interfaces.",
+)
 @option("--http-port", type=INTEGER, default=8000, help="REST port of the load balancer.")
 @option("--grpc-port", type=INTEGER, default=8001, help="gRPC port of the load balancer.")
 @option("--status-port", type=INTEGER, default=8404, help="Port of the load balancer's health and metrics.")

@@ -15,7 +15,7 @@ from jr_onnx.cli.types import INTEGER
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(DeploymentArguments):
-    """What a person gives to `jr-onnx package kserve`."""
+    """The arguments and options of `jr-onnx package kserve`."""
 
     storage_uri: str
     name: str | None
@@ -32,16 +32,18 @@ class Arguments(DeploymentArguments):
     "kserve", Arguments, examples=("jr-onnx package kserve repository --storage-uri s3://bucket/models -o kserve",)
 )
 @deployment_options
-@option("--storage-uri", required=True, help="Where REPOSITORY is uploaded to, such as s3://bucket/models.")
-@option("--name", show_default="that of the only model", help="Name of the InferenceService.")
-@option("--namespace", show_default="that of kubectl", help="Kubernetes namespace.")
+@option(
+    "--storage-uri", required=True, metavar="URI", help="Where REPOSITORY is uploaded to, such as s3://bucket/models."
+)
+@option("--name", metavar="NAME", show_default="that of the only model", help="Name of the InferenceService.")
+@option("--namespace", metavar="NAME", show_default="that of kubectl", help="Kubernetes namespace.")
 @option("--transport", type=click.Choice(["rest", "grpc"]), default="rest", help="What clients use.")
 @option("--gpus-per-replica", type=INTEGER, show_default="1 if a model needs one", help="GPUs of a replica.")
 @renamed_option("--gpus", "--gpus-per-replica", type=INTEGER)
 @option("--min-replicas", type=INTEGER, default=1, help="Fewest replicas; 0 scales to zero.")
 @option("--max-replicas", type=INTEGER, default=3, help="Most replicas.")
 @option("--target-concurrency", type=INTEGER, default=8, help="Requests in flight per replica.")
-@option("--service-account", help="Service account with the credentials of the storage.")
+@option("--service-account", metavar="NAME", help="Service account with the credentials of the storage.")
 def command(given: Arguments) -> None:
     """Write KServe manifests for a model repository.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx package triton`."""
+    """The arguments and options of `jr-onnx package triton`."""
 
     model: Path
     output: Path
@@ -57,7 +57,7 @@ class Arguments:
 )
 @model_argument
 @output_option("The model repository to write, or to add to.", required=True)
-@option("--name", show_default="the name of the file", help="Name of the model.")
+@option("--name", metavar="NAME", show_default="the name of the file", help="Name of the model.")
 @option("--version", type=INTEGER, default=1, help="Version of the model.")
 @release_option
 @option(

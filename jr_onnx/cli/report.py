@@ -16,7 +16,7 @@ from jr_onnx.cli.types import PATH
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx report`."""
+    """The arguments and options of `jr-onnx report`."""
 
     paths: tuple[Path, ...]
     form: Literal["html", "md", "csv", "json"]

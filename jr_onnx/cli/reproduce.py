@@ -24,7 +24,7 @@ _DEFAULT_FOLDER = Path("reproduction")
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx reproduce`."""
+    """The arguments and options of `jr-onnx reproduce`."""
 
     only_list: bool
     tables: tuple[str, ...]

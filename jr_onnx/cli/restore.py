@@ -12,7 +12,7 @@ from jr_onnx.cli.output import print_lines, print_message
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx restore`."""
+    """The arguments and options of `jr-onnx restore`."""
 
     model: Path
     output: Path | None

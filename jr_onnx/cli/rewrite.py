@@ -39,7 +39,7 @@ _ROWS_SHOWN = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(KappaArguments):
-    """What a person gives to `jr-onnx rewrite`."""
+    """The arguments and options of `jr-onnx rewrite`."""
 
     model: Path
     random_per: RandomPer

@@ -21,7 +21,7 @@ _MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(TrustArguments):
-    """What a person gives to `jr-onnx serve`."""
+    """The arguments and options of `jr-onnx serve`."""
 
     models: tuple[str, ...]
     host: str
@@ -56,7 +56,7 @@ class Arguments(TrustArguments):
 
 @cli_command("serve", Arguments, examples=("jr-onnx serve digits=model.jr.onnx",))
 @click.argument("models", nargs=-1, required=True, metavar="MODEL_OR_REPOSITORY...")
-@option("--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 for all interfaces.")
+@option("--host", default="127.0.0.1", metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for all interfaces.")
 @option("--http-port", type=INTEGER, default=8000, help="REST port; 0 takes a free one.")
 @option("--grpc-port", type=INTEGER, default=8001, help="gRPC port; 0 takes a free one.")
 @option("--no-grpc", is_flag=True, help="Serve REST only.")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(DataArguments):
-    """What a person gives to `jr-onnx tune`."""
+    """The arguments and options of `jr-onnx tune`."""
 
     model: Path
     max_accuracy_drop: str
@@ -44,7 +44,7 @@ class Arguments(DataArguments):
     grid: str | None
     candidate: tuple[Path, ...]
     per_site: bool
-    rounds: int
+    passes: int
     norm: Literal["linf", "l2"]
     eps: float
     steps: int
@@ -64,19 +64,26 @@ class Arguments(DataArguments):
     Arguments,
     examples=(
         "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5 --result tune.json",
-        "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5 --per-site --rounds 1 -o kappas.json",
+        "jr-onnx tune model.onnx --grid 0.1,0.5 --limit 20 --steps 5 --per-site --passes 1 -o kappas.json",
     ),
 )
 @model_argument
 @data_options
-@option("--max-accuracy-drop", default="1%", help="Largest loss of clean accuracy, such as 1% or 0.01.")
+@option(
+    "--max-accuracy-drop", default="1%", metavar="SHARE", help="Largest loss of clean accuracy, such as 1% or 0.01."
+)
 @option(
     "--objective",
     type=click.Choice(["adaptive", "paper"]),
     default="adaptive",
     help="Robust accuracy against adaptive attacks, or the paper's DeepFool perturbation (figure 4; not adaptive).",
 )
-@option("--grid", show_default="quantiles of the pre-activations", help="Kappas to try, such as 0.1,0.2,0.5.")
+@option(
+    "--grid",
+    metavar="NUMBER,...",
+    show_default="quantiles of the pre-activations",
+    help="Kappas to try, such as 0.1,0.2,0.5.",
+)
 @option(
     "--candidate",
     type=PATH,
@@ -87,7 +94,7 @@ class Arguments(DataArguments):
 )
 @option("--per-site", is_flag=True, help="Search a kappa for every site, starting from the best setting measured.")
 @option(
-    "--rounds",
+    "--passes",
     type=COUNT,
     default=3,
     help="Most passes of --per-site over all sites; it ends when a pass changes nothing.",
@@ -101,6 +108,7 @@ class Arguments(DataArguments):
 @seed_option
 @device_option
 @output_option("Write the recommended kappas as a map for jr-onnx rewrite --kappa-map.")
+@renamed_option("--rounds", "--passes", type=COUNT)
 @renamed_option("--kappa-map", "--output", type=PATH)
 @result_option
 @option("--plot", type=PATH, help="Draw the trade-off (.png, .svg, .pdf), as in the paper's figure 4.")
@@ -140,7 +148,7 @@ def command(given: Arguments) -> None:
         candidates={str(path): read_kappa_map(path) for path in given.candidate},
         max_drop=max_drop,
         per_site=given.per_site,
-        rounds=given.rounds,
+        passes=given.passes,
         device=given.device,
         values=given.values,
         logits=given.logits,

@@ -1,4 +1,4 @@
-"""Types of option values: what a person types, checked and converted as it is read."""
+"""Types of option values: text from the command line, checked and converted."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _HINT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What a person gives to `jr-onnx verify`."""
+    """The arguments and options of `jr-onnx verify`."""
 
     model: Path
     original: Path | None

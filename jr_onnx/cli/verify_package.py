@@ -15,7 +15,7 @@ from jr_onnx.cli.types import PATH
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(TrustArguments):
-    """What a person gives to `jr-onnx verify-package`."""
+    """The arguments and options of `jr-onnx verify-package`."""
 
     folder: Path
     expect: tuple[str, ...]

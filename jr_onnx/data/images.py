@@ -1,4 +1,4 @@
-"""Labelled images as loaded: pixels stay in the file's own type until somebody asks for floats."""
+"""Labelled images as loaded: pixels stay in the file's own type until floats are asked for."""
 
 from __future__ import annotations
 

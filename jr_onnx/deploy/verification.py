@@ -75,8 +75,7 @@ def verify(
     """
     if not_before is not None and key is None:
         raise InputError(
-            "a date was given that packages must not be older than, but no key; anybody can write a date that no "
-            "signature covers",
+            "the earliest date (not_before) is given without a key: a date that no signature covers proves nothing",
             hint="Give --key PUBLIC.pem too",
         )
     root = Path(folder)

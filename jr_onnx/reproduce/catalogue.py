@@ -140,7 +140,7 @@ def _checkpoints(network: Network, item: Item, folders: Sequence[Path]) -> tuple
 
 
 def chosen(tables: Sequence[str], figures: Sequence[str]) -> list[Item]:
-    """Return the items that a person names; "1" is every panel of it, and nothing named is everything.
+    """Return the items with the given names; "1" is every panel of it, and nothing named is everything.
 
     Raises:
         InputError: There is no such table or figure.

@@ -34,7 +34,7 @@ def differences(one: Message, other: Message, where: str = "model") -> list[str]
 
 
 def conversion_summary(source: onnx.ModelProto, converted: onnx.ModelProto) -> list[str]:
-    """List what a conversion to another opset changed, in lines a person can read."""
+    """List what a conversion to another opset changed, in readable lines."""
     lines = [f"opset {main_opset(source)} -> {main_opset(converted)}"]
     if source.ir_version != converted.ir_version:
         lines.append(f"IR version {source.ir_version} -> {converted.ir_version}")

@@ -19,7 +19,7 @@ class SiteSearch:
     Attributes:
         sites: Site ids, in the order in which they are improved.
         grid: Kappas to try at each.
-        rounds: How often to go over all sites at most.
+        passes: How often to go over all sites at most.
         measure: Measures a setting.
         skipped: Called with the name of every step that needs no measurement or was not allowed.
         extended: Called with the number of steps of every round after the first.
@@ -27,7 +27,7 @@ class SiteSearch:
 
     sites: Sequence[str]
     grid: Sequence[float]
-    rounds: int
+    passes: int
     measure: Measure
     skipped: Callable[[str], None] = lambda _: None
     extended: Callable[[int], None] = lambda _: None
@@ -35,11 +35,11 @@ class SiteSearch:
     def run(self, points: Sequence[TunePoint]) -> TunePoint:
         """Improve one site's kappa at a time, from the best allowed of some measured points.
 
-        It ends with the first round that changes nothing. What was measured is not measured again.
+        It ends with the first pass that changes nothing. What was measured is not measured again.
         """
         best = max((point for point in points if point.allowed), key=merit)
         known = {_key(point.kappas) for point in points}
-        for number in range(self.rounds):
+        for number in range(self.passes):
             if number:
                 self.extended(len(self.sites) * len(self.grid))
             before = best

@@ -56,7 +56,7 @@ class TuneRequest(ClassifierRequest):
             measure as well as the grid; sites that a map does not name stay at 0.
         max_drop: Largest allowed drop of clean accuracy, as a share.
         per_site: Search site by site too.
-        rounds: How often that goes over all sites at most; it ends when a round changes nothing.
+        passes: How often that goes over all sites at most; it ends when a pass changes nothing.
         test: Some images of the test split, to notice a validation split that was trained on; never attacked.
     """
 
@@ -66,7 +66,7 @@ class TuneRequest(ClassifierRequest):
     candidates: Mapping[str, Mapping[str, SiteKappa]] = field(default_factory=dict)
     max_drop: float = 0.01
     per_site: bool = False
-    rounds: int = 3
+    passes: int = 3
     test: ImageData | None = None
 
     def __post_init__(self) -> None:
@@ -75,8 +75,8 @@ class TuneRequest(ClassifierRequest):
             validate_kappa(kappa, "a kappa of the grid")
         if not 0 <= self.max_drop <= 1:
             raise InputError(f"the largest accuracy drop is {self.max_drop}, expected 0 to 1 (0 % to 100 %)")
-        if self.rounds < 1:
-            raise InputError(f"the number of rounds is {self.rounds}, expected 1 or more")
+        if self.passes < 1:
+            raise InputError(f"the number of passes is {self.passes}, expected 1 or more")
 
 
 def tune_kappa(request: TuneRequest, notify: Notify | None = None) -> TuneResult:
@@ -242,7 +242,7 @@ class _Search:
         search = SiteSearch(
             self.sites,
             grid,
-            self.request.rounds,
+            self.request.passes,
             lambda kappas, what: self._allowed(kappas, clean, what),
             self._count,
             self._extend,

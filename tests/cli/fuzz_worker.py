@@ -52,13 +52,13 @@ CHEAP = {
     "detect": ("--limit", "4", "--steps", "1", "--reference", "4"),
     "harden": ("--limit", "8", "--epochs", "1", "--steps", "1", "--evaluate", "0"),
     "reproduce": ("--limit", "2", "--trust-limit", "1", "--adaptive-limit", "1", "--attacks", "pgd"),
-    "tune": ("--limit", "2", "--steps", "1", "--rounds", "1", "--grid", "0,0.1"),
+    "tune": ("--limit", "2", "--steps", "1", "--passes", "1", "--grid", "0,0.1"),
 }
 COSTLY = {
     "--samples", "--reference-samples", "--rounds", "--limit", "--paper-steps", "--trust-steps", "--steps",
     "--reference", "--neighbours", "--grid", "--transfer-from", "--torch", "--weights", "--suite", "--threads",
     "--footprint", "--profile", "--batch", "--batch-size", "--chunk", "--epochs", "--evaluate", "--trust-limit",
-    "--adaptive-limit", "--attacks",
+    "--adaptive-limit", "--attacks", "--passes",
 }  # fmt: skip
 TEXTS = (
     "", "x", "\udcff", "a" * 5000, "../..", "0", "1,2", "x=1,3", "nan", "-", "[", "a{99999999999}", "éè", "x=y=z", ".*",

@@ -230,5 +230,5 @@ def test_an_older_signed_version_of_the_same_number_is_refused_by_date(
         IntegrityError, match="net/1 was made at 2023-11-14T22:13:20Z, expected not before 2023-11-14T23"
     ):
         verify(tmp_path / "old", key_pair[1], not_before=limit)
-    with pytest.raises(InputError, match="but no key"):
+    with pytest.raises(InputError, match="is given without a key"):
         verify(tmp_path / "old", not_before=limit)

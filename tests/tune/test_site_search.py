@@ -16,7 +16,7 @@ def point(kappas: dict[str, float], kappa: float | None = None) -> TunePoint:
     return TunePoint(kappa, kappas, 1.0, 0.0, score, score, score, score, 1.0, allowed=True)
 
 
-def searched(rounds: int, dear: Place | None = None) -> tuple[Place, list[Place], int]:
+def searched(passes: int, dear: Place | None = None) -> tuple[Place, list[Place], int]:
     """Search the landscape; return where it ended, what was measured, and how many steps were taken."""
     measured: list[Place] = []
     announced: list[int] = [6]
@@ -28,7 +28,7 @@ def searched(rounds: int, dear: Place | None = None) -> tuple[Place, list[Place]
         assert what.endswith(f"at {kappas[what[0]]:g}"), "the step is named by what it changes"
         return None if place == dear else point(kappas)
 
-    search = SiteSearch(("a", "b"), (0.0, 1.0, 2.0), rounds, measure, skipped.append, announced.append)
+    search = SiteSearch(("a", "b"), (0.0, 1.0, 2.0), passes, measure, skipped.append, announced.append)
     best = search.run([point({"a": kappa, "b": kappa}, kappa) for kappa in (0.0, 1.0, 2.0)])
     assert len(skipped) + len([place for place in measured if place != dear]) == sum(announced), (
         "every step is counted once"
@@ -40,7 +40,7 @@ def test_it_goes_on_until_a_round_changes_nothing() -> None:
     place, measured, steps = searched(5)
     assert place == (2.0, 1.0)
     assert measured == [(1.0, 0.0), (2.0, 0.0), (0.0, 1.0), (0.0, 2.0), (2.0, 1.0)], "each setting once"
-    assert steps == 18, "three rounds over two sites and three kappas"
+    assert steps == 18, "three passes over two sites and three kappas"
     assert searched(1)[0] == (0.0, 1.0)
 
 

@@ -196,7 +196,7 @@ def test_the_papers_objective_warns() -> None:
 def test_without_torch_a_kappa_is_chosen_by_square_against_the_served_file(model: Path) -> None:
     objective = Objective("black-box", eps=0.3, queries=20)
     with mock.patch("jr_onnx.attack.classifier.opener.load_torch", side_effect=AssertionError("torch is left out")):
-        result = tune_kappa(request(model, objective=objective, per_site=True, rounds=1))
+        result = tune_kappa(request(model, objective=objective, per_site=True, passes=1))
     assert [point.clean for point in result.points[:3]] == pytest.approx([accuracy(kappa) for kappa in (0.0, 0.2, 0.6)])
     assert "black box" in result.measure
     assert all(point.objective <= float(np.mean(_right(model, point.kappas))) for point in result.points)

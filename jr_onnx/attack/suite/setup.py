@@ -1,4 +1,4 @@
-"""Prepare an evaluation from what a person gives: model, data, kappa. The gate before any attack is here.
+"""Prepare an evaluation from the request: model, data, kappa. The checks before any attack are here.
 
 The retrofit is written to a file first, because that file is what will be served and what adversarial examples are
 replayed on; then both files become torch modules, each proved to compute what ONNX Runtime computes on real images.

@@ -1,4 +1,4 @@
-"""Verify a person's own torch network against its ONNX export and the export's retrofits.
+"""Verify a user's own torch network against its ONNX export and the export's retrofits.
 
     torch network              vs.  ONNX Runtime on the original                       at kappa 0
     torch network, ReLU := J   vs.  ONNX Runtime on the retrofit, or on every lowering  at the retrofit's kappas

@@ -1,4 +1,4 @@
-"""A person's own torch network as the other side of a verification: loaded by name, its ReLUs turned into JumpReLUs.
+"""A user's own torch network as the other side of a verification: loaded by name, its ReLUs turned into JumpReLUs.
 
 The network is not edited. While it runs, a torch function mode sees every call that is a ReLU, from `nn.ReLU`,
 `nn.ReLU6` and `nn.Hardtanh` modules and from functions alike, and computes JumpReLU in its place:
