@@ -15,6 +15,8 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from jr_onnx.rewriter import rewrite
+
 INTERPRETER_VARIABLE = "JR_ONNX_SERVE_PYTHON"
 
 
@@ -95,3 +97,10 @@ def make_keys(folder: Path) -> tuple[Path, Path]:
         key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     return private, public
+
+
+def retrofitted(model: Path, kappa: Any, name: str = "retrofit", **options: Any) -> Path:
+    """Write a retrofit beside its original."""
+    target = model.with_name(f"{name}.onnx")
+    rewrite(model, kappa, output=target, **options)
+    return target

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jr_onnx.deploy import TritonOptions, package_triton
+from jr_onnx.deploy import Placement, TritonOptions, package_triton
 from tests.deploy.builders import classifier, make_keys, save
 
 
@@ -29,3 +29,10 @@ def key_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A private and a public key on P-256; a skip where the signing library is not installed."""
     pytest.importorskip("model_signing", reason="model-signing is not installed")
     return make_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def gpu_repository(tmp_path: Path, model: Path) -> Path:
+    root = tmp_path / "gpu"
+    package_triton(model, root, TritonOptions(name="net", placement=Placement("gpu")))
+    return root

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,13 +76,6 @@ def _documents(folder: Path) -> tuple[Any, Any]:
     texts = [(folder / name).read_text(encoding="utf-8") for name in ("inferenceservice.yaml", "servingruntime.yaml")]
     service, runtime = (yaml.safe_load(text) for text in texts)
     return service, runtime
-
-
-@pytest.fixture
-def gpu_repository(tmp_path: Path, model: Path) -> Path:
-    root = tmp_path / "gpu"
-    package_triton(model, root, TritonOptions(name="net", placement=Placement("gpu")))
-    return root
 
 
 def test_the_service_names_storage_runtime_and_version(repository: Path, tmp_path: Path) -> None:
@@ -293,69 +283,12 @@ def test_only_a_whole_repository_is_deployed(repository: Path, tmp_path: Path, p
         _kserve(repository / part, tmp_path / "out")
 
 
-def _compose_file(folder: Path) -> Any:
-    return yaml.safe_load((folder / "compose.yaml").read_text(encoding="utf-8"))
-
-
-def test_replicas_stand_behind_a_balancer_on_loopback(repository: Path, tmp_path: Path) -> None:
-    _compose(repository, tmp_path / "out", replicas=3, resources=Resources("500m", "512Mi"))
-    document = _compose_file(tmp_path / "out")
-    triton, balancer = document["services"]["triton"], document["services"]["balancer"]
-    assert triton["deploy"] == {"replicas": 3, "resources": {"limits": {"cpus": "0.5", "memory": "512m"}}}
-    assert "ports" not in triton
-    assert triton["user"] == "1000:1000"
-    assert triton["volumes"] == [{"type": "bind", "source": "../repository", "target": "/models", "read_only": True}]
-    assert triton["healthcheck"]["test"][-1] == "http://127.0.0.1:8000/v2/health/ready"
-    assert balancer["ports"] == ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8404:8404"]
-    assert balancer["depends_on"] == {"triton": {"condition": "service_healthy"}}
-    for service in document["services"].values():
-        image, _, tag = service["image"].rpartition(":")
-        assert image
-        assert tag not in ("", "latest")
-        assert service["healthcheck"]["retries"] >= 1
-        assert service["restart"] == "unless-stopped"
-        assert set(service["networks"]) <= set(document["networks"])
-
-
-def test_the_balancer_listens_where_it_is_told(repository: Path, tmp_path: Path) -> None:
-    _compose(repository, tmp_path / "out", publish=Publish("::1", 9000, 9001, 9002))
-    balancer = _compose_file(tmp_path / "out")["services"]["balancer"]
-    assert balancer["ports"] == ["[::1]:9000:8000", "[::1]:9001:8001", "[::1]:9002:8404"]
-
-
-def test_each_gpu_has_a_replica_of_its_own(gpu_repository: Path, tmp_path: Path) -> None:
-    _compose(gpu_repository, tmp_path / "out", gpus=(0, 2))
-    services = _compose_file(tmp_path / "out")["services"]
-    assert list(services) == ["triton-gpu0", "triton-gpu2", "balancer"]
-    for gpu in ("0", "2"):
-        service = services[f"triton-gpu{gpu}"]
-        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
-        assert device == {"driver": "nvidia", "device_ids": [gpu], "capabilities": ["gpu"]}
-        assert service["networks"]["inference"]["aliases"] == ["triton"]
-    assert set(services["balancer"]["depends_on"]) == {"triton-gpu0", "triton-gpu2"}
-    with pytest.raises(RefusalError, match="runs on a GPU"):
-        _compose(gpu_repository, tmp_path / "none")
-
-
 def test_a_model_that_names_gpus_a_replica_lacks_is_refused(tmp_path: Path, model: Path) -> None:
     options = TritonOptions(name="net", placement=Placement("gpu", gpus=(0, 1)))
     package_triton(model, tmp_path / "r", options)
     with pytest.raises(RefusalError, match="names GPU 1, a replica sees 1"):
         _compose(tmp_path / "r", tmp_path / "out", gpus=(0, 1))
     _kserve(tmp_path / "r", tmp_path / "out", gpus=2)
-
-
-def test_an_odd_path_is_taken_literally(repository: Path, tmp_path: Path) -> None:
-    odd = tmp_path / "a $HOME: #x"
-    odd.mkdir()
-    shutil.move(repository, odd / "repository")
-    _compose(odd / "repository", odd / "out")
-    _compose(odd / "repository", odd / "repository-out" / "deep")
-    document = _compose_file(odd / "out")
-    assert document["services"]["triton"]["volumes"][0]["source"] == "../repository"
-    _compose(odd / "repository", tmp_path / "out")
-    document = _compose_file(tmp_path / "out")
-    assert document["services"]["triton"]["volumes"][0]["source"] == "../a $$HOME: #x/repository"
 
 
 def test_the_files_hold_no_yaml_anchors(repository: Path, tmp_path: Path) -> None:
@@ -365,44 +298,3 @@ def test_the_files_hold_no_yaml_anchors(repository: Path, tmp_path: Path) -> Non
         text = path.read_text(encoding="utf-8")
         assert "&id" not in text
         assert "*id" not in text
-
-
-def test_docker_compose_reads_the_file_where_it_is_installed(repository: Path, tmp_path: Path) -> None:
-    docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("docker compose is not installed")
-    _compose(repository, tmp_path / "out")
-    command = [docker, "compose", "-f", str(tmp_path / "out" / "compose.yaml"), "config", "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout)["services"]) == {"triton", "balancer"}
-
-
-def test_haproxy_reads_the_configuration_where_it_is_installed(repository: Path, tmp_path: Path) -> None:
-    haproxy = shutil.which("haproxy") or shutil.which("/usr/sbin/haproxy")
-    if haproxy is None:
-        pytest.skip("haproxy is not installed")
-    _compose(repository, tmp_path / "out")
-    done = subprocess.run(
-        [haproxy, "-c", "-f", str(tmp_path / "out" / "haproxy.cfg")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_balancer_listens_and_checks_where_the_compose_file_says(repository: Path, tmp_path: Path) -> None:
-    _compose(repository, tmp_path / "out", request_seconds=7)
-    text = (tmp_path / "out" / "haproxy.cfg").read_text(encoding="utf-8")
-    assert "timeout server 7s" in text
-    document = _compose_file(tmp_path / "out")
-    for port in document["services"]["balancer"]["ports"]:
-        assert f"bind :{port.rpartition(':')[2]}" in text
-    assert text.count("/v2/health/ready") == 2
-    assert "{" not in text.replace("if { ", "")
-    mounted = document["services"]["balancer"]["volumes"][0]
-    assert (tmp_path / "out" / mounted["source"]).is_file()
-    arguments = document["services"]["triton"]["command"]
-    assert "--http-port=8000" in arguments
-    servers = [line.strip() for line in text.splitlines() if line.strip().startswith("server ")]
-    assert servers[:16] == [f"server triton-{number} triton:8000" for number in range(1, 17)]
-    settings = "triton:8001 proto h2 check-proto h1 port 8000"
-    assert servers[16:] == [f"server triton-{number} {settings}" for number in range(1, 17)]

@@ -10,26 +10,10 @@ from typing import Any
 import onnx
 import pytest
 
-from jr_onnx import provenance
-from jr_onnx.deploy import Batching, OpLibrary, Placement, TritonOptions, package_triton, triton, verify
+from jr_onnx.deploy import Batching, Placement, TritonOptions, package_triton, triton, verify
 from jr_onnx.errors import InputError, JrError, ModelError, OutputError, RefusalError
 from jr_onnx.kappa import RandomKappa
-from jr_onnx.rewriter import rewrite
-from tests.deploy.builders import classifier, save, tree
-
-
-@pytest.fixture
-def library(tmp_path: Path) -> Path:
-    """A file that begins like a shared library."""
-    path = tmp_path / "libops.so"
-    path.write_bytes(b"\x7fELF" + bytes(12))
-    return path
-
-
-def _retrofit(model: Path, kappa: Any, name: str = "retrofit", **options: Any) -> Path:
-    target = model.with_name(f"{name}.onnx")
-    rewrite(model, kappa, output=target, **options)
-    return target
+from tests.deploy.builders import classifier, retrofitted, save, tree
 
 
 def test_a_package_holds_the_model_its_configuration_and_a_manifest(tmp_path: Path, model: Path) -> None:
@@ -67,7 +51,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, model: Path) -> Non
 
 
 def test_the_manifest_carries_the_provenance_of_the_rewrite(tmp_path: Path, model: Path) -> None:
-    retrofit = _retrofit(model, 0.06)
+    retrofit = retrofitted(model, 0.06)
     package_triton(retrofit, tmp_path / "repository", TritonOptions(name="net"))
     (package,) = verify(tmp_path / "repository")
     assert package.manifest.provenance is not None
@@ -124,7 +108,7 @@ def test_a_second_model_stands_beside_the_first(repository: Path, model: Path) -
 
 def test_a_second_version_goes_into_the_same_folder(repository: Path, model: Path) -> None:
     before = tree(repository)
-    package_triton(_retrofit(model, 0.1), repository, TritonOptions(name="net", version=7))
+    package_triton(retrofitted(model, 0.1), repository, TritonOptions(name="net", version=7))
     after = tree(repository)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"net/7/model.onnx", "net/7/jr_onnx.manifest"}
@@ -134,13 +118,13 @@ def test_a_second_version_goes_into_the_same_folder(repository: Path, model: Pat
 def test_an_existing_version_is_not_overwritten(repository: Path, model: Path) -> None:
     before = tree(repository)
     with pytest.raises(OutputError, match="already exists") as caught:
-        package_triton(_retrofit(model, 0.1), repository, TritonOptions(name="net"))
+        package_triton(retrofitted(model, 0.1), repository, TritonOptions(name="net"))
     assert caught.value.hint == "Use --force to replace it, or --version 2 to add it beside"
     assert tree(repository) == before
 
 
 def test_force_replaces_the_only_version_with_its_configuration(repository: Path, model: Path) -> None:
-    retrofit = _retrofit(model, 0.1)
+    retrofit = retrofitted(model, 0.1)
     package_triton(retrofit, repository, TritonOptions(name="net", force=True, batching=Batching(4)))
     assert (repository / "net/1/model.onnx").read_bytes() == retrofit.read_bytes()
     assert "max_batch_size: 4" in (repository / "net/config.pbtxt").read_text(encoding="utf-8")
@@ -151,7 +135,7 @@ def test_force_replaces_one_version_and_leaves_the_others(repository: Path, mode
     package_triton(model, repository, TritonOptions(name="net", version=2))
     package_triton(model, repository, TritonOptions(name="other"))
     before = tree(repository)
-    package_triton(_retrofit(model, 0.1), repository, TritonOptions(name="net", version=2, force=True))
+    package_triton(retrofitted(model, 0.1), repository, TritonOptions(name="net", version=2, force=True))
     after = tree(repository)
     changed = {name for name in after if after[name] != before[name]}
     assert changed == {"net/2/model.onnx", "net/2/jr_onnx.manifest"}
@@ -170,7 +154,7 @@ def test_force_does_not_change_what_other_versions_share(repository: Path, model
 
 def test_force_takes_nothing_away_that_it_did_not_write(repository: Path, model: Path) -> None:
     (repository / "net" / "notes.txt").write_text("keep", encoding="utf-8")
-    package_triton(_retrofit(model, 0.1), repository, TritonOptions(name="net", force=True))
+    package_triton(retrofitted(model, 0.1), repository, TritonOptions(name="net", force=True))
     assert (repository / "net" / "notes.txt").read_text(encoding="utf-8") == "keep"
 
 
@@ -230,7 +214,7 @@ def test_a_model_too_new_for_the_release_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_random_kappa_is_refused_unless_it_may_stay_fixed(tmp_path: Path, model: Path) -> None:
-    random = _retrofit(model, RandomKappa(0.0, 0.1))
+    random = retrofitted(model, RandomKappa(0.0, 0.1))
     with pytest.raises(RefusalError, match="nobody would draw it there"):
         package_triton(random, tmp_path / "r", TritonOptions(name="net"))
     assert not (tmp_path / "r").exists()
@@ -239,51 +223,10 @@ def test_a_random_kappa_is_refused_unless_it_may_stay_fixed(tmp_path: Path, mode
     assert "kappa" not in (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
 
 
-def test_the_operator_library_is_packaged_with_an_absolute_path(tmp_path: Path, model: Path, library: Path) -> None:
-    custom = _retrofit(model, 0.06, lowering="custom")
-    options = TritonOptions(name="net", op_library=OpLibrary("/mnt/models/", library))
-    package_triton(custom, tmp_path / "r", options)
-    assert (tmp_path / "r/net/libops.so").read_bytes() == library.read_bytes()
-    config = (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
-    assert 'op_library_filename: "/mnt/models/net/libops.so"' in config
-    (package,) = verify(tmp_path / "r")
-    assert package.manifest.triton is not None
-    assert package.manifest.triton.server_path == "/mnt/models/"
-    assert "libops.so" in [entry.path for entry in package.manifest.files]
-
-
-def test_a_custom_lowering_needs_no_library(tmp_path: Path, model: Path) -> None:
-    custom = _retrofit(model, 0.06, lowering="custom")
-    package_triton(custom, tmp_path / "r", TritonOptions(name="net"))
-    assert "op_library" not in (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("lowering", "with_library"), [("where", False), ("thresholded", False), ("custom", False), ("custom", True)]
-)
-def test_tensorrt_gets_no_custom_operator(
-    tmp_path: Path, model: Path, library: Path, lowering: str, with_library: bool
-) -> None:
-    retrofit = _retrofit(model, 0.06, lowering=lowering)
-    options = TritonOptions(
-        name="net",
-        placement=Placement("gpu", accelerator="tensorrt"),
-        op_library=OpLibrary("/models", library) if with_library else None,
-    )
-    if lowering != "custom":
-        package_triton(retrofit, tmp_path / "r", options)
-        assert "tensorrt" in (tmp_path / "r/net/config.pbtxt").read_text(encoding="utf-8")
-        return
-    with pytest.raises(RefusalError, match="TensorRT has no jr_onnx::JumpRelu") as caught:
-        package_triton(retrofit, tmp_path / "r", options)
-    assert "--lowering thresholded" in caught.value.hint
-    assert not (tmp_path / "r").exists()
-
-
 def test_sites_that_leave_the_gpu_are_named(tmp_path: Path) -> None:
     def notes(opset: int, placement: Placement, **options: Any) -> tuple[str, ...]:
         source = save(classifier(opset=opset), tmp_path / "model.onnx")
-        retrofit = _retrofit(source, 0.06, force=True, **options)
+        retrofit = retrofitted(source, 0.06, force=True, **options)
         packaged = package_triton(retrofit, tmp_path / "r", TritonOptions(name="net", placement=placement, force=True))
         return tuple(note for note in packaged.notes if "CUDA kernel" in note)
 
@@ -294,42 +237,6 @@ def test_sites_that_leave_the_gpu_are_named(tmp_path: Path) -> None:
     assert notes(22, Placement(), lowering="thresholded") == ()
     assert notes(22, gpu, lowering="where") == ()
     assert notes(22, gpu, target="cuda") == ()
-
-
-def test_a_library_that_nothing_uses_is_refused(tmp_path: Path, model: Path, library: Path) -> None:
-    with pytest.raises(InputError, match="no node of the model uses it"):
-        package_triton(model, tmp_path / "r", TritonOptions(name="net", op_library=OpLibrary("/models", library)))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("libops.so", b"#!/bin/sh\n", "is not a shared library"),
-        ("lib ops.so", b"\x7fELF", "expected a plain name ending in .so"),
-        ("libops.dll", b"\x7fELF", "expected a plain name ending in .so"),
-        ("libops.so", None, "does not exist"),
-    ],
-)
-def test_what_is_no_library_is_refused(
-    tmp_path: Path, model: Path, name: str, content: bytes | None, message: str
-) -> None:
-    path = tmp_path / "somewhere" / name
-    path.parent.mkdir()
-    if content is not None:
-        path.write_bytes(content)
-    custom = _retrofit(model, 0.06, lowering="custom")
-    with pytest.raises(InputError, match=message):
-        package_triton(custom, tmp_path / "r", TritonOptions(name="net", op_library=OpLibrary("/models", path)))
-
-
-def test_an_operator_without_definition_needs_the_library(tmp_path: Path, model: Path, library: Path) -> None:
-    proto = onnx.load(_retrofit(model, 0.06, lowering="custom"))
-    del proto.functions[:]
-    provenance.remove(proto)  # it names the function, and a file that contradicts its provenance is refused first
-    bare = save(proto, tmp_path / "bare.onnx")
-    with pytest.raises(RefusalError, match="holds no definition of it"):
-        package_triton(bare, tmp_path / "r", TritonOptions(name="net"))
-    package_triton(bare, tmp_path / "r", TritonOptions(name="net", op_library=OpLibrary("/models", library)))
 
 
 def test_the_device_is_written_down_for_the_deployment(tmp_path: Path, model: Path) -> None:
@@ -412,7 +319,7 @@ def _mutated(content: bytes, generator: random.Random) -> bytes:
 
 
 def test_mutated_files_are_packaged_or_refused_never_a_crash(tmp_path: Path, model: Path) -> None:
-    sources = [model.read_bytes(), _retrofit(model, 0.06, lowering="custom").read_bytes()]
+    sources = [model.read_bytes(), retrofitted(model, 0.06, lowering="custom").read_bytes()]
     messages = []
     for seed in range(400):
         generator = random.Random(seed)
