@@ -28,7 +28,7 @@ class CpuKernel : public BiasJumpReluKernel<E> {
     if (status != nullptr) return status;
     std::vector<Bits> offsets;  // of all channels, or of one jump
     if (operands.kappa.per_channel()) {
-      status = this->offsets_of_run(operands.kappa, 1, &offsets);
+      status = this->offsets_of_run(operands.kappa, &offsets);
     } else {
       Jump<Bits> jump{};
       status = this->jump_of_run(operands.kappa, &jump);

@@ -37,12 +37,8 @@ class BiasJumpReluKernel : public JumpReluKernel<E> {
     if (status != nullptr) return status;
     const ort::Api* api = this->runtime().api;
     has_residual_ = has_input(api, info, 2);
-    status = api->KernelInfoGetAttribute_int64(info, "axis", &axis_);
-    if (status != nullptr) {  // the attribute is optional
-      api->ReleaseStatus(status);
-      axis_ = 1;
-    }
-    return nullptr;
+    if (!read_integer(api, info, "axis", &axis_)) axis_ = 1;
+    return this->refuse_channel_block();
   }
 
  protected:

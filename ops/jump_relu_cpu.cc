@@ -76,8 +76,9 @@ class CpuKernel : public JumpReluKernel<E> {
     work.pass(work.in + begin, work.out + begin, std::min(kPiece, work.count - begin), work.jump);
   }
 
-  // The work of a node with a kappa for each channel, in units: the elements of one channel that lie together, with the
-  // pass of one jump; or, where those are few, rows of `unit` elements with the offset of each.
+  // The work of a node with a kappa for each channel. Channels lie alone or in blocks of `block`, and the elements of one
+  // channel or block that lie together are a plane. A unit of work is a part of a plane, with the pass of one jump or of
+  // the block's; or, where planes are small, a row of `part` elements with the offset of each.
   struct ChannelWork {
     Pass<Bits> pass;
     RowPass<Bits> row_pass;
@@ -85,21 +86,41 @@ class CpuKernel : public JumpReluKernel<E> {
     Bits* out;
     std::size_t count;
     const std::vector<Bits>* offsets;
-    std::size_t unit;
-    std::size_t units_per_piece;
+    std::size_t block;
+    std::size_t plane;
+    std::size_t part;   // elements of a unit; the last one of a plane, or the last row, may have fewer
+    std::size_t parts;  // of one plane
     bool in_rows;
     Bits cap;
 
+    std::size_t units() const { return in_rows ? (count + part - 1) / part : count / plane * parts; }
+
+    std::size_t units_per_piece() const { return std::max<std::size_t>(1, kPiece / part); }
+
     void run(std::size_t first, std::size_t last) const {
-      const std::size_t begin = first * unit, end = std::min(last * unit, count);
       if (in_rows) {
-        row_pass(in + begin, out + begin, end - begin, offsets->data(), unit, E::kInfinity, cap);
+        const std::size_t begin = first * part, end = std::min(last * part, count);
+        row_pass(in + begin, out + begin, end - begin, offsets->data(), part, E::kInfinity, cap);
         return;
       }
-      std::size_t channel = first % offsets->size();
-      for (std::size_t at = begin; at < end; at += unit) {
-        pass(in + at, out + at, unit, jump_at((*offsets)[channel], E::kInfinity, cap));
-        if (++channel == offsets->size()) channel = 0;
+      std::size_t at = first / parts * plane, within = first % parts * part;
+      std::size_t channel = first / parts * block % offsets->size();
+      for (std::size_t unit = first; unit < last; ++unit) {
+        const std::size_t size = std::min(part, plane - within);
+        run_part(at + within, size, offsets->data() + channel);
+        within += part;
+        if (within < plane) continue;
+        within = 0;
+        at += plane;
+        channel = channel + block == offsets->size() ? 0 : channel + block;
+      }
+    }
+
+    void run_part(std::size_t begin, std::size_t size, const Bits* own) const {
+      if (block == 1) {
+        pass(in + begin, out + begin, size, jump_at(*own, E::kInfinity, cap));
+      } else {
+        row_pass(in + begin, out + begin, size, own, block, E::kInfinity, cap);
       }
     }
   };
@@ -107,29 +128,54 @@ class CpuKernel : public JumpReluKernel<E> {
   ort::Status* compute_channels(ort::KernelContext* context, const Buffers& buffers, const KappaInput& kappa) const {
     // Kept from run to run, so that a run allocates nothing; the other threads of a run only read it.
     thread_local std::vector<Bits> offsets;
-    const std::size_t inner = kappa.layout.inner;
-    const bool in_rows = inner < kFewElements;
-    ort::Status* status = this->offsets_of_run(kappa, in_rows ? inner : 1, &offsets);
+    const std::size_t block = std::max<std::size_t>(1, static_cast<std::size_t>(this->attributes().channel_block));
+    if (kappa.layout.channels % block != 0) return refuse_block(kappa);
+    ort::Status* status = this->offsets_of_run(kappa, &offsets);
     if (status != nullptr) return status;
-    if (in_rows) lengthen(&offsets, buffers.count);
-    const std::size_t unit = in_rows ? offsets.size() : inner;
+    const std::size_t plane = kappa.layout.inner * block;
+    const bool in_rows = plane < (block == 1 ? kFewElements : kFewInBlocks);
+    if (in_rows) {
+      spread(&offsets, kappa.layout.inner, block);
+      lengthen(&offsets, buffers.count);
+    }
+    const std::size_t wanted = (plane + kPiece - 1) / kPiece;
+    const std::size_t part = in_rows ? offsets.size() : ((plane / block + wanted - 1) / wanted) * block;
     const ChannelWork work{pass_, row_pass_, static_cast<const Bits*>(buffers.in), static_cast<Bits*>(buffers.out),
-                           buffers.count, &offsets, unit, std::max<std::size_t>(1, kPiece / unit), in_rows,
+                           buffers.count, &offsets, block, plane, part, (plane + part - 1) / part, in_rows,
                            this->fixed().cap};
-    const std::size_t units = (buffers.count + unit - 1) / unit;
+    const std::size_t units = work.units();
     if (buffers.count * sizeof(Bits) < parallel_bytes_) {
       work.run(0, units);
       return nullptr;
     }
-    const std::size_t pieces = (units + work.units_per_piece - 1) / work.units_per_piece;
+    const std::size_t pieces = (units + work.units_per_piece() - 1) / work.units_per_piece();
     return api()->KernelContext_ParallelFor(context, run_channels, pieces, 0, const_cast<ChannelWork*>(&work));
   }
 
   static void run_channels(void* data, std::size_t index) {
     const ChannelWork& work = *static_cast<const ChannelWork*>(data);
-    const std::size_t units = (work.count + work.unit - 1) / work.unit;
-    const std::size_t first = index * work.units_per_piece;
-    work.run(first, std::min(first + work.units_per_piece, units));
+    const std::size_t first = index * work.units_per_piece();
+    work.run(first, std::min(first + work.units_per_piece(), work.units()));
+  }
+
+  ort::Status* refuse_block(const KappaInput& kappa) const {
+    return fail(api(), ort::kInvalidArgument,
+                this->node() + ": channel_block is " + std::to_string(this->attributes().channel_block) +
+                    ", expected a divisor of the number of channels, " + std::to_string(kappa.layout.channels));
+  }
+
+  // Repeats the offsets of every channel or block `inner` times, in place: from the end, so that nothing is overwritten
+  // before it is read.
+  static void spread(std::vector<Bits>* offsets, std::size_t inner, std::size_t block) {
+    const std::size_t groups = offsets->size() / block;
+    offsets->resize(groups * inner * block);
+    for (std::size_t group = groups; group-- > 0;) {
+      for (std::size_t i = inner; i-- > 0;) {
+        const auto from = offsets->begin() + static_cast<std::ptrdiff_t>(group * block);
+        const auto to = offsets->begin() + static_cast<std::ptrdiff_t>((group * inner + i) * block);
+        if (from != to) std::copy(from, from + static_cast<std::ptrdiff_t>(block), to);
+      }
+    }
   }
 
   // Repeats a short row, as far as the tensor is longer, so that a loop over it is worth its start.
@@ -142,6 +188,7 @@ class CpuKernel : public JumpReluKernel<E> {
   }
 
   static constexpr std::size_t kFewElements = 128 / sizeof(Bits);
+  static constexpr std::size_t kFewInBlocks = 512 / sizeof(Bits);
   static constexpr std::size_t kLongRow = 1024 / sizeof(Bits);
 
   Pass<Bits> pass_ = nullptr;

@@ -31,6 +31,7 @@ class CudaBase : public Base {
 
   ort::Status* initialize(const ort::KernelInfo* info) {
     ort::Status* status = Base::initialize(info);
+    if (status == nullptr) status = this->refuse_channel_block();
     if (status != nullptr || !this->attributes().has_range) return status;
     return cuda_status(api(), this->node(), draw_.open());
   }

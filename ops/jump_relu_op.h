@@ -99,6 +99,14 @@ class JumpReluKernel {
     return open_buffers(runtime_, context, has_kappa_input_ ? kappa_index_ : 0, node_, out, kappa);
   }
 
+  // The error of a kernel that knows no blocks of channels, if the node has them; without one they would be misread.
+  ort::Status* refuse_channel_block() const {
+    if (attributes_.channel_block == 0) return nullptr;
+    return fail(runtime_.api, ort::kInvalidArgument,
+                node_ + ": channel_block is " + std::to_string(attributes_.channel_block) +
+                    ", and only JumpRelu on the CPU knows blocks of channels");
+  }
+
   // The constants of this run: fixed, read from the kappa input, or drawn; for providers in CPU memory.
   ort::Status* jump_of_run(const KappaInput& input, Jump<Bits>* out) const {
     *out = fixed_;
@@ -117,10 +125,10 @@ class JumpReluKernel {
     return nullptr;
   }
 
-  // The offsets of the jumps of all channels, `repeat` times each; for providers in CPU memory.
-  ort::Status* offsets_of_run(const KappaInput& input, std::uint64_t repeat, std::vector<Bits>* out) const {
+  // The offsets of the jumps of all channels; for providers in CPU memory.
+  ort::Status* offsets_of_run(const KappaInput& input, std::vector<Bits>* out) const {
     const std::uint64_t channels = input.layout.channels;
-    out->resize(channels * repeat);
+    out->resize(channels);
     bool valid = true;
     Bits* at = out->data();
     for (std::uint64_t channel = 0; channel < channels; ++channel) {
@@ -130,7 +138,7 @@ class JumpReluKernel {
       const bool finite = bits >= 0 && bits < Float32::kInfinity;
       const Bits rounded = finite ? E::round(kappa) : E::kInfinity;
       valid &= rounded < E::kInfinity;
-      for (std::uint64_t i = 0; i < repeat; ++i) *at++ = offset_of(rounded);
+      *at++ = offset_of(rounded);
     }
     return valid ? nullptr : refuse_channels(input);
   }

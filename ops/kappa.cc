@@ -68,6 +68,13 @@ bool read_float(const ort::Api* api, const ort::KernelInfo* info, const char* na
   return false;
 }
 
+bool read_integer(const ort::Api* api, const ort::KernelInfo* info, const char* name, std::int64_t* out) {
+  ort::Status* status = api->KernelInfoGetAttribute_int64(info, name, out);
+  if (status == nullptr) return true;
+  api->ReleaseStatus(status);
+  return false;
+}
+
 std::string read_attributes(const ort::Api* api, const ort::KernelInfo* info, bool has_kappa_input,
                             JumpAttributes* out) {
   JumpAttributes& found = *out;
@@ -89,6 +96,14 @@ std::string read_attributes(const ort::Api* api, const ort::KernelInfo* info, bo
            "input";
   }
   if (found.has_cap && !(found.cap >= 0)) return "cap is " + number(found.cap) + ", expected a number >= 0";
+  if (read_integer(api, info, "channel_block", &found.channel_block)) {
+    if (found.channel_block < 1) {
+      return "channel_block is " + std::to_string(found.channel_block) + ", expected a number >= 1";
+    }
+    if (!has_kappa_input) return "channel_block is given without a second input that holds a kappa for each channel";
+  } else {
+    found.channel_block = 0;
+  }
   if (found.has_range) return complain_about_range(found.low, found.high, "kappa_low", "kappa_high");
   return found.has_kappa ? complain_about_kappa(found.kappa, "kappa") : std::string{};
 }

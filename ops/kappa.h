@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "runtime.h"
@@ -24,6 +25,7 @@ struct JumpAttributes {
   float low = 0;
   float high = 0;
   float cap = 0;
+  std::int64_t channel_block = 0;  // channels that lie together in blocks; 0 where X is not in such a layout
 };
 
 // Empty if `value` may be a kappa, else what is wrong with it: "kappa is -1, expected a finite number >= 0".
@@ -34,6 +36,9 @@ std::string complain_about_range(float low, float high, const char* low_name, co
 
 // Reads a float attribute; false if the node has none of that name and type.
 bool read_float(const ort::Api* api, const ort::KernelInfo* info, const char* name, float* out);
+
+// Reads an integer attribute, likewise.
+bool read_integer(const ort::Api* api, const ort::KernelInfo* info, const char* name, std::int64_t* out);
 
 // Reads and checks the attributes; the result is empty, or what is wrong with them.
 std::string read_attributes(const ort::Api* api, const ort::KernelInfo* info, bool has_kappa_input,
