@@ -82,50 +82,33 @@ JR_HOST_DEVICE void row_apart(const Bits* __restrict in, Bits* __restrict out, s
   for (std::size_t i = 0; i < count; ++i) out[i] = jump_relu<kHasCap>(in[i], jump_at(offsets[i], infinity, cap));
 }
 
-// Rows of `kPeriod` elements, the width of a block of channels in ONNX Runtime's layout: the offsets stay in registers.
+// Short rows, as of a block of channels in ONNX Runtime's layout: their offsets are repeated to the size of one step of the
+// loop. `kPeriod` divides that.
 template <bool kHasCap, std::size_t kPeriod, class Bits>
-JR_HOST_DEVICE void block_in_place(Bits* data, std::size_t count, const Bits* offsets, Bits infinity, Bits cap) {
-  constexpr std::size_t kRows = kBlockBytes / sizeof(Bits) / kPeriod > 0 ? kBlockBytes / sizeof(Bits) / kPeriod : 1;
-  Bits own[kPeriod];
-  for (std::size_t j = 0; j < kPeriod; ++j) own[j] = offsets[j];
+JR_HOST_DEVICE void run_short_rows(const Bits* in, Bits* out, std::size_t count, const Bits* offsets, Bits infinity,
+                                   Bits cap) {
+  constexpr std::size_t kBlock = kBlockBytes / sizeof(Bits);
+  static_assert(kBlock % kPeriod == 0, "a step holds whole rows");
+  Bits tile[kBlock];
+  for (std::size_t i = 0; i < kBlock; i += kPeriod) {
+    for (std::size_t j = 0; j < kPeriod; ++j) tile[i + j] = offsets[j];
+  }
   std::size_t i = 0;
-  for (; i + kRows * kPeriod <= count; i += kRows * kPeriod) {
-    for (std::size_t row = i; row < i + kRows * kPeriod; row += kPeriod) {
-      for (std::size_t j = 0; j < kPeriod; ++j) {
-        data[row + j] = jump_relu<kHasCap>(data[row + j], jump_at(own[j], infinity, cap));
-      }
+  for (; i + kBlock <= count; i += kBlock) {
+    if (in == out) {
+      row_in_place<kHasCap>(out + i, kBlock, tile, infinity, cap);
+    } else {
+      row_apart<kHasCap>(in + i, out + i, kBlock, tile, infinity, cap);
     }
   }
-  for (; i < count; ++i) data[i] = jump_relu<kHasCap>(data[i], jump_at(own[i % kPeriod], infinity, cap));
-}
-
-template <bool kHasCap, std::size_t kPeriod, class Bits>
-JR_HOST_DEVICE void block_apart(const Bits* __restrict in, Bits* __restrict out, std::size_t count,
-                                const Bits* __restrict offsets, Bits infinity, Bits cap) {
-  std::size_t i = 0;
-  for (; i + kPeriod <= count; i += kPeriod) {
-    for (std::size_t j = 0; j < kPeriod; ++j) {
-      out[i + j] = jump_relu<kHasCap>(in[i + j], jump_at(offsets[j], infinity, cap));
-    }
-  }
-  for (; i < count; ++i) out[i] = jump_relu<kHasCap>(in[i], jump_at(offsets[i % kPeriod], infinity, cap));
-}
-
-template <bool kHasCap, std::size_t kPeriod, class Bits>
-JR_HOST_DEVICE void run_block(const Bits* in, Bits* out, std::size_t count, const Bits* offsets, Bits infinity,
-                              Bits cap) {
-  if (in == out) {
-    block_in_place<kHasCap, kPeriod>(out, count, offsets, infinity, cap);
-  } else {
-    block_apart<kHasCap, kPeriod>(in, out, count, offsets, infinity, cap);
-  }
+  for (std::size_t j = 0; i < count; ++i, ++j) out[i] = jump_relu<kHasCap>(in[i], jump_at(tile[j], infinity, cap));
 }
 
 template <bool kHasCap, class Bits>
 JR_HOST_DEVICE void run_rows(const Bits* in, Bits* out, std::size_t count, const Bits* offsets, std::size_t period,
                              Bits infinity, Bits cap) {
-  if (period == 16) return run_block<kHasCap, 16>(in, out, count, offsets, infinity, cap);
-  if (period == 8) return run_block<kHasCap, 8>(in, out, count, offsets, infinity, cap);
+  if (period == 16) return run_short_rows<kHasCap, 16>(in, out, count, offsets, infinity, cap);
+  if (period == 8) return run_short_rows<kHasCap, 8>(in, out, count, offsets, infinity, cap);
   for (std::size_t begin = 0; begin < count; begin += period) {
     const std::size_t row = count - begin < period ? count - begin : period;
     if (in == out) {
