@@ -9,16 +9,16 @@
 
 J(relu(z)) = J(z) for every z, kappa >= 0 and cap, so a fused Relu may stay; where the node does without, it goes, for
 the jump's own pass replaces it (measured: docs/speed.md).
-J with a kappa per channel needs the channels where they are in the retrofit, so that such a graph is not followed where
-ONNX Runtime chose its blocked layout.
 J is one node of the op library, or standard nodes where the library is missing. An element-wise node does not care
-about the blocked layout, and J(0) = 0 keeps the padding of its channels at zero.
+about the blocked layout, and J(0) = 0 keeps the padding of its channels at zero. With a kappa per channel it has to
+know the layout (`channels`), which the node of the op library does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import onnx
 from onnx import helper
@@ -28,16 +28,16 @@ from jr_onnx.kappa import RandomKappa
 from jr_onnx.modelfile import copied
 from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
-from jr_onnx.rewriter.scopes import Scope, all_scopes, main_scope, replace_nodes, substitute, top_scopes
+from jr_onnx.rewriter.scopes import Scope, main_scope, replace_nodes, substitute, top_scopes
 from jr_onnx.runtime.biases import BIAS_INPUT, Tail
+from jr_onnx.runtime.channels import NCHWC, Blocks
 from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
-from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION, one_kappa
+from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION, channels_of, one_kappa
 
 _CLIP_WITH_INPUTS = 11
 _THRESHOLDED_SINCE = 10
 _WHERE_SINCE = 9
 _GEMM_INPUTS = 3  # without the third, Gemm needs opset 11
-_NCHWC = "com.microsoft.nchwc"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,11 @@ def kappa_source(retrofit: onnx.ModelProto, record: Provenance, *, has_library: 
 
 
 def write_jumps(
-    model: onnx.ModelProto, found: Sequence[Found], source: KappaSource, tails: Mapping[tuple[Scope, int], Tail]
+    model: onnx.ModelProto,
+    found: Sequence[Found],
+    source: KappaSource,
+    tails: Mapping[tuple[Scope, int], Tail],
+    blocks: Mapping[tuple[Scope, int], Blocks] = MappingProxyType({}),
 ) -> None:
     """Replace the markers by jumps, in place, and add what they read: the kappa input, or the node that draws.
 
@@ -94,11 +98,18 @@ def write_jumps(
         found: Its markers.
         source: Where kappa comes from.
         tails: What a jump takes along, by its marker's scope and index.
+        blocks: How the channels of a jump with a kappa per channel lie where it is in the blocked layout, likewise.
 
     Raises:
-        NotFollowedError: A name that the retrofit uses is taken in the optimised graph.
+        NotFollowedError: A name that the retrofit uses is taken in the optimised graph, or kappas for blocks of
+            channels need the op library, which is missing.
     """
-    _require_channels_in_place(model, found)
+    if blocks and not source.has_library:
+        site = next(item.site for item in found if (item.scope, item.index) in blocks)
+        raise NotFollowedError(
+            f"site {site.id} has a kappa per channel, ONNX Runtime chose its blocked layout, which splits the "
+            "channels, and the op library is not there"
+        )
     names = Names(top_scopes(model))
     _claim(names, source)
     marks: dict[Scope, dict[int, Found | None]] = {}
@@ -112,7 +123,8 @@ def write_jumps(
     def write(node: onnx.NodeProto, marker: Found | None) -> list[onnx.NodeProto]:
         if marker is None:
             return []
-        nodes, tail = _jumped(node, marker, source, names), tails.get((marker.scope, marker.index))
+        place = marker.scope, marker.index
+        nodes, tail = _jumped(node, marker, source, names, blocks.get(place)), tails.get(place)
         return nodes if tail is None else _with_tail(nodes, tail, marker.site, names)
 
     substitute(marks, write)
@@ -125,27 +137,14 @@ def write_jumps(
         model.opset_import.append(helper.make_opsetid(OP_DOMAIN, OP_VERSION))
 
 
-def _require_channels_in_place(model: onnx.ModelProto, found: Sequence[Found]) -> None:
-    """Refuse a kappa per channel in a graph where channels may not be axis 1.
-
-    Raises:
-        NotFollowedError: There is one, and part of the graph is in ONNX Runtime's blocked layout.
-    """
-    site = next((item.site for item in found if isinstance(item.site.kappa, tuple)), None)
-    if site is not None and any(node.domain == _NCHWC for scope in all_scopes(model) for node in scope.nodes):
-        library = "" if site.lowering == "custom" else "; --lowering custom is the fastest there"
-        raise NotFollowedError(
-            f"site {site.id} has a kappa per channel, and ONNX Runtime chose its blocked layout, which splits the "
-            f"channels{library}"
-        )
-
-
-def _jumped(node: onnx.NodeProto, found: Found, source: KappaSource, names: Names) -> list[onnx.NodeProto]:
+def _jumped(
+    node: onnx.NodeProto, found: Found, source: KappaSource, names: Names, blocks: Blocks | None
+) -> list[onnx.NodeProto]:
     """Return the nodes for one marker."""
     site, result = found.site, str(node.output[0])
     runtime = source.runtime
     if not found.fused:
-        return _jump(site, str(node.input[0]), result, found.scope, source, names)
+        return _jump(site, str(node.input[0]), result, found.scope, source, names, blocks)
     host = copied(node)
     clear_activation(host)
     fixed = runtime is None and source.own is None and site.cap is None and not isinstance(site.kappa, tuple)
@@ -156,10 +155,10 @@ def _jumped(node: onnx.NodeProto, found: Found, source: KappaSource, names: Name
         return [host]
     if host.op_type == "FusedGemm" and len(host.input) == _GEMM_INPUTS and all(host.input):
         host.op_type, host.domain = "Gemm", ""
-    elif not (host.op_type == "Conv" and host.domain == _NCHWC):
+    elif not (host.op_type == "Conv" and host.domain == NCHWC):
         host.attribute.append(helper.make_attribute("activation", "Relu"))
     host.output[0] = names.fresh(f"{result}/jr_operand")
-    return [host, *_jump(site, host.output[0], result, found.scope, source, names)]
+    return [host, *_jump(site, host.output[0], result, found.scope, source, names, blocks)]
 
 
 def _with_tail(nodes: list[onnx.NodeProto], tail: Tail, site: SiteRecord, names: Names) -> list[onnx.NodeProto]:
@@ -184,7 +183,13 @@ def _with_tail(nodes: list[onnx.NodeProto], tail: Tail, site: SiteRecord, names:
 
 
 def _jump(
-    site: SiteRecord, operand: str, result: str, scope: Scope, source: KappaSource, names: Names
+    site: SiteRecord,
+    operand: str,
+    result: str,
+    scope: Scope,
+    source: KappaSource,
+    names: Names,
+    blocks: Blocks | None,
 ) -> list[onnx.NodeProto]:
     name = names.fresh(f"{result}/jr_jump")
     jump = Jump(
@@ -197,6 +202,8 @@ def _jump(
     elif source.own is not None:
         nodes.extend(_uniform(source.own, result, names))
         jump = replace(jump, runtime=nodes[-1].output[0])
+    if blocks is not None:
+        jump = replace(jump, kappa=blocks.padded(channels_of(site.kappa)), channel_block=blocks.size)
     if source.has_library:
         return [*nodes, *LOWERINGS["custom"](replace(jump, cap=site.cap), names)]
     lowering = _standard(scope.opset, variable=jump.runtime is not None or jump.kappa_is_input)

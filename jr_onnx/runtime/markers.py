@@ -43,16 +43,18 @@ class Markers:
         beta: The sentinel that tells markers from the model's own HardSigmoid.
         sites: By alpha.
         expected: How often each alpha must be found: once, or once for every call of the site's function.
+        placed: Where they are in the model before optimisation.
     """
 
     beta: float
     sites: dict[float, SiteRecord] = field(default_factory=dict)
     expected: dict[float, int] = field(default_factory=dict)
+    placed: list[Found] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A marker in the optimised graph.
+    """A marker in a graph.
 
     Attributes:
         scope: Where.
@@ -92,6 +94,7 @@ def insert_markers(model: onnx.ModelProto, sites: Sequence[SiteRecord], folder: 
             raise NotFollowedError(f"site {site.id} stands where nothing calls it")
         index = next(index for index, node in enumerate(scope.nodes) if site.output in node.output)
         marks.setdefault(scope, {})[index] = alpha
+        markers.placed.append(Found(scope, index, site, site.form in _FUSED_FORMS))
     substitute(marks, lambda node, alpha: [_marked(node, alpha, markers, operands)])
     return markers
 

@@ -18,6 +18,7 @@ that is killed leaves nothing behind.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+from onnx import helper
 
 from jr_onnx.errors import one_line
 from jr_onnx.modelfile.wire import Buffer
@@ -32,6 +34,7 @@ from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.agreement import Agreement
 from jr_onnx.rewriter.scopes import Scope, all_scopes, scopes_by_path, substitute
 from jr_onnx.runtime.biases import find_tails
+from jr_onnx.runtime.channels import NCHWC, find_blocks, require_no_transpose
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, find_markers, insert_markers
 from jr_onnx.runtime.ops_library import Target
@@ -106,11 +109,13 @@ def optimise(
     source = kappa_source(proto, record, has_library=has_library)
     proto.CopyFrom(agreement.original)
     markers = insert_markers(proto, record.sites, skeleton.folder)
+    require_no_transpose(proto, markers.placed)
     _remove_unread(proto, record)
     result = _without_jumps(skeleton, options, arguments, target, nhwc)
     found = find_markers(result.proto, markers)
     tails = find_tails(result.proto, found) if target == "cuda" else {}
-    write_jumps(result.proto, found, source, tails)
+    blocks = find_blocks(result.proto, found, _size_of_block)
+    write_jumps(result.proto, found, source, tails, blocks)
     _describe(result.proto, about)
     return replace(result, jumps=len(found), fused=len(tails))
 
@@ -143,6 +148,29 @@ def _without_jumps(
             return Optimised(onnx.ModelProto.FromString(feed.data), feed.files, folder=feed.folder)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     return _run_optimiser(feed_of(skeleton), options, arguments, providers)
+
+
+@functools.cache
+def _size_of_block() -> int:
+    """Return how many channels are a block in ONNX Runtime's layout on this processor.
+
+    ONNX Runtime does not say so, but it pads the weights of a convolution with one channel to a whole block.
+    """
+    import onnxruntime
+
+    weight = helper.make_tensor("w", onnx.TensorProto.FLOAT, [1, 1, 1, 1], [1.0])
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1, 1, 1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "g", values[:1], values[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    proto = _run_optimiser(Feed(model.SerializeToString()), options, {}, [CPU]).proto
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    nodes = [node for node in proto.graph.node if node.domain == NCHWC and node.op_type == "Conv"]
+    sizes = [weights[node.input[1]].dims[0] for node in nodes]
+    if len(sizes) != 1:
+        raise NotFollowedError("ONNX Runtime's blocked layout has blocks of unknown size")
+    return int(sizes[0])
 
 
 def _has_half_types(model: onnx.ModelProto) -> bool:

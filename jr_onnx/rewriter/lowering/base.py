@@ -63,6 +63,7 @@ class Jump:
         rank: Rank of z where kappa is one for each channel, axis 1 of (N, C, ...).
         kappa_is_input: Whether a node of the op library shall read a fixed kappa at its second input, not in an
             attribute: one function body serves all nodes of a file, and a kappa per channel is an input.
+        channel_block: How many channels of z lie together in ONNX Runtime's blocked layout, 0 where z is not in it.
     """
 
     operand: str
@@ -77,6 +78,7 @@ class Jump:
     cap: float | None = None
     rank: int | None = None
     kappa_is_input: bool = False
+    channel_block: int = 0
 
 
 def constant(

@@ -113,6 +113,8 @@ def lower_custom(jump: Jump, names: Names) -> list[onnx.NodeProto]:
         node.attribute.append(helper.make_attribute("kappa", jump.kappa))
     if jump.cap is not None:
         node.attribute.append(helper.make_attribute("cap", jump.cap))
+    if jump.channel_block:
+        node.attribute.append(helper.make_attribute("channel_block", jump.channel_block))
     return [*nodes, node]
 
 
