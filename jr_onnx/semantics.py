@@ -29,6 +29,8 @@ DRAW_OP_TYPE = "DrawKappa"
 """Operator without inputs that draws one kappa per run from the operating system's entropy."""
 BIAS_OP_TYPE = "BiasJumpRelu"
 """Operator that adds a bias per channel, and another tensor if it is given one, and applies J to the sum."""
+BLOCK_ATTRIBUTE = "channel_block"
+"""Attribute of OP_TYPE: how many channels lie together where its operand is in ONNX Runtime's blocked layout."""
 
 SiteKappa = float | tuple[float, ...]
 """The jump of a site: one for all of its tensor, or one for each channel, axis 1 of (N, C, ...)."""

@@ -17,6 +17,7 @@ from jr_onnx.rewriter.scopes import all_nodes, all_scopes
 from jr_onnx.rewriter.stored import NotStored, read_large
 from jr_onnx.semantics import (
     BIAS_OP_TYPE,
+    BLOCK_ATTRIBUTE,
     DRAW_OP_TYPE,
     OP_DOMAIN,
     OP_TYPE,
@@ -29,6 +30,7 @@ from jr_onnx.semantics import (
 
 _KAPPA_NAME = "/jr_kappa"
 _SHOWN = 8
+_LARGEST_BLOCK = 64  # above any of ONNX Runtime, whose blocks have 8 or 16 channels
 
 
 def is_optimised(model: onnx.ModelProto) -> bool:
@@ -39,8 +41,9 @@ def is_optimised(model: onnx.ModelProto) -> bool:
 def optimised_mismatches(model: onnx.ModelProto, record: Provenance, payloads: Payloads | None = None) -> Iterator[str]:
     """Say in words which kappas of the provenance the optimised graph does not hold.
 
-    A kappa per channel must stand there with all its values in their order, and every site needs a kappa of its own:
-    two sites with the same one need it twice.
+    A kappa per channel must stand there with all its values in their order, followed in ONNX Runtime's blocked layout
+    by a 0 for every channel that fills the last block. Every site needs a kappa of its own: two sites with the same one
+    need it twice.
 
     Args:
         model: The optimised model.
@@ -48,7 +51,8 @@ def optimised_mismatches(model: onnx.ModelProto, record: Provenance, payloads: P
         payloads: What the tokens in the model stand for; None for a model that holds its weights.
     """
     most = max((len(channels_of(site.kappa)) for site in record.sites), default=1)
-    kappas, ranges = _jumps(model, payloads or Payloads(), most)
+    blocks = {size for size in sizes_of_blocks(model) if 1 <= size <= _LARGEST_BLOCK}
+    kappas, ranges = _jumps(model, payloads or Payloads(), most + max(blocks, default=0))
     inputs = {value.name for value in model.graph.input}
     for name in record.undo.inputs_added:
         if name not in inputs:
@@ -64,11 +68,25 @@ def optimised_mismatches(model: onnx.ModelProto, record: Provenance, payloads: P
     left = Counter(kappas)
     for site in record.sites:
         kappa = map_kappa(site.kappa, lambda value: round_to(value, "float32"))
+        kappa = next((form for form in _forms(kappa, blocks) if left[form] > 0), kappa)
         left[kappa] -= 1
         if left[kappa] < 0:
             said = f"site {site.id} has kappa {kappa_label(site.kappa, 'g')} by the provenance"
             again = ", none of them left for it" if kappa in kappas else ""
             yield f"{said}, and the kappas in the graph are {_held(kappas)}{again}"
+
+
+def sizes_of_blocks(model: onnx.ModelProto) -> set[int]:
+    """Return how many channels a block has, by the jumps of a graph."""
+    nodes = [node for node in all_nodes(model) if node.op_type == OP_TYPE and node.domain == OP_DOMAIN]
+    return {int(item.i) for node in nodes for item in node.attribute if item.name == BLOCK_ATTRIBUTE}
+
+
+def _forms(kappa: SiteKappa, blocks: set[int]) -> Iterator[SiteKappa]:
+    """Yield a kappa as a graph may hold it: as it is, or one per channel for whole blocks of channels."""
+    yield kappa
+    if isinstance(kappa, tuple):
+        yield from ((*kappa, *(0.0 for _ in range(-len(kappa) % size))) for size in blocks)
 
 
 def _held(kappas: list[SiteKappa]) -> str:

@@ -164,6 +164,7 @@ class Opening:
 
     def _saved(self, mark: saved.Mark) -> Prepared:
         mark.check(self._providers)
+        saved.check_blocks(self._skeleton.proto)
         if self._nhwc:
             _log.warning("the optimised file runs slower than it could: %s", _NHWC)
         options = copy_options(self._options)

@@ -114,7 +114,7 @@ def optimise(
     result = _without_jumps(skeleton, options, arguments, target, nhwc)
     found = find_markers(result.proto, markers)
     tails = find_tails(result.proto, found) if target == "cuda" else {}
-    blocks = find_blocks(result.proto, found, _size_of_block)
+    blocks = find_blocks(result.proto, found, size_of_block)
     write_jumps(result.proto, found, source, tails, blocks)
     _describe(result.proto, about)
     return replace(result, jumps=len(found), fused=len(tails))
@@ -151,7 +151,7 @@ def _without_jumps(
 
 
 @functools.cache
-def _size_of_block() -> int:
+def size_of_block() -> int:
     """Return how many channels are a block in ONNX Runtime's layout on this processor.
 
     ONNX Runtime does not say so, but it pads the weights of a convolution with one channel to a whole block.

@@ -21,11 +21,12 @@ from jr_onnx.modelfile import atomic_path, load, name_of, save
 from jr_onnx.modelfile.wire import Buffer, Payloads
 from jr_onnx.records import Record, dumps, loads
 from jr_onnx.rewriter.agreement import require_agreement
+from jr_onnx.rewriter.optimised import sizes_of_blocks
 from jr_onnx.rewriter.scopes import all_nodes, all_scopes
 from jr_onnx.runtime.host import Host, this_host
 from jr_onnx.runtime.markers import NotFollowedError
 from jr_onnx.runtime.ops_library import Target, library_path, status
-from jr_onnx.runtime.optimizer import Optimised, optimise
+from jr_onnx.runtime.optimizer import Optimised, optimise, size_of_block
 from jr_onnx.runtime.options import copy_options
 from jr_onnx.runtime.skeleton import read_skeleton
 from jr_onnx.semantics import OP_DOMAIN
@@ -96,6 +97,22 @@ def read_mark(model: onnx.ModelProto) -> Mark | None:
                     hint="It was written by another version or edited; run jr-onnx optimize again",
                 ) from None
     return None
+
+
+def check_blocks(model: onnx.ModelProto) -> None:
+    """Compare the blocks of channels that the jumps of an optimised model expect with those of this host.
+
+    Raises:
+        ModelError: They are others, so that channels would get each other's kappas.
+    """
+    sizes = sizes_of_blocks(model)
+    if sizes and sizes != {size_of_block()}:
+        found = ", ".join(map(str, sorted(sizes)))
+        raise ModelError(
+            f"the optimised model has jumps for blocks of {found} channels, expected {size_of_block()}, as ONNX Runtime "
+            "has here",
+            hint="The file was edited; run jr-onnx optimize again",
+        )
 
 
 def optimize(

@@ -10,10 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from jr_onnx.errors import RefusalError
+from jr_onnx.errors import ModelError, RefusalError
+from jr_onnx.modelfile import load
 from jr_onnx.rewriter import rewrite
 from jr_onnx.rewriter.agreement import examine
+from jr_onnx.rows import prove_rows
 from jr_onnx.runtime import optimizer
+from jr_onnx.runtime.saved import optimize
 from jr_onnx.runtime.session import InferenceSession
 from jr_onnx.runtime.skeleton import read_skeleton
 from jr_onnx.semantics import jump_relu
@@ -108,7 +111,7 @@ def test_both_ways_give_the_same_bits(net: Callable[[], Net], lowering: str) -> 
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.__name__)
 def test_sites_stay_in_the_blocked_layout(net: Callable[[], Net]) -> None:
     """What keeps the tests above from passing because nothing is in blocks."""
-    size = optimizer._size_of_block()
+    size = optimizer.size_of_block()
     if size != 16:
         pytest.skip(f"ONNX Runtime's blocks have {size} channels on this processor; the networks are counted for 16")
     model, sites = net()
@@ -142,7 +145,7 @@ def test_threads_and_dispatch_levels(monkeypatch: pytest.MonkeyPatch, isa: str, 
 def test_the_blocked_layout_is_kept_and_the_padding_has_kappa_0() -> None:
     model, sites = odd_channels()
     result = optimised(model, kappas_of(sites))
-    size = optimizer._size_of_block()
+    size = optimizer.size_of_block()
     assert size in (4, 8, 16)
     jumps = [node for node in result.graph.node if node.op_type == "JumpRelu"]
     assert [next(item.i for item in node.attribute if item.name == "channel_block") for node in jumps] == [size] * 4
@@ -194,3 +197,78 @@ def test_without_the_library_the_plain_way_is_gone(monkeypatch: pytest.MonkeyPat
     assert session.retrofit.reason.endswith("and the op library is not there")
     with pytest.raises(RefusalError, match="the op library is not there"):
         InferenceSession(data, options(), CPU, retrofit="optimised")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """An optimised file of `odd_channels`."""
+    model, sites = odd_channels()
+    retrofit, fast = tmp_path / "net.jr.onnx", tmp_path / "net.fast.onnx"
+    onnx.save(rewrite(model, kappas_of(sites))[0], retrofit)
+    optimize(retrofit, fast, use_library=True)
+    return fast
+
+
+def test_the_saved_model_runs_and_agrees_with_its_provenance(saved: Path) -> None:
+    file = load(saved)
+    assert not examine(file.proto, file.payloads).mismatches
+    session = InferenceSession(saved, options(), CPU)
+    assert session.retrofit.mode == "saved"
+    plain = InferenceSession(saved.with_name("net.jr.onnx"), options(), CPU, retrofit="plain")
+    assert_same_bits(session, plain, images(3))
+
+
+@pytest.mark.parametrize("change", ["a value", "the padding", "a block less", "the order"])
+def test_other_kappas_in_a_saved_model_are_found(saved: Path, change: str) -> None:
+    model = onnx.load(saved)
+    tensor = next(
+        node.attribute[0].t
+        for node in model.graph.node
+        if node.op_type == "Constant" and node.output[0].endswith("/jr_kappa") and node.attribute[0].t.dims[0] == 32
+    )
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    if change == "a value":
+        values[3] = 3.5
+    elif change == "the padding":
+        values[31] = 1.0
+    elif change == "a block less":
+        values = values[:16].copy()
+    else:
+        values[:20] = values[:20][::-1].copy()
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values))
+    mismatches = examine(model).mismatches
+    assert mismatches
+    assert "has kappa per channel" in mismatches[0].message
+    assert "(20 channels) by the provenance" in mismatches[0].message
+
+
+@pytest.mark.parametrize("size", [1, 4, 8, 32, 0, -16, 2**40])
+def test_a_saved_model_with_other_blocks_is_refused(saved: Path, size: int) -> None:
+    model = onnx.load(saved)
+    if size == optimizer.size_of_block():
+        size *= 2
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "channel_block":
+                attribute.i = size
+    onnx.save(model, saved)
+    with pytest.raises(
+        ModelError, match=f"has jumps for blocks of {size} channels, expected {optimizer.size_of_block()}"
+    ):
+        InferenceSession(saved, options(), CPU)
+
+
+def test_blocks_that_only_one_node_of_a_retrofit_claims_are_an_edit() -> None:
+    """Only the session writes the attribute: in a retrofit it is a difference between graph and provenance."""
+    model, sites = odd_channels()
+    retrofit = rewrite(model, kappas_of(sites), lowering="custom")[0]
+    jump = next(node for node in retrofit.graph.node if node.op_type == "JumpRelu")
+    jump.attribute.append(onnx.helper.make_attribute("channel_block", 16))
+    assert examine(retrofit).mismatches
+    session = InferenceSession(retrofit.SerializeToString(), options(), CPU)
+    assert session.retrofit.mode == "plain"
+    assert session.retrofit.mismatch
+
+
+def test_the_rows_of_a_saved_model_are_proved_independent(saved: Path) -> None:
+    assert prove_rows(onnx.load(saved)).independent

@@ -28,7 +28,7 @@ from jr_onnx.element_types import FLOAT_DTYPES, NUMBERS
 from jr_onnx.modelfile import copied
 from jr_onnx.rewriter.lowering.base import Jump, Names, allows, constant
 from jr_onnx.rewriter.lowering.where import where_allowed
-from jr_onnx.semantics import DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, OP_VERSION
+from jr_onnx.semantics import BLOCK_ATTRIBUTE, DRAW_OP_TYPE, OP_DOMAIN, OP_TYPE, OP_VERSION
 
 MINIMUM_IR = 8
 _CAST_LIKE_SINCE = 15
@@ -114,7 +114,7 @@ def lower_custom(jump: Jump, names: Names) -> list[onnx.NodeProto]:
     if jump.cap is not None:
         node.attribute.append(helper.make_attribute("cap", jump.cap))
     if jump.channel_block:
-        node.attribute.append(helper.make_attribute("channel_block", jump.channel_block))
+        node.attribute.append(helper.make_attribute(BLOCK_ATTRIBUTE, jump.channel_block))
     return [*nodes, node]
 
 

@@ -14,7 +14,7 @@ from jr_onnx.rows.node import Answer, Node
 from jr_onnx.rows.registry import MICROSOFT, rule
 from jr_onnx.rows.size import ONE, Size
 from jr_onnx.rows.value import Dims, NotProvedError, Value, fixed, like, rows
-from jr_onnx.semantics import OP_DOMAIN, OP_TYPE
+from jr_onnx.semantics import BLOCK_ATTRIBUTE, OP_DOMAIN, OP_TYPE
 
 _ONE_INPUT = (
     *("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Cos", "Cosh"),
@@ -74,12 +74,19 @@ def one_input(node: Node) -> Answer:
 
 @rule(*_SEVERAL_INPUTS)
 @rule("BiasGelu", "FastGelu", domain=MICROSOFT)
-@rule(OP_TYPE, domain=OP_DOMAIN)
 def several_inputs(node: Node) -> Answer:
     """Combine elements that broadcasting brings together."""
     if node.attr("broadcast", 0):
         raise NotProvedError("it broadcasts in the manner of opset 6 and below")
     return broadcast(node.given(), node.fresh)
+
+
+@rule(OP_TYPE, domain=OP_DOMAIN)
+def jump_relu(node: Node) -> Answer:
+    """Compare elements with a kappa, or that of their channel, which follows from the place in memory in blocks."""
+    if node.attr(BLOCK_ATTRIBUTE, 0) and node.value(0).axis != 0:
+        raise NotProvedError("its channels lie in blocks, and the rows not along the first axis")
+    return several_inputs(node)
 
 
 @rule("CastLike")
