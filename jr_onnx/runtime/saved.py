@@ -107,10 +107,9 @@ def check_blocks(model: onnx.ModelProto) -> None:
     """
     sizes = sizes_of_blocks(model)
     if sizes and sizes != {size_of_block()}:
-        found = ", ".join(map(str, sorted(sizes)))
+        found, here = ", ".join(map(str, sorted(sizes))), size_of_block()
         raise ModelError(
-            f"the optimised model has jumps for blocks of {found} channels, expected {size_of_block()}, as ONNX Runtime "
-            "has here",
+            f"the optimised model has jumps for blocks of {found} channels, expected {here}, as ONNX Runtime has here",
             hint="The file was edited; run jr-onnx optimize again",
         )
 
