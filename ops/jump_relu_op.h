@@ -99,7 +99,7 @@ class JumpReluKernel {
     return open_buffers(runtime_, context, has_kappa_input_ ? kappa_index_ : 0, node_, out, kappa);
   }
 
-  // The error of a kernel that knows no blocks of channels, if the node has them; without one they would be misread.
+  // The error of a kernel without blocks of channels, if the node has them; ignored, they would be misread.
   ort::Status* refuse_channel_block() const {
     if (attributes_.channel_block == 0) return nullptr;
     return fail(runtime_.api, ort::kInvalidArgument,
