@@ -117,18 +117,6 @@ def test_gpu_agrees_bit_for_bit(gpu: Path, dtype: str, cap: float | None) -> Non
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("op_type", ["JumpRelu", "BiasJumpRelu"])
-def test_gpu_refuses_blocks_of_channels(gpu: Path, op_type: str) -> None:
-    """They are a layout of the CPU; ignored, channels would get each other's kappas."""
-    names = {"z": [1, 16, 2, 2], "b": [16], "k": [16, 1, 1]}
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in names.items()]
-    given = ["z", "k"] if op_type == "JumpRelu" else ["z", "b", "", "k"]
-    node = helper.make_node(op_type, given, ["y"], name="site", domain="jr_onnx", channel_block=16)
-    with pytest.raises(Exception, match="channel_block is 16, and only JumpRelu on the CPU knows blocks of channels"):
-        open_on_gpu(gpu, [node], inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
-
-
-@pytest.mark.gpu
 def test_gpu_reads_a_kappa_that_was_drawn_there(gpu: Path) -> None:
     nodes = [
         helper.make_node("DrawKappa", [], ["k"], domain="jr_onnx", low=0.1, high=0.9),
