@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from jr_onnx.runtime import register
 from jr_onnx.semantics import jump_relu, round_kappa
@@ -45,6 +45,24 @@ def test_other_types(fake: ctypes.CDLL, dtype: str) -> None:
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CUDA, CPU])
     z = Z.astype(dtype)
     assert session.run(None, {"x": z})[0].tobytes() == jump_relu(z, round_kappa(0.06, dtype), 6.0).tobytes()
+
+
+@pytest.mark.parametrize("op_type", ["JumpRelu", "BiasJumpRelu"])
+def test_blocks_of_channels_are_refused(fake: ctypes.CDLL, op_type: str) -> None:
+    """They are a layout of the CPU; ignored, channels would get each other's kappas."""
+    shapes = {"z": [1, 16, 2, 2], "b": [16], "k": [16, 1, 1]}
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    given = ["z", "k"] if op_type == "JumpRelu" else ["z", "b", "", "k"]
+    node = helper.make_node(op_type, given, ["y"], name="site", domain="jr_onnx", channel_block=16)
+    graph = helper.make_graph([node], "g", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("jr_onnx", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    register(options, "cuda")
+    said = f"{op_type} node 'site': channel_block is 16, and only JumpRelu on the CPU knows blocks of channels"
+    with pytest.raises(Exception, match=said):
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CUDA])
 
 
 def test_bound_memory_is_used_as_it_is_and_the_input_stays(open_session: Open) -> None:
