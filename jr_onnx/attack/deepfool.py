@@ -23,7 +23,7 @@ from jr_onnx.attack.accelerator import overwrite
 from jr_onnx.attack.base import Problem
 from jr_onnx.attack.fgsm import PaperAttack
 from jr_onnx.attack.norms import Norm, dual_lengths, expand
-from jr_onnx.attack.oracle import QueryResult, Work
+from jr_onnx.attack.oracle import Computation, QueryResult
 from jr_onnx.attack.stepwise import Live
 from jr_onnx.errors import InputError
 
@@ -81,7 +81,7 @@ def overshoot(distance: Tensor, direction: Tensor, norm: Norm) -> Tensor:
     return direction.mul_(expand(size / (dual_lengths(direction, "l2") + 1e-6), direction))
 
 
-def nearest_boundary(norm: Norm, width: int, targeted: bool) -> Work:
+def nearest_boundary(norm: Norm, width: int, targeted: bool) -> Computation:
     """Return the work that finds the nearest of the `width` best other classes, or of the goals.
 
     It makes one backward pass per class and holds two gradients at a time, not all of them. It returns the

@@ -26,7 +26,7 @@ from jr_onnx.attack.objectives import Objective, decided
 from jr_onnx.attack.target import Target
 
 T = TypeVar("T")
-Work = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+Computation = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
 """From logits (n, K) with a graph, leaf (n, C, H, W) and aim (n, 2) to tensors of n rows."""
 Evaluate = Callable[[Tensor], Tensor]
 Screen = Callable[[Tensor, Tensor], Tensor]
@@ -150,7 +150,14 @@ class Oracle:
         return found
 
     def differentiate(
-        self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, *, backwards: int = 1, screen: Screen | None = None
+        self,
+        x: Tensor,
+        rows: Tensor,
+        aim: Tensor,
+        work: Computation,
+        *,
+        backwards: int = 1,
+        screen: Screen | None = None,
     ) -> QueryResult:
         """Judge inputs and run a differentiation of the source's logits, `backwards` backward passes long."""
         if self._shared and not self.judge.is_random:
@@ -169,7 +176,7 @@ class Oracle:
             self.history.record(x, rows, judged, final)
 
     def _in_one(
-        self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
+        self, x: Tensor, rows: Tensor, aim: Tensor, work: Computation, backwards: int, screen: Screen | None
     ) -> QueryResult:
         """Let every forward pass serve the verdict and the gradient."""
 
@@ -181,7 +188,7 @@ class Oracle:
         return QueryResult(torch.cat([a.logits for a in answers]), kept, _join([a.parts for a in answers], x))
 
     def _apart(
-        self, x: Tensor, rows: Tensor, aim: Tensor, work: Work, backwards: int, screen: Screen | None
+        self, x: Tensor, rows: Tensor, aim: Tensor, work: Computation, backwards: int, screen: Screen | None
     ) -> QueryResult:
         """Judge first and differentiate what is left then: another model, or one that has to be drawn."""
         judged = self._judge(x, rows)
@@ -219,7 +226,7 @@ class Oracle:
         x: Tensor,
         rows: Tensor,
         aim: Tensor,
-        work: Work,
+        work: Computation,
         backwards: int,
         screen: Screen | None,
     ) -> QueryResult:

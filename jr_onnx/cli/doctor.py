@@ -12,7 +12,7 @@ from jr_onnx.cli.command import cli_command
 from jr_onnx.cli.output import json_option, print_json_text, print_lines, print_table
 
 if TYPE_CHECKING:
-    from jr_onnx.runtime.doctor import Report
+    from jr_onnx.runtime.doctor import DoctorReport
     from jr_onnx.runtime.ops_library import LibraryStatus
 
 
@@ -45,7 +45,7 @@ def command(given: Arguments) -> None:
         print_lines(line)
 
 
-def _tables(report: Report) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+def _tables(report: DoctorReport) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
     versions = [("python", f"{report.python} ({report.machine})")]
     versions += [(item.name, item.version or "not installed") for item in report.versions]
     extras = [

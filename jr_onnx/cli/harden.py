@@ -41,7 +41,7 @@ from jr_onnx.cli.types import COUNT, PATH, Count
 
 if TYPE_CHECKING:
     from jr_onnx.data import ImageData
-    from jr_onnx.harden import Contest, HardenRequest, HardenResult, Moment
+    from jr_onnx.harden import Contest, HardenRequest, HardenResult, TrainingProgress
     from jr_onnx.harden.recipe import Recipe
 
 
@@ -289,14 +289,14 @@ def _evaluation(given: Arguments, output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _shown() -> Iterator[Callable[[Moment], None]]:
+def _shown() -> Iterator[Callable[[TrainingProgress], None]]:
     """Show how far the training is, and a line for every epoch."""
     from jr_onnx.cli.progress import progress
 
     with progress("hardening") as notify:
 
-        def show(moment: Moment) -> None:
-            row = moment.row
+        def show(progress: TrainingProgress) -> None:
+            row = progress.row
             if row is not None:
                 name = f"epoch {row.epoch}" if row.epoch else "before training"
                 loss = f", loss {row.loss:.3f}" if row.epoch else ""
@@ -306,7 +306,7 @@ def _shown() -> Iterator[Callable[[Moment], None]]:
                     print_message(
                         "most of the clean accuracy was lost: back to the best weights, at a quarter of the rate"
                     )
-            notify(moment.step, moment.steps, f"step {moment.step}" if moment.step else "")
+            notify(progress.step, progress.steps, f"step {progress.step}" if progress.step else "")
 
         yield show
 

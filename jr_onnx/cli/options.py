@@ -14,7 +14,7 @@ import click
 
 from jr_onnx.cli.command import option, renamed_option
 from jr_onnx.cli.output import print_lines, print_message
-from jr_onnx.cli.types import INTEGER, PATH, Budget, Count, Moment, NamedNumber, NamedShape, by_name
+from jr_onnx.cli.types import INTEGER, PATH, Budget, Count, DateOrTime, NamedNumber, NamedShape, by_name
 
 if TYPE_CHECKING:
     from jr_onnx.data import ImageData, Preprocessing
@@ -302,7 +302,7 @@ class TrustArguments:
 
 trust_options = together(
     option("--key", type=PATH, help="Public key (PEM) that every package must be signed with."),
-    option("--not-before", type=Moment(), help="Refuse packages made earlier, such as 2026-11-01; needs --key."),
+    option("--not-before", type=DateOrTime(), help="Refuse packages made earlier, such as 2026-11-01; needs --key."),
 )
 
 

@@ -39,7 +39,7 @@ COUNT = Count(min=1)
 """A whole number of at least one."""
 
 
-class Moment(click.ParamType["datetime"]):
+class DateOrTime(click.ParamType["datetime"]):
     """A date or a time, in UTC where no zone is named."""
 
     name = "DATE"

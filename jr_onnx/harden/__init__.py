@@ -12,7 +12,7 @@ from jr_onnx.harden.contest import (
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.harden.record import Contest, Hardening, HardenResult
 from jr_onnx.harden.run import HardenRequest, answered_by_model, default_output, harden
-from jr_onnx.harden.trainer import Moment
+from jr_onnx.harden.trainer import TrainingProgress
 
 __all__ = [
     "HARDENED",
@@ -22,8 +22,8 @@ __all__ = [
     "HardenRequest",
     "HardenResult",
     "Hardening",
-    "Moment",
     "Recipe",
+    "TrainingProgress",
     "answered_by_model",
     "default_output",
     "gain_of",

@@ -26,7 +26,7 @@ from jr_onnx.harden.network import TrainedNetwork
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.harden.record import Hardening, HardenResult, earlier_result
 from jr_onnx.harden.state import StateFile, TrainingState
-from jr_onnx.harden.trainer import Moment, Trainer
+from jr_onnx.harden.trainer import Trainer, TrainingProgress
 from jr_onnx.harden.validation import Validation
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile
@@ -70,7 +70,7 @@ class HardenRequest(ClassifierRequest):
     restart: bool = False
 
 
-def harden(request: HardenRequest, notify: Callable[[Moment], None] = lambda _: None) -> HardenResult:
+def harden(request: HardenRequest, notify: Callable[[TrainingProgress], None] = lambda _: None) -> HardenResult:
     """Train a model file against attacks, and write it with the trained weights and nothing else changed.
 
     With a kappa the trained file is retrofitted with it, so that the result is the network that was trained.

@@ -45,7 +45,7 @@ _LOOK_AT_LOSSES = 20
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingProgress:
     """How far a training is.
 
     Attributes:
@@ -60,7 +60,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """What a training came to; the network has the best weights.
 
     Attributes:
@@ -112,7 +112,7 @@ class Trainer:
         self._budget = GrowingBudget(self._validation.classes(network))
         self._pending: list[Tensor] = []
 
-    def run(self, notify: Callable[[Moment], None] = lambda _: None) -> Outcome:
+    def run(self, notify: Callable[[TrainingProgress], None] = lambda _: None) -> TrainingOutcome:
         """Train the epochs that are left, and give the network the best weights.
 
         Args:
@@ -128,18 +128,18 @@ class Trainer:
             if not self._rows:
                 self._rows.append(self._row(0, time.monotonic()))
                 self._restart_budget()
-                notify(Moment(0, self._total, self._rows[0]))
+                notify(TrainingProgress(0, self._total, self._rows[0]))
             while not stopped and self._done < self._total:
                 stopped = self._epoch(pool, notify) or self._verdict()
         copy_into(self._everything, self._best)
         self._refuse_ruins()
-        return Outcome(tuple(self._rows), self._best_epoch, stopped)
+        return TrainingOutcome(tuple(self._rows), self._best_epoch, stopped)
 
     @property
     def _is_cpu(self) -> bool:
         return self._network.net.device.type == "cpu"
 
-    def _epoch(self, pool: ThreadPoolExecutor | None, notify: Callable[[Moment], None]) -> str:
+    def _epoch(self, pool: ThreadPoolExecutor | None, notify: Callable[[TrainingProgress], None]) -> str:
         """Train to the end of the epoch; return why it could not go on, usually ""."""
         epoch, began = self._done // self._batches.steps, time.monotonic()
         if problem := self._train(epoch, pool, notify):
@@ -150,10 +150,10 @@ class Trainer:
             self._go_back()
         self._loss, self._counted = 0.0, 0
         self._save()
-        notify(Moment(self._done, self._total, row))
+        notify(TrainingProgress(self._done, self._total, row))
         return ""
 
-    def _train(self, epoch: int, pool: ThreadPoolExecutor | None, notify: Callable[[Moment], None]) -> str:
+    def _train(self, epoch: int, pool: ThreadPoolExecutor | None, notify: Callable[[TrainingProgress], None]) -> str:
         """Make the steps that are left of an epoch; return why one could not be made, usually ""."""
         steps, saved = self._batches.steps, time.monotonic()
         for step, pixels, labels, generator in self._batches.epoch(epoch, self._done % steps):
@@ -167,7 +167,7 @@ class Trainer:
             if step < steps - 1 and time.monotonic() - saved > _SAVE_SECONDS:
                 self._save()
                 saved = time.monotonic()
-            notify(Moment(self._done, self._total))
+            notify(TrainingProgress(self._done, self._total))
         return ""
 
     def _judge(self, epoch: int, began: float) -> EpochRow:

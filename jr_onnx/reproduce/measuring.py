@@ -18,7 +18,7 @@ from jr_onnx.attack import accelerator
 from jr_onnx.attack.classifier.opener import ClassifierOpener, device_of
 from jr_onnx.attack.suite.contender import Contender
 from jr_onnx.attack.suite.plan import Entry
-from jr_onnx.attack.suite.run import Progress, Shard, Work, run, spec_of
+from jr_onnx.attack.suite.run import EvaluationJob, Progress, Shard, run, spec_of
 from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.data import ImageData
 from jr_onnx.data import load as load_data
@@ -180,7 +180,7 @@ def measure(
     batch, block = (accelerator.BATCH, accelerator.BLOCK) if apart else (BATCH, BLOCK)
     opener = ClassifierOpener(data=data, preprocessing=network.preprocessing, device=device, batch=BATCH)
     contenders = [_contender(opener, checkpoint, label, plan, folder) for label, plan in plans.items()]
-    work = Work(list(entries), contenders, data.images, data.labels, batch, bench.shard, keep, block)
+    work = EvaluationJob(list(entries), contenders, data.images, data.labels, batch, bench.shard, keep, block)
     options = {"keep": keep, "attacks": {entry.name: spec_of(entry) for entry in entries},
                "kappas": {label: None if plan is None else dumps(plan, indent=None) for label, plan in plans.items()}}  # fmt: skip # noqa: E501
     record = RunRecord(

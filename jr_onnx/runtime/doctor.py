@@ -40,7 +40,7 @@ class Extra(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Report(Record):
+class DoctorReport(Record):
     """Everything `jr-onnx doctor` shows.
 
     Attributes:
@@ -63,7 +63,7 @@ class Report(Record):
     advice: tuple[str, ...]
 
 
-def examine() -> Report:
+def examine() -> DoctorReport:
     """Look at this installation; runs a few tiny sessions and imports ONNX Runtime, never torch."""
     versions = tuple(Version(name, installed_version(name)) for name in _SHOWN)
     extras = find_extras()
@@ -72,7 +72,7 @@ def examine() -> Report:
     libraries = tuple(
         status(target, CUDA if target == "cuda" and CUDA in working else "CPUExecutionProvider") for target in TARGETS
     )
-    return Report(
+    return DoctorReport(
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
         versions=versions,

@@ -15,7 +15,7 @@ import pytest
 from jr_onnx.cli.app import run
 from jr_onnx.records import dumps, loads
 from jr_onnx.runtime import LibraryStatus, doctor
-from jr_onnx.runtime.doctor import Extra, Report, Version, advise, examine, find_extras
+from jr_onnx.runtime.doctor import DoctorReport, Extra, Version, advise, examine, find_extras
 from jr_onnx.runtime.providers import Provider, check_providers
 
 
@@ -165,7 +165,7 @@ def test_a_provider_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_report_round_trips() -> None:
     report = examine()
-    assert loads(Report, dumps(report)) == report
+    assert loads(DoctorReport, dumps(report)) == report
     versions = {item.name: item.version for item in report.versions}
     assert versions["onnxruntime"] == metadata.version("onnxruntime")
     assert versions["numpy"] == metadata.version("numpy")
@@ -174,12 +174,12 @@ def test_the_report_round_trips() -> None:
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json"]) == 0
     captured = capsys.readouterr()
-    assert loads(Report, captured.out).python == sys.version.split()[0]
+    assert loads(DoctorReport, captured.out).python == sys.version.split()[0]
     assert captured.err == ""
 
 
 def test_tables_and_advice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Report(
+    report = DoctorReport(
         python="3.12.1",
         machine="Linux x86_64",
         versions=(Version("onnx", "1.20"), Version("torch", None)),
@@ -203,7 +203,7 @@ def test_tables_and_advice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
 
 def test_all_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    empty = Report("3.12.1", "Linux x86_64", versions=(), extras=(), providers=(), libraries=(), advice=())
+    empty = DoctorReport("3.12.1", "Linux x86_64", versions=(), extras=(), providers=(), libraries=(), advice=())
     monkeypatch.setattr(doctor, "examine", lambda: empty)
     assert run(["doctor"]) == 0
     assert "Everything is in place." in capsys.readouterr().out

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import click
 import pytest
 
-from jr_onnx.cli.types import COUNT, Budget, Moment, NamedNumber, NamedShape, Numbers, Words
+from jr_onnx.cli.types import COUNT, Budget, DateOrTime, NamedNumber, NamedShape, Numbers, Words
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ from jr_onnx.cli.types import COUNT, Budget, Moment, NamedNumber, NamedShape, Nu
         (NamedNumber(), "a=b=2.5", ("a=b", 2.5)),
         (NamedNumber(), "training=False", ("training", 0.0)),
         (NamedNumber(), "is_training=true", ("is_training", 1.0)),
-        (Moment(), "2026-11-01", datetime(2026, 11, 1, tzinfo=UTC)),
-        (Moment(), "2026-11-01T12:00:00+01:00", datetime(2026, 11, 1, 12, tzinfo=timezone(timedelta(hours=1)))),
+        (DateOrTime(), "2026-11-01", datetime(2026, 11, 1, tzinfo=UTC)),
+        (DateOrTime(), "2026-11-01T12:00:00+01:00", datetime(2026, 11, 1, 12, tzinfo=timezone(timedelta(hours=1)))),
     ],
 )
 def test_a_value_is_understood(kind: click.ParamType, text: str, value: object) -> None:
@@ -44,7 +44,7 @@ def test_a_value_is_understood(kind: click.ParamType, text: str, value: object) 
         (NamedShape(), ["3,8,8", "=3", "x:3,8,8"], "expected a name and sizes"),
         (NamedNumber(), ["x", "=1", "x=one", "x="], "expected a name and a number"),
         (NamedShape(), ["x=3,b", "x=-1"], "expected whole numbers separated by commas"),
-        (Moment(), ["", "yesterday", "2026-13-01"], "expected a date or a time"),
+        (DateOrTime(), ["", "yesterday", "2026-13-01"], "expected a date or a time"),
     ],
 )
 def test_a_value_is_refused(kind: click.ParamType, texts: list[str], message: str) -> None:

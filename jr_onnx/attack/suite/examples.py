@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jr_onnx.attack.suite.contender import Contender
-from jr_onnx.attack.suite.run import Runner, Work
+from jr_onnx.attack.suite.run import EvaluationJob, Runner
 from jr_onnx.evaluation.choosing import choose
 from jr_onnx.evaluation.examples import Choice, Example, ExampleSet, ExampleTable
 from jr_onnx.evaluation.outcome import Outcomes
@@ -24,7 +24,7 @@ _Found = dict[tuple[str, str, int], tuple[npt.NDArray[np.float32], bool, float]]
 
 
 def keep_examples(
-    work: Work, store: Store, evaluation: Evaluation, outcomes: Outcomes, class_names: tuple[str, ...]
+    work: EvaluationJob, store: Store, evaluation: Evaluation, outcomes: Outcomes, class_names: tuple[str, ...]
 ) -> None:
     """Choose the images to show, and save them with their adversarial examples; those that are there already, too.
 
@@ -55,7 +55,7 @@ def keep_examples(
 
 
 def _example_set(
-    work: Work,
+    work: EvaluationJob,
     contenders: dict[str, Contender],
     norm: str,
     choices: Sequence[Choice],

@@ -55,7 +55,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Work:
+class EvaluationJob:
     """Everything a run needs.
 
     Attributes:
@@ -98,7 +98,7 @@ class Progress:
     left_s: float | None = None
 
 
-def run(work: Work, store: Store, notify: Callable[[Progress], None] = lambda _: None) -> None:
+def run(work: EvaluationJob, store: Store, notify: Callable[[Progress], None] = lambda _: None) -> None:
     """Do all units that are not done yet.
 
     Args:
@@ -125,7 +125,7 @@ def run(work: Work, store: Store, notify: Callable[[Progress], None] = lambda _:
         notify(Progress(done, len(units), resumed, names[place], pace.left_s))
 
 
-def _costs(work: Work, units: Sequence[tuple[Contender, Entry, int]], left: Sequence[int]) -> dict[int, Cost]:
+def _costs(work: EvaluationJob, units: Sequence[tuple[Contender, Entry, int]], left: Sequence[int]) -> dict[int, Cost]:
     """Return what each of the units that are left is expected to cost; a twin of one before it costs nothing."""
     costs, seen = {}, set()
     for place in left:
@@ -138,7 +138,7 @@ def _costs(work: Work, units: Sequence[tuple[Contender, Entry, int]], left: Sequ
     return costs
 
 
-def _units(work: Work) -> Iterator[tuple[Contender, Entry, int]]:
+def _units(work: EvaluationJob) -> Iterator[tuple[Contender, Entry, int]]:
     starts = range(0, len(work.labels), work.block)
     for block, start in enumerate(starts):
         if work.shard.takes(block):
@@ -150,7 +150,7 @@ def _units(work: Work) -> Iterator[tuple[Contender, Entry, int]]:
 class Runner:
     """Attacks some samples, and computes nothing twice that must come out the same."""
 
-    def __init__(self, work: Work, indices: Sequence[int]) -> None:
+    def __init__(self, work: EvaluationJob, indices: Sequence[int]) -> None:
         """Attack the samples of these global indices; a gray box needs consecutive ones."""
         self.work = work
         self.indices = np.asarray(indices, dtype=np.int64)

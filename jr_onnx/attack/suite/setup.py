@@ -24,7 +24,7 @@ from jr_onnx.attack.inputs import require_classes
 from jr_onnx.attack.norms import Norm
 from jr_onnx.attack.suite.contender import Contender
 from jr_onnx.attack.suite.plan import Entry, PaperSettings, SuiteName, SuiteOptions, suite
-from jr_onnx.attack.suite.run import BLOCK, Shard, Work
+from jr_onnx.attack.suite.run import BLOCK, EvaluationJob, Shard
 from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.errors import InputError, OutputError
 from jr_onnx.evaluation.store import RunRecord, Store, digest, host, versions
@@ -93,7 +93,7 @@ class PreparedRun:
         notes: What the reader of the results should know.
     """
 
-    work: Work
+    work: EvaluationJob
     record: RunRecord
     notes: tuple[str, ...]
 
@@ -160,7 +160,7 @@ def prepare_files(
         notes.append(f"no kappa is given, so {request.model.name} itself is attacked, not a retrofit of it")
     elif RETROFIT in files and not kappas[RETROFIT]:
         notes.append("the retrofit has no site, so both models are the same network")
-    work = Work(
+    work = EvaluationJob(
         entries,
         contenders,
         request.data.images,
