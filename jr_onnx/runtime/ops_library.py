@@ -6,18 +6,23 @@ into `jr_onnx/lib/`, and writes beside them why one is missing. JR_ONNX_LIBRARIE
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
 from jr_onnx.errors import InputError, JrError, OpLibraryError, one_line, require
 from jr_onnx.records import Record
 from jr_onnx.runtime.running import SessionOptions
-from jr_onnx.semantics import OP_DOMAIN, OP_TYPE, OP_VERSION, jump_relu, round_kappa
+from jr_onnx.semantics import BLOCK_ATTRIBUTE, OP_DOMAIN, OP_TYPE, OP_VERSION, jump_relu, round_kappa
+
+if TYPE_CHECKING:
+    import onnx
 
 Target = Literal["cpu", "cuda"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -114,6 +119,46 @@ def status(target: Target, provider: str = "CPUExecutionProvider") -> LibrarySta
     return LibraryStatus(target, built=True, loadable=True, reason="", path=str(path), ran_on=provider)
 
 
+def require_blocks() -> None:
+    """Make sure that the library for the CPU takes blocks of channels into account, by running it.
+
+    One of an earlier version would ignore the attribute and give channels each other's kappas.
+
+    Raises:
+        OpLibraryError: It does not, is not built, or does not run.
+    """
+    path = library_path("cpu")
+    if not _runs_blocks(str(path), path.stat().st_mtime_ns):
+        raise OpLibraryError(f"the op library {path} is older than this package", hint=f"Rebuild it: {_REBUILD}")
+
+
+@functools.cache
+def _runs_blocks(path: str, _changed: int) -> bool:
+    """Tell whether a library's JumpRelu gives channels in blocks of 2 their own kappas.
+
+    Raises:
+        OpLibraryError: It does not run.
+    """
+    from onnx import TensorProto, helper
+
+    onnxruntime = require("onnxruntime", "cpu")
+    shapes = {"z": [1, 2, 1, 2], "kappa": [2, 1, 1], "y": [1, 2, 1, 2]}
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    node = helper.make_node(OP_TYPE, ["z", "kappa"], ["y"], domain=OP_DOMAIN)
+    node.attribute.append(helper.make_attribute(BLOCK_ATTRIBUTE, 2))
+    model = _model_of(node, values[:2], values[2:])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    kappas, twos = np.array([1, 3], np.float32).reshape(2, 1, 1), np.full(shapes["z"], 2, np.float32)
+    try:
+        options.register_custom_ops_library(path)
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        result = session.run(None, {"z": twos, "kappa": kappas})[0]
+    except Exception as error:
+        raise OpLibraryError(f"a session with {OP_DOMAIN}::{OP_TYPE} fails: {one_line(error)}") from error
+    return bool(result.reshape(-1).tolist() == [2, 0, 2, 0])
+
+
 def _expected_path(target: str) -> Path:
     if target not in TARGETS:
         raise InputError(f"the op library target is {target!r}, expected one of {', '.join(TARGETS)}")
@@ -166,6 +211,15 @@ def _probe_model() -> bytes:
 
     node = helper.make_node(OP_TYPE, ["z"], ["y"], domain=OP_DOMAIN, kappa=_PROBE_KAPPA)
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("z", "y")]
-    graph = helper.make_graph([node], "probe", values[:1], values[1:])
+    return _model_of(node, values[:1], values[1:])
+
+
+def _model_of(
+    node: onnx.NodeProto, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]
+) -> bytes:
+    """Return a model of one node of the library."""
+    from onnx import helper
+
+    graph = helper.make_graph([node], "probe", inputs, outputs)
     imports = [helper.make_opsetid("", 17), helper.make_opsetid(OP_DOMAIN, OP_VERSION)]
     return bytes(helper.make_model(graph, opset_imports=imports, ir_version=8).SerializeToString())

@@ -28,7 +28,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from jr_onnx.errors import one_line
+from jr_onnx.errors import OpLibraryError, one_line
 from jr_onnx.modelfile.wire import Buffer
 from jr_onnx.provenance import Provenance
 from jr_onnx.rewriter.agreement import Agreement
@@ -37,7 +37,7 @@ from jr_onnx.runtime.biases import find_tails
 from jr_onnx.runtime.channels import NCHWC, find_blocks, require_no_transpose
 from jr_onnx.runtime.jumps import kappa_source, write_jumps
 from jr_onnx.runtime.markers import NotFollowedError, find_markers, insert_markers
-from jr_onnx.runtime.ops_library import Target
+from jr_onnx.runtime.ops_library import Target, require_blocks
 from jr_onnx.runtime.providers import CPU, CUDA, ProviderChoice
 from jr_onnx.runtime.running import SessionOptions
 from jr_onnx.runtime.skeleton import Feed, Skeleton, can_take_files, feed_of, has_entry
@@ -115,6 +115,11 @@ def optimise(
     found = find_markers(result.proto, markers)
     tails = find_tails(result.proto, found) if target == "cuda" else {}
     blocks = find_blocks(result.proto, found, size_of_block)
+    if blocks and has_library:
+        try:
+            require_blocks()
+        except OpLibraryError as error:
+            raise NotFollowedError(f"a site has a kappa per channel, and {error}") from error
     write_jumps(result.proto, found, source, tails, blocks)
     _describe(result.proto, about)
     return replace(result, jumps=len(found), fused=len(tails))

@@ -25,7 +25,7 @@ from jr_onnx.rewriter.optimised import sizes_of_blocks
 from jr_onnx.rewriter.scopes import all_nodes, all_scopes
 from jr_onnx.runtime.host import Host, this_host
 from jr_onnx.runtime.markers import NotFollowedError
-from jr_onnx.runtime.ops_library import Target, library_path, status
+from jr_onnx.runtime.ops_library import Target, library_path, require_blocks, status
 from jr_onnx.runtime.optimizer import Optimised, optimise, size_of_block
 from jr_onnx.runtime.options import copy_options
 from jr_onnx.runtime.skeleton import read_skeleton
@@ -104,8 +104,11 @@ def check_blocks(model: onnx.ModelProto) -> None:
 
     Raises:
         ModelError: They are others, so that channels would get each other's kappas.
+        OpLibraryError: There are some, and the op library does not take them into account.
     """
     sizes = sizes_of_blocks(model)
+    if sizes:
+        require_blocks()
     if sizes and sizes != {size_of_block()}:
         found, here = ", ".join(map(str, sorted(sizes))), size_of_block()
         raise ModelError(

@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 import pytest
 
-from jr_onnx.errors import ModelError, RefusalError
+from jr_onnx.errors import ModelError, OpLibraryError, RefusalError
 from jr_onnx.modelfile import load
 from jr_onnx.rewriter import rewrite
 from jr_onnx.rewriter.agreement import examine
 from jr_onnx.rows import prove_rows
 from jr_onnx.runtime import optimizer
+from jr_onnx.runtime.ops_library import library_path
 from jr_onnx.runtime.saved import optimize
 from jr_onnx.runtime.session import InferenceSession
 from jr_onnx.runtime.skeleton import read_skeleton
@@ -273,3 +274,35 @@ def test_blocks_that_only_one_node_of_a_retrofit_claims_are_an_edit() -> None:
 def test_the_rows_of_a_saved_model_are_proved_independent(saved: Path) -> None:
     proof = prove_rows(onnx.load(saved))
     assert proof, proof.why
+
+
+@pytest.fixture
+def older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a library that does not know the attribute: it reads one of another name."""
+    folder = tmp_path / "older"
+    folder.mkdir()
+    contents = library_path("cpu").read_bytes()
+    assert contents.count(b"\0channel_block\0") == 1
+    (folder / "libjr_onnx_cpu.so").write_bytes(contents.replace(b"\0channel_block\0", b"\0channel_blocx\0"))
+    monkeypatch.setenv("JR_ONNX_LIBRARIES", str(folder))
+    return folder
+
+
+def test_an_older_library_is_not_trusted_with_blocks(older: Path) -> None:
+    model, sites = odd_channels()
+    data = rewrite(model, kappas_of(sites))[0].SerializeToString()
+    session = InferenceSession(data, options(), CPU)
+    assert session.retrofit.mode == "plain"
+    assert session.retrofit.reason.startswith(
+        f"a site has a kappa per channel, and the op library {older / 'libjr_onnx_cpu.so'} is older than this package. "
+        "Rebuild it"
+    )
+    assert_same_bits(session, InferenceSession(data, options(), CPU, retrofit="plain"), images())
+    one = InferenceSession(rewrite(model, 1.0)[0].SerializeToString(), options(), CPU)
+    assert one.retrofit.mode == "optimised", "one kappa a site needs nothing new"
+
+
+def test_a_saved_model_is_refused_with_an_older_library(saved: Path, older: Path) -> None:
+    with pytest.raises(OpLibraryError, match="is older than this package") as caught:
+        InferenceSession(saved, options(), CPU)
+    assert "Rebuild it" in caught.value.hint
