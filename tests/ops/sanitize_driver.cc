@@ -217,6 +217,42 @@ void check_bias(const SessionOptions& options, const Api& api) {
   op.KernelDestroy(kernel);
 }
 
+// A kappa for each channel: channels alone and in blocks of widths that the kernel knows and one that it does not; rows,
+// whole planes and planes in pieces, in place and not.
+void check_channels(const SessionOptions& options, const Api& api) {
+  const CustomOp& op = find(options, "JumpRelu", kFloat);
+  std::string wrong;
+  for (const std::int64_t block : {1, 3, 8, 16}) {
+    void* kernel = create(op, api, {{{"channel_block", static_cast<float>(block)}}, {"x", "k"}, "a"}, &wrong);
+    for (const std::int64_t inner : {1, 2, 7, 33, 40000}) {
+      const std::int64_t channels = 2 * block, count = 2 * channels * inner;
+      std::vector<float> x, kappas, wanted, y(static_cast<std::size_t>(count), -1.0f);
+      for (std::int64_t c = 0; c < channels; ++c) kappas.push_back(static_cast<float>(c % 4));
+      for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t channel = i / (inner * block) % 2 * block + i % block;
+        x.push_back(static_cast<float>(i % 5));
+        wanted.push_back(x.back() > static_cast<float>(channel % 4) ? x.back() : 0.0f);
+      }
+      const Value input{{2, channels, inner}, x.data()};
+      const Value kappa{{channels, 1}, kappas.data()};
+      Value output{{2, channels, inner}, y.data()};
+      KernelContext context{{&input, &kappa}, &output, {}};
+      CHECK(take(op.KernelComputeV2(kernel, &context)).empty() && y == wanted);
+      Value in_place{{2, channels, inner}, x.data()};
+      KernelContext again{{&input, &kappa}, &in_place, {}};
+      CHECK(take(op.KernelComputeV2(kernel, &again)).empty() && x == wanted);
+    }
+    std::vector<float> five(5);
+    const Value input{{1, 5, 1}, five.data()};
+    const Value kappa{{5, 1}, five.data()};
+    Value output{{1, 5, 1}, five.data()};
+    KernelContext context{{&input, &kappa}, &output, {}};
+    const std::string said = take(op.KernelComputeV2(kernel, &context));
+    CHECK(block == 1 ? said.empty() : said.find("expected a divisor of the number of channels, 5") != std::string::npos);
+    op.KernelDestroy(kernel);
+  }
+}
+
 void check_bad_attributes(const SessionOptions& options, const Api& api) {
   const CustomOp& op = find(options, "JumpRelu", kFloat16);
   std::string wrong;
@@ -260,6 +296,7 @@ int main() {
     check_shapes(first);
     check_draws(first, api);
     check_bias(first, api);
+    check_channels(first, api);
     check_bad_attributes(first, api);
   }
   std::puts("clean");
