@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from jr_onnx.rows import prove_rows
 from tests.rows.rules.batches import assert_not_proved, assert_proved
 from tests.rows.text import IMAGE, c, parse
 
@@ -60,3 +63,16 @@ def test_images_are_independent(name: str) -> None:
 def test_where_images_may_see_each_other(name: str) -> None:
     body, reason = NOT_PROVED[name]
     assert_not_proved(parse(body, inputs=IMAGE, output="float[N,C,H,W] y"), reason)
+
+
+@pytest.mark.parametrize("name", sorted(PROVED.keys() - {"transposed convolution to a size"}))
+def test_sizes_are_followed(name: str) -> None:
+    """Rows stay apart in a Reshape that names the right size of a row, and in no other."""
+    body, output = PROVED[name]
+    kind, dims = output.partition(" ")[0].rstrip("]").split("[")
+    size = math.prod(int(dim) for dim in dims.split(",")[1:])
+    start, _, last = body.rpartition("y = ")
+    for wanted in (size, 2 * size):
+        flat = start + "i = " + last + c("v", f"-1,{wanted}") + "y = Reshape(i, v)"
+        proof = prove_rows(parse(flat, inputs=IMAGE, output=f"{kind}[N,{wanted}] y"))
+        assert bool(proof) == (wanted == size), proof.why
