@@ -1,4 +1,4 @@
-"""ONNX Runtime's own products and sums, as optimised files hold them. The other rules of the module: `rows/test_proof.py`."""
+"""ONNX Runtime's own products and sums. The other rules of the module: `rows/test_proof.py`."""
 
 from __future__ import annotations
 
