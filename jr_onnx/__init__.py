@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from jr_onnx._version import __version__
 
 if TYPE_CHECKING:
+    from jr_onnx import api
     from jr_onnx.attack.suite.evaluate import evaluate_robustness
     from jr_onnx.attack.suite.setup import AttackRequest
     from jr_onnx.bench import BenchReport, BenchRequest, benchmark
@@ -80,6 +81,7 @@ _PUBLIC = {
     "UnsupportedOpsError": "jr_onnx.errors",
     "VerificationError": "jr_onnx.errors",
     "VerifyReport": "jr_onnx.verifier",
+    "api": "jr_onnx",
     "benchmark": "jr_onnx.bench",
     "evaluate_robustness": "jr_onnx.attack.suite.evaluate",
     "find_sites": "jr_onnx.rewriter",
@@ -127,6 +129,7 @@ __all__ = [
     "VerificationError",
     "VerifyReport",
     "__version__",
+    "api",
     "benchmark",
     "evaluate_robustness",
     "find_sites",
@@ -146,6 +149,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562)."""
+    if _PUBLIC.get(name) == __name__:  # a module
+        return importlib.import_module(f"{__name__}.{name}")
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

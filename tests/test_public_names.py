@@ -28,6 +28,12 @@ def test_dir_lists_the_public_names() -> None:
     assert set(jr_onnx.__all__) <= set(dir(jr_onnx))
 
 
+def test_the_module_of_calls_needs_no_import_of_its_own() -> None:
+    code = "import jr_onnx; print(jr_onnx.api.attack.__name__, 'api' in dir(jr_onnx))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["attack", "True"]
+
+
 def test_a_type_checker_imports_what_runs() -> None:
     """The names stand twice, for type checkers and for `__getattr__`: from the same modules."""
     tree = ast.parse(Path(jr_onnx.__file__).read_text(encoding="utf-8"))

@@ -13,8 +13,10 @@ import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import jr_onnx
+from jr_onnx import api
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 _SECTIONS = ("Args", "Attributes", "Returns", "Raises", "Yields")
@@ -39,7 +41,7 @@ def main() -> int:
 
 
 def page() -> str:
-    """Return the page: functions, then classes, then exceptions, each in alphabetical order."""
+    """Return the page: functions, classes and exceptions in alphabetical order, then the module `api`."""
     named = {name: getattr(jr_onnx, name) for name in sorted(jr_onnx.__all__, key=str.lower)}
     functions = {name: item for name, item in named.items() if callable(item) and not inspect.isclass(item)}
     classes = {name: item for name, item in named.items() if inspect.isclass(item)}
@@ -54,7 +56,16 @@ def page() -> str:
         if items:
             parts.append(f"## {title}\n")
             parts += [_entry(name, item) for name, item in items.items()]
+    parts += ["## The module `jr_onnx.api`\n", render(inspect.getdoc(api) or "")]
+    parts += [_entry(f"api.{name}", item) for name, item in _own(api)]
     return "\n".join(parts)
+
+
+def _own(module: ModuleType) -> Iterator[tuple[str, object]]:
+    """Return the public functions and classes that a module defines: functions first."""
+    members = [item for item in vars(module).items() if getattr(item[1], "__module__", "") == module.__name__]
+    documented = [item for item in members if not item[0].startswith("_") and callable(item[1])]
+    yield from sorted(documented, key=lambda item: inspect.isclass(item[1]))
 
 
 def _entry(name: str, item: object) -> str:
@@ -107,7 +118,7 @@ def _parameters(signature: inspect.Signature) -> Iterator[str]:
             starred = True
             yield "*"
         starred = starred or one.kind is one.VAR_POSITIONAL
-        yield re.sub(r"(?<=: )'([^']*)'", r"\1", str(one))
+        yield re.sub(r"""(?<=: )(?:'([^']*)'|"([^"]*)")""", r"\1\2", str(one))
 
 
 def render(docstring: str) -> str:

@@ -14,7 +14,13 @@ def test_the_page_is_current() -> None:
 
 def test_every_public_name_is_on_it_once() -> None:
     names = re.findall(r"^### `(\w+)`$", page(), re.MULTILINE)
-    assert sorted(names) == sorted(set(jr_onnx.__all__) - {"__version__"})
+    assert sorted(names) == sorted(set(jr_onnx.__all__) - {"__version__", "api"})
+
+
+def test_the_calls_and_their_results_are_on_it() -> None:
+    names = re.findall(r"^### `api\.(\w+)`$", page(), re.MULTILINE)
+    assert names == ["attack", "tune", "bench", "report", "Shown", "AttackRun", "Written", "Tuning", "Benchmark"]
+    assert "    norm: Literal['linf', 'l2', 'l1'] = 'linf'," in page()
 
 
 def test_sections_become_lists() -> None:
