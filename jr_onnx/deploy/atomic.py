@@ -6,7 +6,7 @@
         publish(aside / "digits", repository / "digits", replace=False)
 
 Whatever fails or crashes before `publish` leaves the old state; `publish` is one rename (or, to replace, one
-exchange of two names), so nobody ever sees half a folder. After a crash a hidden folder `.jr_onnx-*` may be left
+exchange of two names), so half a folder is never visible. After a crash a hidden folder `.jr_onnx-*` may be left
 behind; it can be deleted.
 """
 

@@ -48,7 +48,7 @@ def _drawn_by_operator(facts: ModelFacts, *, with_library: bool, allow_fixed: bo
     hint = "Add --op-library and --repository-path-on-server"
     if not allow_fixed:
         raise RefusalError(
-            "the custom operator draws kappa, and its library would not be in the package: nobody would draw it",
+            "the custom operator draws kappa, and its library would not be in the package: nothing would draw it",
             hint=hint,
         )
     missing = sorted(set(facts.custom_ops) - set(facts.fallbacks))
@@ -79,9 +79,9 @@ def _taken_as_input(facts: ModelFacts, *, is_random: bool, allow_fixed: bool, ex
         middle = " (the middle of the range)" if is_random else ""
         return (f"kappa stays at the default of the input {name!r}{middle}, which clients do not see",)
     if is_random:
-        what = "random, but nobody would draw it there"
+        what = "random, but nothing would draw it there"
         hint = f"Rewrite with --random-source op, whose library draws it on the server (--op-library), {_FIX_HINT}"
     else:
-        what = "a runtime input, but nobody would feed it there"
+        what = "a runtime input, but nothing would feed it there"
         hint = f"{_FIX_HINT[0].upper()}{_FIX_HINT[1:]}, or let clients set it with --expose-kappa"
     raise RefusalError(f"kappa is {what}: the input {name!r} would stay at its default", hint=hint)

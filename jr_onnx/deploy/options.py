@@ -125,7 +125,7 @@ class TritonOptions:
         labels_output: The output the labels belong to; None for the only one whose size fits.
         op_library: Package the custom operator's library.
         all_versions: Serve every version, not only the latest.
-        allow_fixed_kappa: Package a model whose kappa nobody would draw there.
+        allow_fixed_kappa: Package a model whose kappa nothing would draw there.
         expose_kappa: Let clients set kappa.
         force: Replace the same version of the same model.
         sign_key: Private key (PEM) that signs the manifest.

@@ -63,7 +63,7 @@ def verify(
     Args:
         folder: A model repository, one model or one version in it, or a deployment package.
         key: File with the public key (PEM, an elliptic curve); every package must then be signed by its owner.
-        not_before: Refuse packages made earlier, so that nobody puts an older signed one back in the place of a newer.
+        not_before: Refuse packages made earlier, so that an older signed one cannot take the place of a newer one.
 
     Returns:
         The packages, sorted by place.

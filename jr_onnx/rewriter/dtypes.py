@@ -54,7 +54,7 @@ class _Table(dict[str, Key]):
         return None
 
     def find_or_add(self, name: str, number: int) -> Key:
-        """Return what a name stands for, a value of this visit where nobody defines it."""
+        """Return what a name stands for, a value of this visit where nothing defines it."""
         return self.find(name) or self.setdefault(name, (number, name))
 
 

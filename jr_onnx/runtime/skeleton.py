@@ -1,6 +1,6 @@
 """Read a model for a session: the graph as a small proto, the weights as views, handed to ONNX Runtime as they lie.
 
-A session needs the graph to edit it, and ONNX Runtime needs the weights; nobody here needs the weights parsed. The
+A session needs the graph to edit it, and ONNX Runtime needs the weights; neither needs the weights parsed. The
 large payloads of the model file are given to ONNX Runtime as *files in memory* that the edited proto refers to, so that
 they are copied once, by ONNX Runtime, into the tensors that it computes with. External data stays in its files.
 """

@@ -188,7 +188,7 @@ class _Walker:
     def __post_init__(self) -> None:
         self.tensors = tensors_by_place(self.model)
         tops = top_scopes(self.model)
-        expanded_size(tops)  # refuses calls that nobody could follow
+        expanded_size(tops)  # refuses calls too many to follow
         self._functions = {function_key(top.function): top for top in tops if top.function is not None}
         self._scope(tops[0], {}, 0)
 

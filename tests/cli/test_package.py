@@ -85,7 +85,7 @@ def test_a_hidden_kappa_is_noted(jr: Jr, tmp_path: Path, model: Path) -> None:
     assert jr("rewrite", model, "--random", "0", "0.1", "-o", random).exit_code == 0
     refused = jr("package", "triton", random, "-o", tmp_path / "r")
     assert refused.exit_code == 4
-    assert "nobody would draw it there" in refused.err
+    assert "nothing would draw it there" in refused.err
     accepted = jr("package", "triton", random, "-o", tmp_path / "r", "--allow-fixed-kappa")
     assert accepted.exit_code == 0
     assert accepted.err.startswith("note: kappa stays at the default of the input")

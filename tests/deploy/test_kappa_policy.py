@@ -37,7 +37,7 @@ def test_a_model_that_is_no_retrofit_needs_nothing(model: Path) -> None:
 
 def test_a_random_input_is_refused_because_nobody_would_draw_it(model: Path) -> None:
     facts = _facts(model, RandomKappa(0.0, 0.1))
-    with pytest.raises(RefusalError, match="kappa is random, but nobody would draw it there") as caught:
+    with pytest.raises(RefusalError, match="kappa is random, but nothing would draw it there") as caught:
         _check(facts)
     assert "--random-source op" in caught.value.hint
     assert "jr-onnx serve" in caught.value.hint
@@ -74,7 +74,7 @@ def test_there_is_nothing_to_expose_in_a_model_with_a_fixed_kappa(model: Path) -
 def test_a_kappa_drawn_by_the_operator_needs_its_library(model: Path) -> None:
     facts = _facts(model, RandomKappa(0.0, 0.1, source="op"), lowering="custom")
     assert facts.draws_in_op
-    with pytest.raises(RefusalError, match="nobody would draw it") as caught:
+    with pytest.raises(RefusalError, match="nothing would draw it") as caught:
         _check(facts)
     assert "--op-library" in caught.value.hint
     (note,) = _check(facts, with_library=True)

@@ -215,7 +215,7 @@ def test_a_model_too_new_for_the_release_is_refused(tmp_path: Path) -> None:
 
 def test_a_random_kappa_is_refused_unless_it_may_stay_fixed(tmp_path: Path, model: Path) -> None:
     random = retrofitted(model, RandomKappa(0.0, 0.1))
-    with pytest.raises(RefusalError, match="nobody would draw it there"):
+    with pytest.raises(RefusalError, match="nothing would draw it there"):
         package_triton(random, tmp_path / "r", TritonOptions(name="net"))
     assert not (tmp_path / "r").exists()
     packaged = package_triton(random, tmp_path / "r", TritonOptions(name="net", allow_fixed_kappa=True))

@@ -155,7 +155,7 @@ void check_shapes(const SessionOptions& options) {
   CHECK(handed_on({{2, 3}, {"", ""}}) == std::make_pair(true, Names{"", ""}));
   CHECK(handed_on({{2, -1}, {nullptr, "N"}}) == std::make_pair(true, Names{"", "N"}));
   CHECK(handed_on({{0}, {""}}).first && !handed_on({{}, {}}).first);
-  // A size that nobody knows gets a symbol of its own, a new one every time.
+  // A size that is not known gets a symbol of its own, a new one every time.
   const auto [one, first] = handed_on({{2, -1, -1, -1}, {"", "", "N", nullptr}});
   const auto [other, second] = handed_on({{-1}, {nullptr}});
   CHECK(one && other && first[0].empty() && first[2] == "N");

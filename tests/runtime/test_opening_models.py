@@ -1,4 +1,4 @@
-"""Opening models that come from anybody: the reason of a failure, the class of the session, and where it computes."""
+"""Opening untrusted models: the reason of a failure, the class of the session, and where it computes."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@
 
 A jump in a gate would switch whole channels, and a jump in a clamp would erase dark pixels; neither is an activation.
 Both have an upper bound: in the node itself, or in a Min or Clip right behind or before it. A ReLU without one is an
-activation wherever it stands, and so is a ReLU6 on the input or the output, which nobody clamps to 6.
+activation wherever it stands, and so is a ReLU6 on the input or the output, for no range ends at 6.
 """
 
 from __future__ import annotations

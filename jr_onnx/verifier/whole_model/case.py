@@ -81,7 +81,7 @@ class Case:
         """Whether a site is float16, which ONNX Runtime's CPU provider computes in float32.
 
         It casts around every node and then drops pairs of casts, even with optimisation off: between two nodes
-        a value keeps its float32 bits, unless somebody looks at it or a kernel takes float16. At some opsets it
+        a value keeps its float32 bits, unless it is an output or a kernel takes float16. At some opsets it
         replaces a Relu without a kernel by its function body, whose Max runs in float32 where a lowering is rounded.
         """
         return any(site.dtype == "float16" for site in self.subject.record.sites)

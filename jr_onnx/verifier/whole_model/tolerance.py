@@ -18,7 +18,7 @@ compared), and that of the retrofit exceeds 4 s with probability n * 6e-5. Hence
 
 The last term is for controls that happen to round alike: eight roundings of the output's own size (a bias, a
 residual sum, a normalisation after the last sum). A model that is itself discontinuous (quantised steps) has a
-large e, and its bound is honest about that; `Bound.relative` is printed so that nobody takes a loose bound for proof.
+large e, and its bound is honest about that; `Bound.relative` is printed so that a loose bound is not taken for proof.
 """
 
 from __future__ import annotations

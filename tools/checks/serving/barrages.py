@@ -215,7 +215,7 @@ def _ask(target: Target, request: bytes) -> None:
 
 
 def unread(target: Target) -> None:
-    """Answers of 8 MiB that nobody reads."""
+    """Answers of 8 MiB that the client never reads."""
     request = echo_request()
     held: list[socket.socket | None] = []
     for _ in target.rounds():
@@ -305,7 +305,7 @@ def pings(target: Target) -> None:
 
 
 def windows(target: Target) -> None:
-    """The smallest frames there are, for a window that nobody needs."""
+    """The smallest frames there are, for a window that stays unused."""
     _flood(target, frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", 1)) * 20_000)
 
 

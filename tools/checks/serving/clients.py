@@ -80,7 +80,7 @@ class Client(threading.Thread, ABC):
 
     @abstractmethod
     def attempt(self, ask: Callable[[], None]) -> bool:
-        """Make one request; False if there is nobody to ask any more."""
+        """Make one request; False if there is no server to ask any more."""
 
     @abstractmethod
     def close(self) -> None:
