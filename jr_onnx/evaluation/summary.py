@@ -301,16 +301,24 @@ class AccuracyRow:
     """A row of the table that sums up an evaluation.
 
     Attributes:
-        name: Clean accuracy, or the attacks of a worst case and their budget.
+        what: What its comparison is called: `CLEAN`, or a `case_name`.
         shares: One for each model.
         difference: Retrofit minus original; None where there is no pair.
-        is_main: Whether it is a worst case over all attacks.
     """
 
-    name: str
+    what: str
     shares: tuple[Share, ...]
     difference: Comparison | None
-    is_main: bool
+
+    @property
+    def name(self) -> str:
+        """Clean accuracy, or the attacks of a worst case and their budget."""
+        return self.what.removeprefix(_ROBUST)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is a worst case over all attacks."""
+        return self.name.startswith(ALL_ATTACKS)
 
 
 def accuracy_rows(evaluation: Evaluation) -> tuple[AccuracyRow, ...]:
@@ -320,11 +328,7 @@ def accuracy_rows(evaluation: Evaluation) -> tuple[AccuracyRow, ...]:
     for figures in evaluation.models:
         for case in figures.worst:
             shares.setdefault(case_name(case.group, case.norm, case.eps), []).append(case.robust)
-    rows = []
-    for what, found in shares.items():
-        name = what.removeprefix(_ROBUST)
-        rows.append(AccuracyRow(name, tuple(found), compared.get(what), name.startswith(ALL_ATTACKS)))
-    return tuple(rows)
+    return tuple(AccuracyRow(what, tuple(found), compared.get(what)) for what, found in shares.items())
 
 
 def compare(what: str, new: Hits, old: Hits) -> Comparison:

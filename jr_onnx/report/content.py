@@ -133,7 +133,7 @@ class Report:
             row
             for item in runs
             for row in accuracy_rows(item)
-            if case_name(ALL_ATTACKS, item.run.norm, item.run.eps).endswith(row.name)
+            if row.what == case_name(ALL_ATTACKS, item.run.norm, item.run.eps)
         )
         return rows if len(rows) > 1 else ()
 
