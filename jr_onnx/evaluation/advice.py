@@ -12,8 +12,8 @@ from jr_onnx.evaluation.summary import ALL_ATTACKS, SIGNIFICANT, Evaluation, Mod
 _FEW = 0.05
 """A share below which nothing is left to compare."""
 
-_WISHED = 0.1
-"""A difference that an evaluation should be able to see."""
+WANTED = 0.1
+"""A difference that an evaluation must be able to show before its absence means anything."""
 
 
 def advice(evaluation: Evaluation) -> tuple[str, ...]:
@@ -37,10 +37,10 @@ def cautions(evaluation: Evaluation) -> tuple[str, ...]:
     elif shares and all(clean.count - robust.count <= _FEW * clean.total for clean, robust in shares):
         found.append(f"the budget {budget} is too small to tell models apart: attacks fool hardly any image within it")
     least = least_difference(evaluation.samples)
-    if len(evaluation.models) > 1 and least > _WISHED:
+    if len(evaluation.models) > 1 and least > WANTED:
         found.append(
             f"{evaluation.samples} samples are few: only differences of {least:.0%} and more can be significant "
-            f"(p below {SIGNIFICANT}); {math.ceil(_least_changed() / _WISHED)} samples show one of {_WISHED:.0%}"
+            f"(p below {SIGNIFICANT}); {math.ceil(_least_changed() / WANTED)} samples show one of {WANTED:.0%}"
         )
     return tuple(found)
 

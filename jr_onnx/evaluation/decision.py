@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from jr_onnx.evaluation.advice import least_difference
+from jr_onnx.evaluation.advice import WANTED, least_difference
 from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import (
     CLEAN,
@@ -26,8 +26,6 @@ from jr_onnx.records import Record
 from jr_onnx.semantics import channels_of
 
 _QUERIES, _STRONGEST = "can only query the model", "knows everything"
-_NEEDED = 0.1
-"""A difference that an evaluation must be able to show before its absence means anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,31 +139,35 @@ def recommendation(evaluation: Evaluation, rows: tuple[AttackerRow, ...]) -> str
         )
     if not evaluation.complete:
         return f"No recommendation yet: {evaluation.samples} of {run.samples} samples are evaluated."
-    sentence = _compared(evaluation, strongest.difference, strongest.attacker)
-    if strongest.attacker == _STRONGEST or sentence.startswith("No recommendation"):
-        return sentence
-    return f"{sentence.removesuffix('.')}; one who knows it was not tried."
+    knows_all = strongest.attacker == _STRONGEST
+    whom = "an attacker who knows it" if knows_all else f"an attacker who {who(strongest.attacker)}"
+    if strongest.difference.p_value >= SIGNIFICANT and least_difference(evaluation.samples) > WANTED:
+        return (
+            f"No recommendation: {evaluation.samples} images are too few; against {whom}, "
+            f"{_no_difference(strongest.difference)}."
+        )
+    untried = "" if knows_all else "; one who knows it was not tried"
+    return f"{_compared(evaluation, strongest.difference, whom)}{untried}."
 
 
-def _compared(evaluation: Evaluation, item: Comparison, attacker: str) -> str:
+def _compared(evaluation: Evaluation, item: Comparison, whom: str) -> str:
     name = kappa_words(evaluation) or "this model"
-    whom = "an attacker who knows it" if attacker == _STRONGEST else f"an attacker who {who(attacker)}"
+    if item.p_value >= SIGNIFICANT:
+        return f"Do not expect protection from {name}: against {whom}, {_no_difference(item)}"
     count = round(abs(100 * item.difference))
     points = f"{count} point{'' if count == 1 else 's'}"
-    span = f"95% interval {100 * item.low:+.0f} to {100 * item.high:+.0f}"
-    if item.p_value >= SIGNIFICANT:
-        if least_difference(evaluation.samples) > _NEEDED:
-            return (
-                f"No recommendation: {evaluation.samples} images are too few; against {whom}, retrofit and original do "
-                f"not differ significantly ({span})."
-            )
-        return (
-            f"Do not expect protection from {name}: against {whom}, retrofit and original do not differ significantly "
-            f"({span})."
-        )
     if item.difference < 0:
-        return f"Do not deploy {name}: {points} less robust than the original against {whom} ({span})."
+        return f"Do not deploy {name}: {points} less robust than the original against {whom} ({_span(item)})"
     clean = next((entry for entry in evaluation.comparisons if entry.what == CLEAN), None)
     cost = "" if clean is None else f", at {100 * clean.difference:+.1f} points of clean accuracy"
     verb = "help" if name.startswith("random kappas") else "helps"
-    return f"{name[0].upper()}{name[1:]} {verb}: {points} more robust than the original against {whom} ({span}){cost}."
+    text = f"{verb}: {points} more robust than the original against {whom} ({_span(item)}){cost}"
+    return f"{name[0].upper()}{name[1:]} {text}"
+
+
+def _no_difference(item: Comparison) -> str:
+    return f"retrofit and original do not differ significantly ({_span(item)})"
+
+
+def _span(item: Comparison) -> str:
+    return f"95% interval {100 * item.low:+.0f} to {100 * item.high:+.0f}"
