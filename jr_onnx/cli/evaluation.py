@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jr_onnx.cli.output import print_lines, print_message, print_table
-from jr_onnx.evaluation.numbers import change, interval, percent, relative, with_interval
+from jr_onnx.evaluation.numbers import change, interval, p_value, percent, relative, with_interval
 
 if TYPE_CHECKING:
     from jr_onnx.evaluation.summary import EntryFigures, Evaluation, ModelFigures
@@ -87,7 +87,7 @@ def _show_worst(evaluation: Evaluation) -> None:
                 row.name,
                 *map(with_interval, row.shares),
                 change(row.difference) if row.difference else "",
-                f"{row.difference.p_value:.2g}" if row.difference else "",
+                p_value(row.difference.p_value) if row.difference else "",
             )
             for row in accuracy_rows(evaluation)
         ],
@@ -113,7 +113,7 @@ def _show_minimal(evaluation: Evaluation) -> None:
                 f"{norm}: median / mean / success",
                 *cells,
                 f"x {compared.ratio:.3g}" if compared is not None else "",
-                f"{compared.p_value:.2g}" if compared is not None else "",
+                p_value(compared.p_value) if compared is not None else "",
             )
         )
     click.echo()

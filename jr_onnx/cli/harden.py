@@ -371,7 +371,7 @@ def _show(result: HardenResult) -> None:
 
 
 def _show_contest(contest: Contest, recipe: Recipe) -> None:
-    from jr_onnx.evaluation.numbers import change, with_interval
+    from jr_onnx.evaluation.numbers import change, p_value, with_interval
     from jr_onnx.harden import gain_of, worst_case
 
     rows: list[tuple[str, ...]] = []
@@ -381,7 +381,7 @@ def _show_contest(contest: Contest, recipe: Recipe) -> None:
             rows.append(("original", with_interval(original.clean), with_interval(worst_case(original)), "", ""))
         gain = gain_of(evaluation)
         worst = with_interval(worst_case(other))
-        rows.append((label, with_interval(other.clean), worst, change(gain), f"{gain.p_value:.2g}"))
+        rows.append((label, with_interval(other.clean), worst, change(gain), p_value(gain.p_value)))
     first = next(iter(contest.evaluations.values()))
     print_table(
         ("model", "clean", "robust", "against original, points", "p"),

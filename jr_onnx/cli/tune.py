@@ -235,6 +235,7 @@ def _share(text: str) -> float:
 
 
 def _show(result: TuneResult) -> None:
+    from jr_onnx.evaluation.numbers import p_value
     from jr_onnx.semantics import kappa_label
 
     print_table(
@@ -247,7 +248,7 @@ def _show(result: TuneResult) -> None:
                 f"{point.objective:.2%}",
                 f"{point.gain:+.2%}",
                 f"{point.low:+.2%} to {point.high:+.2%}",
-                f"{point.p_value:.2g}",
+                p_value(point.p_value),
                 ("recommended" if place == result.recommended else "") if point.allowed else "costs too much",
             )
             for place, point in enumerate(result.points)
