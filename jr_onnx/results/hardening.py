@@ -65,9 +65,10 @@ def section(result: HardenResult | Hardening) -> Section:
 def _finding(found: Hardening, contest: Contest | None) -> str:
     before, best = found.rows[0], found.rows[found.best]
     if contest is None:
+        did = "raised" if best.robust > before.robust else "did not raise"
         return (
-            f"Adversarial training raised accuracy under attack on validation images from {percent(before.robust)} to "
-            f"{percent(best.robust)}; clean accuracy went from {percent(before.clean)} to {percent(best.clean)}."
+            f"Adversarial training {did} accuracy under attack on validation images: {percent(before.robust)} before, "
+            f"{percent(best.robust)} after; clean accuracy went from {percent(before.clean)} to {percent(best.clean)}."
         )
     chosen = contest.chosen
     evaluation = contest.evaluations.get(chosen)

@@ -111,10 +111,13 @@ def test_findings_say_what_a_result_means_for_the_decision() -> None:
     slower = replace(case, rows=(case.rows[0], replace(case.rows[1], variant="where", ratio=1.5)))
     assert "(thresholded or where) takes 1.21 to 1.50 times" in section_of(replace(bench, cases=(slower, case))).finding
     assert section_of(replace(bench, cases=(replace(case, rows=case.rows[:1]),))).finding == ""
-    assert section_of(records.hardening()).finding == (
-        "Adversarial training raised accuracy under attack on validation images from 10.0% to 70.0%; clean accuracy "
-        "went from 99.0% to 96.0%."
+    hardening = records.hardening()
+    assert section_of(hardening).finding == (
+        "Adversarial training raised accuracy under attack on validation images: 10.0% before, 70.0% after; clean "
+        "accuracy went from 99.0% to 96.0%."
     )
+    in_vain = replace(hardening, rows=(replace(hardening.rows[0], robust=0.7), *hardening.rows[1:]))
+    assert "did not raise accuracy under attack on validation images: 70.0% before" in section_of(in_vain).finding
     held = records.hardened()
     assert section_of(held).finding == (
         "Adversarial training helps: deploy net.hardened.onnx, which is right on 30.0% of the images attacked within "
