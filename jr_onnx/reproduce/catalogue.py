@@ -127,7 +127,7 @@ def _state(item: Item, folders: Sequence[Path], specs: Mapping[str, str], *, ada
 
 
 def _where(network: Network, item: Item, folders: Sequence[Path]) -> str:
-    """Say how to name a folder that has an item's network: that of a checkout, if one starts here and has it."""
+    """Say which --checkpoints has an item's network: the checkout's own folder, where the command runs in one."""
     if _CHECKOUT not in folders and _checkpoints(network, item, [_CHECKOUT]):
         return f"add --checkpoints {_CHECKOUT}"
     files = " or ".join(f"{network.stem}_{variant}.onnx" for variant in item.variants)

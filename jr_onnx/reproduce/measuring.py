@@ -111,13 +111,16 @@ class Bench:
         )  # fmt: skip
 
     def _kept_back(self, used: Sequence[Checkpoint]) -> list[str]:
-        """Return a note for each kind of data of which only a part is measured on, for lack of a train part."""
+        """Return a note for data without training images, whose test images are shared with validation."""
         kinds = {item.network.data for item in used}
+        names = {
+            data.name
+            for (kind, _), data in self._data.items()
+            if kind in kinds and not np.array_equal(data.indices, np.arange(len(data)))
+        }
         return [
-            f"the images are those of {data.name} that are not kept for validation, since there are no training images"
-            for kind in sorted(kinds)
-            for data in [next((data for (known, _), data in self._data.items() if known == kind), None)]
-            if data is not None and not np.array_equal(data.indices, np.arange(len(data)))
+            f"the images are those of {name} that are not kept for validation, since there are no training images"
+            for name in sorted(names)
         ]
 
 
