@@ -22,7 +22,7 @@ class SiteSearch:
         passes: How often to go over all sites at most.
         measure: Measures a setting.
         skipped: Called with the name of every step that needs no measurement or was not allowed.
-        extended: Called with the number of steps of every round after the first.
+        extended: Called with the number of steps of every pass after the first.
     """
 
     sites: Sequence[str]
