@@ -95,7 +95,7 @@ def _chart(draw: Callable[[bool], str]) -> dict[str, Any] | None:
 
 
 def _flat(text: str) -> str:
-    """Write a record in JSON as words; what is none, which only a damaged file holds, as it is."""
+    """Write a record in JSON as words, and other text, which only a damaged file holds, as it is."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
