@@ -89,10 +89,7 @@ def harden(request: HardenRequest, notify: Callable[[TrainingProgress], None] = 
     """
     source = load_file(request.model)
     path = output_path(source, request.output, force=True, suffix=SUFFIX)
-    earlier = earlier_result(path) if path.exists() and not (request.replace or request.restart) else None
-    if earlier is None or earlier.source_sha256 != source.sha256 or earlier.recipe != request.recipe:
-        earlier = None
-        output_path(source, path, force=request.replace)
+    earlier = _earlier(source, path, request)
     weights = _chosen(source, request)
     if request.labels_from == "model":
         request = replace(
@@ -109,11 +106,9 @@ def harden(request: HardenRequest, notify: Callable[[TrainingProgress], None] = 
         _require_classifier(request, network)
     run = _digest(request, source, weights)
     if earlier is not None:
-        if earlier.run != run:
-            output_path(source, path, force=False)
-        return _result(
-            path, opening, earlier, [f"{path.name} is the result of this very run, and was not trained again"]
-        )
+        output_path(source, path, force=earlier.run == run)  # refuses to replace the result of another run
+        opening.notes.append(f"{path.name} is the result of this very run, and was not trained again")
+        return _proved(path, opening, earlier)
     surrogate = ""
     if request.recipe.kappa:
         _, surrogate = Validation(validation, request.recipe, network.net.device).strongest_surrogate(network)
@@ -126,7 +121,7 @@ def harden(request: HardenRequest, notify: Callable[[TrainingProgress], None] = 
         _try_kappas(request, network.learned)
     try:
         outcome = Trainer(network, request.recipe, train, validation, state).run(notify)
-    except RefusalError:  # the same options would come to the same end, and others need not be told of --restart
+    except RefusalError:  # to resume would fail again, and the state would only stand in the way of other options
         state.remove()
         raise
     kappas = network.learned or (dict(network.net.kappas) if request.recipe.kappa else {})
@@ -147,7 +142,11 @@ def harden(request: HardenRequest, notify: Callable[[TrainingProgress], None] = 
         run=run,
     )
     _write(request, network.net, hardening, path)
-    found = _result(path, opening, hardening, [])
+    try:
+        found = _proved(path, opening, hardening)
+    except VerificationError:
+        path.unlink()
+        raise
     state.remove()
     return found
 
@@ -157,14 +156,24 @@ def default_output(model: Path) -> Path:
     return output_path(load_file(model), None, force=True, suffix=SUFFIX)
 
 
-def _result(path: Path, opening: ClassifierOpener, hardening: Hardening, notes: list[str]) -> HardenResult:
-    """Prove that a written file computes in ONNX Runtime what torch computes, on real images; else remove it."""
-    try:
-        replace(opening, notes=[], force=True).open(path)
-    except VerificationError:
-        path.unlink()
-        raise
-    return HardenResult(str(path), hardening, tuple(dict.fromkeys([*opening.notes, *notes, *_remarks(hardening)])))
+def _earlier(source: ModelFile, path: Path, request: HardenRequest) -> Hardening | None:
+    """Return what the output says of its training, if the same recipe made it of the same model; None to train.
+
+    Raises:
+        OutputError: Something else stands there, and is not to be replaced.
+    """
+    if path.exists() and not (request.replace or request.restart):
+        earlier = earlier_result(path)
+        if earlier is not None and (earlier.source_sha256, earlier.recipe) == (source.sha256, request.recipe):
+            return earlier
+    output_path(source, path, force=request.replace)
+    return None
+
+
+def _proved(path: Path, opening: ClassifierOpener, hardening: Hardening) -> HardenResult:
+    """Return the result, once the file is proved on real images to compute in ONNX Runtime what torch computes."""
+    replace(opening, notes=[], force=True).open(path)
+    return HardenResult(str(path), hardening, tuple(dict.fromkeys([*opening.notes, *_remarks(hardening)])))
 
 
 def _chosen(source: ModelFile, request: HardenRequest) -> list[Weight]:
@@ -255,7 +264,7 @@ def answered_by_model(request: ClassifierRequest, data: ImageData) -> ImageData:
         InputError: No value, or several, can be the scores.
         DataError: The images do not fit the model's input, or it gives no answer for any.
     """
-    # What the images are labelled with does not count here, least of all that the model is at chance against it.
+    # The labels that the images have do not matter here, so neither does that the model may be at chance on them.
     served, _ = replace(request, data=data, force=True).opener(black_box=True).open(request.model)
     answers = np.concatenate([predictions(served.logits(images)) for images, _ in data.batches()])
     kept = np.flatnonzero(answers >= 0)

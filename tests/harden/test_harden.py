@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ import torch
 
 from jr_onnx import find_weights, provenance, torchnet
 from jr_onnx.attack.suite.setup import AttackRequest
-from jr_onnx.errors import DataError, InputError, JrError, OutputError, RefusalError
+from jr_onnx.errors import DataError, InputError, JrError, OutputError, RefusalError, VerificationError
 from jr_onnx.harden import ContestRequest, Hardening, HardenRequest, Recipe, harden, hold, worst_case
 from jr_onnx.modelfile import load
 from jr_onnx.records import dumps, loads
@@ -218,6 +219,27 @@ def test_a_finished_run_is_not_trained_again(request_of: Make) -> None:
         with pytest.raises(OutputError, match="exists"):
             harden(request)
     assert Path(first.output).read_bytes() == written
+
+
+def test_only_a_file_of_this_run_is_removed_where_its_proof_fails(
+    request_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of({"epochs": 1})
+
+    def fail(*_: object) -> NoReturn:
+        raise VerificationError("torch and ONNX Runtime differ")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jr_onnx.harden.run._proved", fail)
+        with pytest.raises(VerificationError):
+            harden(request)
+    assert request.output is not None
+    assert not request.output.exists()
+    written = Path(harden(request).output).read_bytes()
+    monkeypatch.setattr("jr_onnx.harden.run._proved", fail)
+    with pytest.raises(VerificationError):
+        harden(request)
+    assert request.output.read_bytes() == written
 
 
 def test_a_kappa_that_leaves_no_classifier_is_refused(request_of: Make, tmp_path: Path) -> None:
