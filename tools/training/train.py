@@ -17,6 +17,7 @@ import click
 import numpy as np
 import torch
 
+from jr_onnx.attack.accelerator import named
 from jr_onnx.data import ImageData, load
 from jr_onnx.errors import InputError, JrError
 from jr_onnx.records import dumps
@@ -169,7 +170,7 @@ def train(
         test_accuracy=math.nan,
         weights_digest=weights_digest(run.model.state_dict()),
         threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=named(device),
         versions=versions(),
         seconds=round(sum(row.seconds for row in run.rows), 3),
         epochs=tuple(run.rows),

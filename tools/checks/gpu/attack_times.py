@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from jr_onnx.attack import AttackResult, DeepFool, IteratedFGSM, TorchTarget
-from jr_onnx.attack.accelerator import BATCH
+from jr_onnx.attack.accelerator import BATCH, named
 from jr_onnx.attack.base import Attack
 from jr_onnx.attack.suite.plan import PaperSettings
 from jr_onnx.data import ImageData, load
@@ -99,7 +99,6 @@ def main(
         files = _files(weights)
         data = load(spec, split="test", limit=limit)
         place = torch.device(device)
-        name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
         rows: list[Row] = []
         for path, kappa, attack, layout in _plan(files):
             if time.monotonic() - began > limit_s:
@@ -108,7 +107,12 @@ def main(
             checked = agreement if layout == "NHWC" else 0
             rows.append(measure(path, kappa, attack, layout, data, place, checked))
             click.echo(_line(rows[-1]), err=True)
-            found = {"device": name, "torch": torch.__version__, "tf32": False, "rows": [asdict(row) for row in rows]}
+            found = {
+                "device": named(place),
+                "torch": torch.__version__,
+                "tf32": False,
+                "rows": [asdict(row) for row in rows],
+            }
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     except JrError as error:
