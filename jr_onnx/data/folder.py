@@ -215,7 +215,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[str]:
-    """Return the pictures of a folder that holds nothing else, none of any other."""
+    """Return the names of the pictures, if the folder holds nothing else; otherwise none."""
     found = _visible(folder)
     are_pictures = all(path.suffix.lower() in _SUFFIXES and path.is_file() for path in found)
     return [path.name for path in found] if are_pictures else []

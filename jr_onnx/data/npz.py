@@ -136,7 +136,7 @@ class Npz:
         low, high = min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)
         if (low >= 0 and high <= 1) or not math.isfinite(high - low):
             return None
-        if low == high:  # any range will do; near 0 one of length 1, far from it that to 0, for low + 1 may be low
+        if low == high:  # any range that holds it will do; not low + 1 for large values, which may round to low
             return (low, low + 1.0) if abs(low) < 1 else (min(low, 0.0), max(low, 0.0))
         return low, high
 

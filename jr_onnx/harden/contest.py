@@ -47,7 +47,7 @@ class ContestRequest:
         files: Label -> file; the original first.
         data: Images that training did not use.
         attack: Preprocessing, device, values, logits, seed, norm, eps and folder of the attacks; its model, plan and
-            data are not looked at.
+            data are ignored.
     """
 
     files: Mapping[str, Path]

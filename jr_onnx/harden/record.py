@@ -70,7 +70,7 @@ def earlier_result(path: Path) -> Hardening | None:
 
 @dataclass(frozen=True, slots=True)
 class Contest(Record):
-    """Several files under one suite on the same images that no training saw.
+    """Several files under one suite, on the same images, which training did not use.
 
     Attributes:
         names: Label -> file name.

@@ -178,7 +178,7 @@ class Trainer:
         if self._recipe.batch_statistics:
             estimate_statistics(self._network, self._batches, epoch)
         row = self._row(epoch + 1, began)
-        # A constant answer is robust, too.
+        # Epochs without clean accuracy are never the best: a constant answer is robust, too.
         is_ruin = row.clean < self._rows[0].clean * _LEAST_CLEAN
         best = self._rows[self._best_epoch]
         if not is_ruin and (not self._best_epoch or (row.robust, row.clean) > (best.robust, best.clean)):

@@ -290,7 +290,8 @@ def _external(
     renamed = {location: f"{path.name}.{Path(location).name}" if beside else location for location in outside}
     if len(set(renamed.values())) < len(renamed):
         renamed = {location: f"{path.name}.{number}.data" for number, location in enumerate(outside)}
-    for target in (path.parent / location for location in renamed.values()):  # before anything is written
+    for location in renamed.values():  # all of them before the first is written
+        target = path.parent / location
         if target.exists() and not force:
             raise OutputError(f"{target} exists", hint="Use --force to replace it, or choose another folder")
     for location, patches in outside.items():
