@@ -41,6 +41,7 @@ WHERE = (
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
+    "CHANGELOG.md",
     "Makefile",
 )
 SUFFIXES = (".py", ".md", ".h", ".cc", ".cu", ".cuh", ".html", ".css", ".sh", ".yml", "")
