@@ -104,7 +104,7 @@ def _curves(result: ItemResult, *, narrow: bool) -> Any:
     styles = _styles(result)
     for row, style in styles.items():
         cells = [cell for column in result.columns if (cell := result.at(row, column)) is not None]
-        at, here = [float(cell.column) for cell in cells], [cell.here or 0.0 for cell in cells]
+        at, here = [float(cell.column) for cell in cells], [_here(cell) for cell in cells]
         axes = right if kinds[row] == "relative" else left
         spans = error_bars(here, [(cell.low or 0.0, cell.high or 0.0) for cell in cells])
         name = f"{row}, right axis" if axes is not left else row
@@ -112,6 +112,11 @@ def _curves(result: ItemResult, *, narrow: bool) -> Any:
     _label_axes(result, left, right)
     figure.legend(handles=lines, loc="outside lower center", ncols=1 if narrow else 2, frameon=False, fontsize=8)
     return figure
+
+
+def _here(cell: Cell | None) -> float:
+    """Return what was measured; NaN where nothing was, which leaves a gap in a curve."""
+    return math.nan if cell is None or cell.here is None else cell.here
 
 
 def _styles(result: ItemResult) -> dict[str, dict[str, str]]:
@@ -142,8 +147,7 @@ def _functions(result: ItemResult, *, narrow: bool) -> Any:
     grid = figure.subplots(3, 1) if narrow else figure.subplots(1, 3)
     for axes, (name, beginnings) in zip(grid, panels.items(), strict=True):
         for number, row in enumerate(item for item in result.rows if item.startswith(beginnings)):
-            cells = [result.at(row, column) for column in result.columns]
-            values = np.array([np.nan if cell is None or cell.here is None else cell.here for cell in cells])
+            values = np.array([_here(result.at(row, column)) for column in result.columns])
             jumps = np.abs(np.diff(values)) > 0.5  # no line across a jump
             values = np.where(np.append(jumps, False), np.nan, values)
             axes.plot(at, values, DASHES[number % 4], color=CYCLE[number % 7], label=row, linewidth=1.6)

@@ -86,6 +86,14 @@ def test_curves_differ_without_their_colours() -> None:
         assert len({(line.get_linestyle(), line.get_marker()) for line in lines}) == len(names)
 
 
+def test_a_curve_has_a_gap_where_nothing_was_measured() -> None:
+    sizes = (np.array([0.1, 0.3]), np.array([]), np.array([0.2]))
+    cells = [mean("size", str(number), found) for number, found in enumerate(sizes)]
+    (bars,) = draw(_result("curves", cells, ("0", "1", "2"))).axes[0].containers
+    shown = np.asarray(bars.lines[0].get_ydata(), dtype=np.float64)
+    np.testing.assert_allclose(shown, [20.0, math.nan, 20.0])
+
+
 def test_a_tables_picture_holds_all_its_text() -> None:
     columns = tuple(f"a column with a long name {number}" for number in range(6))
     cells = [Cell(row, column, "relative", 1.0, 0.5, 1.5, 9, 2.0, survived=3.0)
