@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jr_onnx.bench.records import BenchReport, CaseResult
-from jr_onnx.errors import OutputError, blaming
-from jr_onnx.modelfile import atomic_path
-from jr_onnx.report.svg import INK, NARROW, ORIGINAL, RETROFIT, THIRD, new_figure
+from jr_onnx.report.svg import INK, NARROW, ORIGINAL, RETROFIT, THIRD, error_bars, new_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,9 +27,7 @@ def plot(report: BenchReport, path: Path) -> None:
         f"{report.environment.cpu}, ONNX Runtime {report.environment.onnxruntime}, {report.environment.date[:10]}",
         fontsize=8,
     )
-    hint = "Use a name ending in .png or .svg"
-    with blaming(f"cannot write the plot {path}", OutputError, hint=hint), atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
+    write_figure(figure, path)
 
 
 def draw(report: BenchReport, *, narrow: bool = False) -> Figure:
@@ -54,7 +50,7 @@ def _panel(axes: Any, case: CaseResult) -> None:
     rows = [row for row in case.rows if row.session != "onnxruntime"]
     places = range(len(rows))
     values = [row.ratio for row in rows]
-    errors = [[row.ratio - row.ratio_low for row in rows], [row.ratio_high - row.ratio for row in rows]]
+    errors = error_bars(values, [(row.ratio_low, row.ratio_high) for row in rows])
     axes.barh(places, values, xerr=errors, color=[_COLOURS[row.session] for row in rows], capsize=3, height=0.6)
     axes.axvline(1.0, color=INK, linewidth=1)
     axes.set_yticks(places, [row.variant for row in rows])
@@ -65,6 +61,4 @@ def _panel(axes: Any, case: CaseResult) -> None:
             textcoords="offset points",
         )  # fmt: skip
     axes.set_xlim(0, max(row.ratio_high for row in rows) * 1.15 if rows else 1)
-    axes.set_title(
-        f"batch {case.batch}, {case.threads} thread{'' if case.threads == 1 else 's'}, {case.provider}", fontsize=9
-    )
+    axes.set_title(case.name, fontsize=9)

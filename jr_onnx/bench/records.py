@@ -115,6 +115,11 @@ class CaseResult(Record):
     clock: str = "wall"
     base: str = "original"
 
+    @property
+    def name(self) -> str:
+        """What all variants have in common, such as "batch 1, 2 threads, cpu"."""
+        return f"batch {self.batch}, {self.threads} thread{'' if self.threads == 1 else 's'}, {self.provider}"
+
     def row(self, variant: str) -> Row:
         """Return a variant's row.
 

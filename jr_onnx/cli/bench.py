@@ -162,7 +162,7 @@ def _show_case(case: CaseResult) -> None:
         )
         for row in case.rows
     ]  # fmt: skip
-    title = f"batch {case.batch}, threads {case.threads}, {case.provider}, {case.rounds} rounds, {case.clock} clock"
+    title = f"{case.name}, {counted(case.rounds, 'round')}, {case.clock} clock"
     if case.base != "original":
         title += f"; ratios to the fastest original ({case.base})"
     columns = ("model", "session", "median ms", "p99 ms", "ratio", "95% interval", "open ms", "memory MiB")

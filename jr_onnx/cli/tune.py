@@ -263,11 +263,7 @@ def _show(result: TuneResult) -> None:
 
 
 def _plot(result: TuneResult, path: Path) -> None:
-    from jr_onnx.errors import OutputError, blaming
-    from jr_onnx.modelfile import atomic_path
+    from jr_onnx.report.svg import write_figure
     from jr_onnx.tune.plot import draw
 
-    figure = draw(result)
-    hint = "Use a name ending in .png or .svg"
-    with blaming(f"cannot write the plot {path}", OutputError, hint=hint), atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
+    write_figure(draw(result), path)

@@ -7,12 +7,14 @@ import html
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from jr_onnx.errors import require
+from jr_onnx.errors import OutputError, blaming, require
+from jr_onnx.modelfile import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -81,6 +83,17 @@ def saved(
     with mpl.rc_context({"svg.hashsalt": "jr-onnx", "svg.fonttype": "none", "font.family": "sans-serif"}):
         figure.savefig(stream, format=form, metadata=metadata, dpi=dpi, transparent=transparent)
     return stream.getvalue()
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure to a file; the ending of the path says in which format.
+
+    Raises:
+        OutputError: The file cannot be written, or its format is unknown.
+    """
+    hint = "Use a name ending in .png or .svg"
+    with blaming(f"cannot write the plot {path}", OutputError, hint=hint), atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower().removeprefix("."), dpi=150)
 
 
 def in_per_cent(axis: Axis) -> None:

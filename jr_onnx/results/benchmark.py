@@ -55,7 +55,7 @@ def _finding(result: BenchReport) -> str:
 
 def _row(case: CaseResult, row: Row) -> tuple[str, ...]:
     return (
-        f"batch {case.batch}, {case.threads} thread{'' if case.threads == 1 else 's'}, {case.provider}",
+        case.name,
         row.variant,
         row.session,
         f"{row.median_ms:.3g} ms",

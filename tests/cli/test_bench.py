@@ -29,8 +29,8 @@ def test_table_json_and_profile(jr: Callable[..., Outcome], net: Path, tmp_path:
     assert done.exit_code == 0, done.err
     lines = done.out.splitlines()
     assert lines[0].startswith("net.onnx: 6 sites, ")
-    assert "batch 1, threads 1, cpu, 3 rounds, wall clock" in done.out
-    assert "batch 2, threads 1, cpu, 3 rounds, wall clock" in done.out
+    assert "batch 1, 1 thread, cpu, 3 rounds, wall clock" in done.out
+    assert "batch 2, 1 thread, cpu, 3 rounds, wall clock" in done.out
     assert sum(line.startswith("optimised") for line in lines) == 2
     assert sum(line.startswith("JumpRelu") for line in lines) == 2
     report = load_file(BenchReport, out)
