@@ -14,15 +14,13 @@ from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import ALL_ATTACKS, EntryFigures, Evaluation
 from jr_onnx.report.svg import (
     COLOURS,
-    CYCLE,
-    DASHES,
     INK,
     LINES,
     MARKS,
     NARROW,
-    SHAPES,
     THIRD,
     as_svg,
+    curve_style,
     error_bars,
     in_per_cent,
     new_figure,
@@ -161,9 +159,7 @@ def lines(
     figure = new_figure(NARROW if narrow else 6.4, 3.4)
     panel = figure.subplots()
     for number, (name, values) in enumerate(curves.items()):
-        panel.plot(
-            at, values, DASHES[number % 4], marker=SHAPES[number % 7], markersize=4, color=CYCLE[number % 7], label=name
-        )
+        panel.plot(at, values, markersize=4, label=name, **curve_style(number, number, number))
     panel.set(xlabel=axes[0], ylabel=axes[1], ylim=(0, 1.02))
     panel.locator_params(axis="x", integer=True, nbins=8)
     in_per_cent(panel.yaxis)

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,15 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, max(1.6, height)), layout="constrained")
+
+
+def curve_style(colour: int, dash: int, mark: int) -> dict[str, Any]:
+    """Return matplotlib's keywords of a curve, from places in `CYCLE`, `DASHES` and `SHAPES`, which repeat."""
+    return {
+        "color": CYCLE[colour % len(CYCLE)],
+        "linestyle": DASHES[dash % len(DASHES)],
+        "marker": SHAPES[mark % len(SHAPES)],
+    }
 
 
 def saved(

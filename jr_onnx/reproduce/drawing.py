@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jr_onnx.report.svg import CYCLE, DASHES, NARROW, SHAPES, error_bars, new_figure, reds
+from jr_onnx.report.svg import DASHES, NARROW, curve_style, error_bars, new_figure, reds
 from jr_onnx.reproduce.attacks import JUMP, RELU
 from jr_onnx.reproduce.pictures import Sheet
 from jr_onnx.reproduce.result import Cell, ItemResult
@@ -119,7 +119,7 @@ def _here(cell: Cell | None) -> float:
     return math.nan if cell is None or cell.here is None else cell.here
 
 
-def _styles(result: ItemResult) -> dict[str, dict[str, str]]:
+def _styles(result: ItemResult) -> dict[str, dict[str, Any]]:
     """Return how a series is drawn, so that all differ without their colours too.
 
     Where series name a model and an attack, models differ in colour and mark, and attacks in their dash, and where
@@ -134,8 +134,7 @@ def _styles(result: ItemResult) -> dict[str, dict[str, str]]:
         if attack:
             colour, dash = 1 + models.index(model), attacks.index(attack)
             mark = models.index(model) + len(models) * (dash // len(DASHES))
-        found[row] = {"color": CYCLE[colour % len(CYCLE)], "linestyle": DASHES[dash % len(DASHES)],
-                      "marker": SHAPES[mark % len(SHAPES)]}  # fmt: skip
+        found[row] = curve_style(colour, dash, mark)
     return found
 
 
@@ -150,7 +149,8 @@ def _functions(result: ItemResult, *, narrow: bool) -> Any:
             values = np.array([_here(result.at(row, column)) for column in result.columns])
             jumps = np.abs(np.diff(values)) > 0.5  # no line across a jump
             values = np.where(np.append(jumps, False), np.nan, values)
-            axes.plot(at, values, DASHES[number % 4], color=CYCLE[number % 7], label=row, linewidth=1.6)
+            style = {**curve_style(number, number, number), "marker": ""}  # a mark at every point would hide the line
+            axes.plot(at, values, label=row, linewidth=1.6, **style)
         axes.set(xlabel="z", title=name)
         axes.grid(alpha=0.25)
         if axes.lines:
