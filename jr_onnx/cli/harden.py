@@ -295,8 +295,8 @@ def _shown() -> Iterator[Callable[[TrainingProgress], None]]:
 
     with progress("hardening") as notify:
 
-        def show(progress: TrainingProgress) -> None:
-            row = progress.row
+        def show(state: TrainingProgress) -> None:
+            row = state.row
             if row is not None:
                 name = f"epoch {row.epoch}" if row.epoch else "before training"
                 loss = f", loss {row.loss:.3f}" if row.epoch else ""
@@ -306,7 +306,7 @@ def _shown() -> Iterator[Callable[[TrainingProgress], None]]:
                     print_message(
                         "most of the clean accuracy was lost: back to the best weights, at a quarter of the rate"
                     )
-            notify(progress.step, progress.steps, f"step {progress.step}" if progress.step else "")
+            notify(state.step, state.steps, f"step {state.step}" if state.step else "")
 
         yield show
 

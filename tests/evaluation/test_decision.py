@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jr_onnx.evaluation.decision import AttackerRow, attacks_by_attacker, by_attacker, kappa_range, recommendation
@@ -84,12 +85,10 @@ def test_an_attacker_wins_with_any_of_its_attacks_and_minimal_ones_must_fit_into
 
 
 def test_the_difference_is_retrofit_minus_original_on_the_same_samples() -> None:
-    from numpy import arange
-
     _, (row,) = rows(*pair(60, 20))
     found = row.difference
     assert found is not None
-    new, old = arange(100) >= 20, arange(100) >= 60
+    new, old = np.arange(100) >= 20, np.arange(100) >= 60
     assert (found.difference, found.low, found.high) == paired_difference(new, old)
     assert found.p_value == mcnemar(new, old)
 
