@@ -103,16 +103,21 @@ def check_blocks(model: onnx.ModelProto) -> None:
     """Compare the blocks of channels that the jumps of an optimised model expect with those of this host.
 
     Raises:
-        ModelError: They are others, so that channels would get each other's kappas.
+        ModelError: Their sizes differ, so that channels would get each other's kappas, or this host's is not known.
         OpLibraryError: There are some, and the op library does not take them into account.
     """
     sizes = sizes_of_blocks(model)
-    if sizes:
-        require_blocks()
-    if sizes and sizes != {size_of_block()}:
-        found, here = ", ".join(map(str, sorted(sizes))), size_of_block()
+    if not sizes:
+        return
+    require_blocks()
+    found = f"the optimised model has jumps for blocks of {', '.join(map(str, sorted(sizes)))} channels"
+    try:
+        here = size_of_block()
+    except NotFollowedError as error:
+        raise ModelError(f"{found}, which cannot be checked here: {error}", hint="Use the retrofit itself") from error
+    if sizes != {here}:
         raise ModelError(
-            f"the optimised model has jumps for blocks of {found} channels, expected {here}, as ONNX Runtime has here",
+            f"{found}, expected {here}, as ONNX Runtime has here",
             hint="The file was edited; run jr-onnx optimize again",
         )
 

@@ -188,7 +188,7 @@ def test_the_jump_is_that_of_its_channel_by_definition() -> None:
     np.testing.assert_array_equal(after, jump_relu(before, kappas))
 
 
-def test_without_the_library_the_plain_way_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_plain_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jr_onnx.runtime.ops_library._FOLDER", Path("/nowhere"))
     model, sites = odd_channels()
     data = rewrite(model, kappas_of(sites))[0].SerializeToString()
@@ -256,6 +256,15 @@ def test_a_saved_model_with_other_blocks_is_refused(saved: Path, size: int) -> N
     with pytest.raises(
         ModelError, match=f"has jumps for blocks of {size} channels, expected {optimizer.size_of_block()}"
     ):
+        InferenceSession(saved, options(), CPU)
+
+
+def test_a_saved_model_is_refused_where_the_size_of_blocks_is_not_known(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer.size_of_block.cache_clear()
+    monkeypatch.setattr("os.memfd_create", lambda *_: (_ for _ in ()).throw(OSError("no memory files")))
+    with pytest.raises(ModelError, match=r"of \d+ channels, which cannot be checked here: .*no memory files"):
         InferenceSession(saved, options(), CPU)
 
 
