@@ -113,6 +113,11 @@ def channels_of(kappa: SiteKappa) -> tuple[float, ...]:
     return kappa if isinstance(kappa, tuple) else (kappa,)
 
 
+def padded_to_blocks(kappas: tuple[float, ...], size: int) -> tuple[float, ...]:
+    """Return the kappas of channels in blocks of `size`, with a 0 for every channel that fills the last block."""
+    return (*kappas, *(0.0 for _ in range(-len(kappas) % size)))
+
+
 def map_kappa(kappa: SiteKappa, function: Callable[[float], float]) -> SiteKappa:
     """Return a kappa whose every value went through a function."""
     return tuple(map(function, kappa)) if isinstance(kappa, tuple) else function(kappa)

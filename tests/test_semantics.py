@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jr_onnx.errors import KappaError
-from jr_onnx.semantics import FLOAT_DTYPES, jump_relu, kappa_label, largest, round_kappa, round_to, validate_kappa
+from jr_onnx.semantics import (
+    FLOAT_DTYPES,
+    jump_relu,
+    kappa_label,
+    largest,
+    padded_to_blocks,
+    round_kappa,
+    round_to,
+    validate_kappa,
+)
 
 NUMPY = {
     "float16": np.dtype(np.float16),
@@ -191,3 +200,8 @@ def test_rounding_does_not_depend_on_how_the_caller_treats_underflow() -> None:
 def test_a_kappa_of_no_channels_which_a_damaged_file_may_hold_has_a_label() -> None:
     assert kappa_label(()) == "per channel: none (0 channels)"
     assert kappa_label((0.25, 0.5)) == "per channel: 0.25 to 0.5 (2 channels)"
+
+
+@pytest.mark.parametrize(("size", "zeros"), [(1, 0), (2, 1), (3, 0), (4, 1), (16, 13)])
+def test_the_last_block_of_channels_is_filled_with_kappa_zero(size: int, zeros: int) -> None:
+    assert padded_to_blocks((0.5, 1.0, 2.0), size) == (0.5, 1.0, 2.0, *zeros * (0.0,))

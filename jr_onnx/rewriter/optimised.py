@@ -25,6 +25,7 @@ from jr_onnx.semantics import (
     channels_of,
     kappa_label,
     map_kappa,
+    padded_to_blocks,
     round_to,
 )
 
@@ -86,7 +87,7 @@ def _forms(kappa: SiteKappa, blocks: set[int]) -> Iterator[SiteKappa]:
     """Yield a kappa as a graph may hold it: as it is, or one per channel for whole blocks of channels."""
     yield kappa
     if isinstance(kappa, tuple):
-        yield from ((*kappa, *(0.0 for _ in range(-len(kappa) % size))) for size in blocks)
+        yield from (padded_to_blocks(kappa, size) for size in blocks)
 
 
 def _held(kappas: list[SiteKappa]) -> str:

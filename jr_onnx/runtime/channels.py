@@ -10,7 +10,6 @@ them 0, get a kappa of 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import onnx
 
@@ -18,36 +17,20 @@ from jr_onnx.opsets import STANDARD_DOMAINS
 from jr_onnx.rewriter.scopes import Scope, all_scopes
 from jr_onnx.runtime.markers import Found, NotFollowedError
 from jr_onnx.runtime.nhwc import NHWC
-from jr_onnx.semantics import CHANNEL_AXIS
+from jr_onnx.semantics import CHANNEL_AXIS, channels_of, padded_to_blocks
 
 NCHWC = "com.microsoft.nchwc"
 _MICROSOFT = "com.microsoft"
+_KNOWN = (*STANDARD_DOMAINS, _MICROSOFT)
 _RANK_OF_IMAGES = 4
 # Through these ONNX Runtime pushes no Transpose.
 _BARRIERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm")
-# Operators of which a fused marker is known to be behind channels at axis 1.
+# Operators that are known to yield channels at axis 1, for a marker that is fused into them.
 _HOSTS = (("Conv", NCHWC), ("FusedConv", _MICROSOFT), ("FusedGemm", _MICROSOFT))
 # Operators of other domains that ONNX Runtime lets work on the blocked layout (its NchwcTransformer). It puts a
 # reordering in front of all others.
 _ON_BLOCKS = ("Add", "Sum", "Mul", "Concat", "Relu", "Sigmoid", "Tanh", "HardSigmoid", "Reshape")
 _FROM_BLOCKS = "ReorderOutput"
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """How a value in the blocked layout holds its channels.
-
-    Attributes:
-        size: Channels of a block.
-        channels: Of the value, whole blocks.
-    """
-
-    size: int
-    channels: int
-
-    def padded(self, kappas: tuple[float, ...]) -> tuple[float, ...]:
-        """Return kappas with a 0 for every channel that fills the last block: what is there is 0, and stays so."""
-        return (*kappas, *(0.0 for _ in range(self.channels - len(kappas))))
 
 
 def require_no_transpose(model: onnx.ModelProto, placed: Sequence[Found]) -> None:
@@ -69,15 +52,14 @@ def require_no_transpose(model: onnx.ModelProto, placed: Sequence[Found]) -> Non
         node = item.scope.nodes[item.index]
         if not item.fused and any(_may_transpose(at, item.scope) for at in _before(node, producers[item.scope])):
             raise NotFollowedError(
-                f"site {item.site.id} has a kappa per channel, and ONNX Runtime may move a Transpose in front of it "
-                "behind it"
+                f"site {item.site.id} has a kappa per channel, and ONNX Runtime may move a Transpose past it"
             )
 
 
 def find_blocks(
     model: onnx.ModelProto, found: Sequence[Found], size_of_block: Callable[[], int]
-) -> dict[tuple[Scope, int], Blocks]:
-    """Return how channels lie at the markers of sites with a kappa per channel, by scope and index.
+) -> dict[tuple[Scope, int], int]:
+    """Return the channels of a block at the markers of sites with a kappa per channel, by scope and index.
 
     A marker whose value is not in the blocked layout has its channels where the retrofit has them, and is left out.
 
@@ -87,7 +69,7 @@ def find_blocks(
         size_of_block: Returns the channels of a block in ONNX Runtime on this processor.
 
     Raises:
-        NotFollowedError: It is not sure where the channels of a site are.
+        NotFollowedError: It is not certain where the channels of a site are.
     """
     sites = [item for item in found if isinstance(item.site.kappa, tuple)]
     if not sites:
@@ -102,29 +84,29 @@ def find_blocks(
         if item.fused and (node.op_type, node.domain) not in _HOSTS:
             raise NotFollowedError(f"{_said(item)}, and is fused into an operator {node.op_type}")
         if str(node.output[0]) in values[item.scope]:
-            blocks[item.scope, item.index] = _blocks(model, item, size_of_block())
+            size = size_of_block()
+            _check_channels(model, item, size)
+            blocks[item.scope, item.index] = size
     return blocks
 
 
-def _blocks(model: onnx.ModelProto, item: Found, size: int) -> Blocks:
-    """Return how the channels at a marker in the blocked layout lie.
+def _check_channels(model: onnx.ModelProto, item: Found, size: int) -> None:
+    """Make sure that the channels at a marker in the blocked layout are those of its kappas.
 
     Raises:
         NotFollowedError: Its kappas belong to another axis, or the weights have another number of channels.
     """
-    kappa = item.site.kappa
-    count = len(kappa) if isinstance(kappa, tuple) else 1
+    kappas = channels_of(item.site.kappa)
     if item.site.rank != _RANK_OF_IMAGES:
         raise NotFollowedError(f"{_said(item)} that lie along another axis than {CHANNEL_AXIS}")
-    channels = -(-count // size) * size
+    channels = len(padded_to_blocks(kappas, size))
     node = item.scope.nodes[item.index]
     if item.fused:
         yielded = [int(tensor.dims[0]) for tensor in model.graph.initializer if tensor.name == node.input[1]]
         if yielded not in ([], [channels]):
             raise NotFollowedError(
-                f"{_said(item)}, {count} of them, and its convolution yields {yielded[0]}, expected {channels}"
+                f"{_said(item)}, {len(kappas)} of them, and its convolution yields {yielded[0]}, expected {channels}"
             )
-    return Blocks(size, channels)
 
 
 def _said(item: Found) -> str:
@@ -179,17 +161,13 @@ def _before(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> It
         seen.add(name)
         producer = producers.get(name)
         yield producer
-        if producer is not None and not (producer.domain in (*STANDARD_DOMAINS, _MICROSOFT) and _stops(producer)):
+        stops = producer is not None and producer.domain in _KNOWN and producer.op_type in _BARRIERS
+        if producer is not None and not stops:
             waiting.extend(str(name) for name in producer.input if name)
-
-
-def _stops(node: onnx.NodeProto) -> bool:
-    return node.op_type in _BARRIERS
 
 
 def _may_transpose(node: onnx.NodeProto | None, scope: Scope) -> bool:
     """Tell whether a Transpose comes from a node, as far as is known; those of a function and of outside may."""
     if node is None:
         return not scope.is_main
-    known = (*STANDARD_DOMAINS, _MICROSOFT, NCHWC)
-    return node.op_type == "Transpose" or node.domain not in known
+    return node.op_type == "Transpose" or node.domain not in (*_KNOWN, NCHWC)

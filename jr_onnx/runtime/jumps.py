@@ -30,9 +30,9 @@ from jr_onnx.provenance import Provenance, SiteRecord
 from jr_onnx.rewriter.lowering import LOWERINGS, Jump, Lowering, Names, constant, log_step
 from jr_onnx.rewriter.scopes import Scope, main_scope, replace_nodes, substitute, top_scopes
 from jr_onnx.runtime.biases import BIAS_INPUT, Tail
-from jr_onnx.runtime.channels import NCHWC, Blocks
+from jr_onnx.runtime.channels import NCHWC
 from jr_onnx.runtime.markers import Found, NotFollowedError, clear_activation
-from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION, channels_of, one_kappa
+from jr_onnx.semantics import BIAS_OP_TYPE, OP_DOMAIN, OP_VERSION, channels_of, one_kappa, padded_to_blocks
 
 _CLIP_WITH_INPUTS = 11
 _THRESHOLDED_SINCE = 10
@@ -89,7 +89,7 @@ def write_jumps(
     found: Sequence[Found],
     source: KappaSource,
     tails: Mapping[tuple[Scope, int], Tail],
-    blocks: Mapping[tuple[Scope, int], Blocks] = MappingProxyType({}),
+    blocks: Mapping[tuple[Scope, int], int] = MappingProxyType({}),
 ) -> None:
     """Replace the markers by jumps, in place, and add what they read: the kappa input, or the node that draws.
 
@@ -98,7 +98,7 @@ def write_jumps(
         found: Its markers.
         source: Where kappa comes from.
         tails: What a jump takes along, by its marker's scope and index.
-        blocks: How the channels of a jump with a kappa per channel lie where it is in the blocked layout, likewise.
+        blocks: Channels of a block, likewise, for jumps with a kappa per channel that are in the blocked layout.
 
     Raises:
         NotFollowedError: A name that the retrofit uses is taken in the optimised graph, or kappas for blocks of
@@ -138,13 +138,13 @@ def write_jumps(
 
 
 def _jumped(
-    node: onnx.NodeProto, found: Found, source: KappaSource, names: Names, blocks: Blocks | None
+    node: onnx.NodeProto, found: Found, source: KappaSource, names: Names, block: int | None
 ) -> list[onnx.NodeProto]:
     """Return the nodes for one marker."""
     site, result = found.site, str(node.output[0])
     runtime = source.runtime
     if not found.fused:
-        return _jump(site, str(node.input[0]), result, found.scope, source, names, blocks)
+        return _jump(site, str(node.input[0]), result, found.scope, source, names, block)
     host = copied(node)
     clear_activation(host)
     fixed = runtime is None and source.own is None and site.cap is None and not isinstance(site.kappa, tuple)
@@ -158,7 +158,7 @@ def _jumped(
     elif not (host.op_type == "Conv" and host.domain == NCHWC):
         host.attribute.append(helper.make_attribute("activation", "Relu"))
     host.output[0] = names.fresh(f"{result}/jr_operand")
-    return [host, *_jump(site, host.output[0], result, found.scope, source, names, blocks)]
+    return [host, *_jump(site, host.output[0], result, found.scope, source, names, block)]
 
 
 def _with_tail(nodes: list[onnx.NodeProto], tail: Tail, site: SiteRecord, names: Names) -> list[onnx.NodeProto]:
@@ -189,7 +189,7 @@ def _jump(
     scope: Scope,
     source: KappaSource,
     names: Names,
-    blocks: Blocks | None,
+    block: int | None,
 ) -> list[onnx.NodeProto]:
     name = names.fresh(f"{result}/jr_jump")
     jump = Jump(
@@ -202,8 +202,8 @@ def _jump(
     elif source.own is not None:
         nodes.extend(_uniform(source.own, result, names))
         jump = replace(jump, runtime=nodes[-1].output[0])
-    if blocks is not None:
-        jump = replace(jump, kappa=blocks.padded(channels_of(site.kappa)), channel_block=blocks.size)
+    if block is not None:
+        jump = replace(jump, kappa=padded_to_blocks(channels_of(site.kappa), block), channel_block=block)
     if source.has_library:
         return [*nodes, *LOWERINGS["custom"](replace(jump, cap=site.cap), names)]
     lowering = _standard(scope.opset, variable=jump.runtime is not None or jump.kappa_is_input)
