@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
+from jr_onnx.element_types import Array
 from jr_onnx.errors import InputError, JrError, OpLibraryError, one_line, require
 from jr_onnx.records import Record
 from jr_onnx.runtime.running import SessionOptions
@@ -133,29 +134,20 @@ def require_blocks() -> None:
 
 
 @functools.cache
-def _runs_blocks(path: str, _changed: int) -> bool:
-    """Tell whether a library's JumpRelu gives channels in blocks of 2 their own kappas.
+def _runs_blocks(_path: str, _changed: int) -> bool:
+    """Tell whether the library's JumpRelu gives channels in blocks of 2 their own kappas, once for each library.
 
     Raises:
         OpLibraryError: It does not run.
     """
     from onnx import TensorProto, helper
 
-    onnxruntime = require("onnxruntime", "cpu")
     shapes = {"z": [1, 2, 1, 2], "kappa": [2, 1, 1], "y": [1, 2, 1, 2]}
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     node = helper.make_node(OP_TYPE, ["z", "kappa"], ["y"], domain=OP_DOMAIN)
     node.attribute.append(helper.make_attribute(BLOCK_ATTRIBUTE, 2))
-    model = _model_of(node, values[:2], values[2:])
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level, options.intra_op_num_threads = 4, 1
     kappas, twos = np.array([1, 3], np.float32).reshape(2, 1, 1), np.full(shapes["z"], 2, np.float32)
-    try:
-        options.register_custom_ops_library(path)
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        result = session.run(None, {"z": twos, "kappa": kappas})[0]
-    except Exception as error:
-        raise OpLibraryError(f"a session with {OP_DOMAIN}::{OP_TYPE} fails: {one_line(error)}") from error
+    result = _run("cpu", "CPUExecutionProvider", _model_of(node, values[:2], values[2:]), {"z": twos, "kappa": kappas})
     return bool(result.reshape(-1).tolist() == [2, 0, 2, 0])
 
 
@@ -185,24 +177,34 @@ def _run_probe(target: Target, provider: str) -> None:
     Raises:
         JrError: It does not load, does not run, or computes something else.
     """
-    onnxruntime = require("onnxruntime", "cpu")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # the reason is in the exception
-    options.intra_op_num_threads = 1
-    register(options, target)
     kappa = round_kappa(_PROBE_KAPPA, "float32")
     above = np.nextafter(np.float32(kappa), np.float32(1))
     z = np.array([-1.0, -0.0, kappa, above, 2.0, np.nan, np.inf, -np.inf], dtype=np.float32)
-    try:
-        session = onnxruntime.InferenceSession(_probe_model(), options, providers=[provider])
-        result = session.run(None, {"z": z})[0]
-    except Exception as error:
-        raise OpLibraryError(f"a session with {OP_DOMAIN}::{OP_TYPE} fails: {one_line(error)}") from error
+    result = _run(target, provider, _probe_model(), {"z": z})
     if result.tobytes() != jump_relu(z, kappa).tobytes():
         raise OpLibraryError(
             f"{OP_DOMAIN}::{OP_TYPE} computes {result.tolist()} for {z.tolist()} at kappa {kappa}",
             hint=f"Rebuild it: {_REBUILD}",
         )
+
+
+def _run(target: Target, provider: str, model: bytes, feed: Mapping[str, Array]) -> Array:
+    """Return the first output of a model of the library's operators.
+
+    Raises:
+        JrError: ONNX Runtime is not installed, or the library does not load or does not run.
+    """
+    onnxruntime = require("onnxruntime", "cpu")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # the reason is in the exception
+    options.intra_op_num_threads = 1
+    register(options, target)
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        result: Array = session.run(None, feed)[0]
+    except Exception as error:
+        raise OpLibraryError(f"a session with {OP_DOMAIN}::{OP_TYPE} fails: {one_line(error)}") from error
+    return result
 
 
 def _probe_model() -> bytes:
