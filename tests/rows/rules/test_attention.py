@@ -6,31 +6,24 @@ import numpy as np
 import onnx
 import pytest
 
-from jr_onnx.rows import prove_rows
-from tests.rows.build import session
+from tests.rows.rules.batches import assert_not_proved, assert_proved
 from tests.rows.text import TOKENS, c, parse
 
 HEADS = "<q_num_heads = 2, kv_num_heads = 2>"
 RESULT = "float[N,5,6] y"
 
 
-def attention(body: str, **options: str) -> onnx.ModelProto:
-    model = parse(body, opset=23, inputs=options.get("inputs", TOKENS), output=RESULT)
+def attention(body: str) -> onnx.ModelProto:
+    model = parse(body, opset=23, inputs=TOKENS, output=RESULT)
     model.ir_version = 11
     return model
 
 
 def test_attention_of_each_row_to_itself_is_proved_and_onnx_runtime_agrees() -> None:
-    model = attention(f"k = Neg(x) y = Attention {HEADS} (x, k, x)")
-    proof = prove_rows(model)
-    assert proof, proof.why
-    x = np.random.default_rng(0).standard_normal((4, 5, 6)).astype(np.float32)
-    opened = session(model)
-    (together,) = opened.run(None, {"x": x})
-    alone = np.concatenate([opened.run(None, {"x": x[row : row + 1]})[0] for row in range(4)])
     # Both are sums of at most 6 products and 5 weights that add up to 1, in an order of the kernel's choice: each
     # result is exact up to about 11 roundings of values below 4.
-    np.testing.assert_allclose(together, alone, rtol=0, atol=11 * 4 * np.finfo(np.float32).eps)
+    tolerance = 11 * 4 * float(np.finfo(np.float32).eps)
+    assert_proved(attention(f"k = Neg(x) y = Attention {HEADS} (x, k, x)"), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +40,4 @@ def test_attention_of_each_row_to_itself_is_proved_and_onnx_runtime_agrees() -> 
     ids=["tokens first", "keys that all rows share", "mask", "further outputs"],
 )
 def test_what_may_show_rows_to_each_other_is_not_proved(body: str, says: str) -> None:
-    proof = prove_rows(attention(c("s", "4,5,6") + c("a", "2") + body))
-    assert not proof
-    assert says in proof.why
+    assert_not_proved(attention(c("s", "4,5,6") + c("a", "2") + body), says)
