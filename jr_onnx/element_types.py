@@ -60,6 +60,7 @@ _OTHERS: Final = {
     20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0", 25: "uint2", 26: "int2",
     27: "float6e2m3", 28: "float6e3m2",
 }  # fmt: skip
+"""Names of the types that no table above has, for messages."""
 
 FLOAT_DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
 """Floating types, the element types that a site may have."""

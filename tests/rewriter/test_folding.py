@@ -104,7 +104,7 @@ def test_what_grows_is_measured_before_it_is_computed(
     assert (None if found is None else found.size) == size
 
 
-def test_a_shape_that_is_none_is_refused() -> None:
+def test_an_invalid_shape_is_refused() -> None:
     ones = np.ones(1, np.float32)
     assert fold(node("ConstantOfShape"), 13, [numbers(2.0)]) is None
     assert fold(node("Expand", 2), 13, [ones, None]) is None

@@ -83,9 +83,9 @@ def several_inputs(node: Node) -> Answer:
 
 @rule(OP_TYPE, domain=OP_DOMAIN)
 def jump_relu(node: Node) -> Answer:
-    """Compare elements with a kappa, or that of their channel, which follows from the place in memory in blocks."""
+    """Compare elements with one kappa, or with their channel's; in blocks, the place in memory tells the channel."""
     if node.attr(BLOCK_ATTRIBUTE, 0) and node.value(0).axis != 0:
-        raise NotProvedError("its channels lie in blocks, and the rows not along the first axis")
+        raise NotProvedError("its channels lie in blocks, and its rows do not lie along the first axis")
     return several_inputs(node)
 
 
