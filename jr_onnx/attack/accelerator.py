@@ -24,7 +24,7 @@ def runs_apart(device: torch.device) -> bool:
 
 
 def named(device: torch.device) -> str:
-    """Return what a result says that it was computed on: "cpu", or the name of the GPU."""
+    """Return the name of a device for a record of results: "cpu", or the model of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 

@@ -148,9 +148,9 @@ class _Edit:
 
 def _rounded(weight: Weight, array: Array) -> bytes:
     """Return the bytes of a weight's values in its own type, little endian."""
-    # Tensors of torch give no array while they ask for gradients.
-    detached = getattr(array, "detach", lambda: array)()
-    values = np.asarray(detached)
+    if hasattr(array, "detach"):  # a tensor of torch, which gives no array while it asks for gradients or is on a GPU
+        array = array.detach().cpu()
+    values = np.asarray(array)
     if values.shape != weight.shape:
         raise InputError(
             f"the values of {weight.name!r} have the shape {list(values.shape)}, expected {list(weight.shape)}"

@@ -97,7 +97,7 @@ def test_an_untrained_tensor_in_the_same_bytes_is_a_reason_to_refuse(tmp_path: P
 
 @pytest.mark.parametrize("trained", [("last",), ("whole", "last"), ("whole", "flat")])
 def test_bytes_that_several_tensors_read_are_not_written_for_one(trained: tuple[str, ...], tmp_path: Path) -> None:
-    """The first tensor spans all others, so that the two that clash are not neighbours; `flat` is it in other shape."""
+    """The first tensor spans all others, so that the two that clash are not neighbours; `flat` is `whole` reshaped."""
     model = models.with_initializers(
         """<ir_version: 8, opset_import: ["" : 17]>
         net (float[N, 4] x) => (float[N, 4] y) {

@@ -183,7 +183,7 @@ def test_results_are_saved_after_every_check(
     ]
 
 
-def test_what_was_never_timed_comes_first() -> None:
+def test_what_was_not_timed_comes_first() -> None:
     every = list(check_gpu.all_checks([], quick=False))
     assert tuple(every[: len(check_gpu.NOT_TIMED)]) == check_gpu.NOT_TIMED
     assert len(set(every)) == len(every) == len(check_gpu.CHECKS) + 18 + 3 + 2
