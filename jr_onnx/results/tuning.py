@@ -38,7 +38,8 @@ def section(result: TuneResult) -> Section:
         "a perturbation of its gain over kappa 0.",
         finding=f"Tuning on validation images recommends {chosen.description}."
         if chosen.kappa != 0
-        else "Tuning on validation images finds no kappa worth its cost, and recommends kappa 0, which is ReLU.",
+        else "Tuning on validation images finds no kappa that helps significantly within the allowed loss of accuracy, "
+        "and recommends kappa 0, which is ReLU.",
         models=(result.model,),
     )
 
