@@ -168,7 +168,7 @@ class _StudyProgress:
 def _show_list(wanted: Sequence[State]) -> None:
     rows = []
     for state in wanted:
-        how = f"cannot be made: {state.reason}" if state.reason else "works"
+        how = f"open: {state.reason}" if state.reason else "works"
         files = ", ".join(item.path.name for item in state.checkpoints)
         rows.append((state.item.name, state.item.what, f"{how} ({files})" if files and not state.reason else how))
     print_table(("item", "what", "state"), rows)
