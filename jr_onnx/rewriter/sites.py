@@ -331,7 +331,7 @@ def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refu
             "onnx.shape_inference.infer_shapes, and try again"
         )
     if len(found) > 1:
-        names = ", ".join(sorted(NAMES.get(number, str(number)) for number in found))
+        names = ", ".join(sorted(map(type_name, found)))
         return Refused(f"its function is called with several element types ({names}), and kappa is rounded to one")
     number = found.pop()
     name = type_name(number)
@@ -345,7 +345,10 @@ def _check_type(types: ElementTypes, scope: Scope, match: Match) -> Match | Refu
     if name.startswith(("int", "uint")) and match.jump is not None:
         return NotASite(f"it is a jump of integers ({name})")
     if name.startswith(("int", "uint")):
-        return Refused(f"it is an integer ReLU ({name}); a jump below 1 would change nothing, others are not meant")
+        return Refused(
+            f"it is an integer ReLU ({name}), on which a kappa below 1 has no effect; only floating-point sites are "
+            "rewritten"
+        )
     return Refused(f"its element type is {name}, expected one of {', '.join(FLOAT_DTYPES)}")
 
 
