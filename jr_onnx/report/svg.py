@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +65,16 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, max(1.6, height)), layout="constrained")
 
 
-def curve_style(colour: int, dash: int, mark: int) -> dict[str, Any]:
-    """Return matplotlib's keywords of a curve, from places in `CYCLE`, `DASHES` and `SHAPES`, which repeat."""
+class CurveStyle(TypedDict):
+    """matplotlib's keywords of a curve."""
+
+    color: str
+    linestyle: str
+    marker: str
+
+
+def curve_style(colour: int, dash: int, mark: int) -> CurveStyle:
+    """Return the style of a curve, from places in `CYCLE`, `DASHES` and `SHAPES`, which repeat."""
     return {
         "color": CYCLE[colour % len(CYCLE)],
         "linestyle": DASHES[dash % len(DASHES)],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jr_onnx.report.svg import DASHES, NARROW, curve_style, error_bars, new_figure, reds
+from jr_onnx.report.svg import DASHES, NARROW, CurveStyle, curve_style, error_bars, new_figure, reds
 from jr_onnx.reproduce.attacks import JUMP, RELU
 from jr_onnx.reproduce.pictures import Sheet
 from jr_onnx.reproduce.result import Cell, ItemResult
@@ -119,7 +119,7 @@ def _here(cell: Cell | None) -> float:
     return math.nan if cell is None or cell.here is None else cell.here
 
 
-def _styles(result: ItemResult) -> dict[str, dict[str, Any]]:
+def _styles(result: ItemResult) -> dict[str, CurveStyle]:
     """Return how a series is drawn, so that all differ without their colours too.
 
     Where series name a model and an attack, models differ in colour and mark, and attacks in their dash, and where
