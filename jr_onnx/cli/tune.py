@@ -235,24 +235,12 @@ def _share(text: str) -> float:
 
 
 def _show(result: TuneResult) -> None:
-    from jr_onnx.evaluation.numbers import p_value
+    from jr_onnx.results.tuning import COLUMNS, rows
     from jr_onnx.semantics import kappa_label
 
     print_table(
-        ("kappa", "clean", "drop", result.objective, "gain", "95%", "p", ""),
-        [
-            (
-                point.label,
-                f"{point.clean:.2%}",
-                f"{point.drop:.2%}",
-                f"{point.objective:.2%}",
-                f"{point.gain:+.2%}",
-                f"{point.low:+.2%} to {point.high:+.2%}",
-                p_value(point.p_value),
-                ("recommended" if place == result.recommended else "") if point.allowed else "costs too much",
-            )
-            for place, point in enumerate(result.points)
-        ],
+        COLUMNS,
+        rows(result),
         title=f"{result.model} on {result.data}: {result.measure}, {result.attacked} of {result.samples} images; "
         f"logits: {result.logits}",
     )

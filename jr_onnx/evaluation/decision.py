@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from jr_onnx.evaluation.advice import WANTED, least_difference
+from jr_onnx.evaluation.numbers import points
 from jr_onnx.evaluation.outcome import Outcome, Outcomes
 from jr_onnx.evaluation.summary import (
     CLEAN,
@@ -155,13 +156,13 @@ def _compared(evaluation: Evaluation, item: Comparison, whom: str) -> str:
     if item.p_value >= SIGNIFICANT:
         return f"Do not expect protection from {name}: against {whom}, {_no_difference(item)}"
     count = round(abs(100 * item.difference))
-    points = f"{count} point{'' if count == 1 else 's'}"
+    size = f"{count} point{'' if count == 1 else 's'}"
     if item.difference < 0:
-        return f"Do not deploy {name}: {points} less robust than the original against {whom} ({_span(item)})"
+        return f"Do not deploy {name}: {size} less robust than the original against {whom} ({_span(item)})"
     clean = next((entry for entry in evaluation.comparisons if entry.what == CLEAN), None)
-    cost = "" if clean is None else f", at {100 * clean.difference:+.1f} points of clean accuracy"
+    cost = "" if clean is None else f", at {points(clean.difference)} points of clean accuracy"
     verb = "help" if name.startswith("random kappas") else "helps"
-    text = f"{verb}: {points} more robust than the original against {whom} ({_span(item)}){cost}"
+    text = f"{verb}: {size} more robust than the original against {whom} ({_span(item)}){cost}"
     return f"{name[0].upper()}{name[1:]} {text}"
 
 

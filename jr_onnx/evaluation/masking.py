@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from jr_onnx.evaluation.numbers import points
 from jr_onnx.evaluation.outcome import Outcome, View, common
 from jr_onnx.evaluation.statistics import binomial_tail, mcnemar_one_sided, sign_test
 from jr_onnx.records import Record
@@ -205,7 +206,7 @@ def budget_does_not_help(outcomes: list[Outcome]) -> Flag:
         helps = gain >= LEAST_GAIN
         text = (
             f"{family} ({norm}): {left} of {total} samples survive eps {most_eps:g}, within which they can be fooled, "
-            f"after a gain of {gain:+.1%} over eps {least_eps:g}"
+            f"after a gain of {points(gain)} points over eps {least_eps:g}"
         )
         found.append((1.0 if helps else p_value, share, text))
     if not found:

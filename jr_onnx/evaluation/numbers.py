@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from jr_onnx.evaluation.summary import Comparison, Share
+
+
+class Bounded(Protocol):
+    """What has a 95 % confidence interval."""
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
 
 
 def percent(share: float) -> str:
@@ -24,19 +36,19 @@ def with_interval(share: Share) -> str:
     return f"{percent(share.value)} ({interval(share)})"
 
 
-def points(compared: Comparison) -> str:
+def points(difference: float) -> str:
     """Write a difference of two shares, in percentage points."""
-    return f"{100 * compared.difference:+.1f}"
+    return f"{100 * difference:+.1f}"
 
 
-def points_interval(compared: Comparison) -> str:
+def points_interval(compared: Bounded) -> str:
     """Write the confidence interval of a difference, in percentage points."""
-    return f"{100 * compared.low:+.1f} to {100 * compared.high:+.1f}"
+    return f"{points(compared.low)} to {points(compared.high)}"
 
 
 def change(compared: Comparison) -> str:
     """Write a difference with its confidence interval, in percentage points."""
-    return f"{points(compared)} ({points_interval(compared)})"
+    return f"{points(compared.difference)} ({points_interval(compared)})"
 
 
 def relative(size: float) -> str:

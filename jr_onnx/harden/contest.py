@@ -18,6 +18,7 @@ from jr_onnx.attack.suite.run import Progress, run
 from jr_onnx.attack.suite.setup import AttackRequest, prepare_files
 from jr_onnx.data import ImageData
 from jr_onnx.errors import require_choice
+from jr_onnx.evaluation.numbers import points, points_interval
 from jr_onnx.evaluation.outcome import Outcome
 from jr_onnx.evaluation.statistics import mcnemar_one_sided
 from jr_onnx.evaluation.store import Store, merged
@@ -128,12 +129,12 @@ def recommend(evaluations: Mapping[str, Evaluation], outcomes: Mapping[str, Mapp
         with_jump, without = (survivors(list(outcomes[label].values())) for label in (WITH_JUMP, HARDENED))
         p_value, difference = mcnemar_one_sided(with_jump, without)
         if p_value >= _LEVEL:
-            remark = f"; the jump adds {difference:+.1%} (p {p_value:.2g}), which is not significant"
+            remark = f"; the jump adds {points(difference)} points (p {p_value:.2g}), which is not significant"
             best = HARDENED if HARDENED in sure else best
     gain, clean = gain_of(evaluations[best]), evaluations[best].comparisons[0]
     text = (
-        f"robust accuracy {gain.difference:+.1%} (95% interval {gain.low:+.1%} to {gain.high:+.1%}, p "
-        f"{gain.p_value:.2g}) at {clean.difference:+.1%} of clean accuracy"
+        f"robust accuracy {points(gain.difference)} points (95% interval {points_interval(gain)}, p "
+        f"{gain.p_value:.2g}) at {points(clean.difference)} points of clean accuracy"
     )
     return best, text + remark
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from jr_onnx.evaluation.numbers import p_value, percent
+from jr_onnx.evaluation.numbers import p_value, percent, points, points_interval
 from jr_onnx.records import JsonValue
 from jr_onnx.report import Section
 from jr_onnx.report.svg import as_svg
 from jr_onnx.tune.plot import draw
 from jr_onnx.tune.records import TunePoint, TuneResult
 
-_COLUMNS = ("kappa", "clean accuracy", "drop", "objective", "gain over kappa 0 (95%)", "p of a gain", "verdict")
+COLUMNS = ("kappa", "clean", "drop, points", "objective", "gain over kappa 0, points (95%)", "p", "verdict")
 
 
 def record(value: JsonValue) -> TuneResult:
@@ -28,8 +28,8 @@ def section(result: TuneResult) -> Section:
     return Section(
         title="Trade-off over kappa",
         text=text,
-        columns=_COLUMNS,
-        rows=tuple(_row(result, place, point) for place, point in enumerate(result.points)),
+        columns=COLUMNS,
+        rows=rows(result),
         record=result,
         draw=lambda narrow: as_svg(
             draw(result, narrow=narrow), "Curves of clean accuracy and of the objective over kappa, with 95% bars"
@@ -44,16 +44,19 @@ def section(result: TuneResult) -> Section:
     )
 
 
+def rows(result: TuneResult) -> tuple[tuple[str, ...], ...]:
+    """Return a row of `COLUMNS` for every kappa."""
+    return tuple(_row(result, place, point) for place, point in enumerate(result.points))
+
+
 def _row(result: TuneResult, place: int, point: TunePoint) -> tuple[str, ...]:
-    share = result.objective != "paper"
     verdict = "recommended" if place == result.recommended else "" if point.allowed else "costs too much"
-    scale, unit, form = (100, "%", ".1f") if share else (1, "", ".3g")
     return (
         point.label,
         percent(point.clean),
-        f"{100 * point.drop:+.1f}",
-        f"{scale * point.objective:{form}}{unit}",
-        f"{scale * point.gain:+{form}} ({scale * point.low:+{form}} to {scale * point.high:+{form}})",
+        points(point.drop),
+        percent(point.objective),
+        f"{points(point.gain)} ({points_interval(point)})",
         p_value(point.p_value),
         verdict,
     )

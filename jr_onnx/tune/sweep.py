@@ -17,6 +17,8 @@ from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.attack.torch_target import TorchTarget
 from jr_onnx.data import ImageData
 from jr_onnx.errors import InputError, KappaError
+from jr_onnx.evaluation.numbers import points as in_points
+from jr_onnx.evaluation.numbers import points_interval
 from jr_onnx.evaluation.scores import predictions
 from jr_onnx.evaluation.statistics import binomial_tail, paired_difference, wilson
 from jr_onnx.evaluation.store import host, versions
@@ -142,19 +144,21 @@ def recommend(points: Sequence[TunePoint], max_drop: float, objective: Objective
     if not sure:
         best = max(allowed, key=lambda place: points[place].gain)
         return 0, (
-            f"no allowed kappa gains significantly over kappa 0: the largest gain is {points[best].gain:+.1%} "
-            f"(95% interval {points[best].low:+.1%} to {points[best].high:+.1%}, p "
-            f"{min(1.0, points[best].p_value * tried):.2g} for {tried} tries)"
+            f"no allowed kappa gains significantly over kappa 0: the largest gain is {_gain(points[best], tried)}"
         )
     best = max(sure, key=lambda place: (points[place].objective, points[place].clean))
     chosen = points[best]
-    text = (
-        f"gains {chosen.gain:+.1%} (95% interval {chosen.low:+.1%} to {chosen.high:+.1%}, p "
-        f"{min(1.0, chosen.p_value * tried):.2g} for {tried} tries) at {-chosen.drop:+.1%} of clean accuracy"
-    )
+    text = f"gains {_gain(chosen, tried)} at {in_points(-chosen.drop)} points of clean accuracy"
     if objective.name == "paper":
         text += "; under the paper's protocol, which does not adapt: check it with --objective adaptive"
     return best, text
+
+
+def _gain(point: TunePoint, tried: int) -> str:
+    return (
+        f"{in_points(point.gain)} points (95% interval {points_interval(point)}, p "
+        f"{min(1.0, point.p_value * tried):.2g} for {tried} tries)"
+    )
 
 
 class _Search:

@@ -57,7 +57,7 @@ def test_the_trade_off_names_the_map_of_a_candidate_and_a_search_per_site() -> N
 def test_the_trade_off_has_its_intervals() -> None:
     section = section_of(records.tuning())
     assert section.text[0] == "Chosen on validation images: kappa 0.5. Reason: the largest gain."
-    assert cell(section, 1, "gain over kappa 0 (95%)") == "+20.0 (+10.0 to +30.0)"
+    assert cell(section, 1, "gain over kappa 0, points (95%)") == "+20.0 (+10.0 to +30.0)"
     assert (section.rows[1][-1], section.rows[2][-1]) == ("recommended", "costs too much")
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     for objective, expected in (("adaptive", wilson(30, 50)), ("paper", (0.5, 0.7))):

@@ -173,7 +173,7 @@ def test_a_gain_within_the_limit_is_recommended() -> None:
     points = [point(0, 1), point(0.1, 1e-4), point(0.2, 1e-4), point(0.3, 1e-6, allowed=False)]
     best, reason = recommend(points, 0.01, Objective(), tried=3)
     assert best == 2
-    assert "gains +20.0%" in reason
+    assert "gains +20.0 points" in reason
 
 
 def test_a_gain_by_chance_is_not() -> None:
