@@ -26,7 +26,7 @@ from jr_onnx.harden.network import TrainedNetwork
 from jr_onnx.harden.recipe import Recipe
 from jr_onnx.harden.record import Hardening, HardenResult, earlier_result
 from jr_onnx.harden.state import StateFile, TrainingState
-from jr_onnx.harden.trainer import Trainer, TrainingProgress
+from jr_onnx.harden.trainer import Trainer, TrainingOutcome, TrainingProgress
 from jr_onnx.harden.validation import Validation
 from jr_onnx.kappa import KappaPlan
 from jr_onnx.modelfile import ModelFile
@@ -99,7 +99,6 @@ def harden(request: HardenRequest, notify: Callable[[TrainingProgress], None] = 
     served, trusted = opening.open_in_torch(request.model)
     if trusted.draws or served.random:
         raise RefusalError(f"{request.model.name} draws random numbers, so its gradients are noise to a training")
-    train, validation = request.train, request.data
     _require_scores(request, served)
     network = _network(request, trusted, weights)
     if request.recipe.kappa:
@@ -109,36 +108,21 @@ def harden(request: HardenRequest, notify: Callable[[TrainingProgress], None] = 
         output_path(source, path, force=earlier.run == run)  # refuses to replace the result of another run
         opening.notes.append(f"{path.name} is the result of this very run, and was not trained again")
         return _proved(path, opening, earlier)
-    surrogate = ""
-    if request.recipe.kappa:
-        _, surrogate = Validation(validation, request.recipe, network.net.device).strongest_surrogate(network)
-    state: StateFile[TrainingState] = StateFile(path.with_name(f".{path.name}.training"), f"{run} {surrogate}")
-    if request.restart:
-        state.remove()
-    if request.recipe.learn_kappa != "no":
-        network.learn_kappas(train.images[:1] if request.recipe.learn_kappa == "per-channel" else None)
-    if request.recipe.learn_kappa == "per-channel":
-        _try_kappas(request, network.learned)
-    try:
-        outcome = Trainer(network, request.recipe, train, validation, state).run(notify)
-    except RefusalError:  # to resume would fail again, and the state would only stand in the way of other options
-        state.remove()
-        raise
-    kappas = network.learned or (dict(network.net.kappas) if request.recipe.kappa else {})
+    outcome, surrogate, state = _train(request, network, path, run, notify)
     hardening = Hardening(
         version=__version__,
         source_name=source.name,
         source_sha256=source.sha256,
         recipe=request.recipe,
-        data=train.name,
-        data_sha256=train.digest,
+        data=request.train.name,
+        data_sha256=request.train.digest,
         labels=request.labels_from,
         trained=tuple(item.name for item in weights if item.name in network.net.weights()),
         surrogate=surrogate,
         rows=outcome.rows,
         best=outcome.best,
         stopped=outcome.stopped,
-        kappas=kappas,
+        kappas=network.learned or (dict(network.net.kappas) if request.recipe.kappa else {}),
         run=run,
     )
     _write(request, network.net, hardening, path)
@@ -149,6 +133,33 @@ def harden(request: HardenRequest, notify: Callable[[TrainingProgress], None] = 
         raise
     state.remove()
     return found
+
+
+def _train(
+    request: HardenRequest, network: TrainedNetwork, path: Path, run: str, notify: Callable[[TrainingProgress], None]
+) -> tuple[TrainingOutcome, str, StateFile[TrainingState]]:
+    """Train, or resume the training of this run.
+
+    Returns:
+        What training did, the name of the backward pass through the jump ("" without one), and the state to remove
+        once the result is written.
+    """
+    surrogate = ""
+    if request.recipe.kappa:
+        _, surrogate = Validation(request.data, request.recipe, network.net.device).strongest_surrogate(network)
+    state: StateFile[TrainingState] = StateFile(path.with_name(f".{path.name}.training"), f"{run} {surrogate}")
+    if request.restart:
+        state.remove()
+    if request.recipe.learn_kappa != "no":
+        network.learn_kappas(request.train.images[:1] if request.recipe.learn_kappa == "per-channel" else None)
+    if request.recipe.learn_kappa == "per-channel":
+        _try_kappas(request, network.learned)
+    try:
+        outcome = Trainer(network, request.recipe, request.train, request.data, state).run(notify)
+    except RefusalError:  # to resume would fail again, and the state would only stand in the way of other options
+        state.remove()
+        raise
+    return outcome, surrogate, state
 
 
 def default_output(model: Path) -> Path:
