@@ -36,6 +36,7 @@ class Arguments:
     deepfool_limit: int | None
     trust_limit: int
     adaptive_limit: int
+    eot_limit: int
     device: str
     shard: str
     output: Path | None
@@ -68,6 +69,12 @@ class Arguments:
     default=500,
     help="Test images for adaptive attacks, random kappas, figures and the detector; 0 leaves the adaptive columns of "
     "tables 1 and 2 out, and with them everything else that needs such attacks.",
+)
+@option(
+    "--eot-limit",
+    type=COUNT,
+    default=100,
+    help="Test images of those for gradients averaged over random kappas (table 4), the slowest attack of all.",
 )
 @device_option
 @option("--shard", default="1/1", metavar="K/N", help="Run part K of N; all write to the same folder.")
@@ -123,6 +130,7 @@ def _make(wanted: Sequence[State], specs: Mapping[str, str], given: Arguments) -
             deepfool_limit=given.deepfool_limit,
             trust_limit=given.trust_limit,
             adaptive_limit=given.adaptive_limit,
+            eot_limit=given.eot_limit,
             attacks=_attacks(given.attacks),
             device=given.device,
             shard=Shard.parse(given.shard),

@@ -56,6 +56,7 @@ class Bench:
         trust_limit: The same for the paper's trust region, whose 1000 steps take long.
         adaptive_limit: The same for attacks that adapt, for sweeps, matrices and the detector; 0 leaves the adaptive
             columns of tables 1 and 2 unmeasured.
+        eot_limit: The same for gradients averaged over random kappas, of which each costs many passes.
         attacks: Of pgd, df, df2, tr.
         device: auto, cpu or cuda.
         shard: Which blocks to do.
@@ -69,6 +70,7 @@ class Bench:
     deepfool_limit: int | None = None
     trust_limit: int = 1000
     adaptive_limit: int = 500
+    eot_limit: int = 100
     attacks: tuple[str, ...] = ("pgd", "df", "df2", "tr")
     device: str = "auto"
     shard: Shard = field(default_factory=Shard)

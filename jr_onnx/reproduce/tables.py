@@ -27,8 +27,6 @@ from jr_onnx.reproduce.result import Cell, ItemResult, accuracy, mean
 
 DRAWN = "JumpReLU random"
 ADAPTIVE, LEAST, EOT = "adaptive", "least L2, adaptive", "EOT, adaptive"
-EOT_IMAGES = 100
-"""At most so many images for averaged gradients: each costs `EOT_DRAWS` passes."""
 
 _TRAINED_ANEW = "the weights are not the authors', so figures may differ by more than sampling"
 _PGD_TRAINED = (
@@ -107,7 +105,7 @@ class Table:
             f"a random row draws kappa uniformly from {low:g} to {high:g} at every site",
             "a random row's PGD and 'survives' columns are the paper's scoring, one fresh draw of every kappa after "
             f"the attack; 'majority' columns are the answers of {DECISION_DRAWS} runs of the served file",
-            f"EOT: APGD (smooth:5) with gradients averaged over {EOT_DRAWS} draws, first {EOT_IMAGES} images at most",
+            f"EOT: APGD (smooth:5) with gradients averaged over {EOT_DRAWS} draws",
             _ADAPTIVE_IS,
             _LEAST_IS,
         ]
@@ -169,7 +167,7 @@ class Table:
 
     def _eot(self, checkpoint: Checkpoint) -> Measured:
         attack = replace(APGD(norm="linf", eps=self.network.eps, backward="smooth:5"), eot=EOT_DRAWS)
-        limit = self.bench.at_most(min(EOT_IMAGES, self.bench.adaptive_limit))
+        limit = self.bench.at_most(min(self.bench.eot_limit, self.bench.adaptive_limit))
         entries = [Entry("apgd-ce/eot", attack, "surrogate", "white_box")]
         return measure(self.bench, checkpoint, "random-eot", {DRAWN: self._drawn_plan()}, entries, limit=limit)
 

@@ -21,6 +21,7 @@ from jr_onnx.reproduce.run import reproduce
 from tests.reproduce.builders import digits_as_mnist, write_network
 
 IMAGES = 16
+EOT_IMAGES = 4
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         limit=IMAGES,
         trust_limit=4,
         adaptive_limit=IMAGES,
+        eot_limit=EOT_IMAGES,
         device="cpu",
         attacks=("pgd", "df"),
         notify=lambda title, state: seen.append(f"{title} {state.unit}"),
@@ -147,6 +149,8 @@ def test_a_random_kappa_is_scored_by_one_draw_and_by_the_majority(lab: dict[str,
         assert cell.here is not None
         assert 0 <= cell.here <= 100
     assert all(any(cell.column == column for cell in result.cells) for column in result.columns), "no empty column"
+    counts = {cell.column: cell.samples for cell in result.cells if cell.row == row}
+    assert (counts["PGD"], counts["EOT, adaptive"]) == (IMAGES, EOT_IMAGES)
     printed = result.at(row, "DF survives")
     assert printed is not None
     assert printed.paper == 5.37
