@@ -74,7 +74,8 @@ class Arguments:
     "--eot-limit",
     type=COUNT,
     default=100,
-    help="Test images of those for gradients averaged over random kappas (table 4), the slowest attack of all.",
+    help="Test images for gradients averaged over random kappas (table 4), the slowest attack; never more than "
+    "--adaptive-limit.",
 )
 @device_option
 @option("--shard", default="1/1", metavar="K/N", help="Run part K of N; all write to the same folder.")

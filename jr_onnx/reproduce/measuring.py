@@ -56,7 +56,8 @@ class Bench:
         trust_limit: The same for the paper's trust region, whose 1000 steps take long.
         adaptive_limit: The same for attacks that adapt, for sweeps, matrices and the detector; 0 leaves the adaptive
             columns of tables 1 and 2 unmeasured.
-        eot_limit: The same for gradients averaged over random kappas, of which each costs many passes.
+        eot_limit: The same for gradients averaged over random kappas, which take many passes each; `adaptive_limit`
+            holds for them too.
         attacks: Of pgd, df, df2, tr.
         device: auto, cpu or cuda.
         shard: Which blocks to do.

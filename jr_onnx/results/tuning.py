@@ -9,7 +9,7 @@ from jr_onnx.report.svg import as_svg
 from jr_onnx.tune.plot import draw
 from jr_onnx.tune.records import TunePoint, TuneResult
 
-COLUMNS = ("kappa", "clean", "drop, points", "objective", "gain over kappa 0, points (95%)", "p", "verdict")
+COLUMNS = ("kappa", "clean", "drop, points", "objective", "gain over kappa 0, points (95%)", "p of a gain", "verdict")
 
 
 def record(value: JsonValue) -> TuneResult:

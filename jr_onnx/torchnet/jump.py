@@ -5,7 +5,8 @@ Backward, by mode:
 
     exact            1 where z > kappa                     what automatic differentiation of J gives
     straight_through 1 where z > 0                         as if the site were a ReLU
-    smooth           s + beta z s (1 - s)                  s = sigmoid(beta (z - kappa)), the derivative of z s
+    smooth           s + beta z s (1 - s)                  s = sigmoid(beta (z - kappa)), the derivative of z s;
+                                                           0 where s < 1e-20
 
 each times 1 where z < cap. The smooth derivative sees the jump's own gain, which the other two are blind to. Where
 kappa is 0 all three are that of ReLU. A kappa may also be one value for each channel, axis 1 of z.
@@ -27,8 +28,10 @@ from jr_onnx.records import Record
 from jr_onnx.semantics import CHANNEL_AXIS, SiteKappa, channel_dims
 
 Mode = Literal["exact", "straight_through", "smooth"]
-_LEAST, _LOWEST = 1e-20, -60.0
-"""A smaller sigmoid counts as 0 in the smooth derivative; its argument there is below -46, so -60 stands for all."""
+_LEAST = 1e-20
+"""A smaller sigmoid counts as 0 in the smooth derivative."""
+_LOWEST = -60.0
+"""An argument for which the sigmoid is below `_LEAST`, and still a normal number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +220,8 @@ def _threshold(z: Tensor, kappa: float, cap: float | None, *, overwrite: bool = 
 
 
 def _smooth_derivative(z: Tensor, kappa: float | Tensor, beta: float | Tensor) -> Tensor:
-    # What is below _LEAST adds nothing to a float32 sum. Left in, it makes denormal numbers here and in the layers
-    # before, on which a CPU computes many times slower.
+    # Smaller values add nothing to sums of gradients in float32, but make denormal numbers, here and in all earlier
+    # layers, which slow a CPU down many times.
     s = torch.sigmoid_(((z - kappa) * beta).clamp_(min=_LOWEST))
     s = F.threshold(s, _LEAST, 0.0, inplace=True)
     slope: Tensor = (1 - s).mul_(z).mul_(beta).add_(1).mul_(s)
