@@ -371,23 +371,13 @@ def _show(result: HardenResult) -> None:
 
 
 def _show_contest(contest: Contest, recipe: Recipe) -> None:
-    from jr_onnx.evaluation.numbers import change, p_value, with_interval
-    from jr_onnx.harden import gain_of, worst_case
+    from jr_onnx.results.hardening import CONTEST, contest_rows
 
-    rows: list[tuple[str, ...]] = []
-    for label, evaluation in contest.evaluations.items():
-        original, other = evaluation.models
-        if not rows:
-            rows.append(("original", with_interval(original.clean), with_interval(worst_case(original)), "", ""))
-        gain = gain_of(evaluation)
-        worst = with_interval(worst_case(other))
-        rows.append((label, with_interval(other.clean), worst, change(gain), p_value(gain.p_value)))
     first = next(iter(contest.evaluations.values()))
     print_table(
-        ("model", "clean", "robust", "against original, points", "p"),
-        rows,
-        title=f"adaptive suite, {recipe.norm} {recipe.eps:.4g}, {first.samples} test images: accuracy (95% interval), "
-        "McNemar's p",
+        CONTEST,
+        contest_rows(contest),
+        title=f"adaptive suite, {recipe.norm} {recipe.eps:.4g}, {first.samples} test images, McNemar's p",
     )
     print_lines(f"\nrecommendation: deploy the {contest.chosen} model ({contest.names[contest.chosen]})")
     print_lines(f"reason: {contest.reason}")

@@ -11,7 +11,7 @@ from jr_onnx.report import Section
 from jr_onnx.report.plots import lines
 
 _EPOCHS = ("epoch", "clean accuracy", "under attack", "under one step", "verdict")
-_CONTEST = ("model", "file", "clean accuracy", "robust accuracy", "against the original (95%)", "p")
+CONTEST = ("model", "file", "clean (95%)", "robust (95%)", "against original, points", "p")
 
 
 def record(value: JsonValue) -> HardenResult | Hardening:
@@ -48,8 +48,8 @@ def section(result: HardenResult | Hardening) -> Section:
     return Section(
         title="Adversarial training",
         text=tuple(text),
-        columns=_EPOCHS if contest is None else _CONTEST,
-        rows=_epochs(found) if contest is None else _rows(contest),
+        columns=_EPOCHS if contest is None else CONTEST,
+        rows=_epochs(found) if contest is None else contest_rows(contest),
         record=result,
         draw=lambda narrow: lines(
             epochs, curves, ("epoch", "accuracy on validation images"),
@@ -90,7 +90,8 @@ def _epochs(found: Hardening) -> tuple[tuple[str, ...], ...]:
     )  # fmt: skip
 
 
-def _rows(contest: Contest) -> tuple[tuple[str, ...], ...]:
+def contest_rows(contest: Contest) -> tuple[tuple[str, ...], ...]:
+    """Return a row of `CONTEST` for the original and for every hardened model."""
     rows: list[tuple[str, ...]] = []
     for label, evaluation in contest.evaluations.items():
         original, other = evaluation.models

@@ -222,7 +222,7 @@ def _threshold(z: Tensor, kappa: float, cap: float | None, *, overwrite: bool = 
 def _smooth_derivative(z: Tensor, kappa: float | Tensor, beta: float | Tensor) -> Tensor:
     # Smaller values add nothing to sums of gradients in float32, but make denormal numbers, here and in all earlier
     # layers, which slow a CPU down many times.
-    s = torch.sigmoid_(((z - kappa) * beta).clamp_(min=_LOWEST))
+    s = torch.sigmoid(((z - kappa) * beta).clamp(min=_LOWEST))
     s = F.threshold(s, _LEAST, 0.0, inplace=True)
     slope: Tensor = (1 - s).mul_(z).mul_(beta).add_(1).mul_(s)
     return slope
