@@ -11,7 +11,7 @@ from jr_onnx.report import Section
 from jr_onnx.report.plots import lines
 
 _EPOCHS = ("epoch", "clean accuracy", "under attack", "under one step", "verdict")
-CONTEST = ("model", "file", "clean (95%)", "robust (95%)", "against original, points", "p")
+CONTEST = ("model", "file", "clean (95%)", "robust (95%)", "against original, points (95%)", "p")
 
 
 def record(value: JsonValue) -> HardenResult | Hardening:

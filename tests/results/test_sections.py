@@ -78,7 +78,7 @@ def test_latency_names_case_machine_and_warning() -> None:
 def test_hardening_shows_the_contest_or_the_epochs() -> None:
     section = section_of(records.hardened())
     assert [row[0] for row in section.rows] == ["original", "hardened"]
-    assert cell(section, 1, "against the original (95%)").startswith("-9.0 (")
+    assert cell(section, 1, "against original, points (95%)").startswith("-9.0 (")
     assert "deploy the hardened model (net.hardened.onnx)" in section.text[-1]
     alone = section_of(records.hardening())
     assert alone.rows[2] == ("2", "96.0%", "70.0%", "72.0%", "kept")
