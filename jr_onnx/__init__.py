@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from jr_onnx._version import __version__
 
 if TYPE_CHECKING:
     from jr_onnx import api
+    from jr_onnx.api import attack, bench, report, tune
     from jr_onnx.attack.suite.evaluate import evaluate_robustness
     from jr_onnx.attack.suite.setup import AttackRequest
     from jr_onnx.bench import BenchReport, BenchRequest, benchmark
@@ -82,6 +86,8 @@ _PUBLIC = {
     "VerificationError": "jr_onnx.errors",
     "VerifyReport": "jr_onnx.verifier",
     "api": "jr_onnx",
+    "attack": "jr_onnx.api",
+    "bench": "jr_onnx.api",
     "benchmark": "jr_onnx.bench",
     "evaluate_robustness": "jr_onnx.attack.suite.evaluate",
     "find_sites": "jr_onnx.rewriter",
@@ -90,9 +96,11 @@ _PUBLIC = {
     "jump_relu": "jr_onnx.semantics",
     "optimize": "jr_onnx.runtime.saved",
     "prove_conversion": "jr_onnx.verifier",
+    "report": "jr_onnx.api",
     "restore": "jr_onnx.rewriter",
     "rewrite": "jr_onnx.rewriter",
     "save_weights": "jr_onnx.weights",
+    "tune": "jr_onnx.api",
     "tune_kappa": "jr_onnx.tune",
     "verify": "jr_onnx.verifier",
     "write_report": "jr_onnx.results",
@@ -130,6 +138,8 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "api",
+    "attack",
+    "bench",
     "benchmark",
     "evaluate_robustness",
     "find_sites",
@@ -138,22 +148,56 @@ __all__ = [
     "jump_relu",
     "optimize",
     "prove_conversion",
+    "report",
     "restore",
     "rewrite",
     "save_weights",
+    "tune",
     "tune_kappa",
     "verify",
     "write_report",
 ]
 
 
+class _CalledPackage(ModuleType):
+    """A package that is also the function of its name in `jr_onnx.api`: `jr_onnx.attack(...)`, `jr_onnx.attack.PGD`."""
+
+    @property
+    def __wrapped__(self) -> Callable[..., object]:
+        """The function, whose signature `inspect` and notebooks show."""
+        function: Callable[..., object] = getattr(importlib.import_module("jr_onnx.api"), self.__name__.split(".")[-1])
+        return function
+
+    def __call__(self, *args: object, **options: object) -> object:
+        return self.__wrapped__(*args, **options)
+
+
+class _Root(ModuleType):
+    """This package. Python binds every package below it here once it is imported; four become callable at that time."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and _PUBLIC.get(name) == "jr_onnx.api":
+            value.__class__ = _CalledPackage
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Root
+
+
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562)."""
-    if _PUBLIC.get(name) == __name__:  # a module
-        return importlib.import_module(f"{__name__}.{name}")
-    if name in _PUBLIC:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        if _PUBLIC[name] in (__name__, "jr_onnx.api"):  # a module, or a package that can be called
+            return importlib.import_module(f"{__name__}.{name}")
         return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        if error.name == "torch":
+            from jr_onnx.errors import require
+
+            require("torch", "attack")
+        raise
 
 
 def __dir__() -> list[str]:

@@ -1,10 +1,12 @@
 """One call for each evaluation: `attack`, `tune`, `bench` and `report`, with results that a notebook shows as tables.
 
-    from jr_onnx import api
-    run = api.attack("model.onnx", "mnist:DIR", kappa=0.5, eps=0.1, preprocess="mnist")
-    api.report(run, "report.html")
+    import jr_onnx
+    run = jr_onnx.attack("model.onnx", "mnist:DIR", kappa=0.5, eps=0.1, preprocess="mnist")
+    jr_onnx.report(run, "report.html")
 
-They make the requests of `evaluate_robustness`, `tune_kappa` and `benchmark` from plain arguments.
+They make the requests of `evaluate_robustness`, `tune_kappa` and `benchmark` from plain arguments. The packages of the
+same names are called as these functions: `jr_onnx.attack(...)` is `jr_onnx.api.attack(...)`, and `jr_onnx.attack.PGD`
+is an attack.
 """
 
 from __future__ import annotations

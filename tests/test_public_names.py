@@ -34,6 +34,41 @@ def test_the_module_of_calls_needs_no_import_of_its_own() -> None:
     assert done.stdout.split() == ["attack", "True"]
 
 
+_CALLS = """
+import inspect, sys
+{order}
+import jr_onnx
+assert "torch" not in sys.modules or "jr_onnx.attack" in sys.modules
+for name in ("attack", "bench", "report", "tune"):
+    package = getattr(jr_onnx, name)
+    assert inspect.ismodule(package) and sys.modules["jr_onnx." + name] is package
+    assert inspect.signature(package) == inspect.signature(getattr(jr_onnx.api, name)), name
+from jr_onnx.attack.pgd import PGD
+assert jr_onnx.attack.PGD is PGD
+try:
+    jr_onnx.attack("missing.onnx", kappa=0.1)
+except jr_onnx.ModelError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("order", ["", "import jr_onnx.attack.pgd", "from jr_onnx import report", *ORDERS[:1]])
+def test_four_packages_are_also_calls(order: str) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    code = _CALLS.format(order=order)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("missing.onnx does not exist"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["attack", "tune", "evaluate_robustness"])
+def test_what_needs_torch_says_which_extra_brings_it(name: str) -> None:
+    code = f"import sys; sys.modules['torch'] = None; import jr_onnx; jr_onnx.{name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "MissingExtraError" in done.stderr
+    assert "pip install 'jr-onnx[attack]'" in done.stderr
+
+
 def test_a_type_checker_imports_what_runs() -> None:
     """The names stand twice, for type checkers and for `__getattr__`: from the same modules."""
     tree = ast.parse(Path(jr_onnx.__file__).read_text(encoding="utf-8"))
@@ -87,6 +122,7 @@ def user(proto: onnx.ModelProto, path: Path) -> None:
     assert_type(jr_onnx.restore(proto), onnx.ModelProto)
     assert_type(jr_onnx.find_sites(proto), SiteTable)
     session = jr_onnx.InferenceSession("model.onnx", retrofit="plain")
+    assert_type(jr_onnx.attack(path, kappa=0.1), jr_onnx.api.AttackRun)
     assert_type(session.run(None, {}), list[npt.NDArray[np.generic]])
 """
 
@@ -101,4 +137,4 @@ def test_a_type_checker_sees_what_runs(tmp_path: Path) -> None:
     assert complaint == ""
     found = [line for line in said.splitlines() if "user.py" in line and ": error:" in line]
     assert len(found) == 1, said
-    assert "user.py:18: error: No overload variant" in found[0], said
+    assert "user.py:19: error: No overload variant" in found[0], said

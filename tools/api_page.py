@@ -41,8 +41,8 @@ def main() -> int:
 
 
 def page() -> str:
-    """Return the page: functions, classes and exceptions in alphabetical order, then the module `api`."""
-    named = {name: getattr(jr_onnx, name) for name in sorted(jr_onnx.__all__, key=str.lower)}
+    """Return the page: functions, classes and exceptions in alphabetical order, then what else `api` defines."""
+    named = {name: inspect.unwrap(getattr(jr_onnx, name)) for name in sorted(jr_onnx.__all__, key=str.lower)}
     functions = {name: item for name, item in named.items() if callable(item) and not inspect.isclass(item)}
     classes = {name: item for name, item in named.items() if inspect.isclass(item)}
     exceptions = {name: item for name, item in classes.items() if issubclass(item, Exception)}
@@ -57,7 +57,7 @@ def page() -> str:
             parts.append(f"## {title}\n")
             parts += [_entry(name, item) for name, item in items.items()]
     parts += ["## The module `jr_onnx.api`\n", render(inspect.getdoc(api) or "")]
-    parts += [_entry(f"api.{name}", item) for name, item in _own(api)]
+    parts += [_entry(f"api.{name}", item) for name, item in _own(api) if name not in named]
     return "\n".join(parts)
 
 

@@ -167,7 +167,7 @@ def _compared(evaluation: Evaluation, item: Comparison, whom: str) -> str:
 
 
 def _no_difference(item: Comparison) -> str:
-    return f"retrofit and original do not differ significantly ({_span(item)})"
+    return f"retrofit and original do not differ significantly ({_span(item)} points)"
 
 
 def _span(item: Comparison) -> str:

@@ -143,7 +143,7 @@ def test_a_significant_loss_and_no_significant_difference_are_not_recommended() 
     )
     assert said(*pair(20, 22)) == (
         "Do not expect protection from kappa 0.5: against an attacker who knows it, retrofit and original do not "
-        "differ significantly (95% interval -7 to +2)."
+        "differ significantly (95% interval -7 to +2 points)."
     )
     assert "Do not expect" in said(*pair(25, 20)), "p = 0.0625"
     assert "helps: 6 points" in said(*pair(26, 20)), "p = 0.03125"
@@ -164,7 +164,7 @@ def test_what_cannot_be_recommended_is_said() -> None:
     assert said(alone).startswith("15 of 20 images survive all attacks that only query the model within linf 0.1;")
     assert said(*pair(12, 10, 40)) == (
         "No recommendation: 40 images are too few; against an attacker who knows it, retrofit and original do "
-        "not differ significantly (95% interval -4 to +17)."
+        "not differ significantly (95% interval -4 to +17 points)."
     )
     assert said(*pair(60, 20), samples=250) == "No recommendation yet: 100 of 250 samples are evaluated."
 

@@ -83,7 +83,7 @@ class Ours(Implementation):
 
     def run(self, attack: str, start: int, stop: int) -> Tensor:
         """Attack pixels and normalise what comes back."""
-        from jr_onnx import attack as attacks
+        import jr_onnx.attack as attacks
 
         chosen = {
             "pgd": attacks.IteratedFGSM(eps=self.eps, steps=self.steps),
