@@ -169,7 +169,7 @@ def test_everything_that_the_demo_ran_is_in_it(chromium: Any, report: Path) -> N
         "jr_onnx.tune", "jr_onnx.harden_result", "jr_onnx.bench",
     ]  # fmt: skip
     assert [row_of(found, "Trade-off over kappa", kappa)["verdict"] for kappa in ("0", "1")]
-    assert re.fullmatch(share, row_of(found, "Adversarial training", "hardened")["robust accuracy"])
+    assert re.fullmatch(share, row_of(found, "Adversarial training", "hardened")["robust (95%)"])
     assert "The rows at linf 0.4 are not a threat model but a check" in text, "the wide budget is explained"
     assert '"differs" counts the samples that torch and that file judge differently' in text
 
