@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jr_onnx.attack.base import Problem
 from jr_onnx.attack.norms import Norm, expand
+from jr_onnx.attack.objectives import finite
 from jr_onnx.attack.stepwise import Live, StepwiseAttack
 from jr_onnx.errors import InputError
 
@@ -24,6 +25,10 @@ Clip = Literal["range", "batch"]
 @dataclass(frozen=True, kw_only=True)
 class PaperAttack(StepwiseAttack):
     """Base of the paper's own attacks.
+
+    A random model is asked about every sample at every step, as in the authors' code: a sample stands still in the
+    steps whose draw it fools, and moves on in the others. So it ends where most draws are fooled, not one alone. (With
+    `eot`, all steps ask the mean of the same draws, and a sample that fools it is done.)
 
     Attributes:
         clip: "range" clips to the valid range. "batch" clips, as the authors' code does, to the least and greatest
@@ -39,6 +44,31 @@ class PaperAttack(StepwiseAttack):
         super().__post_init__()
         if self.clip not in ("range", "batch"):
             raise InputError(f"clip of {self.name} is {self.clip!r}, expected range or batch")
+
+    def _search(self, problem: Problem) -> Tensor:
+        return self._walk_on(problem) if problem.oracle.varies else super()._search(problem)
+
+    def _walk_on(self, problem: Problem) -> Tensor:
+        """Walk every sample to the last step; those that the draw of a step misclassifies stand still in it."""
+        result = problem.images.clone()
+        live = Live(problem.rows, problem.images.clone(), problem.aim)
+        self._begin(problem, live, 0)
+        for _ in range(self.length):
+            found = self._ask(problem, live)
+            moving = found.kept.nonzero()[:, 0]
+            if len(moving) == 0:
+                continue
+            parts = found.parts if problem.oracle.idle is None else tuple(part[moving] for part in found.parts)
+            now = Live(live.rows[moving], live.x[moving], live.aim[moving])
+            problem.iterations[now.rows] += 1
+            live.x[moving] = self._move(problem, now, parts)
+            usable = finite(live.x)
+            result[live.rows[~usable]] = live.x[~usable]
+            live.keep(usable)
+            if len(live.rows) == 0:
+                return result
+        result[live.rows] = live.x
+        return result
 
     def _clip(self, problem: Problem, live: Live, x: Tensor) -> Tensor:
         """Clip new points, and have them be points that pixels give exactly."""

@@ -104,6 +104,11 @@ class Oracle:
         self._shared = judge.same_forward(source)
         self._step = 0
 
+    @property
+    def varies(self) -> bool:
+        """Whether the same question at the next step may get another answer: every step has a fresh draw then."""
+        return self.judge.is_random and self.draws == 1
+
     def logits(self, x: Tensor, rows: Tensor) -> Tensor:
         """Judge inputs (n, ...) of the samples `rows` (n,): logits (n, K), averaged if the model is random."""
         judged = self._judge(x, rows)

@@ -54,7 +54,9 @@ class TrustRegion(PaperAttack):
             return
         width = min(self.classes, problem.classes - 1)
         work = nearest_boundary(self.norm, width, problem.targeted)
-        found = problem.oracle.differentiate(live.x, live.rows, live.aim, work, backwards=width, screen=problem.won)
+        # What one draw of a random model misclassifies is attacked all the same.
+        screen = None if problem.oracle.varies else problem.won
+        found = problem.oracle.differentiate(live.x, live.rows, live.aim, work, backwards=width, screen=screen)
         self._leave(problem, live, found.kept)
         if len(live.rows):
             live.aim = torch.stack([live.aim[:, 0], found.parts[2]], dim=1)

@@ -5,7 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jr_onnx.attack import APGD, DDN, FGSM, FMN, PGD, DeepFool, IteratedFGSM, RescaledDeepFool, Square, TorchTarget
+from jr_onnx.attack import (
+    APGD,
+    DDN,
+    FGSM,
+    FMN,
+    PGD,
+    DeepFool,
+    IteratedFGSM,
+    RescaledDeepFool,
+    Square,
+    TorchTarget,
+    TrustRegion,
+    accelerator,
+)
+from jr_onnx.attack.base import Attack
 from jr_onnx.attack.judging import DECISION_DRAWS
 from jr_onnx.errors import InputError, RefusalError
 from jr_onnx.kappa import RandomKappa
@@ -105,6 +119,39 @@ def test_a_small_jitter_changes_no_majority() -> None:
 def test_deepfool_refuses_to_average() -> None:
     with pytest.raises(InputError, match="eot of deepfool is 20, expected 1"):
         DeepFool(eot=20)
+
+
+_PAPERS = [IteratedFGSM(eps=0.01, steps=60), DeepFool(), DeepFool(norm="l2"), TrustRegion(steps=200, trust_radius=0.02)]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("attack", _PAPERS, ids=repr)
+def test_the_papers_attacks_go_on_until_every_draw_is_fooled(
+    attack: Attack, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the draws are fooled long before the others: a single one does not end the attack."""
+    monkeypatch.setattr(accelerator, "runs_apart", lambda _: apart)
+    model, images, labels, _ = binary()
+    net = Shattered(model, noise=0.0, jitter=0.5)
+    result = attack.run(TorchTarget(net, reseed=net.reseed), images, labels)
+    assert result.fooling_rate[result.correct].tolist() == [1.0] * int(result.correct.sum())
+    assert int(result.correct.sum()) > 2
+    # A sample stands still once every draw is fooled, so that none goes much farther than its last draw needs.
+    needed = model(result.adversarials).gather(1, 1 - labels[:, None]) - model(result.adversarials).gather(
+        1, labels[:, None]
+    )
+    assert (needed[result.correct] < 0.5 + 16 * 0.02 * 1.1).all()
+
+
+def test_a_step_without_a_direction_ends_an_attack_on_a_random_model() -> None:
+    model, images, labels, _ = binary()
+    target = TorchTarget(Masked(model), reseed=lambda _: None)
+    assert target.is_random
+    labels = target.draw(0).logits(images).argmax(1)
+    result = DeepFool().run(target, images, labels)
+    assert not result.success.any()
+    assert result.nonfinite.tolist() == [1] * len(images)
+    assert torch.equal(result.adversarials, images)
 
 
 def jump_target(kappa: float = 0.5) -> TorchTarget:
