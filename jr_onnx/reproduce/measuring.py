@@ -80,6 +80,7 @@ class Bench:
     _data: dict[tuple[str, int | None], ImageData] = field(default_factory=dict)
     found: dict[Path, Measured] = field(default_factory=dict, repr=False)
     """Studies that this run has looked at already, by folder: opening models takes longer than reading results."""
+    _opened: dict[tuple[object, ...], tuple[ClassifierOpener, list[Contender]]] = field(default_factory=dict)
 
     def data(self, kind: str, limit: int | None) -> ImageData:
         """Return the first test images of a kind of data.
@@ -92,6 +93,22 @@ class Bench:
         if (kind, limit) not in self._data:
             self._data[kind, limit] = load_data(self.specs[kind], limit=limit)
         return self._data[kind, limit]
+
+    def opened(
+        self, checkpoint: Checkpoint, plans: Mapping[str, KappaPlan | None], data: ImageData, folder: Path
+    ) -> tuple[ClassifierOpener, list[Contender]]:
+        """Return a network at each of several kappas, proved on the images; files made for it go to `folder`.
+
+        Studies of the same images share them: the proof alone takes a minute for a large network.
+        """
+        key = (checkpoint.path, *plans.items(), checkpoint.network.data, len(data))
+        if key not in self._opened:
+            opener = ClassifierOpener(
+                data=data, preprocessing=checkpoint.network.preprocessing, device=device_of(self.device), batch=BATCH
+            )
+            contenders = [_contender(opener, checkpoint, label, plan, folder) for label, plan in plans.items()]
+            self._opened[key] = opener, contenders
+        return self._opened[key]
 
     def at_most(self, count: int) -> int:
         """Return a number of images, which `limit` may lower."""
@@ -184,8 +201,7 @@ def measure(
     device = device_of(bench.device)
     apart = accelerator.runs_apart(device)
     batch, block = (accelerator.BATCH, accelerator.BLOCK) if apart else (BATCH, BLOCK)
-    opener = ClassifierOpener(data=data, preprocessing=network.preprocessing, device=device, batch=BATCH)
-    contenders = [_contender(opener, checkpoint, label, plan, folder) for label, plan in plans.items()]
+    opener, contenders = bench.opened(checkpoint, plans, data, folder)
     work = EvaluationJob(list(entries), contenders, data.images, data.labels, batch, bench.shard, keep, block)
     options = {"keep": keep, "attacks": {entry.name: spec_of(entry) for entry in entries},
                "kappas": {label: None if plan is None else dumps(plan, indent=None) for label, plan in plans.items()}}  # fmt: skip # noqa: E501

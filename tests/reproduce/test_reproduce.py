@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
+from jr_onnx.attack.classifier.opener import ClassifierOpener
 from jr_onnx.attack.suite.run import Shard
 from jr_onnx.records import load_file
 from jr_onnx.reproduce.catalogue import chosen, states
@@ -257,6 +259,16 @@ def test_images_that_are_not_all_of_the_test_set_are_named(lab: dict[str, Any], 
         result = made(lab, bench, tables=("1a",))["table-1a"]
         assert result is not None
         assert (note in result.notes) is expected
+
+
+def test_studies_of_the_same_images_open_the_models_once(lab: dict[str, Any], tmp_path: Path) -> None:
+    bench = Bench(out=tmp_path / "out", specs=lab["bench"].specs, limit=4, adaptive_limit=4, device="cpu",
+                  attacks=("pgd", "df"))  # fmt: skip
+    with mock.patch.object(ClassifierOpener, "open", autospec=True, side_effect=ClassifierOpener.open) as opened:
+        assert made(lab, bench, tables=("4a",))["table-4a"] is not None
+    files = [call.args[1].name for call in opened.call_args_list]
+    retrofits = ["JumpReLU.onnx", "JumpReLU-random.onnx"]
+    assert files == ["lenet_like_base.onnx", *retrofits, "lenet_like_robust.onnx", *retrofits]
 
 
 def test_a_variant_without_weights_is_noted(lab: dict[str, Any], tmp_path: Path) -> None:
