@@ -11,7 +11,7 @@ constant from its first evaluation could not differentiate with an inference ten
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -165,10 +165,12 @@ class Oracle:
         screen: Screen | None = None,
     ) -> QueryResult:
         """Judge inputs and run a differentiation of the source's logits, `backwards` backward passes long."""
-        if self._shared and not self.judge.is_random:
-            found = self._in_one(x, rows, aim, work, backwards, screen)
-        else:
+        if not self._shared:
             found = self._apart(x, rows, aim, work, backwards, screen)
+        elif self.judge.is_random and self.draws > 1:
+            found = self._averaged(x, rows, aim, work, backwards, screen)
+        else:
+            found = self._in_one(x, rows, aim, work, backwards, screen)
         self._record(x, rows, found.logits, None if screen is None else ~found.kept)
         return found
 
@@ -188,14 +190,39 @@ class Oracle:
         def one(piece: slice, evaluate: Evaluate) -> QueryResult:
             return self._one_forward(evaluate, x[piece], rows[piece], aim[piece], work, backwards, screen)
 
-        answers = self._map(one, x, self.source)
+        answers = self._map(one, x, self.source.draw(self._key(0)) if self.source.is_random else self.source)
         kept = torch.cat([answer.kept for answer in answers])
         return QueryResult(torch.cat([a.logits for a in answers]), kept, _join([a.parts for a in answers], x))
+
+    def _averaged(
+        self, x: Tensor, rows: Tensor, aim: Tensor, work: Computation, backwards: int, screen: Screen | None
+    ) -> QueryResult:
+        """Let every draw serve the mean verdict and the mean gradient.
+
+        The verdict is known after the last draw, so that the samples it screens out were differentiated in vain, once.
+        To ask for it first would cost all samples another forward pass for every draw.
+        """
+
+        def one(evaluate: Evaluate, leaf: Tensor, aim: Tensor) -> tuple[Tensor, ...]:
+            logits = evaluate(leaf)
+            return logits.detach(), *work(logits, leaf, aim)
+
+        several: list[Tensor] = []
+        total: tuple[Tensor, ...] = ()
+        for copies, (logits, *parts) in self._every_draw(x, aim, self.draws, one):
+            several += logits.chunk(copies)
+            total = _added(total, parts, copies)
+        judged = _mean(several)
+        kept = self._kept(judged, rows, screen)
+        self.tally.forward[rows] += self.draws * self.active(rows)
+        self.tally.backward[rows] += self.draws * backwards * kept
+        means = tuple(part / self.draws for part in total)
+        return QueryResult(judged, kept, means if self.idle is not None else tuple(part[kept] for part in means))
 
     def _apart(
         self, x: Tensor, rows: Tensor, aim: Tensor, work: Computation, backwards: int, screen: Screen | None
     ) -> QueryResult:
-        """Judge first and differentiate what is left then: another model, or one that has to be drawn."""
+        """Judge first and differentiate another model for what is left then."""
         judged = self._judge(x, rows)
         kept = self._kept(judged, rows, screen)
         draws = self.draws if self.source.is_random else 1
@@ -206,17 +233,27 @@ class Oracle:
                 return QueryResult(judged, kept, _join([], x))
             x, aim = x[kept], aim[kept]
 
+        def one(evaluate: Evaluate, leaf: Tensor, aim: Tensor) -> tuple[Tensor, ...]:
+            return work(evaluate(leaf), leaf, aim)
+
         total: tuple[Tensor, ...] = ()
+        for copies, parts in self._every_draw(x, aim, draws, one):
+            total = _added(total, parts, copies)
+        return QueryResult(judged, kept, total if draws == 1 else tuple(part / draws for part in total))
+
+    def _every_draw(
+        self, x: Tensor, aim: Tensor, draws: int, one: Callable[[Evaluate, Tensor, Tensor], tuple[Tensor, ...]]
+    ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Yield what `one` makes of the source's draws: (number of draws, parts with so many copies of the samples)."""
         for key, copies in self._groups(self.source, draws, x):
             many, aims = _copied(x, copies), _copied(aim, copies)
 
-            def one(piece: slice, evaluate: Evaluate, many: Tensor = many, aims: Tensor = aims) -> tuple[Tensor, ...]:
-                leaf = many[piece].detach().requires_grad_()
-                return work(evaluate(leaf), leaf, aims[piece])
+            def piecewise(
+                piece: slice, evaluate: Evaluate, many: Tensor = many, aims: Tensor = aims
+            ) -> tuple[Tensor, ...]:
+                return one(evaluate, many[piece].detach().requires_grad_(), aims[piece])
 
-            parts = tuple(_summed(part, copies) for part in _join(self._map(one, many, self.source.draw(key)), x))
-            total = parts if not total else tuple(a + b for a, b in zip(total, parts, strict=True))
-        return QueryResult(judged, kept, total if draws == 1 else tuple(part / draws for part in total))
+            yield copies, _join(self._map(piecewise, many, self.source.draw(key)), x)
 
     def _map(self, one: Callable[[slice, Evaluate], T], x: Tensor, view: Target) -> list[T]:
         """Ask a view about every slice: on the threads, if there are any and the model allows it."""
@@ -272,7 +309,7 @@ class Oracle:
                     return evaluate(many[piece])
 
             several += torch.cat(self._map(one, many, self.judge.draw(key))).chunk(copies)
-        return several[0] if draws == 1 else torch.stack(several).log_softmax(2).logsumexp(0)
+        return _mean(several)
 
     def _groups(self, view: Target, draws: int, x: Tensor) -> Iterator[tuple[int, int]]:
         """Yield (key, number of draws) so that each number of copies of the samples fits into one slice.
@@ -329,11 +366,6 @@ def _copied(x: Tensor, copies: int) -> Tensor:
     return x if copies == 1 else x.repeat(copies, *(1 for _ in x.shape[1:]))
 
 
-def _summed(part: Tensor, copies: int) -> Tensor:
-    """Add up the copies that `_copied` made."""
-    return part if copies == 1 else part.view(copies, -1, *part.shape[1:]).sum(0)
-
-
 def _largest(gradient: Tensor) -> Tensor:
     """Return the largest absolute entry (n,) of each gradient; NaN and infinity carry through."""
     return gradient.flatten(1).abs().amax(1)
@@ -343,3 +375,14 @@ def _join(parts: list[tuple[Tensor, ...]], x: Tensor) -> tuple[Tensor, ...]:
     """Put the parts of slices together; slices without a remaining sample have none."""
     full = [part for part in parts if part]
     return tuple(torch.cat(column) for column in zip(*full, strict=True)) if full else (x[:0, 0, 0, 0], x[:0])
+
+
+def _mean(several: list[Tensor]) -> Tensor:
+    """Return the logits (n, K) of one draw, or the logarithm of the sum of the probabilities of several."""
+    return several[0] if len(several) == 1 else torch.stack(several).log_softmax(2).logsumexp(0)
+
+
+def _added(total: tuple[Tensor, ...], parts: Sequence[Tensor], copies: int) -> tuple[Tensor, ...]:
+    """Add to the sums over draws what one evaluation of so many copies of the samples found."""
+    sums = tuple(part if copies == 1 else part.view(copies, -1, *part.shape[1:]).sum(0) for part in parts)
+    return tuple(a + b for a, b in zip(total, sums, strict=True)) if total else sums
