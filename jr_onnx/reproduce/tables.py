@@ -102,7 +102,7 @@ class Table:
         low, high = self._range
         notes = [
             _PAPER_PROTOCOL,
-            f"a random row draws kappa uniformly from {low:g} to {high:g} at every site, anew in every step",
+            f"a random row draws kappa uniformly from {low:g} to {high:g} at every site, again in every step",
             "a random row's PGD and 'survives' columns are the paper's scoring, one fresh draw of every kappa after "
             f"the attack; 'majority' columns are the answers of {DECISION_DRAWS} runs of the served file",
             f"EOT: APGD (smooth:5) with gradients averaged over {EOT_DRAWS} draws",
