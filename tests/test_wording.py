@@ -10,13 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # Each entry: a regular expression (any case), and what an engineer would write.
 INSTEAD = {
-    r"\bkin of\b|\b(its|their) kin\b": "the names themselves, such as ReLU-like operators",
+    r"\bkin of\b|\b(its|their) kin\b": "what they are, for example: ReLU-like operators",
     r"of all random numbers": "random seed",
     r"\b(do )?everything but writing": "write nothing",
     r"\bgo(es)? on where it (was|stopped)": "an interrupted run resumes",
     r"free (batch )?ax[ei]s": "dynamic axes",
     r"\beverybody\b": "anyone, every client",
-    r"\bwhoever\b": "anyone who; any process that",
+    r"\bwhoever\b": "anyone who, or any process that",
     r"\bknows? no\b": "has no",
     r"\bdo(es)? not add up\b": "count mismatch",
     r"nothing to judge by": "no data for it",

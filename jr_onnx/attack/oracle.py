@@ -190,7 +190,7 @@ class Oracle:
         def one(piece: slice, evaluate: Evaluate) -> QueryResult:
             return self._one_forward(evaluate, x[piece], rows[piece], aim[piece], work, backwards, screen)
 
-        answers = self._map(one, x, self.source.draw(self._key(0)) if self.source.is_random else self.source)
+        answers = self._map(one, x, self.source.draw(self._key(0)))
         kept = torch.cat([answer.kept for answer in answers])
         return QueryResult(torch.cat([a.logits for a in answers]), kept, _join([a.parts for a in answers], x))
 
